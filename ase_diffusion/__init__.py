@@ -1,0 +1,34 @@
+"""Diffusion models that generate atomic structures, for ASE.
+
+The public names are imported when they are first used, so that ``import ase_diffusion`` is quick.
+"""
+
+from importlib import import_module
+
+__version__ = '0.1.0'
+
+# public name -> the module that has it; a room of the package stands for itself
+_PUBLIC = {
+    'SurfaceDiffusion': 'ase_diffusion.generators.surface',
+    'load_model': 'ase_diffusion.weights.zoo',
+    'list_models': 'ase_diffusion.weights.zoo',
+    'metrics': 'ase_diffusion.metrics',
+    'plot': 'ase_diffusion.plot',
+}
+__all__ = ['__version__', *_PUBLIC]
+
+
+def __getattr__(name):
+    """Import a public name at its first use."""
+    if name not in _PUBLIC:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(_PUBLIC)}')
+    path = _PUBLIC[name]
+    module = import_module(path)
+    value = module if path == f'{__name__}.{name}' else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    """List what is there and what would be imported."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,318 @@
+"""Labelled frames of overlayers on fixed slabs: a compact npz file, and one reader for it and all that ASE reads.
+
+The npz file stores every slab once. Arrays, for n frames on m slabs (natoms counts the overlayer only):
+
+=====================================  =====================================================================
+slab_numbers, slab_positions           of all slabs, one after the other: (sum,) and float64 (sum, 3) in A
+slab_tags                              (sum,)
+slab_natoms                            (m,); absent where there is one slab
+cell, pbc                              (m, 3, 3) in A and (m, 3); (3, 3) and (3,) where there is one slab
+slab_id                                (n,), which slab a frame stands on; absent where there is one slab
+natoms                                 (n,)
+numbers, positions, tags               of the overlayers, one after the other: (sum,), float32 (sum, 3) in A, (sum,)
+forces                                 raw forces of slab and overlayer, float32 (sum of both, 3) in eV/A
+energy                                 (n,) in eV; NaN where there is none
+run, step, last, converged             (n,): number of the relaxation, step in it, is it the last one, did it converge
+=====================================  =====================================================================
+
+The slab of a frame is its leading block of atoms held by FixAtoms; a mobile top layer counts as overlayer.
+"""
+
+import gzip
+import io
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+
+ROW_KEYS = {'run': int, 'step': int, 'last': bool, 'converged': bool}
+ARRAYS = ['slab_numbers', 'slab_positions', 'cell', 'pbc', 'natoms', 'numbers', 'positions', 'forces', 'energy']
+NEEDED = [*ARRAYS, *ROW_KEYS]
+
+
+def read_frames(path):
+    """Read labelled frames from npz (`write_frames`), an ASE database or any file that ASE reads.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.npz``, ``.db`` or ``.json`` file, or for example ``.traj``, ``.extxyz``, ``.extxyz.gz``.
+
+    Returns
+    -------
+    list of Atoms
+        With energy (eV) and raw forces (eV/A) in a SinglePointCalculator where they are known, and run, step, last and
+        converged in ``info['key_value_pairs']`` where they are known. Slabs of npz files are held by FixAtoms; frames
+        of databases come sorted by run and step.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        An npz file holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'Frames are read from a file; there is none at {path.absolute()}.')
+    if path.suffix == '.npz':
+        return _read_npz(path)
+    if path.suffix in ('.db', '.json'):
+        return _read_db(path)
+    return _read_ase(path)
+
+
+def write_frames(images, path):
+    """Write labelled frames to a compact npz file.
+
+    Overlayer positions and forces are stored as float32, slabs and energies as float64, bit by bit. Constraints other
+    than FixAtoms are not stored.
+
+    Parameters
+    ----------
+    images : list of Atoms
+        Overlayers on slabs that FixAtoms holds, slab atoms first. Energy and forces are taken from the calculator's
+        results and not computed (NaN where there are none); run, step, last and converged from
+        ``info['key_value_pairs']``. A frame without them is a relaxation of its own: its index, 0, True, False.
+    path : str or Path
+        The ``.npz`` file.
+
+    Raises
+    ------
+    ValueError
+        There are no frames, or the fixed atoms of one do not come first.
+    """
+    images = list(images)
+    if not images:
+        raise ValueError('write_frames needs at least one frame; got an empty list.')
+    if Path(path).suffix != '.npz':
+        raise ValueError(f'Frames are written to a .npz file; got {str(path)!r}. Other formats: ase.io.write.')
+    slabs, slab_id, columns = {}, [], {key: [] for key in ROW_KEYS}
+    forces, energies = [], []
+    for index, atoms in enumerate(images):
+        nslab = _slab_size(atoms, index)
+        slab_id.append(slabs.setdefault(_slab_key(atoms, nslab), (len(slabs), nslab, atoms))[0])
+        results = getattr(atoms.calc, 'results', {})
+        energies.append(float(results.get('energy', np.nan)))
+        forces.append(np.asarray(results.get('forces', np.full((len(atoms), 3), np.nan))))
+        pairs = {'run': index, 'step': 0, 'last': True, 'converged': False, **atoms.info.get('key_value_pairs', {})}
+        for key, kind in ROW_KEYS.items():
+            columns[key].append(kind(pairs[key]))
+    sizes = [size for _, size, _ in slabs.values()]
+    tops = [(atoms, slice(sizes[i], None)) for atoms, i in zip(images, slab_id, strict=True)]
+    arrays = {
+        **_slab_arrays(slabs),
+        'natoms': np.array([len(atoms.numbers[top]) for atoms, top in tops], dtype=np.int32),
+        'numbers': np.concatenate([atoms.numbers[top] for atoms, top in tops]).astype(np.int16),
+        'positions': np.concatenate([atoms.positions[top] for atoms, top in tops]).astype(np.float32),
+        'tags': np.concatenate([atoms.get_tags()[top] for atoms, top in tops]).astype(np.int32),
+        'forces': np.concatenate(forces).astype(np.float32),
+        'energy': np.array(energies, dtype=float),
+        **{key: np.array(values, dtype=bool if ROW_KEYS[key] is bool else np.int32) for key, values in columns.items()},
+    }
+    if len(slabs) > 1:
+        arrays['slab_id'] = np.array(slab_id, dtype=np.int32)
+    np.savez_compressed(path, **arrays)
+
+
+def frames_to_npz(db, path, every='geometric'):
+    """Thin the frames of a random search database and write them to a compact npz file.
+
+    Parameters
+    ----------
+    db : str, Path or ase.db database
+        With the row keys run, step, last and converged, as `RandomStructureSearch` writes them. Failed runs are left
+        out.
+    path : str or Path
+        The ``.npz`` file.
+    every : 'geometric' or int
+        Of each relaxation keep the first and the last frame, and between them the steps 1, 2, 3, 5, 8, 12, 18, 27, 40,
+        60, 90, ... or every so many steps. 1 keeps all.
+
+    Returns
+    -------
+    int
+        Number of frames in the file.
+
+    Raises
+    ------
+    ValueError
+        `every` is neither, or the database holds no relaxation.
+    """
+    if every != 'geometric' and (isinstance(every, (str, bool)) or int(every) != every or every < 1):
+        raise ValueError(f"every is 'geometric' or a number of steps, 1 or more; got {every!r}.")
+    db = _connect(db)
+    runs = {}
+    for row in db.select(include_data=False, columns=['id', 'key_value_pairs']):
+        pairs = row.key_value_pairs
+        if 'run' in pairs and not pairs.get('failed'):
+            runs.setdefault(pairs['run'], []).append((pairs['step'], row.id))
+    if not runs:
+        raise ValueError('The rows of a search have the keys run and step; this database holds none that succeeded.')
+    images = []
+    for run in sorted(runs):
+        rows = sorted(runs[run])
+        keep = thin([step for step, _ in rows], every)
+        images += [row_atoms(db.get(id=rows[i][1])) for i in keep]
+    write_frames(images, path)
+    return len(images)
+
+
+def thin(steps, every='geometric'):
+    """Return the indices of the steps of one relaxation that are kept: the first, the last, and some between.
+
+    Parameters
+    ----------
+    steps : list of int
+        Ascending.
+    every : 'geometric' or int
+        As in `frames_to_npz`.
+    """
+    wanted = [0, 1, 2, 3, 5]
+    while every == 'geometric' and wanted[-1] < steps[-1]:
+        wanted.append(round(1.5 * wanted[-1]))
+    wanted = set(wanted)
+    return [
+        index
+        for index, step in enumerate(steps)
+        if index in (0, len(steps) - 1) or (step in wanted if every == 'geometric' else step % int(every) == 0)
+    ]
+
+
+def _slab_size(atoms, index):
+    """Return how many atoms at the front are held by FixAtoms."""
+    fixed = np.zeros(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            fixed[constraint.index] = True
+    size = int(fixed.sum())
+    if not fixed[:size].all():
+        raise ValueError(
+            f'The atoms that FixAtoms holds come first in a frame; in frame {index} they are mixed with mobile ones. '
+            'Reorder it: order = np.argsort(~fixed, kind="stable"); atoms = atoms[order].'
+        )
+    return size
+
+
+def _slab_key(atoms, size):
+    """Return what makes two slabs the same, bit by bit."""
+    parts = (atoms.numbers[:size], atoms.positions[:size], atoms.get_tags()[:size], atoms.cell[:], atoms.pbc)
+    return tuple(np.ascontiguousarray(part).tobytes() for part in parts)
+
+
+def _slab_arrays(slabs):
+    """Return the arrays of the slabs; `slabs` maps keys to (number, size, first frame)."""
+    parts = [(atoms, slice(size)) for _, size, atoms in slabs.values()]
+    arrays = {
+        'slab_numbers': np.concatenate([atoms.numbers[part] for atoms, part in parts]).astype(np.int16),
+        'slab_positions': np.concatenate([atoms.positions[part] for atoms, part in parts]),
+        'slab_tags': np.concatenate([atoms.get_tags()[part] for atoms, part in parts]).astype(np.int32),
+        'cell': np.array([atoms.cell[:] for atoms, _ in parts]),
+        'pbc': np.array([atoms.pbc for atoms, _ in parts]),
+    }
+    if len(parts) == 1:
+        return {**arrays, 'cell': arrays['cell'][0], 'pbc': arrays['pbc'][0]}
+    return {**arrays, 'slab_natoms': np.array([part.stop for _, part in parts], dtype=np.int32)}
+
+
+def _read_npz(path):
+    """Read both forms of the npz file."""
+    with np.load(path, allow_pickle=False) as file:
+        data = {key: file[key] for key in file.files}
+    missing = [key for key in NEEDED if key not in data]
+    if missing:
+        raise ValueError(f'A file of frames holds {NEEDED}; {path} lacks {missing}. Write it with write_frames.')
+    slabs = _read_slabs(data)
+    slab_id = data.get('slab_id', np.zeros(len(data['natoms']), dtype=int))
+    natoms = data['natoms'].astype(int)
+    nslab = np.array([len(slab) for slab in slabs])[slab_id]
+    tops = np.concatenate([[0], np.cumsum(natoms)])
+    rows = np.concatenate([[0], np.cumsum(natoms + nslab)])
+    if len(data['positions']) != tops[-1] or len(data['forces']) != rows[-1]:
+        raise ValueError(
+            f'In a file of frames positions has sum(natoms) = {tops[-1]} rows and forces sum(natoms + slab) = '
+            f'{rows[-1]}; {path} has {len(data["positions"])} and {len(data["forces"])}. It is damaged: write it anew.'
+        )
+    if 'tags' not in data:
+        new = np.array([slab.get_tags().max(initial=0) + 1 for slab in slabs])
+        data['tags'] = np.repeat(new[slab_id], natoms)
+    images = []
+    for index, (top, row) in enumerate(zip(pairwise(tops), pairwise(rows), strict=True)):
+        pairs = {key: kind(data[key][index]) for key, kind in ROW_KEYS.items()}
+        images.append(_frame(slabs[slab_id[index]], data, slice(*top), slice(*row), data['energy'][index], pairs))
+    return images
+
+
+def _read_slabs(data):
+    """Return the slabs of an npz file, every atom held by FixAtoms."""
+    cells, pbcs = data['cell'].reshape(-1, 3, 3), data['pbc'].reshape(-1, 3)
+    sizes = data.get('slab_natoms', np.array([len(data['slab_numbers'])])).astype(int)
+    tags = data.get('slab_tags', np.zeros(len(data['slab_numbers']), dtype=int)).astype(int)
+    slabs = []
+    for (low, high), cell, pbc in zip(pairwise(np.cumsum([0, *sizes])), cells, pbcs, strict=True):
+        part = slice(low, high)
+        slab = Atoms(data['slab_numbers'][part], data['slab_positions'][part], cell=cell, pbc=pbc, tags=tags[part])
+        if len(slab):
+            slab.set_constraint(FixAtoms(indices=range(len(slab))))
+        slabs.append(slab)
+    return slabs
+
+
+def _frame(slab, data, top, row, energy, pairs):
+    """Return one frame: the slab, an overlayer, its labels."""
+    atoms = slab.copy()
+    atoms.extend(Atoms(data['numbers'][top], data['positions'][top], tags=data['tags'][top]))
+    forces = data['forces'][row].astype(float)
+    results = {} if np.isnan(energy) else {'energy': float(energy)}
+    if not np.isnan(forces).any():
+        results['forces'] = forces
+    if results:
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    atoms.info['key_value_pairs'] = pairs
+    return atoms
+
+
+def _connect(db):
+    """Return a database for a path; a database passes through."""
+    from ase.db import connect
+
+    if not isinstance(db, (str, Path)):
+        return db
+    if not Path(db).is_file():  # connect would make an empty one
+        raise FileNotFoundError(f'A database is read from a file; there is none at {Path(db).absolute()}.')
+    return connect(db)
+
+
+def _read_db(path):
+    """Read all rows of an ASE database, by run and step where rows have them."""
+    rows = list(_connect(path).select())
+    rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
+    return [row_atoms(row) for row in rows]
+
+
+def row_atoms(row):
+    """Return the Atoms of a row with its keys and data in info."""
+    atoms = row.toatoms()
+    atoms.info['key_value_pairs'] = dict(row.key_value_pairs)
+    if row.data:
+        atoms.info['data'] = dict(row.data)
+    return atoms
+
+
+def _read_ase(path):
+    """Read all frames of a file through ase.io."""
+    import ase.io
+
+    if path.name.endswith(('.extxyz.gz', '.xyz.gz')):  # by way of memory: ten times as fast
+        with gzip.open(path, 'rt') as file:
+            images = ase.io.read(io.StringIO(file.read()), ':', format='extxyz')
+    else:
+        images = ase.io.read(path, ':')
+    for atoms in images:
+        known = {key: kind(atoms.info[key]) for key, kind in ROW_KEYS.items() if key in atoms.info}
+        if known:
+            atoms.info['key_value_pairs'] = {**known, **atoms.info.get('key_value_pairs', {})}
+    return images

@@ -1,0 +1,35 @@
+"""Noise schedules, processes and samplers: pure torch, independent of ASE and of any network."""
+
+from .batch import Batch
+from .domains import Free, Interval, Torus
+from .guidance import ClassifierFree, ForceGuidance
+from .joint import JointProcess
+from .noise import NoisePerStructure, NoiseStream
+from .processes import Components, Gaussian, TruncatedNormal, WrappedNormal
+from .samplers import SAMPLERS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun
+from .schedules import CosineVP, GeometricVE, LinearVP
+
+__all__ = [
+    'SAMPLERS',
+    'Batch',
+    'ClassifierFree',
+    'Components',
+    'CosineVP',
+    'ForceGuidance',
+    'Free',
+    'Gaussian',
+    'GeometricVE',
+    'Interval',
+    'JointProcess',
+    'LinearVP',
+    'NoisePerStructure',
+    'NoiseStream',
+    'Torus',
+    'TruncatedNormal',
+    'WrappedNormal',
+    'ancestral',
+    'ddim',
+    'dpmpp_2m',
+    'euler_maruyama',
+    'heun',
+]

@@ -1,0 +1,127 @@
+"""Where a field lives: free space, a torus, an interval.
+
+A domain draws the normal distribution that fits it, the uniform prior, and puts a point back where it belongs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Free:
+    """All of R^d: nothing is confined."""
+
+    def normal(self, mean: Tensor, std: Tensor, noise) -> Tensor:
+        """Draw from N(mean, std^2)."""
+        return mean + std * noise.normal(mean)
+
+    def confine(self, x: Tensor) -> Tensor:
+        """Return ``x`` unchanged."""
+        return x
+
+    def difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a - b."""
+        return a - b
+
+
+@dataclass
+class Torus:
+    """A periodic box; directions that are not periodic end in mirrors.
+
+    Parameters
+    ----------
+    cell : Tensor
+        ``(n, d, d)``, one box per row of the field, lattice vectors as rows, in the units of the field.
+    periodic : tuple of bool
+        Which lattice directions are periodic.
+    """
+
+    cell: Tensor
+    periodic: tuple[bool, ...] = (True, True)
+
+    def __post_init__(self):
+        self.inverse = torch.linalg.inv(self.cell)
+
+    def to(self, device) -> Torus:
+        """Return the domain on another device."""
+        return Torus(self.cell.to(device), self.periodic)
+
+    def _fractional(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(-2) @ self.inverse.to(x.dtype)).squeeze(-2)  # (n, d)
+
+    def _cartesian(self, f: Tensor) -> Tensor:
+        return (f.unsqueeze(-2) @ self.cell.to(f.dtype)).squeeze(-2)  # (n, d)
+
+    def confine(self, x: Tensor) -> Tensor:
+        """Wrap into the box along periodic directions, reflect along the others."""
+        f = self._fractional(x)
+        columns = []
+        for axis, periodic in enumerate(self.periodic):
+            column = f[..., axis]
+            if periodic:
+                column = column - torch.floor(column)
+            else:
+                column = torch.remainder(column, 2.0)
+                column = torch.where(column > 1.0, 2.0 - column, column)
+            columns.append(column)
+        return self._cartesian(torch.stack(columns, -1))
+
+    def uniform(self, like: Tensor, noise) -> Tensor:
+        """Draw uniformly over the box, same shape as ``like`` (n, d)."""
+        return self._cartesian(noise.uniform(like))
+
+    def normal(self, mean: Tensor, std: Tensor, noise) -> Tensor:
+        """Draw from the wrapped (or reflected) normal distribution."""
+        return self.confine(mean + std * noise.normal(mean))
+
+    def difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a - b reduced to the nearest image in fractional coordinates."""
+        f = self._fractional(a - b)
+        whole = torch.stack([torch.round(f[..., k]) if p else torch.zeros_like(f[..., k])
+                             for k, p in enumerate(self.periodic)], -1)  # fmt: skip
+        return self._cartesian(f - whole)
+
+
+@dataclass
+class Interval:
+    """A window [low, high] for every row, each ``(n, 1)``."""
+
+    low: Tensor
+    high: Tensor
+
+    def to(self, device) -> Interval:
+        """Return the domain on another device."""
+        return Interval(self.low.to(device), self.high.to(device))
+
+    def confine(self, x: Tensor) -> Tensor:
+        """Clip into the window."""
+        return torch.minimum(torch.maximum(x, self.low.to(x.dtype)), self.high.to(x.dtype))
+
+    def uniform(self, like: Tensor, noise) -> Tensor:
+        """Draw uniformly over the window."""
+        return self.confine(self.low + (self.high - self.low) * noise.uniform(like)).to(like.dtype)
+
+    def normal(self, mean: Tensor, std: Tensor, noise) -> Tensor:
+        """Draw from N(mean, std^2) truncated to the window, by inversion of the distribution function in float64.
+
+        Where the window lies entirely in the upper tail the mirrored problem is solved, so that no digits are lost.
+        """
+        std64 = torch.as_tensor(std, dtype=torch.float64, device=mean.device).clamp(min=1e-12)
+        a = (self.low.double() - mean.double()) / std64
+        b = (self.high.double() - mean.double()) / std64
+        flip = (a + b) > 0
+        a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
+        u = noise.uniform(mean).double()
+        low, high = torch.special.ndtr(a), torch.special.ndtr(b)
+        z = torch.special.ndtri(low + u * (high - low))
+        z = torch.where(torch.isfinite(z), z, b)  # a window so far out that its weight underflows: its nearest end
+        z = torch.where(flip, -z, z)
+        return self.confine((mean.double() + std64 * z).to(mean.dtype))
+
+    def difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a - b."""
+        return a - b

@@ -1,0 +1,114 @@
+"""A process over several named fields that share one time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .batch import Batch
+from .noise import as_noise
+from .processes import process_from_dict
+
+
+class JointProcess:
+    """Noise and denoise the named fields of a :class:`Batch` together.
+
+    Parameters
+    ----------
+    processes : dict of str to process
+        Field name -> process. The first one's schedule tells the network the noise level.
+    weights : dict of str to float, optional
+        Weight of every field in the loss, 1 by default.
+    """
+
+    def __init__(self, processes: dict, weights: dict[str, float] | None = None):
+        self.processes = dict(processes)
+        self.weights = {name: 1.0 for name in processes} | (weights or {})
+        if unknown := set(self.weights) - set(self.processes):
+            raise ValueError(f'weights for unknown fields {sorted(unknown)}; fields: {sorted(self.processes)}')
+
+    @property
+    def schedule(self):
+        """The schedule that sets the noise level told to the network."""
+        return next(iter(self.processes.values())).schedule
+
+    def level(self, t: Tensor) -> Tensor:
+        """Return the noise level (B,) that the network is told at time ``t`` (B,)."""
+        return self.schedule.level(t)
+
+    def _map(self, batch: Batch, t: Tensor | None, call) -> dict:
+        out = {}
+        for name, process in self.processes.items():
+            rows = batch.rows[name]
+            out[name] = call(name, process, None if t is None else t[rows], batch.domains.get(name))
+        return out
+
+    def prior(self, batch: Batch, t: Tensor, generator) -> Batch:
+        """Replace every field by a draw from its prior."""
+        noise = as_noise(generator)
+        return batch.with_fields(**self._map(
+            batch, t, lambda n, p, t, d: p.prior(batch.fields[n], t, noise.bind(batch.rows[n]), d)))  # fmt: skip
+
+    def noise(self, batch: Batch, t: Tensor, generator) -> tuple[Batch, dict[str, Tensor]]:
+        """Noise every field; return the noised batch and the targets."""
+        noise = as_noise(generator)
+        pairs = self._map(batch, t, lambda n, p, t, d: p.noise(batch.fields[n], t, noise.bind(batch.rows[n]), d))
+        return batch.with_fields(**{n: x for n, (x, _) in pairs.items()}), {n: y for n, (_, y) in pairs.items()}
+
+    def loss(self, batch: Batch, pred: dict, target: dict, t: Tensor) -> Tensor:
+        """Return the weighted loss of every structure, (B,)."""
+        rows = self._map(batch, t, lambda n, p, t, d: p.loss(pred[n], target[n], t))
+        return sum(self.weights[name] * batch.mean_over_rows(name, values) for name, values in rows.items())
+
+    def x0(self, batch: Batch, pred: dict, t: Tensor) -> dict[str, Tensor]:
+        """Return the estimate of the clean fields."""
+        return self._map(batch, t, lambda n, p, t, d: p.x0(batch.fields[n], pred[n], t))
+
+    def eps(self, batch: Batch, x0: dict, t: Tensor) -> dict[str, Tensor]:
+        """Return the predictions that correspond to estimates ``x0`` of the clean fields."""
+        return self._map(batch, t, lambda n, p, t, d: p.eps(batch.fields[n], x0[n], t, d))
+
+    def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, eta: float = 1.0) -> Batch:
+        """Step every field from ``t`` to ``s`` (None: to clean data)."""
+        noise = as_noise(generator)
+
+        def step(name, process, rows_t, domain):
+            rows_s = None if s is None else s[batch.rows[name]]
+            source = noise.bind(batch.rows[name])
+            return process.reverse(batch.fields[name], pred[name], rows_t, rows_s, source, domain, eta)
+
+        return batch.with_fields(**self._map(batch, t, step))
+
+    def diffuse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
+        """Make one Euler-Maruyama step of every field."""
+        noise = as_noise(generator)
+
+        def step(name, process, rows_t, domain):
+            rows_s = None if s is None else s[batch.rows[name]]
+            source = noise.bind(batch.rows[name])
+            return process.diffuse(batch.fields[name], pred[name], rows_t, rows_s, source, domain)
+
+        return batch.with_fields(**self._map(batch, t, step))
+
+    def confine(self, batch: Batch) -> Batch:
+        """Put every field back into its domain."""
+        return batch.with_fields(**self._map(batch, None, lambda n, p, t, d: p.confine(batch.fields[n], d)))
+
+    def difference(self, batch: Batch, a: dict, b: dict) -> dict[str, Tensor]:
+        """Return the shortest a - b of every field."""
+        return self._map(batch, None, lambda n, p, t, d: p.difference(a[n], b[n], d))
+
+    def todict(self) -> dict:
+        """Return fields, processes and weights, fit for JSON."""
+        return {'processes': {n: p.todict() for n, p in self.processes.items()}, 'weights': self.weights}
+
+    @classmethod
+    def fromdict(cls, values: dict) -> JointProcess:
+        """Rebuild from :meth:`todict`."""
+        return cls({n: process_from_dict(p) for n, p in values['processes'].items()}, values.get('weights'))
+
+
+def times(batch: Batch, value: float) -> Tensor:
+    """Return ``value`` for every structure of the batch, (B,), in the precision of its fields."""
+    like = next(iter(batch.fields.values()))
+    return torch.full((batch.size,), float(value), dtype=like.dtype, device=like.device)

@@ -1,0 +1,198 @@
+"""PaiNN: equivariant message passing (Schuett, Unke and Gastegger, ICML 2021, arXiv 2102.03150).
+
+Weights of the representation interchange with schnetpack's ``schnetpack.representation.PaiNN``; the only additions are an
+optional modulation of every message block (noise level, conditions) and an optional role embedding, both neutral when absent.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+MAX_Z = 100
+
+
+class GaussianBasis(nn.Module):
+    """Expand distances in Gaussians on [0, cutoff] (width = spacing).
+
+    Values below 1e-12 are cut to zero: denormal numbers make matrix products tens of times slower on CPUs.
+    """
+
+    def __init__(self, n_basis: int, cutoff: float):
+        super().__init__()
+        offset = torch.linspace(0.0, cutoff, n_basis)
+        self.register_buffer('offsets', offset)
+        self.register_buffer('widths', (offset[1] - offset[0]).abs() * torch.ones_like(offset))
+
+    def forward(self, r: Tensor) -> Tensor:
+        """(E,) A -> (E, n_basis)."""
+        exponent = -0.5 * ((r[:, None] - self.offsets) / self.widths) ** 2  # (E, n_basis)
+        return torch.where(exponent > -27.0, torch.exp(exponent.clamp(min=-30.0)), torch.zeros_like(exponent))
+
+
+class BesselBasis(nn.Module):
+    """Expand distances in sin(n pi r / cutoff) / r (Gasteiger et al., arXiv 2003.03123, eq. 7, without prefactor)."""
+
+    def __init__(self, n_basis: int, cutoff: float):
+        super().__init__()
+        self.register_buffer('freqs', torch.arange(1, n_basis + 1) * math.pi / cutoff)
+
+    def forward(self, r: Tensor) -> Tensor:
+        """(E,) A -> (E, n_basis), 1/A."""
+        return torch.sin(r[:, None] * self.freqs) / r[:, None].clamp(min=1e-6)
+
+
+def cosine_cutoff(r: Tensor, cutoff: float) -> Tensor:
+    """Return (cos(pi r / cutoff) + 1) / 2 inside the cutoff and 0 outside, (E,)."""
+    return torch.where(r < cutoff, 0.5 * (torch.cos(r * (math.pi / cutoff)) + 1.0), torch.zeros_like(r))
+
+
+class Message(nn.Module):
+    """Pass messages between neighbours (paper, section 3.2, eqs 7 and 8)."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.interatomic_context_net = nn.Sequential(
+            nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 3 * features)
+        )
+
+    def forward(self, s, v, s_in, v_in, filters, direction, receivers, senders, n_out: int):
+        """Update scalars s (n, F) and vectors v (n, 3, F) of the first ``n_out`` atoms; messages carry s_in, v_in."""
+        x = self.interatomic_context_net(s_in).index_select(0, senders) * filters  # (E, 3F)
+        ds, dr, dv = x.chunk(3, -1)  # each (E, F)
+        dmu = dr[:, None] * direction[:, :, None] + dv[:, None] * v_in.index_select(0, senders)  # (E, 3, F)
+        s_sum = torch.zeros_like(s[:n_out]).index_add(0, receivers, ds)
+        v_sum = torch.zeros_like(v[:n_out]).index_add(0, receivers, dmu)
+        return s[:n_out] + s_sum, v[:n_out] + v_sum
+
+
+class Mixing(nn.Module):
+    """Mix scalars and vectors of every atom (paper, section 3.2, eqs 9 and 10)."""
+
+    def __init__(self, features: int, epsilon: float = 1e-8):
+        super().__init__()
+        self.intraatomic_context_net = nn.Sequential(
+            nn.Linear(2 * features, features), nn.SiLU(), nn.Linear(features, 3 * features)
+        )
+        self.mu_channel_mix = nn.Linear(features, 2 * features, bias=False)
+        self.epsilon = epsilon
+
+    def forward(self, s: Tensor, v: Tensor, s_in: Tensor, v_in: Tensor) -> tuple[Tensor, Tensor]:
+        """s, s_in (n, F), v, v_in (n, 3, F) -> s and v, updated by what is computed from s_in and v_in."""
+        mu_v, mu_w = self.mu_channel_mix(v_in).chunk(2, -1)  # each (n, 3, F)
+        norm = torch.sqrt(mu_v.square().sum(-2) + self.epsilon)  # (n, F)
+        ds, dv, dsv = self.intraatomic_context_net(torch.cat([s_in, norm], -1)).chunk(3, -1)
+        return s + ds + dsv * (mu_v * mu_w).sum(-2), v + dv[:, None] * mu_w
+
+
+class PaiNN(nn.Module):
+    """Represent every atom by scalars and vectors.
+
+    Parameters
+    ----------
+    features : int
+        Feature width F.
+    blocks : int
+        Message and mixing blocks.
+    cutoff : float
+        A.
+    n_basis : int
+        Radial functions.
+    basis : 'bessel' or 'gaussian'
+    modulation : int
+        Width of the per-structure vector that modulates (FiLM) the scalars entering every message; 0: none.
+    roles : int
+        Number of roles (active, frozen) with an embedding of their own; 0: none.
+    normalize : bool
+        Feed every block with scalars normalised per atom (layer norm) and vectors divided by their root mean square: what the
+        blocks add then grows slowly, also where noise puts atoms on top of each other. schnetpack's has no such step.
+    """
+
+    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, basis='gaussian', modulation=0, roles=0,
+                 normalize=False):  # fmt: skip
+        super().__init__()
+        if basis not in ('bessel', 'gaussian'):
+            raise ValueError(f"basis must be 'bessel' or 'gaussian', got {basis!r}")
+        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, basis=basis,
+                             modulation=modulation, roles=roles, normalize=normalize)  # fmt: skip
+        self.features, self.cutoff, self.normalize = features, float(cutoff), bool(normalize)
+        self.embedding = nn.Embedding(MAX_Z, features, padding_idx=0)
+        self.role_embedding = nn.Embedding(roles, features) if roles else None
+        self.radial_basis = (BesselBasis if basis == 'bessel' else GaussianBasis)(n_basis, cutoff)
+        self.filter_net = nn.Linear(n_basis, blocks * 3 * features)
+        self.interactions = nn.ModuleList(Message(features) for _ in range(blocks))
+        self.mixing = nn.ModuleList(Mixing(features) for _ in range(blocks))
+        self.film = nn.Linear(modulation, blocks * 2 * features) if modulation else None
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.film is not None:
+            nn.init.normal_(self.film.weight, std=0.02)
+
+    def forward(self, numbers, graph_receivers, graph_senders, vectors, rows=None, modulation=None, roles=None,
+                n_out: int | None = None, n_out_edges: int | None = None):  # fmt: skip
+        """Return scalars (n_out, F) and vectors (n_out, 3, F).
+
+        Parameters
+        ----------
+        numbers : (n,) atomic numbers; graph_receivers, graph_senders : (E,); vectors : (E, 3), receiver to sender, A.
+        rows : (n,) structure index, with modulation (B, M); roles : (n,).
+        n_out, n_out_edges : in the last block only the first ``n_out`` atoms are updated, by the first ``n_out_edges``
+            edges; all by default.
+        """
+        n = numbers.shape[0]
+        distance = torch.sqrt(vectors.square().sum(-1) + 1e-12)  # (E,)
+        direction = vectors / distance[:, None]  # (E, 3)
+        weights = self.filter_net(self.radial_basis(distance)) * cosine_cutoff(distance, self.cutoff)[:, None]
+        filters = weights.split(3 * self.features, -1)  # blocks x (E, 3F)
+        s = self.embedding(numbers)  # (n, F)
+        if self.role_embedding is not None:
+            s = s + self.role_embedding(roles)
+        v = torch.zeros(n, 3, self.features, dtype=s.dtype, device=s.device)  # (n, 3, F)
+        film = None
+        if self.film is not None:
+            film = self.film(modulation).index_select(0, rows).split(2 * self.features, -1)  # blocks x (n, 2F)
+        last = len(self.interactions) - 1
+        for k, (message, mixing) in enumerate(zip(self.interactions, self.mixing, strict=True)):
+            s_in, v_in = self.normalized(s, v)
+            if film is not None:
+                scale, shift = film[k].chunk(2, -1)
+                s_in = s_in * (1 + scale) + shift
+            if k == last and n_out is not None:
+                e = n_out_edges
+                s, v = message(s, v, s_in, v_in, filters[k][:e], direction[:e], graph_receivers[:e], graph_senders[:e],
+                               n_out)  # fmt: skip
+            else:
+                s, v = message(s, v, s_in, v_in, filters[k], direction, graph_receivers, graph_senders, n)
+            s, v = mixing(s, v, *self.normalized(s, v))
+        return self.normalized(s, v)
+
+    def normalized(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalised scalars and vectors, or both as they are; vectors much shorter than 1 keep their length."""
+        if not self.normalize:
+            return s, v
+        square = v.square().sum(-2, keepdim=True).mean(-1, keepdim=True)  # (n, 1, 1)
+        return nn.functional.layer_norm(s, (self.features,)), v * torch.rsqrt(square + 0.01)
+
+
+class GatedVector(nn.Module):
+    """Turn scalars and vectors into one vector per atom by gated equivariant blocks (paper, section 3.3, figure 3)."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.first = nn.Linear(features, 2 * features, bias=False)
+        self.gate = nn.Sequential(nn.Linear(2 * features, features), nn.SiLU(), nn.Linear(features, 2 * features))
+        self.second = nn.Linear(features, 1, bias=False)
+        self.last_gate = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 1))
+
+    def forward(self, s: Tensor, v: Tensor) -> Tensor:
+        """s (n, F), v (n, 3, F) -> (n, 3)."""
+        a, b = self.first(v).chunk(2, -1)  # each (n, 3, F)
+        norm = torch.sqrt(a.square().sum(-2) + 1e-8)
+        s, gate = self.gate(torch.cat([s, norm], -1)).chunk(2, -1)
+        v = b * gate[:, None]  # (n, 3, F)
+        return self.second(v).squeeze(-1) * self.last_gate(torch.nn.functional.silu(s))  # (n, 3)

@@ -1,0 +1,41 @@
+"""Figures: ``plot_x(data, ax=None, ...) -> ax``; those of many panels return a Figure.
+
+Matplotlib is imported when one is drawn.
+"""
+from importlib import import_module
+
+_HOME = {
+    'plot_structure': 'structures',
+    'plot_structures': 'structures',
+    'plot_energy_ladder': 'energies',
+    'plot_energy_histogram': 'energies',
+    'plot_denoising_strip': 'denoising',
+    'plot_success_curve': 'success',
+}
+__all__ = list(_HOME)
+
+# Okabe and Ito: told apart by colour-blind readers, and in print
+PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(__all__)}')
+    return getattr(import_module(f'{__name__}.{_HOME[name]}'), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
+
+
+def new_axes(figsize):
+    """Return the axes of a new figure of that size in inches."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=figsize, layout='constrained')[1]
+
+
+def tidy(ax):
+    """Remove the upper and right frame lines of axes; return the axes."""
+    ax.spines[['top', 'right']].set_visible(False)
+    return ax

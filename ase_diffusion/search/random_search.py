@@ -1,0 +1,287 @@
+"""Random structure search: random overlayers on a fixed slab, relaxed, every frame kept in one database."""
+
+import os
+import pickle
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from ..data.frames import row_atoms
+from ..relax.calculators import calculator_name, check_calculator, get_calculator
+from ..relax.relax import check_numbers, copy_atoms, find_optimizer, fixed_mask, optimizer_name, relax
+from ..utils.log import Log
+from ..utils.rng import coerce_rng
+from .starts import check_composition, check_count, check_slab, check_window, draw_composition, random_start
+
+__all__ = ['RandomStructureSearch', 'random_start']
+
+HEADER = f'{"run":>6s} {"formula":<16s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s} {"time/s":>7s}  outcome'
+SAME_SLAB = 1e-4  # A; the slab of a search that goes on may differ by rounding
+_worker = None  # of a worker process: (search, calculator), or the error that kept it from starting
+
+
+class RandomStructureSearch:
+    """Relax random overlayers on a slab and keep every frame.
+
+    Run k is seeded from (seed, k) alone: a search that was interrupted goes on with the same call, and neither the
+    number of workers nor the order of the runs changes a structure. Only the parent process writes.
+
+    Parameters
+    ----------
+    slab : Atoms
+        The substrate; FixAtoms on what stays. Not changed.
+    stoich : str, dict or list of str
+        Formula of the new atoms; or ranges (ends included), ``{'Ag': (4, 6), 'O': (2, 5)}``, drawn evenly for each run;
+        or a list of formulas to draw from (name one twice to have it twice as often).
+    calculator : str, Path, callable or Calculator
+        Anything `ase_diffusion.relax.get_calculator` takes. More than one worker needs one that can be pickled: a name,
+        a path, a class or a function at the top of a module.
+    height, ratio, maxiter
+        As in `random_start`.
+    rng : None, int, Generator, RandomState or numpy.random
+        Where the seed comes from. None takes the seed of the database, or a fresh one where that is new.
+    optimizer : str or class
+        Of `ase.optimize`.
+    fmax : float
+        Largest force on a mobile atom at convergence (eV/A).
+    steps : int
+        Most steps of a relaxation.
+    database : str or Path
+        ASE database (``.db``). A row is a frame with energy and raw forces; keys run, step, last and converged. A run
+        that failed is one row, its start, with the key failed; the next call tries it again.
+    workers : int
+        Processes. Above 1 a script needs ``if __name__ == '__main__':`` around the call of `run`.
+    logfile : str, Path, stream or None
+        One line for each run; ``'-'`` is stdout.
+    """
+
+    def __init__(
+        self,
+        slab,
+        stoich,
+        calculator='7net-mf-0',
+        *,
+        height=(1.0, 4.5),
+        ratio=0.7,
+        maxiter=100,
+        rng=None,
+        optimizer='BFGS',
+        fmax=0.05,
+        steps=300,
+        database='rss.db',
+        workers=1,
+        logfile='-',
+    ):
+        check_slab(slab)
+        if not fixed_mask(slab).any():
+            raise ValueError(
+                f'FixAtoms says which atoms are the substrate; the slab {slab.get_chemical_formula()} has none. Add '
+                'the line: slab.set_constraint(FixAtoms(indices=[atom.index for atom in slab]))'
+            )
+        if Path(database).suffix != '.db':
+            raise ValueError(f'The database of a search is an ASE sqlite file, *.db; got {str(database)!r}.')
+        check_count('workers', 'the number of processes', workers)
+        check_calculator(calculator)
+        check_numbers(fmax, steps)
+        self.slab = copy_atoms(slab)
+        self.slab.info.pop('adsorbate_info', None)  # of ase.build; extxyz cannot write it
+        self.stoich = check_composition(stoich)
+        self.height, self.ratio, self.maxiter = check_window(height, ratio, maxiter), ratio, maxiter
+        self.calculator, self.optimizer, self.fmax, self.steps = calculator, find_optimizer(optimizer), fmax, steps
+        self.database, self.workers, self.logfile = Path(database), int(workers), logfile
+        self.seed = self._find_seed(rng)
+
+    def run(self, n):
+        """Bring the database to `n` runs and return the relaxed structures.
+
+        Parameters
+        ----------
+        n : int
+            Number of runs in all; those that are there already are not repeated.
+
+        Returns
+        -------
+        list of Atoms
+            The last frames of the runs 0 to n - 1 that did not fail, in order.
+
+        Raises
+        ------
+        ValueError
+            n is not a positive integer, or the database belongs to another search.
+        GenerationFailed
+            The atoms do not fit into the window. The runs before stay in the database.
+        """
+        check_count('n', 'the number of runs', n)
+        db = self._open()
+        done = {row.run for row in db.select('last=True', include_data=False) if not row.get('failed')}
+        todo = [run for run in range(n) if run not in done]
+        with Log(self.logfile) as log:
+            log.write(f'{type(self).__name__}: {calculator_name(self.calculator)}, seed {self.seed}, {self.database}')
+            log.write(f'{n} runs, {n - len(todo)} of them done, {self.workers} worker{"s" * (self.workers > 1)}')
+            log.write(HEADER)
+            for run, frames, seconds in self._results(todo):
+                self._store(db, run, frames)
+                log.write(_line(run, frames[-1], seconds, len(self.slab)))
+        rows = [row for row in db.select('last=True') if row.run < n and not row.get('failed')]
+        return [row_atoms(row) for row in sorted(rows, key=lambda row: row.run)]
+
+    def start(self, run):
+        """Return the start structure of a run, the same at every call.
+
+        Parameters
+        ----------
+        run : int
+            Number of the run, from 0.
+        """
+        rng = np.random.default_rng([self.seed, run])
+        numbers = draw_composition(self.stoich, rng)
+        return random_start(self.slab, numbers, rng, height=self.height, ratio=self.ratio, maxiter=self.maxiter)
+
+    def todict(self):
+        """Return what makes this search the one it is, ready for json."""
+        return {
+            'seed': self.seed,
+            'stoich': self.stoich,
+            'height': list(self.height),
+            'ratio': self.ratio,
+            'calculator': calculator_name(self.calculator),
+            'optimizer': optimizer_name(self.optimizer),
+            'fmax': self.fmax,
+            'steps': int(self.steps),
+            'slab': {
+                'numbers': self.slab.numbers.tolist(),
+                'positions': self.slab.positions.tolist(),
+                'cell': self.slab.cell.tolist(),
+                'pbc': self.slab.pbc.tolist(),
+                'fixed': fixed_mask(self.slab).tolist(),
+            },
+        }
+
+    def _find_seed(self, rng):
+        """Return the seed: of `rng`, else of the database, else a fresh one."""
+        if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
+            return int(rng)
+        if rng is None and self.database.is_file():
+            from ase.db import connect
+
+            stored = connect(self.database, use_lock_file=False).metadata.get('random_search', {})
+            if 'seed' in stored:
+                return stored['seed']
+        return int.from_bytes(coerce_rng(rng).bytes(8), 'little') >> 1
+
+    def _open(self):
+        """Return the database; raise where it belongs to another search."""
+        from ase.db import connect
+
+        # sqlite locks by itself, and the lock file of a killed process would block the next call for ever
+        db = connect(self.database, use_lock_file=False)
+        mine, metadata = self.todict(), db.metadata
+        theirs = metadata.get('random_search')
+        if theirs is None:
+            if len(db):
+                raise ValueError(
+                    f'A search writes to a database of its own; {self.database} has {len(db)} other rows. '
+                    'Take another database.'
+                )
+            db.metadata = {**metadata, 'random_search': mine}
+            return db
+        keys = [key for key in mine if key != 'slab' and mine[key] != theirs.get(key)]
+        differ = [f'{key} {theirs.get(key)!r}, now {mine[key]!r}' for key in keys]
+        if not _same_slab(mine['slab'], theirs['slab']):
+            differ.append('another slab')
+        if differ:
+            raise ValueError(
+                f'A database belongs to one search; {self.database} was made with {"; ".join(differ)}. '
+                'Take the same values (rng=None takes the seed of the database) or another database.'
+            )
+        return db
+
+    def _results(self, todo):
+        """Yield (run, frames, seconds) as runs end."""
+        if self.workers == 1 or len(todo) < 2:
+            calc = get_calculator(self.calculator) if todo else None
+            for run in todo:
+                yield _one_run(self, calc, run)
+            return
+        try:
+            pickle.dumps(self)
+        except Exception as err:
+            raise ValueError(
+                f'Workers are processes and get the calculator by pickle; {calculator_name(self.calculator)} cannot be '
+                f'pickled ({err}). Pass a name, a class or a function at the top of a module, or workers=1.'
+            ) from err
+        pool = ProcessPoolExecutor(
+            min(self.workers, len(todo)), get_context('spawn'), initializer=_start_worker, initargs=(self,)
+        )
+        try:
+            for future in as_completed([pool.submit(_work, run) for run in todo]):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _store(self, db, run, frames):
+        """Write the frames of one run, all or none; what an earlier attempt left goes."""
+        with db:
+            db.delete([row.id for row in db.select(run=run, include_data=False)])
+            for index, atoms in enumerate(frames):
+                pairs = {'step': 0, 'converged': False, **atoms.info['key_value_pairs']}
+                pairs.update(run=run, last=index == len(frames) - 1)
+                db.write(atoms, data=atoms.info.get('data', {}), **pairs)
+
+    def __getstate__(self):
+        """Leave behind what a worker does not need and streams cannot give."""
+        return {**self.__dict__, 'logfile': None}
+
+
+def _one_run(search, calc, run):
+    """Return (run, frames, seconds) of one relaxation; the last frame is the result."""
+    start, begun, paths = search.start(run), time.time(), []
+    result = relax(start, calc, optimizer=search.optimizer, fmax=search.fmax, steps=search.steps, frames=paths)
+    pairs = result.info['key_value_pairs']
+    pairs['relax_calculator'] = calculator_name(search.calculator)
+    if pairs.get('relax_failed'):
+        pairs['failed'] = True
+        return run, [result], time.time() - begun
+    pairs.update(step=pairs['relax_steps'], converged=pairs['relax_converged'])
+    return run, [*paths[0][:-1], result], time.time() - begun
+
+
+def _start_worker(search):
+    """Set up a worker process; an error waits for the first run, where the parent sees it."""
+    global _worker
+    try:
+        calc = get_calculator(search.calculator)
+        if 'torch' in sys.modules:  # workers share the cores
+            sys.modules['torch'].set_num_threads(max(1, (os.cpu_count() or 1) // search.workers))
+        _worker = (search, calc)
+    except Exception as err:  # noqa: BLE001
+        _worker = err
+
+
+def _work(run):
+    """Do one run in a worker process."""
+    if isinstance(_worker, Exception):
+        raise _worker
+    return _one_run(*_worker, run)
+
+
+def _same_slab(one, other):
+    """Tell whether two slabs, as `todict` writes them, are the same up to rounding."""
+    if any(one[key] != other[key] for key in ('numbers', 'pbc', 'fixed')):
+        return False
+    return all(np.allclose(one[key], other[key], rtol=0, atol=SAME_SLAB) for key in ('positions', 'cell'))
+
+
+def _line(run, atoms, seconds, nslab):
+    """Return the line of the log for one run."""
+    pairs = atoms.info['key_value_pairs']
+    start = f'{run:6d} {atoms[nslab:].get_chemical_formula():<16s}'
+    if pairs.get('failed'):
+        return f'{start} {"-":>5s} {"-":>12s} {"-":>12s} {seconds:7.1f}  failed: {atoms.info["data"]["relax_error"]}'
+    energies = f'{pairs["energy_generated"]:12.4f} {atoms.calc.results["energy"]:12.4f}'
+    outcome = 'converged' if pairs['relax_converged'] else 'not converged'
+    return f'{start} {pairs["relax_steps"]:5d} {energies} {seconds:7.1f}  {outcome}'

@@ -1,0 +1,228 @@
+"""Random starts: atoms at random places in a window above a slab, none too close to another."""
+
+import re
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+from ase.formula import Formula
+
+from ..errors import GenerationFailed
+from ..relax.relax import copy_atoms
+from ..utils.rng import coerce_rng
+
+TRIES = 300  # places tried for one atom before the structure is begun anew
+
+
+def random_start(slab, numbers, rng=None, *, height=(1.0, 4.5), ratio=0.7, maxiter=100):
+    """Put atoms at random places above a slab, none too close to another.
+
+    Parameters
+    ----------
+    slab : Atoms
+        Cell vectors a and b in the xy plane, surface normal z. Not changed.
+    numbers : str or list of int
+        Formula, such as ``'Ag6O3'``, or atomic numbers. The new atoms come last, in this order; they are placed in
+        random order.
+    rng : None, int, Generator, RandomState or numpy.random
+        Source of randomness.
+    height : (float, float)
+        Window of the new atoms in A above the topmost slab atom.
+    ratio : float
+        Smallest distance over the sum of the covalent radii, for every pair with a new atom.
+    maxiter : int
+        How often to begin anew where an atom finds no place in 300 tries.
+
+    Returns
+    -------
+    Atoms
+        The slab and the new atoms, whose tag is one above the largest of the slab.
+
+    Raises
+    ------
+    ValueError
+        The formula, window, ratio or cell is not one.
+    GenerationFailed
+        The atoms did not fit.
+    """
+    numbers = parse_formula(numbers) if isinstance(numbers, str) else [int(number) for number in numbers]
+    low, high = check_window(height, ratio, maxiter)
+    check_slab(slab)
+    rng, blocked = coerce_rng(rng), {}
+    for _ in range(maxiter):
+        places = _place(slab, numbers, rng, (low, high), ratio, blocked)
+        if places is not None:
+            return _assemble(slab, numbers, places)
+    raise GenerationFailed(
+        f'New atoms stay {ratio:g} times the sum of the covalent radii apart, but {_formula(numbers)} found no room in '
+        f'the window of {low:g} to {high:g} A above {slab.get_chemical_formula()} in {maxiter} attempts. Raise the '
+        'upper end of height, lower ratio, take fewer atoms or a larger slab, or raise maxiter.',
+        blocked,
+    )
+
+
+class _Room:
+    """What is taken above a slab, with its periodic images."""
+
+    def __init__(self, slab, reach):
+        self.cell, self.pbc = slab.cell.complete()[:], slab.pbc
+        self.inverse = np.linalg.inv(self.cell)
+        widths = 1 / np.linalg.norm(self.inverse, axis=0)  # between opposite faces
+        images = np.where(self.pbc, np.floor(1 + reach / widths + 1e-6), 0).astype(int)
+        self.shifts = np.indices(2 * images + 1).reshape(3, -1).T - images
+        self.shifts = (self.shifts @ self.cell)[:, None]  # (images, 1, 3)
+        self.positions = self.wrap(slab.positions)
+        self.radii = covalent_radii[slab.numbers]
+
+    def wrap(self, positions):
+        """Return the positions (n, 3) in the cell, along its periodic vectors."""
+        scaled = positions @ self.inverse
+        return (scaled - np.where(self.pbc, np.floor(scaled), 0)) @ self.cell
+
+    def take(self, place, radius, ratio):
+        """Take the place (3,) if it is free, and tell whether it was."""
+        place = self.wrap(place[None])
+        d2 = ((place + self.shifts - self.positions) ** 2).sum(axis=2)  # (images, atoms)
+        if (d2 <= (ratio * (radius + self.radii)) ** 2).any():
+            return False
+        self.positions, self.radii = np.vstack([self.positions, place]), np.append(self.radii, radius)
+        return True
+
+
+def _place(slab, numbers, rng, window, ratio, blocked):
+    """Return places (n, 3) for atoms, or None where one finds none; count that in `blocked`."""
+    (low, high), top = window, slab.positions[:, 2].max()
+    room = _Room(slab, 2 * ratio * covalent_radii[[*numbers, *slab.numbers]].max())
+    places = np.empty((len(numbers), 3))
+    for index in rng.permutation(len(numbers)):
+        for _ in range(TRIES):
+            fa, fb, fz = rng.random(3)
+            places[index] = fa * slab.cell[0] + fb * slab.cell[1] + [0, 0, top + low + (high - low) * fz]
+            if room.take(places[index], covalent_radii[numbers[index]], ratio):
+                break
+        else:
+            reason = f'no place for {chemical_symbols[numbers[index]]}'
+            blocked[reason] = blocked.get(reason, 0) + 1
+            return None
+    return places
+
+
+def _assemble(slab, numbers, places):
+    """Return the slab with the new atoms last and one new tag."""
+    atoms = copy_atoms(slab)
+    atoms.info.pop('adsorbate_info', None)
+    atoms.extend(Atoms(numbers, places, tags=[slab.get_tags().max() + 1] * len(numbers)))
+    return atoms
+
+
+def check_composition(stoich):
+    """Return a composition as json knows it: a formula, a list of formulas, or a dict of ranges [low, high].
+
+    Parameters
+    ----------
+    stoich : str, dict or list of str
+        As `RandomStructureSearch` takes it.
+
+    Raises
+    ------
+    ValueError
+        A formula or a range is not one.
+    """
+    if isinstance(stoich, str):
+        parse_formula(stoich)
+        return stoich.strip()
+    if not isinstance(stoich, dict):
+        formulas = [check_composition(formula) for formula in stoich]
+        if not formulas:
+            raise ValueError('A composition is a formula, a list of formulas or a dict of ranges; got an empty list.')
+        return formulas
+    ranges = {}
+    for symbol, counts in stoich.items():
+        low, high = (counts, counts) if isinstance(counts, (int, np.integer)) else counts
+        if symbol not in chemical_symbols[1:] or int(low) != low or int(high) != high or not 0 <= low <= high:
+            raise ValueError(
+                'Ranges are whole numbers of atoms of an element, {"Ag": (4, 6), "O": (2, 5)}; '
+                f'got {symbol!r}: {counts!r}.'
+            )
+        ranges[symbol] = [int(low), int(high)]
+    if not any(high for _, high in ranges.values()):
+        raise ValueError(f'A composition has at least one atom; {stoich!r} allows none.')
+    return ranges
+
+
+def draw_composition(stoich, rng):
+    """Return atomic numbers, drawn evenly from what `check_composition` returned.
+
+    Parameters
+    ----------
+    stoich : str, dict or list of str
+    rng : Generator
+    """
+    if isinstance(stoich, list):
+        stoich = stoich[rng.integers(len(stoich))]
+    if isinstance(stoich, str):
+        return parse_formula(stoich)
+    numbers = []
+    while not numbers:  # all ranges may begin at 0
+        for symbol, (low, high) in stoich.items():
+            numbers += [chemical_symbols.index(symbol)] * int(rng.integers(low, high + 1))
+    return numbers
+
+
+def parse_formula(text):
+    """Return the atomic numbers of a formula, in its order.
+
+    Raises
+    ------
+    ValueError
+        It is not a formula.
+    """
+    try:
+        if not re.fullmatch(r'[A-Za-z0-9()]+', text.strip()):
+            raise ValueError
+        numbers = [chemical_symbols.index(symbol) for symbol in Formula(text.strip())]
+    except (ValueError, KeyError):
+        numbers = []
+    if not numbers or 0 in numbers:
+        raise ValueError(f"A formula is element symbols with numbers, such as 'Ag6O3'; got {text!r}.")
+    return numbers
+
+
+def check_window(height, ratio, maxiter):
+    """Return (low, high) in A; raise where height, ratio or maxiter is not one."""
+    try:
+        low, high = (float(value) for value in height)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(
+            f'height is (low, high) in A above the topmost slab atom, low < high, such as (1.0, 4.5); got {height!r}.'
+        )
+    if not (np.isfinite(ratio) and ratio >= 0):
+        raise ValueError(f'ratio is a part of the sum of two covalent radii, such as 0.7; got {ratio!r}.')
+    check_count('maxiter', 'the number of attempts', maxiter)
+    return low, high
+
+
+def check_count(name, what, value):
+    """Raise where this is not an integer, 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f'{name} is {what}, an integer, 1 or more; got {value!r}.')
+
+
+def check_slab(slab):
+    """Raise where there are no atoms, or the surface does not lie in the xy plane."""
+    if not isinstance(slab, Atoms):
+        raise TypeError(f'A slab is an ase.Atoms object; got {type(slab).__name__}. Read files with ase.io.read.')
+    plane = slab.cell[:2]
+    if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
+        raise ValueError(
+            'A slab has atoms, and its cell vectors a and b span the xy plane; got '
+            f'{len(slab)} atoms and a = {plane[0].tolist()}, b = {plane[1].tolist()}. '
+            'Build it with ase.build, or turn it: slab.rotate(slab.cell[0], "x", rotate_cell=True).'
+        )
+
+
+def _formula(numbers):
+    """Return the formula of atomic numbers."""
+    return Atoms(numbers).get_chemical_formula()

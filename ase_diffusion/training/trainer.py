@@ -1,0 +1,214 @@
+"""One trainer for every method, on Lightning: EMA, clipping, resume, best and last checkpoint, CSV log."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import logging
+import math
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from ..errors import MissingDependency
+from .checkpoint import save_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+class Average:
+    """Exponential moving average of the parameters, warmed up as min(decay, (1 + k) / (10 + k))."""
+
+    def __init__(self, network: torch.nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: torch.nn.Module) -> None:
+        """Move towards the parameters of ``network``; buffers are copied."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        mine, theirs = list(self.network.parameters()), list(network.parameters())
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for a, b in zip(self.network.buffers(), network.buffers(), strict=True):
+            a.copy_(b)
+
+
+def _lightning():
+    try:
+        import lightning
+    except ImportError as error:
+        raise MissingDependency('lightning', 'train') from error
+    return lightning
+
+
+def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema, compile_network, seed, weight_decay):
+    begun = time.monotonic()
+
+    class Task(lightning.LightningModule):
+        """The training step that Lightning drives."""
+
+        def __init__(self):
+            super().__init__()
+            self.network = network
+            self.average = Average(network, ema)
+            if compile_network:
+                network.core = torch.compile(network.core, dynamic=True)
+
+        def training_step(self, batch, index):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + self.global_step)
+            losses = objective(self.network, batch, generator)
+            for name, value in losses.items():
+                self.log(name, value.detach(), prog_bar=True, batch_size=batch.size)
+            if not torch.isfinite(losses['loss']):
+                log.warning('step %d: the loss is not finite; this batch is skipped', self.global_step)
+                return None
+            return losses['loss']
+
+        def on_train_batch_end(self, *args):
+            self.average.update(self.network)
+
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint['average'] = {'state': self.average.network.state_dict(), 'steps': self.average.steps}
+
+        def on_load_checkpoint(self, checkpoint):
+            self.average.network.load_state_dict(checkpoint['average']['state'])
+            self.average.steps = checkpoint['average']['steps']
+
+        def transfer_batch_to_device(self, batch, device, index):
+            return batch.to(device)
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(self.network.parameters(), lr=lr, weight_decay=weight_decay)
+
+            def factor(step):
+                if step < warmup:
+                    return (step + 1) / warmup
+                progress = (step - warmup) / max(1, steps - warmup)
+                if minutes is not None:  # whichever ends first: the steps or the time
+                    progress = max(progress, (time.monotonic() - begun) / (60 * minutes))
+                progress = min(1.0, progress)
+                return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+            return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
+
+    return Task()
+
+
+def evaluate(network, objective, batches, seed: int = 0) -> dict[str, float]:
+    """Return the objective's numbers averaged over ``batches``, with fixed noise."""
+    generator = torch.Generator().manual_seed(seed)
+    totals: dict[str, float] = {}
+    with torch.no_grad():
+        for batch in batches:
+            for name, value in objective(network, batch, generator).items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach()) / len(batches)
+    return totals
+
+
+def train(network, objective, data, out, *, steps: int, header: dict, validation=(), lr=1e-3, ema=0.999, warmup=200,
+          clip=1.0, weight_decay=1e-4, seed=0, every=1000, checkpoint_seconds=60, compile_network=False,
+          precision='32-true', devices=1, accelerator='auto', progress=True, minutes=None):  # fmt: skip
+    """Train ``network`` and return the path of the best checkpoint.
+
+    Parameters
+    ----------
+    network : one of ``ase_diffusion.networks.NETWORKS``.
+    objective : callable ``(network, batch, generator) -> dict`` with the key ``loss``.
+    data : iterable data set of batches with an attribute ``start`` (first batch), see :class:`OverlayerData`.
+    out : folder for ``best.safetensors``, ``last.safetensors``, ``log.csv`` and ``resume.ckpt``; an interrupted run with
+        the same ``out`` goes on from the last minute.
+    steps : int
+    header : dict stored in the checkpoints.
+    validation : list of batches for the choice of the best checkpoint (EMA weights).
+    every : int
+        Steps between validations.
+    minutes : float, optional
+        Stop after this time even if ``steps`` are not reached; the learning rate then falls with the time.
+
+    Raises
+    ------
+    MissingDependency
+        Lightning is not installed.
+    """
+    lightning = _lightning()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    resume = out / 'resume.ckpt'
+    task = _make_task(lightning, network, objective, lr=lr, steps=steps, minutes=minutes, warmup=warmup, ema=ema,
+                      compile_network=compile_network, seed=seed, weight_decay=weight_decay)  # fmt: skip
+    if resume.exists():
+        data.start = torch.load(resume, map_location='cpu', weights_only=True)['global_step']
+        log.info('resuming %s at step %d', out, data.start)
+    keeper = _make_keeper(lightning, objective, validation, out, header, every, checkpoint_seconds, resume)
+    trainer = lightning.Trainer(
+        max_steps=steps, max_time=None if minutes is None else timedelta(minutes=minutes), accelerator=accelerator,
+        devices=devices, precision=precision, gradient_clip_val=clip, logger=False, enable_checkpointing=False,
+        enable_progress_bar=progress, enable_model_summary=False, callbacks=[keeper],
+        log_every_n_steps=50, use_distributed_sampler=False)  # fmt: skip
+    loader = torch.utils.data.DataLoader(data, batch_size=None)
+    trainer.fit(task, loader, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
+    keeper.finish(trainer, task)
+    return out / 'best.safetensors'
+
+
+def _make_keeper(lightning, objective, validation, out, header, every, seconds, resume):
+    class Keeper(lightning.Callback):
+        """Validate, log, and keep checkpoints."""
+
+        def __init__(self):
+            self.best, self.saved, self.sum, self.count = math.inf, time.monotonic(), 0.0, 0
+            self.begun = time.monotonic()
+
+        def state_dict(self):
+            return {'best': self.best}
+
+        def load_state_dict(self, state):
+            self.best = state['best']
+
+        def on_train_batch_end(self, trainer, task, outputs, batch, index):
+            if outputs:
+                self.sum, self.count = self.sum + float(outputs['loss'].detach()), self.count + 1
+            if trainer.global_step % every == 0:
+                self.validate(trainer, task)
+            if time.monotonic() - self.saved > seconds:
+                self.keep(trainer)
+
+        def keep(self, trainer):
+            partial = resume.with_suffix('.partial')
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                partial.replace(resume)
+            self.saved = time.monotonic()
+
+        def validate(self, trainer, task):
+            if not trainer.is_global_zero:
+                return
+            network = task.average.network
+            row = {'step': trainer.global_step, 'seconds': round(time.monotonic() - self.begun, 1),
+                   'train_loss': round(self.sum / max(1, self.count), 6)}  # fmt: skip
+            self.sum, self.count = 0.0, 0
+            row |= {f'val_{k}': round(v, 6) for k, v in evaluate(network, objective, validation).items()}
+            score = row.get('val_loss', row['train_loss'])
+            full = {**header, 'steps': trainer.global_step, 'metrics': {**header.get('metrics', {}), **row}}
+            save_checkpoint(out / 'last.safetensors', network, full)
+            if score <= self.best:
+                self.best = score
+                save_checkpoint(out / 'best.safetensors', network, full)
+            path = out / 'log.csv'
+            new = not path.exists()
+            with path.open('a', newline='') as file:
+                writer = csv.DictWriter(file, fieldnames=list(row))
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+
+        def finish(self, trainer, task):
+            self.validate(trainer, task)
+            self.keep(trainer)
+
+    return Keeper()

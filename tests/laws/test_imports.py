@@ -1,0 +1,182 @@
+"""The laws of the house that can be read off the source: who imports whom, what an import costs, size, and silence."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ase_diffusion
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / 'ase_diffusion'
+MAX_LINES = 400
+
+# from left to right; a room imports itself, what stands left of its group, and the first group
+GROUPS = [
+    ('errors', 'utils'),
+    ('diffusion', 'networks', 'porous'),
+    ('data',),
+    ('representations',),
+    ('training', 'weights'),
+    ('relax',),
+    ('generators', 'metrics'),
+    ('search',),
+    ('plot',),
+    ('cli',),
+]
+PLACE = {room: place for place, group in enumerate(GROUPS) for room in group}
+SLOW = ('torch', 'schnetpack', 'lightning', 'matplotlib', 'pymatgen', 'scipy', 'numpy', 'ase', 'h5py')
+
+
+def sources(*folders):
+    """Return the Python files below folders of the checkout."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob('*.py'))
+
+
+def name(path):
+    """Return a path as it reads from the root of the checkout."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def room_of(path):
+    """Return the room of a file of the package; None is the package's own __init__."""
+    room = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+    return None if room == '__init__' else room
+
+
+def imports(tree, package):
+    """Yield (line, dotted name) of whatever a module imports, at the top, in functions and by `import_module`.
+
+    `package` is the dotted name of the package the module is in; relative names are resolved against it.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split('.')[: 1 - node.level or None] if node.level else []
+            base = '.'.join([*parts, *filter(None, [node.module])])
+            yield from ((node.lineno, f'{base}.{alias.name}') for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, 'attr', getattr(node.func, 'id', '')) == 'import_module':
+            yield from ((node.lineno, arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant))
+
+
+def imports_of(path):
+    """Yield (line, dotted name) of whatever a file of the package imports."""
+    package = '.'.join(path.relative_to(ROOT).parent.parts)
+    return imports(ast.parse(path.read_text(encoding='utf-8')), package)
+
+
+def rooms_imported(path):
+    """Yield (line, room) for what a file imports from the package; a public name counts for the room that has it."""
+    for line, target in imports_of(path):
+        package, _, inside = target.partition('.')
+        if package == 'ase_diffusion' and inside != '__version__':
+            target = ase_diffusion._PUBLIC.get(inside, target)
+            yield line, target.split('.')[1] if '.' in target else None
+
+
+def allowed(room, other):
+    """Tell whether a room may import from another."""
+    return room == other or (other in PLACE and (PLACE[other] == 0 or PLACE[other] < PLACE[room]))
+
+
+def test_the_reader_of_imports_reads_them():
+    text = (
+        'import os.path, torch\n'
+        'from . import a\n'
+        'from .b import c\n'
+        'from .. import metrics\n'
+        'from ..errors import E\n'
+        'from ase_diffusion import plot\n'
+        'def f():\n'
+        '    from ...x import y\n'
+        "    import_module('schnetpack.nn')\n"
+    )
+    found = dict.fromkeys(target for _, target in imports(ast.parse(text), 'ase_diffusion.relax'))
+    assert set(found) == {
+        'os.path',
+        'torch',
+        'ase_diffusion.relax.a',
+        'ase_diffusion.relax.b.c',
+        'ase_diffusion.metrics',
+        'ase_diffusion.errors.E',
+        'ase_diffusion.plot',
+        'x.y',
+        'schnetpack.nn',
+    }
+
+
+@pytest.mark.parametrize(
+    ('room', 'other', 'answer'),
+    [
+        ('plot', 'metrics', True),
+        ('plot', 'plot', True),
+        ('utils', 'errors', True),
+        ('diffusion', 'data', False),
+        ('diffusion', 'networks', False),
+        ('relax', 'generators', False),
+        ('relax', None, False),
+        ('relax', 'unknown', False),
+    ],
+)
+def test_the_law_of_the_rooms(room, other, answer):
+    assert allowed(room, other) is answer
+
+
+def test_every_room_has_its_place():
+    rooms = {room_of(path) for path in sources('ase_diffusion')} - {None}
+    assert rooms <= set(PLACE), f'no place in GROUPS for {sorted(rooms - set(PLACE))}'
+
+
+@pytest.mark.parametrize('path', sources('ase_diffusion'), ids=name)
+def test_a_room_imports_only_from_its_left(path):
+    room = room_of(path)
+    if room is None:
+        pytest.skip('the package itself names every room, and imports them lazily')
+    wrong = [
+        f'{name(path)}:{line} {room} -> {other}' for line, other in rooms_imported(path) if not allowed(room, other)
+    ]
+    assert not wrong, '\n'.join(wrong)
+
+
+@pytest.mark.parametrize('path', sources('ase_diffusion'), ids=name)
+def test_only_painn_touches_schnetpack(path):
+    if path.parent.name == 'networks' and (path.name == 'painn.py' or path.name.startswith('schnetpack_')):
+        pytest.skip('the place for it')
+    assert not [f'{name(path)}:{line}' for line, target in imports_of(path) if target.split('.')[0] == 'schnetpack']
+
+
+@pytest.mark.parametrize('path', sources('ase_diffusion'), ids=name)
+def test_no_print_outside_the_command_line(path):
+    if room_of(path) == 'cli':
+        pytest.skip('the command line prints')
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if isinstance(node, ast.Call)]
+    assert not [f'{name(path)}:{call.lineno}' for call in calls if getattr(call.func, 'id', None) == 'print']
+
+
+@pytest.mark.parametrize('path', sources('ase_diffusion', 'tests', 'examples', 'benchmarks'), ids=name)
+def test_no_file_is_long(path):
+    assert len(path.read_text(encoding='utf-8').splitlines()) <= MAX_LINES
+
+
+def test_importing_the_package_imports_nothing_slow(environment, tmp_path):
+    code = 'import json, sys, ase_diffusion; dir(ase_diffusion); print(json.dumps(sorted(sys.modules)))'
+    done = subprocess.run([sys.executable, '-c', code], env=environment, cwd=tmp_path, capture_output=True, check=True)
+    modules = {module.split('.')[0] for module in json.loads(done.stdout)}
+    assert 'ase_diffusion' in modules
+    assert not modules & set(SLOW)
+
+
+def test_the_public_names_are_listed_and_others_refused():
+    assert set(ase_diffusion.__all__) <= set(dir(ase_diffusion))
+    assert 'SurfaceDiffusion' in ase_diffusion.__all__
+    with pytest.raises(AttributeError, match='SurfaceDiffusion'):
+        ase_diffusion.Surface  # noqa: B018
+
+
+@pytest.mark.parametrize('public', ase_diffusion._PUBLIC)
+def test_a_public_name_leads_somewhere(public):
+    assert getattr(ase_diffusion, public) is not None

@@ -1,0 +1,48 @@
+import io
+
+import pytest
+
+from ase_diffusion.utils import Log
+
+
+def test_dash_is_stdout(capsys):
+    with Log('-') as log:
+        log.write('one')
+        log.write()
+    assert capsys.readouterr().out == 'one\n\n'
+
+
+def test_none_is_silent(capsys):
+    with Log(None) as log:
+        log.write('one')
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('kind', [str, lambda path: path])
+def test_a_path_is_appended_to_and_readable_at_once(tmp_path, kind):
+    path = tmp_path / 'run.log'
+    path.write_text('before\n')
+    with Log(kind(path)) as log:
+        log.write('Å 1')
+        assert path.read_text(encoding='utf-8') == 'before\nÅ 1\n'
+    log.write('after')
+    log.close()
+    assert path.read_text(encoding='utf-8').splitlines() == ['before', 'Å 1', 'after']
+
+
+def test_no_line_no_file(tmp_path):
+    with Log(tmp_path / 'run.log'):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stream_stays_open():
+    stream = io.StringIO()
+    with Log(stream) as log:
+        log.write('one')
+    assert stream.getvalue() == 'one\n'
+
+
+def test_others_are_refused():
+    with pytest.raises(TypeError, match='logfile'):
+        Log(3)
