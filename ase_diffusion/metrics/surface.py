@@ -7,76 +7,17 @@ results that a structure carries.
 from itertools import product
 
 import numpy as np
-from ase.constraints import FixAtoms
-from ase.data import covalent_radii
 
-VALID_RATIO = 0.7  # of the sum of the covalent radii
+from ..utils.atoms import VALID_RATIO, is_valid, mobile_mask, neighbours, smallest_ratio
+
+__all__ = ['duplicates', 'fingerprint', 'is_valid', 'mobile_mask', 'relative_energies', 'smallest_ratio', 'substrate_symmetries',
+           'success_curve', 'validity']  # fmt: skip
+
 CUTOFF = 8.0  # A; sees the second substrate layer from an overlayer, thus tells fcc from hcp
 WIDTH = 0.3  # A; smearing of a distance in the fingerprint
 SPACING = 0.15  # A; grid of the fingerprint
 ENERGY_TOL = 0.02  # eV per structure
 FINGERPRINT_TOL = 0.07  # random displacements of 0.03 A make up to 0.065, one O of six on another site 0.08 and more
-
-
-def mobile_mask(atoms):
-    """Tell which atoms are free to move.
-
-    Parameters
-    ----------
-    atoms : Atoms
-
-    Returns
-    -------
-    numpy.ndarray
-        Booleans, shape (n,): False for atoms in a FixAtoms constraint.
-    """
-    mask = np.ones(len(atoms), bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            mask[constraint.get_indices()] = False
-    return mask
-
-
-def _neighbours(atoms, cutoff):
-    """Return i, j (p,) and distances (p,) in A of all periodic pairs within the cutoff, each pair both ways."""
-    from matscipy.neighbours import neighbour_list
-
-    # missing cell vectors (slabs without vacuum, molecules) would make the cell singular
-    return neighbour_list('ijd', positions=atoms.positions, cell=atoms.cell.complete().array, pbc=atoms.pbc,
-                          cutoff=float(cutoff))
-
-
-def smallest_ratio(atoms):
-    """Return the smallest distance over the sum of covalent radii, over pairs with at least one mobile atom.
-
-    Parameters
-    ----------
-    atoms : Atoms
-
-    Returns
-    -------
-    float
-        Dimensionless; images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
-        bond lengths), nan for positions that are not finite.
-    """
-    if not np.isfinite(atoms.positions).all():
-        return float('nan')
-    mobile = mobile_mask(atoms)
-    if not mobile.any():
-        return float('inf')
-    radii = covalent_radii[atoms.numbers]
-    for bound in (1.5, 3.0, 6.0, 12.0):  # every ratio up to `bound` is inside this cutoff
-        i, j, d = _neighbours(atoms, bound * 2 * radii.max())
-        keep = mobile[i] | mobile[j]
-        ratios = d[keep] / (radii[i] + radii[j])[keep]
-        if ratios.size and ratios.min() <= bound:
-            return float(ratios.min())
-    return float('inf')
-
-
-def is_valid(atoms, ratio=VALID_RATIO):
-    """Tell whether no mobile atom comes closer to any atom than `ratio` times the sum of their covalent radii."""
-    return bool(smallest_ratio(atoms) >= ratio)
 
 
 def validity(images, ratio=VALID_RATIO):
@@ -108,7 +49,7 @@ def fingerprint(atoms, *, cutoff=CUTOFF, width=WIDTH):
     """
     grid = np.arange(0.5, cutoff + width, SPACING)
     mobile = mobile_mask(atoms)
-    i, j, d = _neighbours(atoms, cutoff)
+    i, j, d = neighbours(atoms, cutoff)
     near = mobile[i] & (d > 1e-3)
     i, j, d = i[near], j[near], d[near]
     weights = 0.5 * (1 + np.cos(np.pi * d / cutoff)) / d**2

@@ -147,8 +147,10 @@ class PaiNN(nn.Module):
         n = numbers.shape[0]
         distance = torch.sqrt(vectors.square().sum(-1) + 1e-12)  # (E,)
         direction = vectors / distance[:, None]  # (E, 3)
-        weights = self.filter_net(self.radial_basis(distance)) * cosine_cutoff(distance, self.cutoff)[:, None]
-        filters = weights.split(3 * self.features, -1)  # blocks x (E, 3F)
+        basis, envelope = self.radial_basis(distance), cosine_cutoff(distance, self.cutoff)[:, None]
+        # filters block by block: one (E, 3F) tensor at a time
+        weights = self.filter_net.weight.split(3 * self.features)
+        biases = self.filter_net.bias.split(3 * self.features)
         s = self.embedding(numbers)  # (n, F)
         if self.role_embedding is not None:
             s = s + self.role_embedding(roles)
@@ -163,16 +165,16 @@ class PaiNN(nn.Module):
                 scale, shift = film[k].chunk(2, -1)
                 s_in = s_in * (1 + scale) + shift
             if k == last and n_out is not None:
-                e = n_out_edges
-                s, v = message(s, v, s_in, v_in, filters[k][:e], direction[:e], graph_receivers[:e], graph_senders[:e],
-                               n_out)  # fmt: skip
-            else:
-                s, v = message(s, v, s_in, v_in, filters[k], direction, graph_receivers, graph_senders, n)
+                n, e = n_out, n_out_edges
+                basis, envelope, direction = basis[:e], envelope[:e], direction[:e]
+                graph_receivers, graph_senders = graph_receivers[:e], graph_senders[:e]
+            filters = nn.functional.linear(basis, weights[k], biases[k]) * envelope  # (E, 3F)
+            s, v = message(s, v, s_in, v_in, filters, direction, graph_receivers, graph_senders, n)
             s, v = mixing(s, v, *self.normalized(s, v))
         return self.normalized(s, v)
 
     def normalized(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised scalars and vectors, or both as they are; vectors much shorter than 1 keep their length."""
+        """Return normalised scalars and vectors (shorter than 0.1: ten times as long), or both as they are."""
         if not self.normalize:
             return s, v
         square = v.square().sum(-2, keepdim=True).mean(-1, keepdim=True)  # (n, 1, 1)

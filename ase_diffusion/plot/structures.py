@@ -5,7 +5,7 @@ import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 from ase.data.colors import jmol_colors
 
-from ase_diffusion.metrics.surface import mobile_mask
+from ase_diffusion.utils.atoms import mobile_mask
 
 SUBSTRATE = ('#c9c9c9', '#e6e6e6')  # top layer, deeper layers
 SILVER = '#7f9dc4'  # jmol's grey for Ag is that of the substrate

@@ -3,4 +3,13 @@
 from .calculators import calculator_name, get_calculator
 from .relax import relax
 
-__all__ = ['calculator_name', 'get_calculator', 'relax']
+__all__ = ['calculator_name', 'get_calculator', 'relax', 'relax_batched']
+
+
+def __getattr__(name):
+    """Import `relax_batched` at its first use: it needs torch, and plain ASE relaxations do not."""
+    if name == 'relax_batched':
+        from .batched import relax_batched
+
+        return relax_batched
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,13 +1,12 @@
 """Local relaxation of many structures: one call, one list back, failures reported and not raised."""
 
-import copy
 import logging
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms
 
+from ..utils.atoms import copy_atoms, frozen_mask
 from ..utils.log import Log
 from .calculators import calculator_name, get_calculator
 
@@ -117,25 +116,9 @@ def find_optimizer(optimizer):
     raise ValueError(f'An optimizer is a class or one of {names}; got {optimizer!r}.')
 
 
-def copy_atoms(atoms):
-    """Return a copy that shares nothing: `Atoms.copy` shares what lies inside info."""
-    new = atoms.copy()
-    new.info = copy.deepcopy(atoms.info)
-    return new
-
-
-def fixed_mask(atoms):
-    """Return which atoms FixAtoms holds, bool (n,)."""
-    mask = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            mask[constraint.index] = True
-    return mask
-
-
 def _relax_one(atoms, calc, kind, fmax, steps, filter, path):
     """Return one relaxed copy; frames go to the list `path`."""
-    work, fixed = copy_atoms(atoms), fixed_mask(atoms)
+    work, fixed = copy_atoms(atoms), frozen_mask(atoms)
     work.calc = calc
     energy_generated, _ = _evaluate(work, atoms)
     opt = kind(work if filter is None else filter(work), logfile=None)
@@ -259,7 +242,7 @@ def _check_filter(filter, images):
             'Pass the class: every structure gets its own.'
         )
     cell_filter = isinstance(filter, type) and issubclass(filter, (UnitCellFilter, StrainFilter))
-    if cell_filter and any(fixed_mask(atoms).any() for atoms in images):
+    if cell_filter and any(frozen_mask(atoms).any() for atoms in images):
         raise ValueError(
             f'Atoms that FixAtoms holds keep their positions, but {filter.__name__} changes the cell and moves them. '
             'Relax with filter=None, or remove FixAtoms with atoms.set_constraint().'

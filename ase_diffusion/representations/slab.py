@@ -7,24 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ase import Atoms
-from ase.constraints import FixAtoms
 
 from ..diffusion import Batch, Components, GeometricVE, Interval, JointProcess, Torus, TruncatedNormal, WrappedNormal
+from ..utils.atoms import frozen_mask
 
 FIX_HINT = (
     'mark the substrate with a constraint, e.g.\n'
     '    from ase.constraints import FixAtoms\n'
     '    slab.set_constraint(FixAtoms(indices=[atom.index for atom in slab if atom.tag >= 1]))'
 )
-
-
-def frozen_mask(atoms: Atoms) -> np.ndarray:
-    """Return which atoms are held by FixAtoms, (n,) bool."""
-    mask = np.zeros(len(atoms), bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            mask[constraint.index] = True
-    return mask
 
 
 def check_slab(slab: Atoms) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..data.frames import row_atoms
 from ..relax.calculators import calculator_name, check_calculator, get_calculator
-from ..relax.relax import check_numbers, copy_atoms, find_optimizer, fixed_mask, optimizer_name, relax
+from ..relax.relax import check_numbers, find_optimizer, optimizer_name, relax
+from ..utils.atoms import copy_atoms, frozen_mask
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
 from .starts import check_composition, check_count, check_slab, check_window, draw_composition, random_start
@@ -77,7 +78,7 @@ class RandomStructureSearch:
         logfile='-',
     ):
         check_slab(slab)
-        if not fixed_mask(slab).any():
+        if not frozen_mask(slab).any():
             raise ValueError(
                 f'FixAtoms says which atoms are the substrate; the slab {slab.get_chemical_formula()} has none. Add '
                 'the line: slab.set_constraint(FixAtoms(indices=[atom.index for atom in slab]))'
@@ -157,7 +158,7 @@ class RandomStructureSearch:
                 'positions': self.slab.positions.tolist(),
                 'cell': self.slab.cell.tolist(),
                 'pbc': self.slab.pbc.tolist(),
-                'fixed': fixed_mask(self.slab).tolist(),
+                'fixed': frozen_mask(self.slab).tolist(),
             },
         }
 

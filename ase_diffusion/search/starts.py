@@ -1,14 +1,12 @@
 """Random starts: atoms at random places in a window above a slab, none too close to another."""
 
-import re
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
-from ase.formula import Formula
 
 from ..errors import GenerationFailed
-from ..relax.relax import copy_atoms
+from ..utils.atoms import copy_atoms, parse_formula
 from ..utils.rng import coerce_rng
 
 TRIES = 300  # places tried for one atom before the structure is begun anew
@@ -166,25 +164,6 @@ def draw_composition(stoich, rng):
     while not numbers:  # all ranges may begin at 0
         for symbol, (low, high) in stoich.items():
             numbers += [chemical_symbols.index(symbol)] * int(rng.integers(low, high + 1))
-    return numbers
-
-
-def parse_formula(text):
-    """Return the atomic numbers of a formula, in its order.
-
-    Raises
-    ------
-    ValueError
-        It is not a formula.
-    """
-    try:
-        if not re.fullmatch(r'[A-Za-z0-9()]+', text.strip()):
-            raise ValueError
-        numbers = [chemical_symbols.index(symbol) for symbol in Formula(text.strip())]
-    except (ValueError, KeyError):
-        numbers = []
-    if not numbers or 0 in numbers:
-        raise ValueError(f"A formula is element symbols with numbers, such as 'Ag6O3'; got {text!r}.")
     return numbers
 
 

@@ -1,0 +1,195 @@
+"""What verbs share: reading and writing structures, ranges, tables."""
+
+import argparse
+from pathlib import Path
+
+
+def read_images(path):
+    """Return all structures of a file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There is no such file; ASE cannot read it, or it is empty.
+    """
+    from ase_diffusion.data import read_frames
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'Structures are read from a file; there is none at {path.absolute()}.')
+    try:
+        images = read_frames(path)
+    except Exception as err:  # noqa: BLE001  every format has errors of its own
+        raise ValueError(f'Neither ASE nor ase_diffusion can read {path} ({type(err).__name__}: {err}).') from err
+    if not images:
+        raise ValueError(f'{path} holds no structure.')
+    return images
+
+
+def add_slab(parser):
+    """Add the argument that `read_slab` takes."""
+    parser.add_argument('slab', help='file with the slab (its last structure); FixAtoms marks the substrate')
+    parser.add_argument('--as-slab', action='store_true',
+                        help='hold all atoms of the file and make it periodic in the plane only (for POSCAR, cif, ...)')
+
+
+def read_slab(args):
+    """Return the slab of the arguments: the last structure of the file."""
+    slab = read_images(args.slab)[-1]
+    slab.calc = None
+    if args.as_slab:
+        from ase.constraints import FixAtoms
+
+        slab.set_constraint(FixAtoms(indices=range(len(slab))))
+        slab.pbc = (True, True, False)
+    return slab
+
+
+def add_height(parser):
+    """Add ``--height LOW HIGH``."""
+    parser.add_argument('--height', nargs=2, type=float, metavar=('LOW', 'HIGH'),
+                        help='window of the new atoms above the topmost slab atom, A')
+
+
+def number_or_none(text):
+    """Return a float, or None for the text none."""
+    if text.lower() == 'none':
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number or none, not {text!r}") from None
+
+
+def given(args, *names):
+    """Return the named options that were given (not None) as keywords."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+class Output:
+    """Write structures to a file as they come; what was written stays after Ctrl-C.
+
+    Parameters
+    ----------
+    path : str
+        ``.traj`` grows with every structure and replaces an older file; rows are added to a ``.db``; other formats
+        of ASE, and ``.npz``, are written by `close`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The folder does not exist; ASE does not know how to write the format.
+    """
+
+    def __init__(self, path):
+        self.path, self.count, self._file, self._waiting = Path(path), 0, None, []
+        if not self.path.absolute().parent.is_dir():
+            raise FileNotFoundError(f'The folder of {path} does not exist: mkdir -p {self.path.parent}')
+        if self.path.suffix != '.npz':
+            self._check_format()
+
+    def _check_format(self):
+        from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+        try:
+            known = ioformats[filetype(str(self.path), read=False)].can_write
+        except UnknownFileTypeError:
+            known = False
+        if not known:
+            raise ValueError(f'ASE does not write files like {self.path.name}; take .traj, .db, .extxyz or .npz.')
+
+    def write(self, atoms):
+        """Add a structure."""
+        self.count += 1
+        if self.path.suffix == '.traj':
+            if self._file is None:
+                from ase.io import Trajectory
+
+                self._file = Trajectory(self.path, 'w')
+            self._file.write(atoms)
+        elif self.path.suffix == '.db':
+            if self._file is None:
+                from ase.db import connect
+
+                self._file = connect(self.path)
+            self._file.write(atoms, data=atoms.info.get('data', {}), **atoms.info.get('key_value_pairs', {}))
+        else:
+            self._waiting.append(atoms)
+
+    def close(self):
+        """Finish the file."""
+        if self._waiting and self.path.suffix == '.npz':
+            from ase_diffusion.data import write_frames
+
+            write_frames(self._waiting, self.path)
+        elif self._waiting:
+            import ase.io
+
+            ase.io.write(self.path, self._waiting)
+        if self._file is not None and hasattr(self._file, 'close'):
+            self._file.close()
+        self._waiting, self._file = [], None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+def table(header, rows):
+    """Return a table as text: the first column to the left, the last one to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    left = (0, len(header) - 1)
+    lines = ['  '.join(cell.ljust(w) if k in left else cell.rjust(w)
+                       for k, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    return '\n'.join([lines[0], '  '.join('-' * w for w in widths), *lines[1:]])
+
+
+def pairs_of(atoms):
+    """Return the key value pairs of a structure."""
+    return atoms.info.get('key_value_pairs', {})
+
+
+def energy_of(atoms):
+    """Return the energy (eV) that a structure carries, nan without one."""
+    energy = getattr(atoms.calc, 'results', {}).get('energy')
+    return float('nan') if energy is None else float(energy)
+
+
+def is_own_force_field(name):
+    """Tell whether a calculator of this name is ours, which relaxes many structures at once."""
+    return name.lower() == 'ag-o' or name.endswith('.safetensors')
+
+
+def relax_many(images, calculator, *, fmax, steps, optimizer=None, chunk=32):
+    """Yield the images relaxed: by batches with our own force field, else one by one.
+
+    Parameters
+    ----------
+    images : list of Atoms
+    calculator : str
+        As `ase_diffusion.relax.get_calculator` takes it.
+    fmax, steps
+        As in `ase_diffusion.relax.relax`.
+    optimizer : str, optional
+        Of `ase.optimize`; None is BFGS, or the optimizer of the batches.
+    chunk : int
+        Structures in a batch.
+    """
+    from ase_diffusion.relax import get_calculator, relax
+
+    if is_own_force_field(calculator) and optimizer is None:
+        from ase_diffusion.relax.batched import relax_batched
+
+        for k in range(0, len(images), chunk):
+            yield from relax_batched(images[k : k + chunk], model=calculator, fmax=fmax, steps=steps)
+        return
+    from ase_diffusion.relax import calculator_name
+
+    calc = get_calculator(calculator)
+    for atoms in images:
+        relaxed = relax(atoms, calc, optimizer=optimizer or 'BFGS', fmax=fmax, steps=steps)
+        pairs_of(relaxed)['relax_calculator'] = calculator_name(calculator)
+        yield relaxed

@@ -1,0 +1,102 @@
+"""Make training data by random structure search, and convert files of frames."""
+
+HELP = 'make and convert training data'
+
+
+def add_arguments(parser, again):
+    """Add the options of this verb."""
+    actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
+    _add_rss(actions.add_parser('rss', parents=[again], help='random structure search into an ASE database',
+                                description='Relax random overlayers, keep every frame. The same line goes on.'))
+    _add_convert(actions.add_parser('convert', parents=[again], help='thin a search, or convert frames',
+                                    description='Convert frames to .npz (compact), .db, .traj or .extxyz.'))
+
+
+def _add_rss(parser):
+    from ase_diffusion.cli.common import add_height, add_slab
+
+    add_slab(parser)
+    parser.add_argument('--stoich', required=True, nargs='+', metavar='FORMULA',
+                        help='Ag6O3; or several to draw from; or ranges such as Ag:4-6,O:2-5')
+    parser.add_argument('-n', type=int, default=100, metavar='N', help='relaxations in all (100)')
+    parser.add_argument('--calculator', default='7net-mf-0', metavar='CALC',
+                        help='emt, ag-o, 7net-mf-0, ... (7net-mf-0)')
+    parser.add_argument('--db', default='rss.db', metavar='FILE', help='ASE database (rss.db)')
+    parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes (1)')
+    add_height(parser)
+    parser.add_argument('--ratio', type=float, metavar='X', help='smallest distance / sum of covalent radii (0.7)')
+    parser.add_argument('--optimizer', metavar='NAME', help='of ase.optimize (BFGS)')
+    parser.add_argument('--fmax', type=float, metavar='F', help='eV/A (0.05)')
+    parser.add_argument('--steps', type=int, metavar='N', help='most steps of a relaxation (300)')
+    parser.add_argument('--seed', type=int, help='same seed, same search')
+    parser.set_defaults(run=run_rss)
+
+
+def _add_convert(parser):
+    parser.add_argument('source', metavar='FILE', help='.db, .npz, .traj, .extxyz, ...')
+    parser.add_argument('out', metavar='OUT', help='.npz, .db, .traj, .extxyz, ...')
+    parser.add_argument('--every', default='geometric', metavar='N',
+                        help='frames kept of a relaxation (search to .npz): every N-th, or geometric (default)')
+    parser.set_defaults(run=run_convert)
+
+
+def run_rss(args):
+    """Bring a search to n relaxations."""
+    from ase_diffusion.cli.common import given, read_slab
+    from ase_diffusion.search import RandomStructureSearch
+
+    options = given(args, 'height', 'ratio', 'optimizer', 'fmax', 'steps')
+    search = RandomStructureSearch(read_slab(args), parse_stoich(args.stoich), args.calculator, database=args.db,
+                                   workers=args.workers, rng=args.seed, **options)
+    try:
+        search.run(args.n)
+    except KeyboardInterrupt:
+        print(f'stopped; what was done is in {args.db}, and the same line goes on')
+        return 130
+    print(f'next: ase-diffusion data convert {args.db} frames.npz && '
+          'ase-diffusion train surface frames.npz --out model')
+
+
+def parse_stoich(texts):
+    """Return a formula, a list of formulas or a dict of ranges from the words of the command line."""
+    if len(texts) > 1:
+        return texts
+    if ':' not in texts[0]:
+        return texts[0]
+    ranges = {}
+    for part in texts[0].split(','):
+        symbol, _, counts = part.strip().partition(':')
+        low, _, high = counts.partition('-')
+        if not symbol or not low.isdigit() or not (high or low).isdigit():
+            raise ValueError(f'Ranges read like Ag:4-6,O:2-5 (ends included); got {texts[0]!r}.')
+        ranges[symbol] = (int(low), int(high or low))
+    return ranges
+
+
+def run_convert(args):
+    """Convert a file of frames."""
+    from pathlib import Path
+
+    from ase_diffusion.cli.common import Output, read_images
+    from ase_diffusion.data import frames_to_npz
+
+    every = int(args.every) if args.every.isdigit() else args.every
+    out = Output(args.out)
+    if Path(args.source).suffix == '.db' and out.path.suffix == '.npz' and _is_search(args.source):
+        count = frames_to_npz(args.source, args.out, every)
+    else:
+        images = read_images(args.source)
+        with out:
+            for atoms in images:
+                out.write(atoms)
+        count = len(images)
+    print(f'{count} frames in {args.out} ({out.path.stat().st_size / 1e6:.2f} MB)')
+
+
+def _is_search(path):
+    """Tell whether a database was written by a random structure search."""
+    from pathlib import Path
+
+    from ase.db import connect
+
+    return Path(path).is_file() and 'random_search' in connect(path, use_lock_file=False).metadata

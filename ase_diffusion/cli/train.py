@@ -1,0 +1,86 @@
+"""Train a model on your own data; a run that was interrupted goes on with the same line."""
+
+HELP = 'train a model or a force field'
+SHARED = ('steps', 'minutes', 'features', 'blocks', 'cutoff', 'batch_size', 'lr', 'seed', 'devices', 'accelerator',
+          'precision', 'every')  # fmt: skip
+
+
+def add_arguments(parser, again):
+    """Add the options of this verb."""
+    kinds = parser.add_subparsers(dest='kind', metavar='KIND', required=True)
+    common = {'description': __doc__, 'parents': [again]}
+    surface = kinds.add_parser('surface', help='the diffusion model of overlayers', **common)
+    _add_shared(surface)
+    surface.add_argument('--repeat', type=float, metavar='SHARE', help='share repeated in the plane (0.25)')
+    surface.add_argument('--max-relative', type=float, metavar='E',
+                         help='leave out what is higher above the best of its composition, eV per mobile atom')
+    from ase_diffusion.cli.common import add_height
+
+    add_height(surface)
+    field = kinds.add_parser('forcefield', help='energies and forces', **common)
+    _add_shared(field)
+    field.add_argument('--max-force', type=float, metavar='F', help='leave out what has larger forces, eV/A (40)')
+    for each in (surface, field):
+        each.set_defaults(run=run)
+
+
+def _add_shared(parser):
+    parser.add_argument('data', nargs='+', metavar='DATA', help='.npz, .db, .traj, .extxyz: overlayers on fixed slabs')
+    parser.add_argument('--out', required=True, metavar='DIR',
+                        help='folder for best.safetensors, last.safetensors, log.csv')
+    parser.add_argument('--steps', type=int, metavar='N', help='training steps (20000)')
+    parser.add_argument('--minutes', type=float, metavar='M', help='stop after this time')
+    parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
+    parser.add_argument('--blocks', type=int, metavar='N', help='message passing steps')
+    parser.add_argument('--cutoff', type=float, metavar='R', help='A (6)')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='structures per step (16)')
+    parser.add_argument('--lr', type=float, help='learning rate (0.001)')
+    parser.add_argument('--every', type=int, metavar='N', help='steps between validations (1000)')
+    parser.add_argument('--seed', type=int, help='of weights, split and noise (0)')
+    parser.add_argument('--compile', action='store_true', help='compile the network (needs a C++ compiler)')
+    parser.add_argument('--accelerator', metavar='NAME', help='auto, cpu, gpu, ...')
+    parser.add_argument('--devices', type=int, metavar='N', help='how many of them (1)')
+    parser.add_argument('--precision', metavar='NAME', help='32-true, bf16-mixed, ... as Lightning names it')
+    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+
+
+def run(args):
+    """Train into a folder."""
+    import logging
+
+    from ase_diffusion.cli.common import given
+
+    logging.basicConfig(format='%(message)s')
+    logging.getLogger('ase_diffusion').setLevel(logging.INFO)
+    options = given(args, *SHARED)
+    images = read_data(args.data)
+    from ase_diffusion.training import Overlayers
+    from ase_diffusion.training.surface import train_denoiser, train_forcefield
+
+    data = Overlayers.from_atoms(images)
+    relaxations = len({item.run for item in data.items})
+    print(f'{len(data.items)} structures of {relaxations} relaxations from {", ".join(args.data)}')
+    options.update(compile_network=args.compile, progress=not args.quiet)
+    if args.kind == 'surface':
+        best = train_denoiser(data, args.out, **options, **given(args, 'repeat', 'max_relative', 'height'))
+        then = f'ase-diffusion sample surface slab.traj --stoich ... --model {best}'
+    else:
+        best = train_forcefield(data, args.out, **options, **given(args, 'max_force'))
+        then = f'ase-diffusion relax structures.traj --calculator {best}'
+    print(f'best model: {best}\nnext: {then}')
+
+
+def read_data(paths):
+    """Return the frames of all files; the relaxations of different files stay different ones."""
+    from ase_diffusion.cli.common import pairs_of, read_images
+
+    images, offset = [], 0
+    for path in paths:
+        frames = read_images(path)
+        runs = [pairs_of(atoms)['run'] for atoms in frames if 'run' in pairs_of(atoms)]
+        for atoms in frames:
+            if 'run' in pairs_of(atoms):
+                pairs_of(atoms)['run'] += offset
+        offset += max(runs, default=-1) + 1
+        images += frames
+    return images

@@ -1,0 +1,5 @@
+"""What users touch: one generator per file."""
+
+from .surface import SurfaceDiffusion
+
+__all__ = ['SurfaceDiffusion']

@@ -1,0 +1,195 @@
+"""What all generators share: seeds, batches, log, trajectory, observers, interruption."""
+
+from __future__ import annotations
+
+import operator
+import time
+
+from ase import Atoms
+from ase.io.trajectory import Trajectory
+
+from ..diffusion import SAMPLERS
+from ..errors import GenerationFailed
+from ..utils.device import pick_device
+from ..utils.log import Log
+from ..utils.rng import coerce_rng, spawn_seeds
+
+
+class Generator:
+    """Generate structures one batch at a time; subclasses write :meth:`_generate` and little more.
+
+    Parameters
+    ----------
+    rng : int, numpy Generator, RandomState, numpy.random or None
+        Source of all randomness; the same seed gives the same structures at any batch size.
+    steps : int, optional
+        Sampling steps, at least 2.
+    sampler : str
+        A name of :data:`ase_diffusion.diffusion.SAMPLERS`.
+    batch_size : int, optional
+        Structures sampled at once.
+    device : str, optional
+    logfile : '-', path, stream or None
+    trajectory : path or ase Trajectory, optional
+        Every accepted structure is appended.
+    denoising_trajectory : path, optional
+        The way from noise to structure, for the first structure that is generated.
+    maxtries : int, optional
+        Rejected structures per accepted one after which :class:`GenerationFailed` is raised.
+    """
+
+    default_steps = 100
+
+    def __init__(self, *, rng=None, steps=None, sampler='ancestral', batch_size=None, device=None, logfile='-',
+                 trajectory=None, denoising_trajectory=None, maxtries=20):  # fmt: skip
+        self.rng = coerce_rng(rng)
+        self.steps = self.default_steps if steps is None else _integer('steps', steps, 2)
+        if sampler not in SAMPLERS:
+            raise ValueError(f'sampler must be one of {sorted(SAMPLERS)}, got {sampler!r}')
+        self.sampler = sampler
+        self.batch_size = None if batch_size is None else _integer('batch_size', batch_size, 1)
+        self.maxtries = _integer('maxtries', maxtries, 1)
+        self.device = pick_device(device)
+        self.log = Log(logfile)
+        self._trajectory, self._opened = trajectory, None
+        self.denoising_trajectory = denoising_trajectory
+        self.observers: list = []
+        self.atoms: Atoms | None = None
+        self.statistics = {'generated': 0, 'accepted': 0, 'rejected': 0}
+
+    def _generate(self, seeds: list[int], conditions: dict) -> list[Atoms]:
+        """Return one structure per seed."""
+        raise NotImplementedError
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        """Return why a structure is not fit to be returned, or None."""
+        return None
+
+    def _check_conditions(self, conditions: dict) -> dict:
+        """Return all conditions with their defaults; raise for unknown ones."""
+        if conditions:
+            raise TypeError(f'unknown conditions {sorted(conditions)}')
+        return conditions
+
+    def _auto_batch_size(self) -> int:
+        return 16
+
+    def sample(self, n: int | None = None, **conditions):
+        """Return one structure (n=None) or a list of n.
+
+        Raises
+        ------
+        ValueError
+            n is not a positive integer; a condition has no meaning.
+        TypeError
+            A keyword is no condition of this model.
+        GenerationFailed
+            Too many structures in a row were rejected; those accepted so far are in its ``.images``.
+        """
+        images: list[Atoms] = []
+        try:
+            for atoms in self.irun(1 if n is None else n, **conditions):
+                images.append(atoms)
+        except GenerationFailed as error:
+            error.images = images
+            raise
+        return images[0] if n is None else images
+
+    def irun(self, n: int, **conditions):
+        """Check the arguments at once and return an iterator over n structures, each as it is accepted.
+
+        Everything accepted before an interruption is in the trajectory and has been handed out.
+        """
+        n = _integer('n', n, 1)
+        return self._iterate(n, self._check_conditions(conditions))
+
+    def _iterate(self, n: int, conditions: dict):
+        self.log.write(self._header(n, conditions))
+        self.log.write(f'{"#":>5s} {"formula":<24s} {"seed":>20s} {"closest":>8s} {"s":>7s}')
+        done, refused, reasons = 0, 0, {}
+        try:
+            while done < n:
+                size = min(n - done, self.batch_size or self._auto_batch_size())
+                seeds = spawn_seeds(self.rng, size)
+                begun = time.perf_counter()
+                images = self._generate(seeds, conditions)
+                seconds = (time.perf_counter() - begun) / size
+                self.statistics['generated'] += size
+                for atoms in images:
+                    reason = self._reason_to_reject(atoms)
+                    if reason is not None:
+                        refused, reasons[reason] = refused + 1, reasons.get(reason, 0) + 1
+                        self.statistics['rejected'] += 1
+                        continue
+                    done += 1
+                    self._accept(atoms, done, seconds)
+                    yield atoms
+                if refused > self.maxtries * max(1, done):
+                    raise GenerationFailed(f'{refused} structures were rejected and {done} accepted of {n} asked for; '
+                                           'try more steps, a wider window or another model', reasons)  # fmt: skip
+        finally:
+            self._close_trajectory()
+
+    def _header(self, n: int, conditions: dict) -> str:
+        shown = ', '.join(f'{k} {v:g}' for k, v in conditions.items() if v is not None)
+        return (f'{type(self).__name__}: {n} structures, {self.sampler}, {self.steps} steps, {self.device}'
+                + (f', {shown}' if shown else ''))  # fmt: skip
+
+    def _accept(self, atoms: Atoms, number: int, seconds: float) -> None:
+        self.atoms = atoms
+        self.statistics['accepted'] += 1
+        pairs = atoms.info['key_value_pairs']
+        seed, closest = pairs.get('seed', ''), pairs.get('closest_ratio', float('nan'))
+        self.log.write(f'{number:5d} {atoms.get_chemical_formula():<24s} {seed:>20s} {closest:8.3f} {seconds:7.2f}')
+        if self._trajectory is not None:
+            if self._opened is None:
+                owns = not hasattr(self._trajectory, 'write')
+                self._opened = Trajectory(self._trajectory, 'a') if owns else self._trajectory
+            self._opened.write(atoms)
+        for function, interval, args, kwargs in self.observers:
+            if self.statistics['accepted'] % interval == 0:
+                function(*args, **kwargs)
+
+    def get_new_candidate(self, maxiter: int | None = None) -> Atoms | None:
+        """Return one structure (the contract of a start generator of ase-ga), or None after ``maxiter`` rejections."""
+        before = self.maxtries
+        self.maxtries = before if maxiter is None else _integer('maxiter', maxiter, 1)
+        try:
+            return self.sample()
+        except GenerationFailed:
+            return None
+        finally:
+            self.maxtries = before
+
+    def attach(self, function, interval: int = 1, *args, **kwargs) -> None:
+        """Call ``function(*args, **kwargs)`` after every ``interval``-th accepted structure (``self.atoms``)."""
+        if not callable(function) and hasattr(function, 'write'):
+            writer = function
+            function = lambda: writer.write(self.atoms)  # noqa: E731  an ase Trajectory is attached like this
+        self.observers.append((function, _integer('interval', interval, 1), args, kwargs))
+
+    def _close_trajectory(self) -> None:
+        if self._opened is not None and self._opened is not self._trajectory:
+            self._opened.close()
+        self._opened = None
+
+    def close(self) -> None:
+        """Close logfile and trajectory."""
+        self._close_trajectory()
+        self.log.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+def _integer(name: str, value, low: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f'{name} is an integer, {low} or more; got {value!r}') from None
+    if isinstance(value, bool) or number < low:
+        raise ValueError(f'{name} is an integer, {low} or more; got {value!r}')
+    return number

@@ -1,0 +1,119 @@
+"""Force guidance of generators: parameters a user sets, and the way from a calculator to forces of a batch."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..diffusion import ForceGuidance
+from ..relax.calculators import calculator_name, get_calculator
+from ..relax.forcefield import ALIASES, ForceFieldCalculator, batch_forces, load_forcefield
+from ..representations.slab import Slab
+from ..utils.atoms import frozen_mask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Guidance:
+    """Force guidance (Ronne et al., eq. 3): after every step the mobile atoms move along their forces.
+
+    Parameters
+    ----------
+    calculator : str, ASE calculator or factory
+        Where forces come from; our own force fields evaluate a whole batch at once.
+    strength : float, optional
+        Displacement per unit force and step, A^2/eV; default 0.5 / steps (0.001 at 500 steps, the paper's value).
+    power, below, every, cap : see :class:`ase_diffusion.diffusion.ForceGuidance`
+    finish_steps : int
+        Steps of plain descent along the forces, of the same step length, at the end.
+    """
+
+    calculator: object = 'ag-o'
+    strength: float | None = None
+    power: float = 1.0
+    below: float = 1.0
+    every: int = 1
+    cap: float = 0.1
+    finish_steps: int = 20
+    calls: int = field(default=0, init=False)
+
+    @classmethod
+    def coerce(cls, guidance, calculator, steps: int) -> Guidance | None:
+        """Accept None, True, a dict or a Guidance, and a calculator."""
+        if guidance is None and calculator is None or guidance is False:
+            return None
+        if guidance is None or guidance is True:
+            guidance = {}
+        if isinstance(guidance, dict):
+            known = {'strength', 'power', 'below', 'every', 'cap', 'finish_steps', 'calculator'}
+            if unknown := set(guidance) - known:
+                raise ValueError(f'unknown guidance parameters {sorted(unknown)}; known: {sorted(known)}')
+            guidance = cls(**guidance)
+        if not isinstance(guidance, cls):
+            raise TypeError(f'guidance must be None, True, a dict or a Guidance, got {type(guidance).__name__}')
+        if calculator is not None:
+            guidance.calculator = calculator
+        if guidance.strength is None:
+            guidance.strength = 0.5 / steps
+        guidance.prepare()
+        return guidance
+
+    def prepare(self) -> None:
+        """Load the force field or make the calculator, so that errors come before any work."""
+        own = self.calculator
+        if isinstance(own, str) and (own in ALIASES or own.endswith('.safetensors')):
+            self.network = load_forcefield(own)[0]
+        elif isinstance(own, ForceFieldCalculator):
+            self.network = own.network
+        else:
+            self.network, self.ase = None, get_calculator(own)
+
+    def bind(self, templates, representation: Slab) -> ForceGuidance:
+        """Return the hook for a batch made of ``templates``."""
+        if self.network is not None:
+            forces = batch_forces(self.network)
+        else:
+            forces = _ase_forces(self.ase, templates, representation)
+        return ForceGuidance(forces, 'positions', self.strength, self.power, self.below, self.every, self.cap)
+
+    def finish(self, batch, hook: ForceGuidance, process):
+        """Descend along the forces for ``finish_steps`` steps of the same step length."""
+        hook.every = 1
+        with torch.inference_mode():
+            for _ in range(self.finish_steps):
+                shift = hook(batch, 0.0)
+                batch = process.confine(batch.with_fields(positions=batch.fields['positions'] + shift['positions']))
+        self.calls += hook.calls
+        if hook.failures:
+            log.warning('force guidance: %d of %d evaluations failed and were skipped', hook.failures, hook.calls)
+        return batch
+
+    def todict(self) -> dict:
+        """Return the parameters, fit for JSON."""
+        values = {name: getattr(self, name) for name in ('strength', 'power', 'below', 'every', 'cap', 'finish_steps')}
+        values['calculator'] = self.calculator if isinstance(self.calculator, str) else calculator_name(self.calculator)
+        return values
+
+
+def _ase_forces(calculator, templates, representation: Slab):
+    """Return ``batch -> forces`` by an ASE calculator, structure by structure; a failure gives NaN rows."""
+
+    def forces(batch):
+        parts = []
+        for atoms in representation.decode(batch, templates):
+            mobile = ~frozen_mask(atoms)
+            atoms.wrap()
+            atoms.calc = calculator
+            try:
+                parts.append(np.asarray(atoms.get_forces(apply_constraint=False), float)[mobile])
+            except Exception as error:  # noqa: BLE001  any calculator may raise anything; it is counted
+                log.debug('guidance: the calculator failed: %s', error)
+                parts.append(np.full((mobile.sum(), 3), np.nan))
+        like = batch.fields['positions']
+        return torch.as_tensor(np.concatenate(parts), dtype=like.dtype, device=like.device)
+
+    return forces

@@ -1,0 +1,279 @@
+"""Generate overlayers on a frozen substrate (Ronne, Aspuru-Guzik and Hammer, Phys. Rev. B 110, 235427, 2024)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+from ase.io.trajectory import Trajectory
+
+from ..data.frames import read_frames
+from ..diffusion import SAMPLERS, Batch, ClassifierFree, JointProcess, NoisePerStructure
+from ..errors import GenerationFailed
+from ..relax.relax import relax as relax_images
+from ..representations.slab import Slab, check_slab, surface_height
+from ..training.checkpoint import save_checkpoint
+from ..training.dataset import Overlayers
+from ..training.surface import train_denoiser
+from ..utils.atoms import VALID_RATIO, copy_atoms, frozen_mask, parse_formula, smallest_ratio
+from ..weights.zoo import load_model
+from .base import Generator
+from .guidance import Guidance
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = 'ag-o-overlayer'
+UNTRAINED = 'untrained'
+
+
+class SurfaceDiffusion(Generator):
+    """Generate overlayers of a given composition on a slab.
+
+    Parameters
+    ----------
+    slab : Atoms
+        Substrate. Atoms held by ``FixAtoms`` stay where they are, bit by bit; slab atoms that are not fixed are mobile and are
+        generated as well. Periodic in the plane only. Never changed.
+    stoich : str
+        What is put on it, e.g. ``'Ag12O6'``.
+    height : (low, high), optional
+        Window of the mobile atoms in A above the topmost fixed atom; default: that of the training data.
+    model : str or Path, optional
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'``.
+    calculator, guidance : optional
+        Force guidance: ``guidance=True``, a dict of the parameters of
+        :class:`ase_diffusion.generators.guidance.Guidance`, or one of these; forces come from ``calculator`` (name, ASE
+        calculator or factory; default: the shipped force field 'ag-o').
+    relax : dict, optional
+        Keywords of :func:`ase_diffusion.relax.relax`; every structure is relaxed before it is returned.
+    compile : bool
+        Compile the network with torch (some 30 s once, then about twice as fast on a CPU).
+    rng, steps, sampler, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries
+        See :class:`ase_diffusion.generators.base.Generator`.
+
+    Raises
+    ------
+    ValueError
+        The slab cannot carry an overlayer, the composition is no formula or has elements the model never saw, the window is no
+        window or too small.
+    CheckpointError
+        The model cannot be loaded.
+
+    Examples
+    --------
+    >>> gen = SurfaceDiffusion(slab, stoich='Ag12O6')  # doctest: +SKIP
+    >>> atoms = gen.sample()                           # doctest: +SKIP
+    """
+
+    def __init__(self, slab, stoich, *, height=None, model=None, calculator=None, guidance=None, relax=None,
+                 compile=False, **options):  # fmt: skip
+        super().__init__(**options)
+        check_slab(slab)
+        numbers = parse_formula(stoich)
+        self.stoich = stoich.strip()
+        self.template = _template(slab, numbers)
+        self.model = str(DEFAULT_MODEL if model is None else model)
+        self.compile = bool(compile)
+        self.relax = dict(relax) if relax else None
+        self.network, self.header, self.process = None, {}, None
+        self._height = height
+        if self.model != UNTRAINED:
+            self._use(*load_model(self.model, self.device))
+        elif height is not None:
+            _check_window(height, self.template)
+        self.guidance = Guidance.coerce(guidance, calculator, self.steps)
+        loose = int((~frozen_mask(slab)).sum())
+        if loose:
+            self.log.write(f'SurfaceDiffusion: {loose} slab atoms are not in FixAtoms; they are mobile and generated too')
+
+    @classmethod
+    def from_pretrained(cls, name_or_path, slab, stoich, **options):
+        """Return a generator with a shipped model or a checkpoint file."""
+        return cls(slab, stoich, model=name_or_path, **options)
+
+    def _use(self, network, header) -> None:
+        if header.get('kind') != 'surface':
+            raise ValueError(f'{self.model} is a {header.get("kind")!r} model; SurfaceDiffusion needs a surface model')
+        _check_elements(self.template, header)
+        self.representation = Slab(height=tuple(self._height or header['representation']['height']))
+        _check_window(self.representation.height, self.template)
+        self.network, self.header = network.requires_grad_(False), header
+        self.process = JointProcess.fromdict(header['process'])
+        if self.compile:
+            network.core = torch.compile(network.core, dynamic=True)
+
+    def _check_conditions(self, conditions: dict) -> dict:
+        if self.network is None:
+            raise ValueError("this generator is untrained; call gen.fit(data) first, or leave out model='untrained'")
+        ranges = self.header.get('conditions', {})
+        defaults = {'guidance_scale': 2.0, **{name: 0.0 for name in ranges}, **self.header.get('defaults', {})}
+        if unknown := set(conditions) - set(defaults):
+            raise TypeError(f'unknown conditions {sorted(unknown)}; this model knows {sorted(defaults)}')
+        merged = {**defaults, **conditions}
+        for name, value in merged.items():
+            if value is not None and (isinstance(value, bool) or not np.isfinite(value)):
+                raise ValueError(f'{name} must be a finite number or None, got {value!r}')
+            if value is not None and name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
+                log.warning('%s = %g lies outside the training data, %.3g to %.3g', name, value, *ranges[name])
+        if merged['guidance_scale'] is None:
+            raise ValueError('guidance_scale must be a number; 1 is the plain conditional model, 0 the unconditional one')
+        return merged
+
+    def _auto_batch_size(self) -> int:
+        """Return a batch whose largest tensors stay under the 32 MB from which glibc maps memory anew at each use."""
+        return max(1, min(64, 800 // len(self.template)))
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        ratio = atoms.info['key_value_pairs']['closest_ratio']
+        return None if ratio >= VALID_RATIO else f'atoms closer than {VALID_RATIO} of the sum of covalent radii'
+
+    def _batch(self, size: int, conditions: dict) -> Batch:
+        given = {k: [math.nan if v is None else v] * size for k, v in conditions.items() if k != 'guidance_scale'}
+        return self.representation.encode([self.template] * size, given).to(self.device)
+
+    def _start(self) -> float:
+        """Return the time at which the in-plane noise is uniform: sigma = half the longest in-plane cell vector."""
+        longest = float(self.template.cell.lengths()[:2].max())
+        return self.process.schedule.time(0.5 * longest)
+
+    def _generate(self, seeds, conditions) -> list[Atoms]:
+        batch = self._batch(len(seeds), conditions)
+        network = ClassifierFree(self.network, conditions['guidance_scale'])
+        guides = () if self.guidance is None else (self.guidance.bind([self.template] * len(seeds), self.representation),)
+        with _Movie(self, batch) as movie:
+            final = SAMPLERS[self.sampler](network, self.process, batch, steps=self.steps,
+                                           generator=NoisePerStructure(seeds), guidance=guides, start=self._start(),
+                                           callback=movie)  # fmt: skip
+        if self.guidance is not None:
+            final = self.guidance.finish(final, guides[0], self.process)
+        images = self.representation.decode(final, [self.template] * len(seeds))
+        for atoms, seed in zip(images, seeds, strict=True):
+            self._label(atoms, seed, conditions)
+        return self._relaxed(images)
+
+    def _label(self, atoms: Atoms, seed: int, conditions: dict) -> None:
+        positions = atoms.positions[~frozen_mask(self.template)]
+        if not np.isfinite(positions).all():
+            raise GenerationFailed('the network returned positions that are not finite; the checkpoint may be damaged',
+                                   {'not finite': 1})  # fmt: skip
+        pairs = {'generator': type(self).__name__, 'model': Path(self.model).stem, 'stoich': self.stoich,
+                 'sampler': self.sampler, 'sampling_steps': self.steps, 'seed': f's{seed:x}',
+                 'closest_ratio': float(min(smallest_ratio(atoms), 99.0))}  # fmt: skip
+        pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v)
+                  for k, v in conditions.items() if v is not None}  # fmt: skip
+        atoms.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), **pairs}
+        atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
+
+    def _relaxed(self, images):
+        return images if self.relax is None else relax_images(images, **self.relax)
+
+    def fit(self, data, out=None, *, steps=20_000, **options):
+        """Train on overlayers and use the result; returns self.
+
+        Parameters
+        ----------
+        data : list of Atoms, or a path that :func:`ase_diffusion.data.read_frames` reads (npz, ASE db, traj, extxyz)
+            Relaxed structures, best with frames along the way; FixAtoms on the substrate. With energies the model learns the
+            condition ``energy``.
+        out : path, optional
+            Folder for checkpoints and log; the same folder resumes an interrupted training. Default: a temporary one.
+        steps : int
+        options : see :func:`ase_diffusion.training.surface.train_denoiser` and :func:`ase_diffusion.training.train`
+            (``minutes``, ``lr``, ``batch_size``, ``features``, ``compile_network``, ...).
+        """
+        images = read_frames(data) if isinstance(data, (str, Path)) else list(data)
+        overlayers = Overlayers.from_atoms(images)
+        with tempfile.TemporaryDirectory() as folder:
+            start = {} if self.network is None else {'network': self.network.requires_grad_(True), 'height':
+                                                     options.pop('height', self.header['representation']['height'])}  # fmt: skip
+            best = train_denoiser(overlayers, out or folder, steps=steps, **start, **options)
+            self.model = str(best) if out is not None else 'fitted'
+            self._use(*load_model(best, self.device))
+        return self
+
+    def save(self, path) -> Path:
+        """Write the model as one safetensors file that ``model=path`` reads."""
+        if self.network is None:
+            raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
+        return save_checkpoint(path, self.network, {k: v for k, v in self.header.items() if k not in ('format', 'network')})
+
+    def todict(self) -> dict:
+        """Return what made the structures, fit for JSON."""
+        return {'type': 'surface-diffusion', 'model': self.model, 'stoich': self.stoich, 'sampler': self.sampler,
+                'steps': self.steps, 'fingerprint': self.header.get('data', {}).get('fingerprint'),
+                'height': None if self.network is None else list(self.representation.height),
+                'guidance': None if self.guidance is None else self.guidance.todict()}  # fmt: skip
+
+
+class _Movie:
+    """Write frames of the first structure of a batch while it is denoised, at most 60 and the last one."""
+
+    def __init__(self, gen: SurfaceDiffusion, batch: Batch):
+        self.gen, self.file = gen, None
+        self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
+        self.every = max(1, gen.steps // 60)
+
+    def __enter__(self):
+        if self.path is not None:
+            self.file = Trajectory(str(self.path), 'w')
+        return self if self.file is not None else None
+
+    def __call__(self, k, t, batch, x0):
+        if k % self.every and k != self.gen.steps - 1:
+            return
+        template = self.gen.template
+        atoms = copy_atoms(template)
+        moved = template.positions.copy()
+        moved[~frozen_mask(template)] = batch.fields['positions'][batch.rows['positions'] == 0].double().cpu().numpy()
+        atoms.set_positions(moved, apply_constraint=False)
+        atoms.info['sigma'] = float(self.gen.process.schedule.sigma(torch.tensor(t)))
+        self.file.write(atoms)
+
+    def __exit__(self, *error):
+        if self.file is not None:
+            self.file.close()
+
+
+def _template(slab: Atoms, numbers: list[int]) -> Atoms:
+    """Return the slab with new atoms last, at a placeholder height, with one new tag."""
+    template = copy_atoms(slab)
+    template.calc = None
+    template.info.pop('adsorbate_info', None)
+    place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
+    template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
+    return template
+
+
+def _check_elements(template: Atoms, header: dict) -> None:
+    frozen = frozen_mask(template)
+    data = header.get('data', {})
+    for role, mask in (('mobile', ~frozen), ('substrate', frozen)):
+        known = set(data.get(f'{role}_elements', []))
+        unknown = sorted(chemical_symbols[z] for z in set(template.numbers[mask].tolist()) - known)
+        if known and unknown:
+            raise ValueError(f'the model never saw {", ".join(unknown)} as {role} atoms; it knows '
+                             f'{", ".join(chemical_symbols[z] for z in sorted(known))}; train your own with '
+                             "SurfaceDiffusion(slab, stoich, model='untrained').fit(data)")  # fmt: skip
+
+
+def _check_window(height, template: Atoms) -> None:
+    """Raise a ValueError for a window that is none, or that cannot hold the mobile atoms at their closest."""
+    try:
+        low, high = (float(x) for x in height)
+    except (TypeError, ValueError):
+        raise ValueError(f'height is (low, high) in A above the topmost fixed atom, got {height!r}') from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f'height is (low, high) in A with low < high, got {height!r}')
+    radii = VALID_RATIO * covalent_radii[template.numbers[~frozen_mask(template)]]
+    area = float(np.linalg.norm(np.cross(template.cell[0], template.cell[1])))
+    room = 0.74 * area * (high - low + 2 * float(radii.mean()))
+    if (4 / 3 * np.pi * radii**3).sum() > room:
+        raise ValueError(f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
+                         'widen height=(low, high), enlarge the cell, or use fewer atoms')  # fmt: skip

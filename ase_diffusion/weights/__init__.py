@@ -1,0 +1,1 @@
+"""The shipped checkpoints; MODELS.md describes them, index.json lists them."""
