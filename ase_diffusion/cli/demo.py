@@ -87,7 +87,7 @@ def report(images, reference):
         same = '' if firsts[k] == k else f'#{firsts[k] + 1}'
         energies = (f'{pairs["energy_generated"] - zero:.3f}', f'{energy_of(atoms) - zero:.3f}')
         rows.append((k + 1, *energies, pairs['relax_steps'], same, note(atoms)))
-    print(table(('rank', 'as generated/eV', 'relaxed/eV', 'steps', 'same as', ''), rows))
+    print(table(('rank', 'as generated/eV', 'relaxed/eV', 'steps', 'same as', 'note'), rows))
     if good:
         found = sum(ag6(atoms) for atoms in good)
         above = zero - energy_of(reference)

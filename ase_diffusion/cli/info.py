@@ -16,7 +16,8 @@ def run(args):
     path = Path(args.what)
     looks_like_a_file = path.suffix not in ('', '.safetensors')
     lines = describe_images(args.what) if looks_like_a_file else describe_model(args.what)
-    print('\n'.join(f'{key:<22s} {value}' for key, value in lines))
+    width = max(len(key) for key, _ in lines)
+    print('\n'.join(f'{key:<{width}s}  {value}' for key, value in lines))
 
 
 def describe_model(name):

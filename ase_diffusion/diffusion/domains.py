@@ -70,6 +70,17 @@ class Torus:
             columns.append(column)
         return self._cartesian(torch.stack(columns, -1))
 
+    def turn(self, noise: Tensor, x: Tensor) -> Tensor:
+        """Mirror ``noise`` (n, d) as :meth:`confine` mirrors ``x``; minus its mean is then sigma times the score."""
+        if all(self.periodic):
+            return noise
+        odd = torch.remainder(self._fractional(x), 2.0) > 1.0  # (n, d)
+        odd = odd & ~torch.tensor(self.periodic, device=x.device)
+        cell = self.cell.to(x.dtype)
+        along = (cell @ noise.unsqueeze(-1)).squeeze(-1)  # (n, d) components along the lattice vectors
+        along = torch.where(odd, -along, along)
+        return (self.inverse.to(x.dtype) @ along.unsqueeze(-1)).squeeze(-1)
+
     def uniform(self, like: Tensor, noise) -> Tensor:
         """Draw uniformly over the box, same shape as ``like`` (n, d)."""
         return self._cartesian(noise.uniform(like))
@@ -121,6 +132,24 @@ class Interval:
         z = torch.where(torch.isfinite(z), z, b)  # a window so far out that its weight underflows: its nearest end
         z = torch.where(flip, -z, z)
         return self.confine((mean.double() + std64 * z).to(mean.dtype))
+
+    def transport(self, x: Tensor, mean: Tensor, std: Tensor, new_std: Tensor) -> Tensor:
+        """Move ``x`` from its quantile in the truncated N(mean, std^2) to the same quantile in that of ``new_std``.
+
+        Far from the ends this is mean + (x - mean) new_std / std, which takes over where the quantile underflows.
+        """
+        x64, mean64 = x.double(), mean.double()
+        low, high = self.low.double() - mean64, self.high.double() - mean64
+        up = x64 > mean64  # mirrored, so that the quantile is counted from the nearer tail
+        low, high = torch.where(up, -high, low), torch.where(up, -low, high)
+        d = -(x64 - mean64).abs()
+        old, new = std.double(), new_std.double().clamp(min=1e-12)
+        a, b = torch.special.ndtr(low / old), torch.special.ndtr(high / old)
+        u = ((torch.special.ndtr(d / old) - a) / (b - a)).clamp(0.0, 1.0)
+        a, b = torch.special.ndtr(low / new), torch.special.ndtr(high / new)
+        z = torch.special.ndtri(a + u * (b - a)) * new
+        z = torch.where(torch.isfinite(z), z, d * new / old)
+        return self.confine((mean64 + torch.where(up, -z, z)).to(x.dtype))
 
     def difference(self, a: Tensor, b: Tensor) -> Tensor:
         """Return a - b."""

@@ -38,7 +38,8 @@ class ForceGuidance:
     Parameters
     ----------
     forces : callable
-        ``forces(batch) -> (n, d)`` of the field, eV/A for positions; rows that are not finite count as zero forces.
+        ``forces(batch) -> (n, d)`` of the field, eV/A for positions; a structure with any that is not finite is not
+        displaced (and counted in ``failures``).
     field_name : str
         The field that is displaced.
     strength : float

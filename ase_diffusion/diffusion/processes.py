@@ -105,7 +105,8 @@ class WrappedNormal(Gaussian):
     """Variance-exploding noise on a torus.
 
     The target is the noise before wrapping: its mean given x_t is -sigma times the score of the wrapped density, also
-    where sigma is comparable to the cell (the minimum-image noise is not).
+    where sigma is comparable to the cell (the minimum-image noise is not). Directions of the box that are not periodic
+    end in mirrors, which mirror the noise too.
     """
 
     def prior(self, like: Tensor, t: Tensor, noise, domain=None) -> Tensor:
@@ -115,7 +116,7 @@ class WrappedNormal(Gaussian):
     def noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
         """Noise and wrap; the target is the noise before wrapping."""
         xt, eps = super().noise(x0, t, noise)
-        return domain.confine(xt), eps
+        return domain.confine(xt), domain.turn(eps, xt)
 
 
 class TruncatedNormal(Gaussian):
@@ -134,6 +135,17 @@ class TruncatedNormal(Gaussian):
         _, sigma = self.scales(t, x0)
         xt = domain.normal(x0, sigma, noise)
         return xt, (xt - x0) / sigma
+
+    def reverse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None, eta: float = 1.0):
+        """Step from ``t`` to ``s``; without fresh noise the quantile in the truncated kernel around x_0 is kept.
+
+        Keeping (x_t - x_0) / sigma instead, as in free space, would draw all points together: where sigma exceeds the
+        window, x_t is spread over the window and not over sigma.
+        """
+        if eta > 0 or s is None:
+            return super().reverse(xt, pred, t, s, noise, domain, eta)
+        (_, sigma_s), (_, sigma) = self.scales(s, xt), self.scales(t, xt)
+        return domain.transport(xt, self.x0(xt, pred, t), sigma, sigma_s)
 
 
 class Components:

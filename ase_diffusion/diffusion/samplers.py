@@ -1,6 +1,7 @@
 """Samplers: free functions of one signature that lead from noise to data.
 
-``sampler(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None)``
+``sampler(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
+initial=None)``
 
 network : callable ``(batch, level, conditions) -> dict`` of predictions per field.
 process : JointProcess.
@@ -101,12 +102,12 @@ def euler_maruyama(network, process, batch, *, steps, generator, mask=None, guid
 
 @torch.inference_mode()
 def heun(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None):
-    """Sample the probability-flow ODE to second order (Karras et al., arXiv 2206.00364, algorithm 1); two calls a step."""
+    """Sample the probability-flow ODE to second order, two calls a step (Karras et al., arXiv 2206.00364, alg. 1)."""
 
     def step(x, k, t, s):
         pred = _predict(network, process, x, t)
         x0 = process.x0(x, pred, t)
-        ahead = process.reverse(x, pred, t, s, generator, 0.0)
+        ahead = _keep(process.reverse(x, pred, t, s, generator, 0.0), batch, mask)
         if s is None:
             return ahead, x0
         again = _predict(network, process, ahead, s)

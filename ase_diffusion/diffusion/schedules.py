@@ -63,7 +63,7 @@ class GeometricVE(Schedule):
 
 @dataclass
 class LinearVP(Schedule):
-    """Variance-preserving with beta linear in t (Song et al., arXiv 2011.13456; beta 0.01 -> 3 in Ronne et al. 2024)."""
+    """Variance-preserving, beta linear in t (Song et al., arXiv 2011.13456; beta 0.01 -> 3 in Ronne et al. 2024)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import time
 
+import torch
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 
@@ -12,7 +14,11 @@ from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
 from ..utils.device import pick_device
 from ..utils.log import Log
+from ..utils.memory import keep_freed_memory
 from ..utils.rng import coerce_rng, spawn_seeds
+
+
+log = logging.getLogger(__name__)
 
 
 class Generator:
@@ -61,6 +67,9 @@ class Generator:
         """Return one structure per seed."""
         raise NotImplementedError
 
+    def _prepare(self, n: int) -> None:
+        """Get ready for n structures."""
+
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         """Return why a structure is not fit to be returned, or None."""
         return None
@@ -106,6 +115,8 @@ class Generator:
     def _iterate(self, n: int, conditions: dict):
         self.log.write(self._header(n, conditions))
         self.log.write(f'{"#":>5s} {"formula":<24s} {"seed":>20s} {"closest":>8s} {"s":>7s}')
+        keep_freed_memory()
+        self._prepare(n)
         done, refused, reasons = 0, 0, {}
         try:
             while done < n:
@@ -183,6 +194,22 @@ class Generator:
 
     def __exit__(self, *error):
         self.close()
+
+
+def compile_core(network) -> None:
+    """Compile ``network.core`` with torch; where that fails, the plain network goes on and a warning says so."""
+    plain = network.core
+    fast = torch.compile(plain, dynamic=True)
+
+    def core(*args):
+        try:
+            return fast(*args)
+        except Exception as error:  # noqa: BLE001  compilers fail in many ways; the result does not depend on them
+            log.warning('torch.compile failed (%s); going on without it', str(error).splitlines()[0] if str(error) else error)
+            network.core = plain
+            return plain(*args)
+
+    network.core = core
 
 
 def _integer(name: str, value, low: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -24,13 +25,14 @@ from ..training.dataset import Overlayers
 from ..training.surface import train_denoiser
 from ..utils.atoms import VALID_RATIO, copy_atoms, frozen_mask, parse_formula, smallest_ratio
 from ..weights.zoo import load_model
-from .base import Generator
+from .base import Generator, compile_core
 from .guidance import Guidance
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = 'ag-o-overlayer'
 UNTRAINED = 'untrained'
+COMPILE_FROM = 15_000  # structures times steps; below, compiling takes longer than it saves
 
 
 class SurfaceDiffusion(Generator):
@@ -53,8 +55,9 @@ class SurfaceDiffusion(Generator):
         calculator or factory; default: the shipped force field 'ag-o').
     relax : dict, optional
         Keywords of :func:`ase_diffusion.relax.relax`; every structure is relaxed before it is returned.
-    compile : bool
-        Compile the network with torch (some 30 s once, then about twice as fast on a CPU).
+    compile : bool, optional
+        Compile the network with torch (some 30 s once, then two to three times as fast on a CPU; needs a C++ compiler).
+        Default: where the work is worth it.
     rng, steps, sampler, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries
         See :class:`ase_diffusion.generators.base.Generator`.
 
@@ -73,14 +76,14 @@ class SurfaceDiffusion(Generator):
     """
 
     def __init__(self, slab, stoich, *, height=None, model=None, calculator=None, guidance=None, relax=None,
-                 compile=False, **options):  # fmt: skip
+                 compile=None, **options):  # fmt: skip
         super().__init__(**options)
         check_slab(slab)
         numbers = parse_formula(stoich)
         self.stoich = stoich.strip()
         self.template = _template(slab, numbers)
         self.model = str(DEFAULT_MODEL if model is None else model)
-        self.compile = bool(compile)
+        self.compile = compile
         self.relax = dict(relax) if relax else None
         self.network, self.header, self.process = None, {}, None
         self._height = height
@@ -107,7 +110,12 @@ class SurfaceDiffusion(Generator):
         self.network, self.header = network.requires_grad_(False), header
         self.process = JointProcess.fromdict(header['process'])
         if self.compile:
-            network.core = torch.compile(network.core, dynamic=True)
+            compile_core(network)
+
+    def _prepare(self, n: int) -> None:
+        if self.compile is None and n * self.steps >= COMPILE_FROM and shutil.which('g++'):
+            self.compile = True
+            compile_core(self.network)
 
     def _check_conditions(self, conditions: dict) -> dict:
         if self.network is None:

@@ -13,10 +13,10 @@ from .painn import GatedVector, PaiNN
 class OverlayerDenoiser(nn.Module):
     """Predict the noise of the mobile atoms from noisy positions, noise level and conditions.
 
-    The batch carries (see :class:`ase_diffusion.representations.Slab`) ``fields['positions']`` (n, 3) of mobile atoms and
-    ``extras``: ``numbers`` (n + m,) of mobile and frozen atoms, ``frozen`` (m, 3), ``rows`` (n + m,), ``cell`` (B, 3, 3),
-    ``pbc``. Edges between frozen atoms are left out: they carry nothing that changes along a trajectory. In the last
-    block only mobile atoms are updated.
+    The batch carries (see :class:`ase_diffusion.representations.Slab`) ``fields['positions']`` (n, 3) of mobile atoms
+    and ``extras``: ``numbers`` (n + m,) of mobile and frozen atoms, ``frozen`` (m, 3), ``rows`` (n + m,), ``cell``
+    (B, 3, 3), ``pbc``. Edges between frozen atoms are left out: they carry nothing that changes along a trajectory. In
+    the last block only mobile atoms are updated.
 
     Parameters
     ----------
@@ -53,9 +53,11 @@ class OverlayerDenoiser(nn.Module):
         return self.head(s * (1 + scale) + shift, v)
 
     def _neighbors(self, x: Tensor, extras: dict):
-        if self._graph[0] is not x:  # guidance evaluates the same state twice
+        of = (x, *(extras[name] for name in ('frozen', 'rows', 'cell')))
+        if self._graph[0] is None or any(a is not b for a, b in zip(of, self._graph[0], strict=True)):
+            # guidance evaluates the same state twice
             positions = torch.cat([x, extras['frozen'].to(x.dtype)])
             graph = build_graph(positions, extras['rows'], extras['cell'].to(x.dtype), extras['pbc'],
                                 self.representation.cutoff, len(x), passive_edges=False)  # fmt: skip
-            self._graph = (x, graph)
+            self._graph = (of, graph)
         return self._graph[1]

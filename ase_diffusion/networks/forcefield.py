@@ -33,8 +33,8 @@ class ForceField(nn.Module):
     def forward(self, batch) -> tuple[Tensor, Tensor]:
         """Return interaction energies (B,) in eV, without :meth:`reference_energy`, and forces (n_mobile, 3) in eV/A.
 
-        ``batch`` is encoded by :class:`ase_diffusion.representations.Slab`. Forces are derivatives of the edge vectors, so that
-        the whole evaluation is one differentiable (and compile-able) function of the graph.
+        ``batch`` is encoded by :class:`ase_diffusion.representations.Slab`. Forces are derivatives of the edge vectors,
+        so that the whole evaluation is one differentiable (and compile-able) function of the graph.
         """
         extras, x = batch.extras, batch.fields['positions']
         positions = torch.cat([x, extras['frozen'].to(x.dtype)])

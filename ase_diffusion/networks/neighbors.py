@@ -1,7 +1,7 @@
 """Neighbour graphs of periodic structures in batches, on any device.
 
-Small structures are treated by brute force over padded batches and explicit images, which beats neighbour-list libraries
-there; large ones go to matscipy's linear-scaling list.
+Small structures are treated by brute force over padded batches and explicit images, which beats neighbour-list
+libraries there; large ones go to matscipy's linear-scaling list.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def build_graph(positions, rows, cell, pbc, cutoff, n_active, *, passive_edges: 
     Parameters
     ----------
     positions : Tensor
-        ``(n, 3)``, A; the first ``n_active`` rows are active atoms, the others passive (frozen). Gradients flow through.
+        ``(n, 3)``, A; the first ``n_active`` rows are active atoms, the others passive (frozen). Gradients flow
+        through.
     rows : Tensor
         ``(n,)`` structure index, sorted among the active and among the passive atoms.
     cell : Tensor

@@ -1,7 +1,8 @@
 """PaiNN: equivariant message passing (Schuett, Unke and Gastegger, ICML 2021, arXiv 2102.03150).
 
-Weights of the representation interchange with schnetpack's ``schnetpack.representation.PaiNN``; the only additions are an
-optional modulation of every message block (noise level, conditions) and an optional role embedding, both neutral when absent.
+Weights of the representation interchange with schnetpack's ``schnetpack.representation.PaiNN`` (see
+:mod:`.schnetpack_io`); the additions are an optional modulation of every message block (noise level, conditions), an
+optional role embedding and an optional normalisation, all neutral when absent.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Message(nn.Module):
         """Update scalars s (n, F) and vectors v (n, 3, F) of the first ``n_out`` atoms; messages carry s_in, v_in."""
         x = self.interatomic_context_net(s_in).index_select(0, senders) * filters  # (E, 3F)
         ds, dr, dv = x.chunk(3, -1)  # each (E, F)
-        dmu = dr[:, None] * direction[:, :, None] + dv[:, None] * v_in.index_select(0, senders)  # (E, 3, F)
+        dmu = torch.addcmul(dv[:, None] * v_in.index_select(0, senders), dr[:, None], direction[:, :, None])  # (E, 3, F)
         s_sum = torch.zeros_like(s[:n_out]).index_add(0, receivers, ds)
         v_sum = torch.zeros_like(v[:n_out]).index_add(0, receivers, dmu)
         return s[:n_out] + s_sum, v[:n_out] + v_sum
@@ -106,8 +107,9 @@ class PaiNN(nn.Module):
     roles : int
         Number of roles (active, frozen) with an embedding of their own; 0: none.
     normalize : bool
-        Feed every block with scalars normalised per atom (layer norm) and vectors divided by their root mean square: what the
-        blocks add then grows slowly, also where noise puts atoms on top of each other. schnetpack's has no such step.
+        Feed every block with scalars normalised per atom (layer norm) and vectors divided by their root mean square:
+        what the blocks add then grows slowly, also where noise puts atoms on top of each other. schnetpack's has no
+        such step.
     """
 
     def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, basis='gaussian', modulation=0, roles=0,

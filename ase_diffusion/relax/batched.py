@@ -8,6 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ..representations.slab import Slab, check_slab
 from ..utils.atoms import copy_atoms, frozen_mask
+from ..utils.memory import keep_freed_memory
 from .forcefield import check_known, load_forcefield
 from .relax import check_numbers
 
@@ -32,6 +33,7 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
         Called with (index, relaxed atoms) as each structure is done.
     """
     check_numbers(fmax, steps)
+    keep_freed_memory()
     network, header = load_forcefield(model, device)
     data = header.get('data', {})
     known = (set(data.get('mobile_elements', [])), set(data.get('substrate_elements', [])))

@@ -21,8 +21,8 @@ FIX_HINT = (
 def check_slab(slab: Atoms) -> None:
     """Raise a ValueError if ``slab`` cannot carry an overlayer.
 
-    Needed: at least one atom, finite positions, a cell whose a and b lie in the xy plane and whose c rises out of it, periodic in
-    the plane only, at least one atom held by FixAtoms.
+    Needed: at least one atom, finite positions, a cell whose a and b lie in the xy plane and whose c rises out of it,
+    periodic in the plane only, at least one atom held by FixAtoms.
     """
     if not isinstance(slab, Atoms):
         raise TypeError(f'slab must be an ase.Atoms, got {type(slab).__name__}')
@@ -39,15 +39,26 @@ def check_slab(slab: Atoms) -> None:
         raise ValueError(f'a slab must not be periodic along z, got pbc={slab.pbc.tolist()}; '
                          'set slab.pbc = (True, True, False)')  # fmt: skip
     if np.abs(cell[:2, 2]).max() > 1e-6:
-        raise ValueError('the first two cell vectors must lie in the xy plane (the surface normal is z); '
-                         'slab.rotate(slab.cell[2], "z", rotate_cell=True) or ase.build.rotate can turn the slab')  # fmt: skip
+        raise ValueError(f'the first two cell vectors must lie in the xy plane (the surface normal is z), got '
+                         f'{cell[:2].tolist()}; slab.rotate(slab.cell[2], "z", rotate_cell=True) turns a slab whose '
+                         'third vector is the normal')  # fmt: skip
     if not frozen_mask(slab).any():
         raise ValueError(f'the slab has no FixAtoms, so nothing says which atoms are the substrate; {FIX_HINT}')
 
 
+def check_same_pbc(images: list[Atoms]) -> None:
+    """Raise a ValueError if the images differ in pbc: a batch has one."""
+    for k, atoms in enumerate(images):
+        if (atoms.pbc != images[0].pbc).any():
+            raise ValueError(f'structures that share a batch need the same pbc; structure {k} has '
+                             f'{atoms.pbc.tolist()}, structure 0 has {images[0].pbc.tolist()}. Treat them apart, or '
+                             'set atoms.pbc = (True, True, False) on all slabs')  # fmt: skip
+
+
 def surface_height(slab: Atoms) -> float:
-    """Return the z of the topmost frozen atom, A; windows are measured from it."""
-    return float(slab.positions[frozen_mask(slab), 2].max())
+    """Return the z of the topmost frozen atom, A; windows are measured from it (from 0 where no atom is frozen)."""
+    frozen = frozen_mask(slab)
+    return float(slab.positions[frozen, 2].max()) if frozen.any() else 0.0
 
 
 @dataclass
@@ -66,7 +77,14 @@ class Slab:
     dtype: torch.dtype = torch.float32
 
     def encode(self, images: list[Atoms], conditions: dict | None = None) -> Batch:
-        """Return a batch of ``images`` (all with the same pbc); ``conditions``: name -> B numbers."""
+        """Return a batch of ``images``; ``conditions``: name -> B numbers.
+
+        Raises
+        ------
+        ValueError
+            The images differ in pbc.
+        """
+        check_same_pbc(images)
         frozen = [frozen_mask(atoms) for atoms in images]
         mobile_counts = [int((~f).sum()) for f in frozen]
         frozen_counts = [int(f.sum()) for f in frozen]
@@ -95,7 +113,7 @@ class Slab:
             'rows': torch.cat([rows, frozen_rows]),
             'frozen': torch.as_tensor(substrate, dtype=self.dtype),
             'cell': cell_t,
-            'pbc': (bool(pbc[0]), bool(pbc[1]), False),
+            'pbc': tuple(bool(p) for p in pbc),
         }
         given = {k: torch.as_tensor(v, dtype=self.dtype).reshape(size) for k, v in (conditions or {}).items()}
         return Batch(
@@ -108,7 +126,7 @@ class Slab:
         )
 
     def decode(self, batch: Batch, templates: list[Atoms]) -> list[Atoms]:
-        """Return copies of ``templates`` with the mobile positions of ``batch``; frozen atoms keep their float64 bits."""
+        """Return copies of ``templates`` with the mobile positions of ``batch``; frozen atoms keep their bits."""
         x = batch.fields['positions'].detach().double().cpu().numpy()
         rows = batch.rows['positions'].cpu().numpy()
         images = []
@@ -126,7 +144,7 @@ class Slab:
 
 
 def slab_process(sigma_min: float = 0.02, sigma_max: float = 8.0) -> JointProcess:
-    """Return the process of overlayers: wrapped normal in the plane, truncated normal along z, one log-spaced schedule."""
+    """Return the process of overlayers: wrapped normal in the plane, truncated normal along z, one schedule."""
     schedule = GeometricVE(sigma_min, sigma_max)
     return JointProcess({'positions': Components([((0, 2), WrappedNormal(schedule)),
                                                   ((2, 3), TruncatedNormal(schedule))])})  # fmt: skip

@@ -61,8 +61,10 @@ def read_header(path) -> dict:
         if header['format'] > FORMAT:
             raise CheckpointError(f'{path} has format {header["format"]}, this version reads up to {FORMAT}; '
                                   'upgrade ase_diffusion')  # fmt: skip
-        name = header['network']['name']
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        name, settings = header['network']['name'], header['network']['settings']
+        if not isinstance(name, str) or not isinstance(settings, dict):
+            raise TypeError('the name of a network is a text, its settings are a table')
+    except (json.JSONDecodeError, LookupError, TypeError) as error:
         raise CheckpointError(f'{path} has a damaged header ({error!r})') from error
     if name not in NETWORKS:
         raise CheckpointError(f'{path} asks for the network {name!r}; known: {sorted(NETWORKS)}')
@@ -83,6 +85,7 @@ def load_checkpoint(path, device='cpu') -> tuple[torch.nn.Module, dict]:
         with safe_open(str(path), framework='pt') as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         network.load_state_dict(tensors)
-    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError,
+            AttributeError, MemoryError) as error:  # fmt: skip
         raise CheckpointError(f'{path}: the weights do not fit the header ({error})') from error
     return network.to(device).eval(), header

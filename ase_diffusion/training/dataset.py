@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from torch.utils.data import IterableDataset
 
-from ..representations.slab import Slab, check_slab, frozen_mask, surface_height
+from ..representations.slab import Slab, check_same_pbc, check_slab, frozen_mask, surface_height
 
 
 @dataclass
@@ -48,7 +48,8 @@ class Item:
 class Overlayers:
     """A data set of overlayers, ready for training.
 
-    ``relative`` is the energy above the best structure of the same substrate, cell and composition, per mobile atom (eV).
+    ``relative`` of an item is the energy above the best structure of the same substrate, cell and composition, per
+    mobile atom (eV).
     """
 
     items: list[Item]
@@ -66,6 +67,7 @@ class Overlayers:
         """
         if not images:
             raise ValueError('the data set is empty: no structures to train on')
+        check_same_pbc(images)
         items = []
         for k, atoms in enumerate(images):
             try:
@@ -80,10 +82,11 @@ class Overlayers:
             formula = atoms[~f].get_chemical_formula()
             group = f'{formula}|{f.sum()}|' + ','.join(f'{x:.2f}' for x in cell[:2, :2].ravel())
             forces = results.get('forces')
+            run = atoms.info.get('key_value_pairs', {}).get('run', atoms.info.get('run', -1 - k))
             items.append(Item(
                 positions=atoms.positions[~f], substrate=atoms.positions[f], numbers=atoms.numbers[~f],
                 substrate_numbers=atoms.numbers[f], cell=cell, top=surface_height(atoms), group=group,
-                run=int(atoms.info.get('key_value_pairs', {}).get('run', atoms.info.get('run', -1 - k))), energy=float(results.get('energy', np.nan)),
+                run=int(run), energy=float(results.get('energy', np.nan)),
                 forces=None if forces is None else np.asarray(forces)[~f]))  # fmt: skip
         return cls(items, tuple(bool(p) for p in images[0].pbc))._relative()
 
@@ -103,8 +106,10 @@ class Overlayers:
         return Overlayers([item for item in self.items if keep(item)], self.pbc, self.groups)
 
     def split(self, fraction: float = 0.05, seed: int = 0) -> tuple[Overlayers, Overlayers]:
-        """Split whole relaxations (runs) into training and held-out sets."""
+        """Split whole relaxations (runs) into training and held-out sets; a single run is both."""
         runs = np.unique([item.run for item in self.items])
+        if len(runs) < 2:
+            return self, self
         held = set(np.random.default_rng(seed).permutation(runs)[: max(1, round(fraction * len(runs)))].tolist())
         return self.select(lambda i: i.run not in held), self.select(lambda i: i.run in held)
 
@@ -120,7 +125,7 @@ class Overlayers:
         return low - margin, high + margin
 
     def fingerprint(self) -> str:
-        """Return a hash of positions, numbers and energies."""
+        """Return a hash of the positions and numbers of the mobile atoms."""
         digest = hashlib.sha256()
         for item in self.items:
             digest.update(np.round(item.positions, 4).astype('<f4').tobytes() + item.numbers.astype('<i2').tobytes())
@@ -144,7 +149,7 @@ class OverlayerData(IterableDataset):
     representation : Slab
     batch_size : int
     repeat : float
-        Share of the structures that are repeated in the plane (2 x 1, 1 x 2, 2 x 2).
+        Share of the structures that are repeated in the plane (2 x 1, 1 x 2, 2 x 2), along periodic directions only.
     max_atoms : int
         A structure is not repeated beyond this many atoms.
     start : int
@@ -158,6 +163,8 @@ class OverlayerData(IterableDataset):
         self.data, self.representation = data, representation
         self.batch_size, self.repeat, self.max_atoms = int(batch_size), float(repeat), int(max_atoms)
         self.seed, self.start, self.dropout = int(seed), int(start), float(dropout)
+        a, b, _ = data.pbc
+        self.repeats = [(m, n) for m, n in ((2, 1), (1, 2), (2, 2)) if (a or m == 1) and (b or n == 1)]
 
     def __iter__(self):
         rank, world = 0, 1
@@ -169,13 +176,13 @@ class OverlayerData(IterableDataset):
             k += 1
 
     def draw(self, k: int):
-        """Return batch k and the targets ``energy`` (B,) and ``forces`` (n, 3) in ``extras`` where the data has them."""
+        """Return batch k, with the targets ``energy`` (B,) and ``forces`` (n, 3) in ``extras`` where there are any."""
         rng = np.random.default_rng((self.seed, k))
         items = []
         for index in rng.integers(len(self.data.items), size=self.batch_size):
             item = self.data.items[index]
-            if rng.random() < self.repeat:
-                m, n = [(2, 1), (1, 2), (2, 2)][rng.integers(3)]
+            if rng.random() < self.repeat and self.repeats:
+                m, n = self.repeats[rng.integers(len(self.repeats))]
                 if (len(item.numbers) + len(item.substrate_numbers)) * m * n <= self.max_atoms:
                     item = item.repeat(m, n)
             items.append(item)

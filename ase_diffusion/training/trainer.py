@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ..errors import MissingDependency
+from ..utils.memory import keep_freed_memory
 from .checkpoint import save_checkpoint
 
 log = logging.getLogger(__name__)
@@ -67,9 +68,6 @@ def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema
                 return None
             return losses['loss']
 
-        def on_train_batch_end(self, *args):
-            self.average.update(self.network)
-
         def on_save_checkpoint(self, checkpoint):
             checkpoint['average'] = {'state': self.average.network.state_dict(), 'steps': self.average.steps}
 
@@ -119,8 +117,8 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
     network : one of ``ase_diffusion.networks.NETWORKS``.
     objective : callable ``(network, batch, generator) -> dict`` with the key ``loss``.
     data : iterable data set of batches with an attribute ``start`` (first batch), see :class:`OverlayerData`.
-    out : folder for ``best.safetensors``, ``last.safetensors``, ``log.csv`` and ``resume.ckpt``; an interrupted run with
-        the same ``out`` goes on from the last minute.
+    out : folder for ``best.safetensors``, ``last.safetensors``, ``log.csv`` and ``resume.ckpt``; an interrupted run
+        with the same ``out`` goes on from the last minute.
     steps : int
     header : dict stored in the checkpoints.
     validation : list of batches for the choice of the best checkpoint (EMA weights).
@@ -137,7 +135,8 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
     lightning = _lightning()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_flush_denormal(True)
+    keep_freed_memory()
+    torch.set_flush_denormal(True)  # gradients fade through denormal numbers, which are slow on CPUs
     resume = out / 'resume.ckpt'
     task = _make_task(lightning, network, objective, lr=lr, steps=steps, minutes=minutes, warmup=warmup, ema=ema,
                       compile_network=compile_network, seed=seed, weight_decay=weight_decay)  # fmt: skip
@@ -151,8 +150,12 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
         enable_progress_bar=progress, enable_model_summary=False, callbacks=[keeper],
         log_every_n_steps=50, use_distributed_sampler=False)  # fmt: skip
     loader = torch.utils.data.DataLoader(data, batch_size=None)
-    trainer.fit(task, loader, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
-    keeper.finish(trainer, task)
+    try:
+        trainer.fit(task, loader, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
+        keeper.finish(trainer, task)
+    finally:
+        torch.set_flush_denormal(False)
+        network.__dict__.pop('core', None)  # the compiled one
     return out / 'best.safetensors'
 
 
@@ -171,6 +174,7 @@ def _make_keeper(lightning, objective, validation, out, header, every, seconds, 
             self.best = state['best']
 
         def on_train_batch_end(self, trainer, task, outputs, batch, index):
+            task.average.update(task.network)  # here, since hooks of the task itself come after checkpoints are kept
             if outputs:
                 self.sum, self.count = self.sum + float(outputs['loss'].detach()), self.count + 1
             if trainer.global_step % every == 0:

@@ -1,0 +1,109 @@
+"""Structures per hour on one thread: Ag12O6 on p(4x4) Ag(111), two frozen layers (50 atoms), 500 steps, unconditional.
+
+    python benchmarks/surface_speed.py
+
+Baseline in the same run: the same network without the reuse of freed memory (as a plain PyTorch program behaves). Measured
+elsewhere on this kind of machine and not in this run: AGeDi 1.4, 459 structures/h (batch 1), 760/h with tuned malloc.
+Every case runs in its own process; times are CPU seconds of the process, so that a busy machine disturbs them little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CASES = {
+    'plain PyTorch memory, batch 8': {'batch': 8, 'memory': False},
+    'eager, batch 1': {'batch': 1},
+    'eager, batch 8': {'batch': 8},
+    'eager, batch 16': {'batch': 16},
+    'compiled, batch 1': {'batch': 1, 'compile': True},
+    'compiled, batch 8': {'batch': 8, 'compile': True},
+    'compiled, batch 16': {'batch': 16, 'compile': True},
+    'compiled, batch 64': {'batch': 64, 'compile': True},
+    'eager, batch 64 (memory)': {'batch': 64},
+}
+STEPS, MEASURED = 500, 40
+
+
+def one(case: dict) -> dict:
+    """Measure one case: MEASURED steps of the 500, spread over the whole schedule, after a warm-up."""
+    import resource
+    import time
+
+    import torch
+    from ase.build import fcc111
+    from ase.constraints import FixAtoms
+
+    import ase_diffusion.generators.base as base
+    from ase_diffusion import SurfaceDiffusion
+
+    torch.set_num_threads(1)
+    if not case.get('memory', True):
+        base.keep_freed_memory = lambda: False
+    slab = fcc111('Ag', (4, 4, 2), a=4.16, vacuum=10.0)
+    slab.set_constraint(FixAtoms(indices=range(32)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gen = SurfaceDiffusion(slab, 'Ag12O6', rng=0, steps=MEASURED, batch_size=case['batch'], logfile=None,
+                           compile=case.get('compile', False))  # fmt: skip
+    gen._reason_to_reject = lambda atoms: None
+    begun = time.perf_counter()
+    gen.sample(case['batch'], energy=None, guidance_scale=0.0)  # warm-up, compilation
+    warm = time.perf_counter() - begun
+    graph = [0.0]
+    inner = gen.network._neighbors
+
+    def timed(*args):
+        t = time.process_time()
+        result = inner(*args)
+        graph[0] += time.process_time() - t
+        return result
+
+    gen.network._neighbors = timed
+    t0 = time.process_time()
+    gen.sample(case['batch'], energy=None, guidance_scale=0.0)
+    seconds = time.process_time() - t0
+    per_step = seconds / MEASURED / case['batch']
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {'structures_per_hour': round(3600 / (per_step * STEPS)), 'ms_per_step_and_structure': round(1e3 * per_step, 3),
+            'share_neighbours': round(graph[0] / seconds, 3), 'warm_up_s': round(warm, 1),
+            'peak_MB': round(peak / 1024), 'above_imports_MB': round((peak - before) / 1024)}  # fmt: skip
+
+
+def main() -> None:
+    """Measure all cases, each in a process of its own, and write results/surface_speed.json."""
+    import ase
+    import torch
+
+    import ase_diffusion
+
+    rows = {}
+    for name, case in CASES.items():
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+        done = subprocess.run([sys.executable, __file__, json.dumps(case)], capture_output=True, text=True, env=environment)
+        if done.returncode:
+            rows[name] = {'error': done.stderr.strip().splitlines()[-1]}
+        else:
+            rows[name] = json.loads(done.stdout.strip().splitlines()[-1])
+        print(f'{name:<32s} {rows[name]}', flush=True)
+    record = {
+        'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores; 1 thread, CPU seconds',
+        'versions': {'ase_diffusion': ase_diffusion.__version__, 'ase': ase.__version__, 'torch': torch.__version__},
+        'case': f'Ag12O6 on p(4x4) Ag(111), 50 atoms, {STEPS} steps (measured on {MEASURED}), seed 0',
+        'not measured here': {'AGeDi 1.4, batch 1': 459, 'AGeDi 1.4, tuned malloc, batch 8': 760},
+        'load_average': os.getloadavg(),
+        'results': rows,
+    }
+    (HERE / 'results' / 'surface_speed.json').write_text(json.dumps(record, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    if len(sys.argv) > 1:
+        print(json.dumps(one(json.loads(sys.argv[1]))))
+    else:
+        main()

@@ -1,0 +1,79 @@
+"""Reading, writing, tables."""
+
+from argparse import Namespace
+
+import numpy as np
+import pytest
+from ase.db import connect
+from ase.io import read, write
+
+from ase_diffusion.cli.common import Output, number_or_none, read_images, read_slab, table
+
+
+@pytest.mark.parametrize('name', ['out.traj', 'out.extxyz', 'out.db', 'out.npz', 'out.json', 'out.xyz'])
+def test_output_is_read_back(name, starts, tmp_path):
+    with Output(tmp_path / name) as out:
+        for atoms in starts:
+            out.write(atoms)
+    images = read_images(tmp_path / name)
+    assert len(images) == out.count == 3
+    assert np.allclose(images[-1].positions, starts[-1].positions, atol=1e-5)
+
+
+def test_a_trajectory_grows_as_structures_come(starts, tmp_path):
+    out = Output(tmp_path / 'out.traj')
+    out.write(starts[0])
+    assert len(read(tmp_path / 'out.traj', ':')) == 1
+    out.write(starts[1])
+    assert len(read(tmp_path / 'out.traj', ':')) == 2
+    out.close()
+
+
+def test_nothing_written_leaves_the_old_file(starts, tmp_path):
+    write(tmp_path / 'out.traj', starts)
+    with Output(tmp_path / 'out.traj'):
+        pass
+    assert len(read(tmp_path / 'out.traj', ':')) == 3
+
+
+def test_a_database_gets_the_columns(starts, tmp_path):
+    starts[0].info['key_value_pairs'] = {'seed': 's1', 'steps': 7}
+    starts[0].info['data'] = {'diffusion': {'a': 1}}
+    with Output(tmp_path / 'out.db') as out:
+        out.write(starts[0])
+    row = connect(tmp_path / 'out.db').get(seed='s1')
+    assert row.steps == 7 and row.data['diffusion'] == {'a': 1}
+
+
+@pytest.mark.parametrize(('name', 'error'), [('no/where.traj', FileNotFoundError), ('out.tra', ValueError),
+                                             ('out', ValueError)])  # fmt: skip
+def test_output_that_cannot_be_written_is_an_error_at_once(name, error, tmp_path):
+    with pytest.raises(error):
+        Output(tmp_path / name)
+
+
+def test_reading_what_is_not_there_or_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is none'):
+        read_images(tmp_path / 'nothing.traj')
+    for name in ('bad.traj', 'bad.npz', 'bad.db', 'bad.foo', 'bad.extxyz'):
+        (tmp_path / name).write_text('not a structure')
+        with pytest.raises(ValueError, match=name):
+            read_images(tmp_path / name)
+
+
+def test_as_slab_holds_all_atoms(slab, tmp_path):
+    slab.set_constraint()
+    write(tmp_path / 'POSCAR', slab)
+    atoms = read_slab(Namespace(slab=tmp_path / 'POSCAR', as_slab=True))
+    assert atoms.pbc.tolist() == [True, True, False] and len(atoms.constraints[0].index) == len(slab)
+    assert read_slab(Namespace(slab=tmp_path / 'POSCAR', as_slab=False)).constraints == []
+
+
+def test_number_or_none():
+    assert number_or_none('None') is None
+    assert number_or_none('0.5') == 0.5
+
+
+def test_table():
+    assert table(('a', 'bb', 'c'), [('x', 1, 'y'), ('xx', 22, '')]).splitlines() == [
+        'a   bb  c', '--  --  -', 'x    1  y', 'xx  22']  # fmt: skip

@@ -1,0 +1,175 @@
+"""The verbs, in small."""
+
+import numpy as np
+import pytest
+from ase.db import connect
+from ase.io import read, write
+
+from ase_diffusion import list_models
+from ase_diffusion.cli.data import parse_stoich
+from ase_diffusion.cli.train import read_data
+from ase_diffusion.data import read_frames
+from ase_diffusion.errors import GenerationFailed
+from ase_diffusion.generators.surface import SurfaceDiffusion
+
+SAMPLE = 'sample surface slab.traj --stoich Ag3O -n 2 --steps 8 --seed 1'
+
+
+def test_models(call):
+    status, out, _ = call('models')
+    assert status == 0
+    assert all(model['name'] in out for model in list_models())
+
+
+def test_info_of_a_model(call):
+    status, out, _ = call('info ag-o-overlayer')
+    assert status == 0
+    assert 'OverlayerDenoiser' in out and 'O Ag' in out
+
+
+def test_info_of_structures(call, starts_file):
+    status, out, _ = call(f'info {starts_file}')
+    assert status == 0
+    assert '3 x Ag3O on Ag18' in out and '-2.0000 to 0.0000' in out and '18, 4' in out
+
+
+def test_sample(call, slab, slab_file):
+    status, out, _ = call(f'{SAMPLE} -o out.traj')
+    assert status == 0 and '2 of 2 structures in out.traj' in out
+    images = read('out.traj', ':')
+    for atoms in images:
+        assert atoms.get_chemical_formula() == 'Ag21O'
+        assert np.array_equal(atoms.positions[: len(slab)], slab.positions)
+    call(f'{SAMPLE} -o again.db --batch-size 1 --log log.txt')
+    again = read('again.db', ':')
+    assert np.allclose(again[1].positions, images[1].positions, atol=1e-4)
+    assert connect('again.db').get(id=1).stoich == 'Ag3O'
+
+
+def test_sample_with_all_options(call, slab_file):
+    status, _, _ = call(f'{SAMPLE} -n 1 -o out.extxyz --model ag-o-overlayer --sampler ddim --energy none '
+                        '--guidance-scale 1 --height 0.5 4.5 --relax emt --relax-steps 3 --force-guidance '
+                        '--device cpu --denoising-trajectory way.traj')  # fmt: skip
+    assert status == 0
+    assert np.isfinite(read('out.extxyz').get_potential_energy())
+    assert len(read('way.traj', ':')) > 2
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), GenerationFailed('no more', {'too close': 9})])
+def test_sample_keeps_what_was_accepted(call, slab_file, starts, monkeypatch, error):
+    def irun(self, n, **conditions):
+        yield from starts[:2]
+        raise error
+
+    monkeypatch.setattr(SurfaceDiffusion, 'irun', irun)
+    for name in ('out.traj', 'out.extxyz', 'out.db'):
+        status, out, _ = call(f'{SAMPLE} -n 5 -o {name}')
+        assert status == (130 if isinstance(error, KeyboardInterrupt) else 2)
+        assert f'2 of 5 structures in {name}' in out
+        assert len(read(name, ':')) == 2
+
+
+@pytest.mark.parametrize(
+    ('line', 'word'),
+    [
+        ('sample surface nowhere.traj --stoich Ag3O', 'nowhere.traj'),
+        ('sample surface slab.traj --stoich Foo', 'Foo'),
+        ('sample surface slab.traj --stoich AuO', 'Au'),
+        ('sample surface slab.traj --stoich Ag3O -n 0', 'n is an integer'),
+        ('sample surface slab.traj --stoich Ag3O --steps 1', 'steps'),
+        ('sample surface slab.traj --stoich Ag3O --sampler fast', 'sampler'),
+        ('sample surface slab.traj --stoich Ag3O --height 4 1', 'height'),
+        ('sample surface slab.traj --stoich Ag3O --model nothing', 'nothing'),
+        ('sample surface slab.traj --stoich Ag3O --model slab.traj', 'slab.traj'),
+        ('sample surface slab.traj --stoich Ag3O -o out.tra', 'out.tra'),
+        ('sample surface slab.traj --stoich Ag3O --relax magic', 'magic'),
+        ('sample surface free.traj --stoich Ag3O', 'FixAtoms'),
+        ('relax slab.traj --calculator magic', 'magic'),
+        ('relax slab.traj --calculator emt --fmax -1', 'fmax'),
+        ('relax free.traj', 'FixAtoms'),
+        ('info nothing', 'nothing'),
+        ('info nothing.traj', 'nothing.traj'),
+        ('plot nothing.traj', 'nothing.traj'),
+        ('plot slab.traj -n 0', '-n'),
+        ('plot slab.traj slab.traj free.traj', 'one file'),
+        ('plot slab.traj --kind ladder', 'energy'),
+        ('train surface nothing.npz --out model', 'nothing.npz'),
+        ('train surface slab.traj --out model', 'mobile'),
+        ('data rss slab.traj --stoich Ag:a-6', 'Ag:a-6'),
+        ('data rss slab.traj --stoich Ag3O --calculator emt -n 0', 'n is'),
+        ('data rss slab.traj --stoich Ag3O --calculator emt --db rss.traj', 'rss.traj'),
+        ('data convert nothing.db out.npz', 'nothing.db'),
+        ('data convert slab.traj out.tra', 'out.tra'),
+        ('demo -n 0', 'n is an integer'),
+    ],
+)
+def test_wrong_input_is_one_line(call, slab, slab_file, line, word):
+    slab.set_constraint()
+    call('models')  # now in the temporary folder
+    write('free.traj', slab)
+    status, _, err = call(line)
+    assert status == 2, err
+    assert word in err and err.count('\n') == 1 and err.startswith('ase-diffusion: ')
+
+
+@pytest.mark.parametrize('options', ['', '--optimizer FIRE', '--calculator emt'])
+def test_relax(call, starts_file, options):
+    status, out, _ = call(f'relax {starts_file} -o relaxed.traj --steps 3 {options}')
+    assert status == 0 and '3 of 3 structures in relaxed.traj' in out
+    before, after = read(starts_file, ':'), read('relaxed.traj', ':')
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one.positions[:18], other.positions[:18])
+        pairs = other.info['key_value_pairs']
+        assert pairs['relax_steps'] == 3 and other.get_potential_energy() < pairs['energy_generated']
+        assert pairs['relax_calculator'] == ('emt' if 'emt' in options else 'ag-o')
+
+
+def test_relax_leaves_out_what_fails(call, starts, starts_file):
+    starts[1].positions[-1] = np.nan
+    call('models')
+    write(starts_file, starts)
+    status, out, _ = call(f'relax {starts_file} -o relaxed.traj --steps 1 --calculator emt')
+    assert status == 0 and '2 of 3 structures' in out and '1 failed' in out
+    assert len(read('relaxed.traj', ':')) == 2
+
+
+@pytest.mark.parametrize('kind', ['structures', 'ladder', 'histogram', 'denoising'])
+def test_plot(call, starts_file, kind, tmp_path):
+    status, out, _ = call(f'plot {starts_file} -o picture.png --kind {kind} -n 2')
+    assert status == 0 and 'picture.png' in out
+    assert (tmp_path / 'picture.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_search_convert_and_train(call, slab_file, tmp_path):
+    rss = 'data rss slab.traj --stoich Ag:2-3,O:1 --calculator emt --db rss.db --steps 6 --seed 3'
+    status, out, _ = call(f'{rss} -n 3')
+    assert status == 0 and 'next: ase-diffusion data convert rss.db' in out
+    status, out, _ = call(f'{rss} -n 4')
+    assert status == 0 and '4 runs, 3 of them done' in out
+    assert call('data convert rss.db frames.npz --every 2')[0] == 0
+    assert call('data convert rss.db frames.extxyz')[0] == 0
+    assert len(read_frames('frames.extxyz')) == 4 * 7 > len(read_frames('frames.npz')) >= 8
+    pytest.importorskip('lightning')
+    tiny = '--steps 3 --features 8 --blocks 1 --batch-size 2 --cutoff 4 --every 3 --accelerator cpu --quiet'
+    status, out, _ = call(f'train surface frames.npz --out model {tiny} --repeat 0')
+    assert status == 0 and 'best model: model/best.safetensors' in out and '4 relaxations' in out
+    assert 'substrate_elements' in call('info model/best.safetensors')[1]
+    assert call(f'train forcefield frames.npz --out field {tiny} --max-force 1000')[0] == 0
+    assert call('relax frames.extxyz -o relaxed.traj --steps 1 --calculator field/best.safetensors')[0] == 0
+    status, _, err = call('sample surface slab.traj --stoich Ag2O --model field/best.safetensors')
+    assert status == 2 and 'forcefield' in err
+
+
+def test_relaxations_of_several_files_stay_apart(starts, tmp_path):
+    for name in ('a.traj', 'b.traj'):
+        for run, atoms in enumerate(starts):
+            atoms.info['key_value_pairs'] = {'run': run}
+        write(tmp_path / name, starts)
+    images = read_data([tmp_path / 'a.traj', tmp_path / 'b.traj'])
+    assert [atoms.info['key_value_pairs']['run'] for atoms in images] == [0, 1, 2, 3, 4, 5]
+
+
+def test_parse_stoich():
+    assert parse_stoich(['Ag6O3']) == 'Ag6O3'
+    assert parse_stoich(['Ag6O3', 'Ag4O2']) == ['Ag6O3', 'Ag4O2']
+    assert parse_stoich(['Ag:4-6,O:2']) == {'Ag': (4, 6), 'O': (2, 2)}

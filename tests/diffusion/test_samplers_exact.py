@@ -1,0 +1,133 @@
+"""With the exact score in place of a network every sampler returns the data distribution, at its order."""
+
+import math
+
+import exact_denoisers as exact
+import pytest
+import torch
+
+from ase_diffusion.diffusion import (
+    SAMPLERS,
+    CosineVP,
+    Gaussian,
+    GeometricVE,
+    LinearVP,
+    NoiseStream,
+    Torus,
+    TruncatedNormal,
+    WrappedNormal,
+)
+
+SCHEDULES = {'geometric': GeometricVE(0.02, 8.0), 'linear': LinearVP(), 'cosine': CosineVP()}
+SAMPLES = 4000
+MEAN_TOL, STD_TOL = 0.03, 0.06  # Monte Carlo noise is 0.008 and 1.1 %; the rest is the finite number of steps
+DETERMINISTIC = {'ddim': 1, 'heun': 2, 'dpmpp_2m': 2}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_moments_of_a_gaussian(sampler, schedule):
+    process = exact.single(Gaussian(SCHEDULES[schedule]))
+    network = exact.GaussianNoise(SCHEDULES[schedule])
+    out = SAMPLERS[sampler](network, process, exact.free_batch(SAMPLES), steps=200, generator=generator())
+    x = out.fields[exact.FIELD]
+    # deterministic samplers start from N(0, sigma_max^2), not from N(mean, ...): that moves the mean by little
+    assert x.mean(0).tolist() == pytest.approx([exact.MEAN] * 2, abs=0.1)
+    assert x.std(0).tolist() == pytest.approx([exact.WIDTH] * 2, rel=STD_TOL)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_moments_of_a_wrapped_normal(sampler):
+    process = exact.single(WrappedNormal(GeometricVE(0.02, 4.0)))
+    batch = exact.torus_batch(1000)
+    out = SAMPLERS[sampler](exact.torus_noise, process, batch, steps=60, generator=generator())
+    domain, x = batch.domains[exact.FIELD], out.fields[exact.FIELD]
+    fractional = domain._fractional(x)
+    assert fractional.min() >= 0 and fractional.max() <= 1
+    d = domain.difference(x, exact.CENTRE)
+    assert d.mean(0).abs().max() < 0.06  # Monte Carlo: 0.013 to three standard deviations 0.04
+    assert d.std(0).tolist() == pytest.approx([exact.SPREAD] * 2, rel=0.1)
+
+
+@pytest.mark.parametrize('start', [(2.7, 0.35), (0.9, 0.25)], ids=['middle', 'at the lower end'])
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_moments_in_a_window(sampler, start):
+    """Also where sigma_max is much wider than the window: nothing may draw the atoms together or push them out."""
+    network = exact.WindowNoise(*start)
+    process = exact.single(TruncatedNormal(GeometricVE(0.02, 8.0)))
+    seen = []
+    out = SAMPLERS[sampler](network, process, exact.window_batch(1000), steps=60, generator=generator(),
+                            callback=lambda k, t, batch, x0: seen.append(batch.fields[exact.FIELD]))  # fmt: skip
+    z = out.fields[exact.FIELD]
+    assert len(seen) == 60
+    assert all(((exact.LOW <= x) & (x <= exact.HIGH)).all() for x in seen)
+    assert float(z.mean()) == pytest.approx(network.mean, abs=0.05)
+    assert float(z.std()) == pytest.approx(network.std, rel=0.1)
+
+
+@pytest.mark.parametrize('sampler', DETERMINISTIC)
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_deterministic_samplers_converge_at_their_order(sampler, schedule):
+    """The probability-flow ODE of a Gaussian scales x - alpha MEAN with the width of the marginal."""
+    schedule = SCHEDULES[schedule]
+    ends = torch.tensor([0.0, 0.7], dtype=torch.float64)
+    (alpha0, alpha), (sigma0, sigma) = schedule.alpha(ends), schedule.sigma(ends)
+    batch = exact.free_batch(1)
+    initial = batch.with_fields(**{exact.FIELD: torch.tensor([[3.0, -1.0]], dtype=torch.float64)})
+    width0, width = (torch.sqrt(s**2 + (a * exact.WIDTH) ** 2) for s, a in ((sigma0, alpha0), (sigma, alpha)))
+    last = alpha0 * exact.MEAN + (initial.fields[exact.FIELD] - alpha * exact.MEAN) * width0 / width
+    clean = exact.MEAN + alpha0 * exact.WIDTH**2 / width0**2 * (last - alpha0 * exact.MEAN)  # the step to clean data
+    network, process = exact.GaussianNoise(schedule), exact.single(Gaussian(schedule))
+    errors = []
+    for steps in (81, 161):
+        out = SAMPLERS[sampler](network, process, batch, steps=steps, generator=None, start=0.7, initial=initial)
+        errors.append(float((out.fields[exact.FIELD] - clean).abs().max()))
+    order = math.log2(errors[0] / errors[1])
+    assert order > DETERMINISTIC[sampler] - 0.25
+    assert errors[1] < (0.05 if DETERMINISTIC[sampler] == 1 else 0.01)
+
+
+@pytest.mark.parametrize('sampler', DETERMINISTIC)
+def test_deterministic_samplers_draw_no_noise(sampler):
+    batch = exact.torus_batch(5)
+    start = batch.with_fields(**{exact.FIELD: torch.rand(5, 2, dtype=torch.float64, generator=generator())})
+    process = exact.single(WrappedNormal(GeometricVE(0.02, 4.0)))
+    source = generator(3)
+    before = source.get_state()
+    SAMPLERS[sampler](exact.torus_noise, process, batch, steps=4, generator=source, initial=start)
+    assert torch.equal(source.get_state(), before)
+
+
+def test_a_reflected_direction_ends_where_the_data_is():
+    """A box that is periodic in one direction only: the other one ends in mirrors."""
+    cell = torch.diag(torch.tensor([4.0, 3.0], dtype=torch.float64))
+    domain = Torus(cell.expand(2000, 2, 2), (True, False))
+    process = WrappedNormal(GeometricVE(0.02, 4.0))
+    data = torch.tensor([1.0, 0.2], dtype=torch.float64).expand(2000, 2)  # close to the mirror at 0
+    batch = exact.torus_batch(2000, (True, False), cell)
+
+    def network(state, level, conditions):
+        sigma = float(torch.exp(4 * level[0]))
+        x = state.fields[exact.FIELD]
+        doubled = torch.diag(torch.tensor([4.0, 6.0], dtype=torch.float64))
+        mirror = data[0] * torch.tensor([1.0, -1.0])
+        logs = torch.stack([exact.log_wrapped(x, data[0], sigma, doubled),
+                            exact.log_wrapped(x, mirror, sigma, doubled)], -1)  # fmt: skip
+        noises = torch.stack([exact.wrapped_noise(x, data[0], sigma, doubled),
+                              exact.wrapped_noise(x, mirror, sigma, doubled)], -1)  # fmt: skip
+        return {exact.FIELD: (noises * torch.softmax(logs, -1)[:, None]).sum(-1)}
+
+    out = SAMPLERS['heun'](network, exact.single(process), batch, steps=80, generator=generator())
+    assert domain.difference(out.fields[exact.FIELD], data).abs().max() < 0.05
+    # and the targets of training have that mean
+    sigma = torch.tensor(1.5)
+    t = torch.full((2000,), process.schedule.time(float(sigma)), dtype=torch.float64)
+    xt, target = process.noise(data, t, NoiseStream(generator()), domain)
+    state = batch.with_fields(**{exact.FIELD: xt})
+    expected = network(state, torch.log(sigma).reshape(1) / 4, {})[exact.FIELD]
+    wave = torch.cos(xt[:, 1] * math.pi / 3.0)
+    assert abs(float(((target - expected)[:, 1] * wave).mean())) < 4 / math.sqrt(2000)
