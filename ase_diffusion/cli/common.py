@@ -12,10 +12,10 @@ def read_images(path):
     FileNotFoundError, ValueError
         There is no such file; ASE cannot read it, or it is empty.
     """
-    from ase_diffusion.data import read_frames
+    from ase_diffusion.data.frames import SHIPPED, read_frames
 
-    path = Path(path)
-    if not path.is_file():
+    if str(path) not in SHIPPED and not Path(path).is_file():
+        path = Path(path)
         raise FileNotFoundError(f'Structures are read from a file; there is none at {path.absolute()}.')
     try:
         images = read_frames(path)
@@ -34,7 +34,13 @@ def add_slab(parser):
 
 
 def read_slab(args):
-    """Return the slab of the arguments: the last structure of the file."""
+    """Return the slab of the arguments: the last structure of the file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file cannot be read; or it lacks what marks a slab, and the option that adds it was not given.
+    """
     slab = read_images(args.slab)[-1]
     slab.calc = None
     if args.as_slab:
@@ -42,6 +48,10 @@ def read_slab(args):
 
         slab.set_constraint(FixAtoms(indices=range(len(slab))))
         slab.pbc = (True, True, False)
+    if slab.pbc[2] or not slab.constraints:
+        lacks = 'is periodic along z' if slab.pbc[2] else 'has no FixAtoms, which marks the substrate'
+        raise ValueError(f'{args.slab} {lacks}. Give --as-slab to hold all its atoms and to make it periodic in the '
+                         'plane only, or change it with ASE.')
     return slab
 
 
@@ -93,7 +103,7 @@ class Output:
 
         try:
             known = ioformats[filetype(str(self.path), read=False)].can_write
-        except UnknownFileTypeError:
+        except (UnknownFileTypeError, KeyError):  # of an ending that it does not know, it makes a name
             known = False
         if not known:
             raise ValueError(f'ASE does not write files like {self.path.name}; take .traj, .db, .extxyz or .npz.')
@@ -163,7 +173,7 @@ def is_own_force_field(name):
     return name.lower() == 'ag-o' or name.endswith('.safetensors')
 
 
-def relax_many(images, calculator, *, fmax, steps, optimizer=None, chunk=32):
+def relax_many(images, calculator, *, fmax, steps, optimizer=None, chunk=16):
     """Yield the images relaxed: by batches with our own force field, else one by one.
 
     Parameters

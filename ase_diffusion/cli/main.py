@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-import ase_diffusion
+from ase_diffusion import __version__
 from ase_diffusion.cli import data, demo, info, models, plot, relax, sample, train
 from ase_diffusion.errors import GenerationFailed
 
@@ -57,7 +57,7 @@ def make_parser():
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--version', action='version', version=f'ase-diffusion {ase_diffusion.__version__}')
+    parser.add_argument('--version', action='version', version=f'ase-diffusion {__version__}')
     parser.add_argument('--traceback', action='store_true', help='show where an error came from')
     again = argparse.ArgumentParser(add_help=False)  # --traceback works behind the verb, too
     again.add_argument('--traceback', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -13,6 +13,8 @@ def add_arguments(parser, again):
 
 
 def _add_surface(parser):
+    from argparse import BooleanOptionalAction
+
     from ase_diffusion.cli.common import add_height, add_slab, number_or_none
 
     add_slab(parser)
@@ -34,6 +36,8 @@ def _add_surface(parser):
     parser.add_argument('--seed', type=int, help='same seed, same structures')
     parser.add_argument('--batch-size', type=int, metavar='N', help='structures at a time')
     parser.add_argument('--device', help='cpu, cuda, ...')
+    parser.add_argument('--compile', action=BooleanOptionalAction,
+                        help='compile the network first, some 30 s (default: where it pays)')
     parser.add_argument('--log', default='-', metavar='FILE', help='log, one line per structure (stdout)')
     parser.add_argument('--denoising-trajectory', metavar='FILE', help='every step of the first structure of a batch')
 
@@ -43,7 +47,8 @@ def run(args):
     from ase_diffusion import SurfaceDiffusion
     from ase_diffusion.cli.common import Output, given, read_slab
 
-    options = given(args, 'model', 'steps', 'sampler', 'height', 'batch_size', 'device', 'denoising_trajectory')
+    options = given(args, 'model', 'steps', 'sampler', 'height', 'batch_size', 'device', 'compile',
+                    'denoising_trajectory')
     if args.relax:
         from ase_diffusion.relax.calculators import check_calculator
 

@@ -20,9 +20,11 @@ The slab of a frame is its leading block of atoms held by FixAtoms; a mobile top
 
 import gzip
 import io
+import re
 from itertools import pairwise
 from pathlib import Path
 
+import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -30,6 +32,7 @@ from ase.constraints import FixAtoms
 
 ROW_KEYS = {'run': int, 'step': int, 'last': bool, 'converged': bool}
 ARRAYS = ['slab_numbers', 'slab_positions', 'cell', 'pbc', 'natoms', 'numbers', 'positions', 'forces', 'energy']
+SHIPPED = {'ag-o-rss': Path(__file__).with_name('ag_o_rss.npz')}
 NEEDED = [*ARRAYS, *ROW_KEYS]
 
 
@@ -39,7 +42,8 @@ def read_frames(path):
     Parameters
     ----------
     path : str or Path
-        A ``.npz``, ``.db`` or ``.json`` file, or for example ``.traj``, ``.extxyz``, ``.extxyz.gz``.
+        A ``.npz``, ``.db`` or ``.json`` file, or for example ``.traj``, ``.extxyz``, ``.extxyz.gz``. Databases that
+        schnetpack wrote are read too: energy and forces from where it keeps them, in the units that it notes.
 
     Returns
     -------
@@ -53,9 +57,9 @@ def read_frames(path):
     FileNotFoundError
         There is no such file.
     ValueError
-        An npz file holds something else.
+        An npz file holds something else, or a database of schnetpack notes no unit that is known.
     """
-    path = Path(path)
+    path = SHIPPED.get(str(path), Path(path))
     if not path.is_file():
         raise FileNotFoundError(f'Frames are read from a file; there is none at {path.absolute()}.')
     if path.suffix == '.npz':
@@ -288,9 +292,47 @@ def _connect(db):
 
 def _read_db(path):
     """Read all rows of an ASE database, by run and step where rows have them."""
-    rows = list(_connect(path).select())
+    db = _connect(path)
+    rows = list(db.select())
     rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
-    return [row_atoms(row) for row in rows]
+    images = [row_atoms(row) for row in rows]
+    if '_property_unit_dict' in db.metadata:
+        _read_schnetpack(images, db.metadata, path)
+    return images
+
+
+def _read_schnetpack(images, metadata, path):
+    """Move energies and forces from where schnetpack keeps them, the data of a row, to calculators; convert units."""
+    known = metadata['_property_unit_dict']
+    length = _unit(metadata.get('_distance_unit'), 'positions', path)
+    units = {name: _unit(known[name], name, path) for name in ('energy', 'forces') if name in known}
+    for atoms in images:
+        atoms.set_cell(atoms.cell[:] * length)
+        atoms.set_positions(atoms.positions * length, apply_constraint=False)
+        data = atoms.info.get('data', {})
+        values = {name: np.asarray(data.pop(name), dtype=float) * unit for name, unit in units.items() if name in data}
+        results = {name: value.item() if name == 'energy' else value for name, value in values.items()}
+        if results:
+            atoms.calc = SinglePointCalculator(atoms, **results)
+
+
+def _unit(text, name, path):
+    """Return a unit of schnetpack, such as 'kcal/mol/Ang', in eV and A."""
+    value, power = 1.0, 1
+    try:
+        for part in re.split(r'\s*([/*])\s*', text.strip()):
+            if part in '/*':
+                power = -1 if part == '/' else 1
+            elif part == 'A':
+                raise AttributeError('A is the ampere')
+            else:
+                value, power = value * getattr(ase.units, part) ** power, 1
+        return float(value)
+    except (AttributeError, TypeError):
+        raise ValueError(
+            f'A schnetpack database notes units in names of ase.units, such as eV, kcal/mol, Ang or eV/Ang; for {name} '
+            f'{path} has {text!r}. Write the database anew with its unit.'
+        ) from None
 
 
 def row_atoms(row):

@@ -5,10 +5,16 @@ A domain draws the normal distribution that fits it, the uniform prior, and puts
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def _ndtr(x: Tensor) -> Tensor:
+    """Return the normal distribution function; torch's own has no digits left in the lower tail, from -8 on."""
+    return 0.5 * torch.special.erfc(-x / math.sqrt(2.0))
 
 
 @dataclass
@@ -127,7 +133,7 @@ class Interval:
         flip = (a + b) > 0
         a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
         u = noise.uniform(mean).double()
-        low, high = torch.special.ndtr(a), torch.special.ndtr(b)
+        low, high = _ndtr(a), _ndtr(b)
         z = torch.special.ndtri(low + u * (high - low))
         z = torch.where(torch.isfinite(z), z, b)  # a window so far out that its weight underflows: its nearest end
         z = torch.where(flip, -z, z)
@@ -144,9 +150,9 @@ class Interval:
         low, high = torch.where(up, -high, low), torch.where(up, -low, high)
         d = -(x64 - mean64).abs()
         old, new = std.double(), new_std.double().clamp(min=1e-12)
-        a, b = torch.special.ndtr(low / old), torch.special.ndtr(high / old)
-        u = ((torch.special.ndtr(d / old) - a) / (b - a)).clamp(0.0, 1.0)
-        a, b = torch.special.ndtr(low / new), torch.special.ndtr(high / new)
+        a, b = _ndtr(low / old), _ndtr(high / old)
+        u = ((_ndtr(d / old) - a) / (b - a)).clamp(0.0, 1.0)
+        a, b = _ndtr(low / new), _ndtr(high / new)
         z = torch.special.ndtri(a + u * (b - a)) * new
         z = torch.where(torch.isfinite(z), z, d * new / old)
         return self.confine((mean64 + torch.where(up, -z, z)).to(x.dtype))

@@ -22,7 +22,8 @@ class ClassifierFree:
 
     def __call__(self, batch: Batch, level: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         absent = {name: torch.full_like(value, float('nan')) for name, value in conditions.items()}
-        if self.scale == 0 or not conditions:
+        asked = any(bool(torch.isfinite(value).any()) for value in conditions.values())
+        if self.scale == 0 or not asked:
             return self.network(batch, level, absent)
         with_condition = self.network(batch, level, conditions)
         if self.scale == 1:

@@ -56,11 +56,11 @@ def _run(step, network, process, batch, *, steps, generator, mask, guidance, cal
 
 
 def _guide(process: JointProcess, x: Batch, before: Batch, guidance, now: float) -> Batch:
-    fields = dict(x.fields)
+    fields, moved = dict(x.fields), False
     for guide in guidance:
         for name, shift in guide(before, now).items():
-            fields[name] = fields[name] + shift
-    return process.confine(x.with_fields(**fields))
+            fields[name], moved = fields[name] + shift, True
+    return process.confine(x.with_fields(**fields)) if moved else x
 
 
 def _predict(network, process, x: Batch, t):

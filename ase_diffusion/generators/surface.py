@@ -18,6 +18,8 @@ from ase.io.trajectory import Trajectory
 from ..data.frames import read_frames
 from ..diffusion import SAMPLERS, Batch, ClassifierFree, JointProcess, NoisePerStructure
 from ..errors import GenerationFailed
+from ..relax.batched import relax_batched
+from ..relax.forcefield import ALIASES
 from ..relax.relax import relax as relax_images
 from ..representations.slab import Slab, check_slab, surface_height
 from ..training.checkpoint import save_checkpoint
@@ -105,8 +107,8 @@ class SurfaceDiffusion(Generator):
         if header.get('kind') != 'surface':
             raise ValueError(f'{self.model} is a {header.get("kind")!r} model; SurfaceDiffusion needs a surface model')
         _check_elements(self.template, header)
-        self.representation = Slab(height=tuple(self._height or header['representation']['height']))
-        _check_window(self.representation.height, self.template)
+        height = header['representation']['height'] if self._height is None else self._height
+        self.representation = Slab(height=_check_window(height, self.template))
         self.network, self.header = network.requires_grad_(False), header
         self.process = JointProcess.fromdict(header['process'])
         if self.compile:
@@ -115,6 +117,7 @@ class SurfaceDiffusion(Generator):
     def _prepare(self, n: int) -> None:
         if self.compile is None and n * self.steps >= COMPILE_FROM and shutil.which('g++'):
             self.compile = True
+            self.log.write('compiling the network first, some 20 to 60 s (compile=False leaves it out)')
             compile_core(self.network)
 
     def _check_conditions(self, conditions: dict) -> dict:
@@ -180,7 +183,12 @@ class SurfaceDiffusion(Generator):
         atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
 
     def _relaxed(self, images):
-        return images if self.relax is None else relax_images(images, **self.relax)
+        if self.relax is None:
+            return images
+        if self.relax.get('calculator') in ALIASES and not set(self.relax) - {'calculator', 'fmax', 'steps'}:
+            options = {k: v for k, v in self.relax.items() if k != 'calculator'}
+            return relax_batched(images, self.relax['calculator'], device=self.device, **options)
+        return relax_images(images, **self.relax)
 
     def fit(self, data, out=None, *, steps=20_000, **options):
         """Train on overlayers and use the result; returns self.
@@ -271,8 +279,8 @@ def _check_elements(template: Atoms, header: dict) -> None:
                              "SurfaceDiffusion(slab, stoich, model='untrained').fit(data)")  # fmt: skip
 
 
-def _check_window(height, template: Atoms) -> None:
-    """Raise a ValueError for a window that is none, or that cannot hold the mobile atoms at their closest."""
+def _check_window(height, template: Atoms) -> tuple[float, float]:
+    """Return the window as two floats; raise a ValueError for a window that is none, or that cannot hold the mobile atoms at their closest."""
     try:
         low, high = (float(x) for x in height)
     except (TypeError, ValueError):
@@ -285,3 +293,4 @@ def _check_window(height, template: Atoms) -> None:
     if (4 / 3 * np.pi * radii**3).sum() > room:
         raise ValueError(f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
                          'widen height=(low, high), enlarge the cell, or use fewer atoms')  # fmt: skip
+    return low, high

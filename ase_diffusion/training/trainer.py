@@ -150,11 +150,17 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
         enable_progress_bar=progress, enable_model_summary=False, callbacks=[keeper],
         log_every_n_steps=50, use_distributed_sampler=False)  # fmt: skip
     loader = torch.utils.data.DataLoader(data, batch_size=None)
+    chatter = [logging.getLogger(f'lightning.pytorch.{name}') for name in ('utilities.rank_zero', 'trainer.connectors')]
+    levels = [logger.level for logger in chatter]
+    for logger in chatter:
+        logger.setLevel(logging.WARNING)
     try:
         trainer.fit(task, loader, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
         keeper.finish(trainer, task)
     finally:
         torch.set_flush_denormal(False)
+        for logger, level in zip(chatter, levels, strict=True):
+            logger.setLevel(level)
         network.__dict__.pop('core', None)  # the compiled one
     return out / 'best.safetensors'
 

@@ -66,7 +66,8 @@ def test_as_slab_holds_all_atoms(slab, tmp_path):
     write(tmp_path / 'POSCAR', slab)
     atoms = read_slab(Namespace(slab=tmp_path / 'POSCAR', as_slab=True))
     assert atoms.pbc.tolist() == [True, True, False] and len(atoms.constraints[0].index) == len(slab)
-    assert read_slab(Namespace(slab=tmp_path / 'POSCAR', as_slab=False)).constraints == []
+    with pytest.raises(ValueError, match='--as-slab'):
+        read_slab(Namespace(slab=tmp_path / 'POSCAR', as_slab=False))
 
 
 def test_number_or_none():

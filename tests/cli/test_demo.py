@@ -40,7 +40,7 @@ def candidates():
 def test_the_table_marks_the_ag6_model_duplicates_and_failures(candidates, capsys):
     demo.report(candidates, candidates[0])
     out = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line[:1].isdigit()}
+    rows = {line.split()[0]: line.split()[1:] for line in out.partition('\n\n')[0].splitlines()[2:]}
     assert rows['1'] == ['1.000', '0.000', '5', 'Ag6', 'model']
     assert rows['2'][0] == '1.010' and 'Ag6' not in rows['2']
     assert rows['3'][3:] == ['#1', 'Ag6', 'model']

@@ -11,8 +11,8 @@ from ase_diffusion.cli import models
 from ase_diffusion.cli.main import main, make_parser
 from ase_diffusion.errors import CheckpointError, GenerationFailed, MissingDependency
 
-LINES = ['', 'demo', 'models', 'info', 'sample', 'sample surface', 'relax', 'train', 'train surface', 'train forcefield',
-         'data', 'data rss', 'data convert', 'plot']  # fmt: skip
+LINES = ['', 'demo', 'models', 'info', 'sample', 'sample surface', 'relax', 'train', 'train surface',
+         'train forcefield', 'data', 'data rss', 'data convert', 'plot']  # fmt: skip
 
 
 @pytest.mark.parametrize('line', LINES)

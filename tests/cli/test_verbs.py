@@ -1,5 +1,9 @@
 """The verbs, in small."""
 
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from ase.db import connect
@@ -30,7 +34,7 @@ def test_info_of_a_model(call):
 def test_info_of_structures(call, starts_file):
     status, out, _ = call(f'info {starts_file}')
     assert status == 0
-    assert '3 x Ag3O on Ag18' in out and '-2.0000 to 0.0000' in out and '18, 4' in out
+    assert '3 x Ag3O on Ag18' in out and '-2.0000 to -0.0000' in out and '18, 4' in out
 
 
 def test_sample(call, slab, slab_file):
@@ -67,6 +71,18 @@ def test_sample_keeps_what_was_accepted(call, slab_file, starts, monkeypatch, er
         assert status == (130 if isinstance(error, KeyboardInterrupt) else 2)
         assert f'2 of 5 structures in {name}' in out
         assert len(read(name, ':')) == 2
+
+
+def test_ctrl_c(slab_file, tmp_path, environment):
+    line = f'{SAMPLE} -n 100000 --batch-size 1 --no-compile'
+    command = [sys.executable, '-m', 'ase_diffusion.cli.main', *line.split()]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    lines = iter(process.stdout.readline, '')
+    assert any(line.split()[:1] == ['2'] for line in lines)  # two are accepted
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert f'{len(read(tmp_path / "overlayers.traj", ":"))} of 100000 structures in overlayers.traj' in rest
 
 
 @pytest.mark.parametrize(

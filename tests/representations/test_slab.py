@@ -1,0 +1,194 @@
+"""Slab: atoms to tensors and back, what it refuses, and the process that goes with it."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import add_adsorbate, bulk, fcc111, molecule
+from ase.constraints import FixAtoms, FixBondLength
+
+from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
+from ase_diffusion.representations import Slab
+from ase_diffusion.representations.slab import check_slab, frozen_mask, slab_process, surface_height
+
+
+def overlayer(size=(2, 2, 2), adatoms=3, seed=0, fixed_tags=(1, 2)):
+    """An overlayer whose positions have no short decimal form, with tags, info and a velocity."""
+    rng = np.random.default_rng(seed)
+    atoms = fcc111('Ag', size, a=4.16 + np.pi / 1000, vacuum=9.0)
+    atoms.pbc = (True, True, False)
+    atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
+    atoms.info.pop('adsorbate_info', None)
+    for k in range(adatoms):
+        add_adsorbate(atoms, 'OAg'[k % 2 :: 2][:1].replace('A', 'Ag'), 1.0 + k, rng.uniform(0, 5, 2))
+    atoms.set_tags([*atoms.get_tags()[: -adatoms or None], *[7] * adatoms])
+    atoms.set_constraint(FixAtoms(mask=np.isin(atoms.get_tags(), fixed_tags)))
+    atoms.info['name'] = f'slab {seed}'
+    return atoms
+
+
+IMAGES = {
+    'one': [overlayer()],
+    'three of different size': [overlayer(), overlayer((3, 2, 1), 1, 1), overlayer((1, 1, 3), 5, 2)],
+    'mobile top layer': [overlayer(fixed_tags=(2,)), overlayer((2, 1, 3), 2, 3, fixed_tags=(2, 3))],
+    'frozen atoms last': [overlayer()[::-1]],
+}
+
+
+@pytest.mark.parametrize('name', IMAGES)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
+def test_decode_undoes_encode(name, dtype):
+    images = IMAGES[name]
+    if name == 'frozen atoms last':
+        images[0].set_constraint(FixAtoms(mask=images[0].get_tags() != 7))
+    before = [atoms.copy() for atoms in images]
+    decoded = Slab(dtype=dtype).decode(Slab(dtype=dtype).encode(images), images)
+    for old, atoms, template in zip(before, decoded, images, strict=True):
+        frozen = frozen_mask(old)
+        assert atoms is not template and template == old
+        assert np.array_equal(atoms.positions[frozen], old.positions[frozen])  # bit by bit, in float64
+        tolerance = 1e-5 if dtype == torch.float32 else 0
+        assert np.abs(atoms.positions - old.positions).max() <= tolerance
+        assert np.array_equal(atoms.numbers, old.numbers) and np.array_equal(atoms.get_tags(), old.get_tags())
+        assert np.array_equal(atoms.cell[:], old.cell[:]) and np.array_equal(atoms.pbc, old.pbc)
+        assert np.array_equal(frozen_mask(atoms), frozen)
+        assert atoms.info == old.info
+
+
+def test_batches_hold_mobile_atoms_first():
+    images = IMAGES['three of different size']
+    batch = Slab().encode(images, {'energy': [0.1, np.nan, 2]})
+    mobile = [(~frozen_mask(a)).sum() for a in images]
+    frozen = [frozen_mask(a).sum() for a in images]
+    n = sum(mobile)
+    assert batch.size == 3 and batch.fields['positions'].shape == (n, 3)
+    assert torch.equal(batch.rows['positions'], torch.repeat_interleave(torch.arange(3), torch.tensor(mobile)))
+    assert torch.equal(batch.extras['rows'][:n], batch.rows['positions'])
+    assert batch.extras['rows'][n:].bincount().tolist() == frozen
+    assert batch.extras['roles'].tolist() == [0] * n + [1] * sum(frozen)
+    assert batch.extras['numbers'].tolist() == [z for a in images for z in a.numbers[~frozen_mask(a)]] + [
+        z for a in images for z in a.numbers[frozen_mask(a)]]  # fmt: skip
+    assert batch.extras['pbc'] == (True, True, False)
+    assert torch.allclose(batch.conditions['energy'], torch.tensor([0.1, np.nan, 2.0]), equal_nan=True)
+    copied = batch.to('cpu')
+    assert torch.equal(copied.extras['frozen'], batch.extras['frozen']) and copied.size == 3
+
+
+def test_frozen_atoms_keep_their_bits_through_sampling():
+    images = IMAGES['mobile top layer']
+    representation = Slab((-1.0, 4.0))
+    batch = representation.encode(images)
+
+    def network(state, level, conditions):
+        return {'positions': torch.zeros_like(state.fields['positions'])}
+
+    out = SAMPLERS['ancestral'](network, slab_process(), batch, steps=5, generator=NoisePerStructure([1, 2]))
+    for old, atoms in zip(images, representation.decode(out, images), strict=True):
+        frozen, top = frozen_mask(old), surface_height(old)
+        assert np.array_equal(atoms.positions[frozen], old.positions[frozen])
+        z = atoms.positions[~frozen, 2]
+        assert (z > top - 1.0 - 1e-5).all() and (z < top + 4.0 + 1e-5).all()
+        scaled = np.linalg.solve(old.cell[:].T, atoms.positions[~frozen].T).T[:, :2]
+        assert scaled.min() > -1e-5 and scaled.max() < 1 + 1e-5
+        assert not np.array_equal(atoms.positions[~frozen], old.positions[~frozen])
+
+
+def test_the_window_starts_at_the_topmost_frozen_atom():
+    atoms = overlayer(fixed_tags=(2,))  # the layer below the top one
+    assert surface_height(atoms) == atoms.positions[atoms.get_tags() == 2, 2].max()
+    window = Slab((0.5, 3.0), torch.float64).encode([atoms]).domains['positions'][1]
+    assert window.low.unique().tolist() == pytest.approx([surface_height(atoms) + 0.5])
+    assert window.high.unique().tolist() == pytest.approx([surface_height(atoms) + 3.0])
+
+
+def test_a_direction_that_is_not_periodic_ends_in_mirrors():
+    atoms = overlayer()
+    atoms.pbc = (True, False, False)
+    check_slab(atoms)
+    batch = Slab().encode([atoms])
+    plane = batch.domains['positions'][0]
+    assert plane.periodic == (True, False) and batch.extras['pbc'] == (True, False, False)
+    process = slab_process()
+    for t in (0.3, 0.7, 1.0):
+        xt, _ = process.noise(batch, torch.tensor([t]), NoisePerStructure([3]))
+        fractional = plane._fractional(xt.fields['positions'][:, :2])
+        assert fractional.min() > -1e-5 and fractional.max() < 1 + 1e-5
+    # a little noise at the far side comes back, instead of going through to the other side
+    edge = plane._cartesian(torch.full((3, 2), 0.999))
+    moved = plane.confine(edge + plane._cartesian(torch.tensor([0.0, 0.01]).expand(3, 2)))
+    assert plane._fractional(moved)[:, 1].tolist() == pytest.approx([0.991] * 3, abs=1e-4)
+
+
+def test_structures_of_a_batch_share_pbc():
+    other = overlayer(seed=1)
+    other.pbc = (True, False, False)
+    with pytest.raises(ValueError, match=r'same pbc; structure 1 has \[True, False, False\]'):
+        Slab().encode([overlayer(), other])
+
+
+def with_change(change):
+    atoms = overlayer()
+    change(atoms)
+    return atoms
+
+
+def nan_atom(atoms):
+    atoms.positions[3] = np.nan
+
+
+def set_pbc(atoms):
+    atoms.pbc = True
+
+
+def flat_cell(atoms):
+    atoms.cell[2] = 0
+
+
+def infinite_cell(atoms):
+    atoms.cell[2, 2] = np.inf
+
+
+def on_its_side(atoms):
+    atoms.rotate(90, 'x', rotate_cell=True)
+
+
+REFUSED = {
+    'empty': (Atoms(cell=[4, 4, 20]), 'no atoms; build one'),
+    'nothing fixed': (with_change(lambda a: a.set_constraint()), 'has no FixAtoms(.|\n)*set_constraint'),
+    'other constraint': (with_change(lambda a: a.set_constraint(FixBondLength(0, 1))), 'has no FixAtoms'),
+    'nan': (with_change(nan_atom), r'finite; atoms \[3\]'),
+    'periodic along z': (with_change(set_pbc), r'not be periodic along z, got pbc=.*slab\.pbc = \(True, True, False\)'),
+    'no third vector': (with_change(flat_cell), r'three independent vectors, got.*slab\.center\(vacuum=10, axis=2\)'),
+    'infinite cell': (with_change(infinite_cell), 'three independent vectors'),
+    'on its side': (with_change(on_its_side), r'lie in the xy plane.*, got \[\[.*rotate'),
+    'molecule': (molecule('H2O'), 'three independent vectors'),
+    'bulk': (bulk('Ag', cubic=True), 'not be periodic along z'),
+}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_what_is_no_slab_is_refused_with_the_law_and_the_way_out(name):
+    atoms, text = REFUSED[name]
+    with pytest.raises(ValueError, match=text):
+        check_slab(atoms)
+
+
+def test_only_atoms_are_slabs():
+    with pytest.raises(TypeError, match=r'must be an ase\.Atoms, got str'):
+        check_slab('POSCAR')
+
+
+@pytest.mark.parametrize('name', [name for name in IMAGES if name != 'frozen atoms last'])
+def test_slabs_pass(name):
+    for atoms in IMAGES[name]:
+        check_slab(atoms)
+
+
+def test_several_fixatoms_count_together():
+    atoms = overlayer()
+    atoms.set_constraint([FixAtoms([0, 1]), FixAtoms(mask=[False] * 4 + [True] * 2 + [False] * 5), FixBondLength(8, 9)])
+    assert np.nonzero(frozen_mask(atoms))[0].tolist() == [0, 1, 4, 5]
+
+
+def test_todict_tells_the_window():
+    assert Slab((0.5, 3.0)).todict() == {'name': 'Slab', 'height': [0.5, 3.0]}

@@ -1,0 +1,155 @@
+"""Checkpoints: what is written comes back; damaged and foreign files are refused, and nothing in them runs."""
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ase_diffusion.errors import CheckpointError
+from ase_diffusion.networks import ForceField, OverlayerDenoiser, PaiNN
+from ase_diffusion.representations import Slab
+from ase_diffusion.representations.slab import slab_process
+from ase_diffusion.training import load_checkpoint, read_header, save_checkpoint
+
+SIZE = dict(features=8, blocks=2, cutoff=4.0, n_basis=6)
+NETWORKS = {'denoiser': lambda: OverlayerDenoiser(**SIZE, properties={'energy': (0.1, 0.2)}),
+            'force field': lambda: ForceField(**SIZE, basis='bessel', passive_edges=True),
+            'painn': lambda: PaiNN(**SIZE)}  # fmt: skip
+HEADER = {'kind': 'surface', 'process': slab_process().todict(), 'representation': Slab((0.5, 4.0)).todict(),
+          'metrics': {'val_loss': 0.25}}  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path):
+    return save_checkpoint(tmp_path / 'deep' / 'folder' / 'a.safetensors', NETWORKS['denoiser'](), HEADER)
+
+
+def rewrite(path, change):
+    """Change the header of a checkpoint."""
+    header = read_header(path)
+    header = change(header) or header
+    save_file(load_file(path), str(path), metadata={'ase_diffusion': json.dumps(header)})
+    return path
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_networks_come_back(tmp_path, name):
+    network = NETWORKS[name]().train()
+    if name == 'force field':
+        network.references.normal_()
+    again, header = load_checkpoint(save_checkpoint(tmp_path / 'a.safetensors', network, HEADER))
+    assert type(again) is type(network) and not again.training
+    assert again.settings == network.settings
+    state = again.state_dict()
+    assert all(torch.equal(value, state[key]) and value.dtype == state[key].dtype
+               for key, value in network.state_dict().items())  # fmt: skip
+    assert all(header[key] == value for key, value in json.loads(json.dumps(HEADER)).items())
+    assert not list(tmp_path.glob('*.partial'))
+
+
+def test_half_precision_halves_the_file_and_comes_back_as_single(tmp_path):
+    network = ForceField(features=64, blocks=2)
+    network.references.fill_(-2812.123456789)
+    full = save_checkpoint(tmp_path / 'full.safetensors', network, {})
+    half = save_checkpoint(tmp_path / 'half.safetensors', network, {}, torch.float16)
+    assert half.stat().st_size < 0.55 * full.stat().st_size
+    again, _ = load_checkpoint(half)
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert torch.equal(again.references, network.references)  # energies keep all their digits
+    for a, b in zip(again.parameters(), network.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_an_older_file_stays_until_the_new_one_is_whole(path, monkeypatch):
+    before = path.read_bytes()
+    monkeypatch.setattr('ase_diffusion.training.checkpoint.os.replace', lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_checkpoint(path, NETWORKS['denoiser'](), {})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('keep', [0, 1, 7, 100, 0.5, -1])
+def test_truncated_files_are_refused(path, keep):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
+    for read in (load_checkpoint, read_header):
+        with pytest.raises(CheckpointError, match=str(path)):
+            read(path)
+
+
+class Trap:
+    """Pickles as a call that makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize('write', ['torch', 'pickle', 'text', 'plain safetensors'])
+def test_foreign_files_are_refused_and_nothing_runs(tmp_path, write):
+    path, made = tmp_path / 'a.safetensors', tmp_path / 'made'
+    if write == 'torch':
+        torch.save(Trap(str(made)), path)
+    elif write == 'pickle':
+        path.write_bytes(pickle.dumps(Trap(str(made))))
+    elif write == 'text':
+        path.write_text('a checkpoint')
+    else:
+        save_file({'a': torch.zeros(2)}, str(path), metadata={'format': 'pt'})
+    with pytest.raises(CheckpointError, match='safetensors'):
+        load_checkpoint(path)
+    assert not made.exists()
+
+
+def test_missing_files_and_folders_are_refused(tmp_path):
+    for path in (tmp_path / 'nothing.safetensors', tmp_path):
+        with pytest.raises(CheckpointError, match='no checkpoint at'):
+            load_checkpoint(path)
+
+
+TAMPERED = {
+    'unknown network': (lambda h: h['network'].update(name='os.system'), 'asks for the network .os.system.; known'),
+    'name of a dunder': (lambda h: h['network'].update(name='__import__'), 'known'),
+    'name that is a list': (lambda h: h['network'].update(name=['PaiNN']), 'damaged header'),
+    'no network': (lambda h: h.pop('network') and None, 'damaged header'),
+    'no settings': (lambda h: h['network'].pop('settings') and None, 'damaged header'),
+    'settings that are a list': (lambda h: h['network'].update(settings=[1]), 'damaged header'),
+    'header that is a list': (lambda h: [1, 2], 'damaged header'),
+    'future format': (lambda h: h.update(format=99), 'format 99.*upgrade'),
+    'format that is a text': (lambda h: h.update(format='1'), 'damaged header'),
+    'other size': (lambda h: h['network']['settings'].update(features=16), 'do not fit the header'),
+    'one radial function': (lambda h: h['network']['settings'].update(n_basis=1), 'do not fit the header'),
+    'no cutoff': (lambda h: h['network']['settings'].update(cutoff=None), 'do not fit the header'),
+    'unknown keyword': (lambda h: h['network']['settings'].update(evil=1), 'do not fit the header'),
+    'negative size': (lambda h: h['network']['settings'].update(features=-1), 'do not fit the header'),
+    'text for a number': (lambda h: h['network']['settings'].update(blocks='2'), 'do not fit the header'),
+    'properties that are a number': (lambda h: h['network']['settings'].update(properties=3), 'do not fit the header'),
+    'other network': (lambda h: h['network'].update(name='ForceField', settings=SIZE), 'do not fit the header'),
+}
+
+
+@pytest.mark.parametrize('change', TAMPERED)
+def test_tampered_headers_are_refused(path, change):
+    function, text = TAMPERED[change]
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint(rewrite(path, function))
+
+
+def test_a_header_that_is_no_json_is_refused(path):
+    save_file(load_file(path), str(path), metadata={'ase_diffusion': '{"format": 1'})
+    with pytest.raises(CheckpointError, match='damaged header'):
+        load_checkpoint(path)
+
+
+def test_missing_and_additional_weights_are_refused(path):
+    weights, header = load_file(path), {'ase_diffusion': json.dumps(read_header(path))}
+    name = 'head.second.weight'
+    for tensors in ({k: v for k, v in weights.items() if k != name}, {**weights, 'more': torch.zeros(1)}):
+        save_file(tensors, str(path), metadata=header)
+        with pytest.raises(CheckpointError, match='do not fit the header'):
+            load_checkpoint(path)
