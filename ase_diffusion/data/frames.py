@@ -321,7 +321,7 @@ def _unit(text, name, path):
     value, power = 1.0, 1
     try:
         for part in re.split(r'\s*([/*])\s*', text.strip()):
-            if part in '/*':
+            if part in ('/', '*'):
                 power = -1 if part == '/' else 1
             elif part == 'A':
                 raise AttributeError('A is the ampere')

@@ -17,7 +17,6 @@ from ..utils.log import Log
 from ..utils.memory import keep_freed_memory
 from ..utils.rng import coerce_rng, spawn_seeds
 
-
 log = logging.getLogger(__name__)
 
 

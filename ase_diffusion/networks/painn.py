@@ -63,7 +63,8 @@ class Message(nn.Module):
         """Update scalars s (n, F) and vectors v (n, 3, F) of the first ``n_out`` atoms; messages carry s_in, v_in."""
         x = self.interatomic_context_net(s_in).index_select(0, senders) * filters  # (E, 3F)
         ds, dr, dv = x.chunk(3, -1)  # each (E, F)
-        dmu = torch.addcmul(dv[:, None] * v_in.index_select(0, senders), dr[:, None], direction[:, :, None])  # (E, 3, F)
+        dmu = dv[:, None] * v_in.index_select(0, senders)  # (E, 3, F)
+        dmu = torch.addcmul(dmu, dr[:, None], direction[:, :, None])
         s_sum = torch.zeros_like(s[:n_out]).index_add(0, receivers, ds)
         v_sum = torch.zeros_like(v[:n_out]).index_add(0, receivers, dmu)
         return s[:n_out] + s_sum, v[:n_out] + v_sum

@@ -42,7 +42,7 @@ def test_networks_come_back(tmp_path, name):
         network.references.normal_()
     again, header = load_checkpoint(save_checkpoint(tmp_path / 'a.safetensors', network, HEADER))
     assert type(again) is type(network) and not again.training
-    assert again.settings == network.settings
+    assert json.dumps(again.settings) == json.dumps(network.settings)  # tuples become lists
     state = again.state_dict()
     assert all(torch.equal(value, state[key]) and value.dtype == state[key].dtype
                for key, value in network.state_dict().items())  # fmt: skip
@@ -60,7 +60,7 @@ def test_half_precision_halves_the_file_and_comes_back_as_single(tmp_path):
     assert {p.dtype for p in again.parameters()} == {torch.float32}
     assert torch.equal(again.references, network.references)  # energies keep all their digits
     for a, b in zip(again.parameters(), network.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-3)
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
 def test_an_older_file_stays_until_the_new_one_is_whole(path, monkeypatch):

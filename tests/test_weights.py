@@ -1,0 +1,44 @@
+"""The shipped weights: listed, whole, described."""
+
+import json
+
+import pytest
+
+from ase_diffusion import list_models, load_model
+from ase_diffusion.data import read_frames
+from ase_diffusion.errors import CheckpointError
+from ase_diffusion.utils.memory import keep_freed_memory
+from ase_diffusion.weights import zoo
+
+
+@pytest.mark.parametrize('entry', list_models(), ids=lambda entry: entry['name'])
+def test_every_shipped_model_loads_and_is_described(entry):
+    network, header = load_model(entry['name'])
+    assert header['kind'] == entry['kind']
+    assert header['steps'] == entry['steps']
+    assert sum(p.numel() for p in network.parameters()) > 1e4
+    assert f'`{entry["name"]}`' in (zoo.FOLDER / 'MODELS.md').read_text()
+    assert entry['licence'] == 'MIT'
+    assert entry['metrics']
+
+
+def test_models_are_listed_by_kind():
+    assert {entry['name'] for entry in list_models('surface')} == {'ag-o-overlayer'}
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch):
+    index = json.loads((zoo.FOLDER / 'index.json').read_text())
+    index['ag-o-overlayer']['sha256'] = '0' * 64
+    monkeypatch.setattr(zoo, '_index', lambda: index)
+    with pytest.raises(CheckpointError, match='install the package again'):
+        load_model('ag-o-overlayer')
+
+
+def test_the_test_cell_is_not_in_the_shipped_data():
+    images = read_frames('ag-o-rss')
+    assert len({atoms.info['key_value_pairs']['run'] for atoms in images}) == 576
+    assert max((atoms.get_tags() == 1).sum() for atoms in images) <= 9  # p(3x3) at most; p(4x4) has 16
+
+
+def test_keeping_freed_memory_can_be_asked_for_twice():
+    assert keep_freed_memory() == keep_freed_memory()

@@ -1,0 +1,209 @@
+"""Training: it learns, it resumes where it was interrupted, and it says what is missing."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+from ase.geometry import find_mic
+
+from ase_diffusion.diffusion import SAMPLERS, JointProcess, NoisePerStructure
+from ase_diffusion.errors import MissingDependency
+from ase_diffusion.networks import OverlayerDenoiser
+from ase_diffusion.representations import Slab
+from ase_diffusion.representations.slab import slab_process
+from ase_diffusion.training import OverlayerData, Overlayers, load_checkpoint, read_header, train
+from ase_diffusion.training.objectives import Denoising, EnergyAndForces
+from ase_diffusion.training.surface import train_denoiser, train_forcefield
+
+TINY = dict(features=8, blocks=1, cutoff=3.5)
+QUIET = dict(progress=False, accelerator='cpu', warmup=5)
+
+
+def frame(seed, run=None, frozen=4, mobile=2, length=5.0):
+    """A random overlayer on a substrate without any symmetry."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(0)
+    atoms = Atoms('AgCuAgAu'[: 2 * frozen] + 'OH'[:mobile], cell=[length, length, 15], pbc=(True, True, False))
+    atoms.positions[:frozen] = fixed.uniform(0, length, (frozen, 3)) * [1, 1, 0.1]
+    atoms.positions[frozen:] = rng.uniform(0.2, length - 0.2, (mobile, 3)) * [1, 1, 0.3] + [0, 0, 1.2]
+    atoms.set_constraint(FixAtoms(indices=range(frozen)))
+    atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(), forces=rng.normal(size=(len(atoms), 3)))
+    atoms.info['key_value_pairs'] = {'run': seed if run is None else run}
+    return atoms
+
+
+@pytest.fixture
+def data():
+    return Overlayers.from_atoms([frame(seed) for seed in range(12)])
+
+
+class Interrupted(Exception):
+    """Stands for a killed job."""
+
+
+class Fragile(OverlayerData):
+    """Data that ends with an exception at batch `last`."""
+
+    last = 10**9
+
+    def draw(self, k):
+        if k == self.last:
+            raise Interrupted
+        return super().draw(k)
+
+
+def run(data, out, steps=30, last=10**9, **options):
+    torch.manual_seed(0)
+    network = OverlayerDenoiser(**TINY, properties={'energy': (0.0, 1.0)})
+    source = Fragile(data, Slab((0.0, 4.0)), batch_size=4)
+    source.last = last
+    options = {'every': 10, 'checkpoint_seconds': 0, **QUIET, **options}
+    path = train(network, Denoising(slab_process()), source, out, steps=steps, header={'kind': 'test'}, **options)
+    return path, source
+
+
+def weights(folder):
+    return load_checkpoint(folder / 'last.safetensors')[0].state_dict()
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, data):
+    pytest.importorskip('lightning')
+    run(data, tmp_path / 'whole')
+    with pytest.raises(Interrupted):
+        run(data, tmp_path / 'broken', last=17)
+    done = torch.load(tmp_path / 'broken' / 'resume.ckpt', weights_only=True)['global_step']
+    assert done in (16, 17)  # the loader may be one batch ahead
+    path, source = run(data, tmp_path / 'broken')
+    assert source.start == done
+    assert path == tmp_path / 'broken' / 'best.safetensors' and path.is_file()
+    assert read_header(tmp_path / 'broken' / 'last.safetensors')['steps'] == 30
+    whole, resumed = weights(tmp_path / 'whole'), weights(tmp_path / 'broken')
+    assert all(torch.allclose(value, resumed[name], atol=1e-6) for name, value in whole.items())
+    fresh = OverlayerDenoiser(**TINY, properties={'energy': (0.0, 1.0)}).state_dict()
+    assert any(not torch.allclose(value, fresh[name], atol=1e-3) for name, value in whole.items())
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, data):
+    pytest.importorskip('lightning')
+    run(data, tmp_path, steps=8)
+    before = weights(tmp_path)
+    run(data, tmp_path, steps=8)
+    assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
+    run(data, tmp_path, steps=12)  # more steps go on from there
+    assert read_header(tmp_path / 'last.safetensors')['steps'] == 12
+
+
+def test_a_loss_that_is_not_finite_is_skipped(tmp_path, data, caplog):
+    pytest.importorskip('lightning')
+    objective, seen = Denoising(slab_process()), []
+
+    def sometimes(network, batch, generator):
+        seen.append(0)
+        losses = objective(network, batch, generator)
+        return {'loss': losses['loss'] * float('nan')} if len(seen) == 3 else losses
+
+    torch.manual_seed(0)
+    network = OverlayerDenoiser(**TINY)
+    train(network, sometimes, OverlayerData(data, Slab(), batch_size=4), tmp_path, steps=6, header={}, **QUIET)
+    assert 'not finite' in caplog.text
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+def test_denoisers_are_trained_from_data_to_checkpoint(tmp_path, data):
+    pytest.importorskip('lightning')
+    path = train_denoiser(data, tmp_path, steps=12, batch_size=4, every=6, **TINY, **QUIET)
+    network, header = load_checkpoint(path)
+    assert isinstance(network, OverlayerDenoiser) and set(network.properties.scales) == {'energy'}
+    assert header['kind'] == 'surface' and header['units'] == {'positions': 'A', 'energy': 'eV per mobile atom'}
+    assert header['representation']['height'] == pytest.approx(list(data.window()))
+    assert header['data']['relaxations'] == 11  # one is held out
+    assert header['data']['mobile_elements'] == [1, 8] and header['data']['substrate_elements'] == [29, 47, 79]
+    low, high = header['conditions']['energy']
+    assert 0 <= low <= high
+    with (tmp_path / 'log.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['step'] for row in rows][:2] == ['6', '12']
+    assert all(np.isfinite(float(row['val_loss'])) for row in rows)
+
+
+def test_data_without_energies_trains_without_conditions(tmp_path):
+    pytest.importorskip('lightning')
+    images = [frame(seed) for seed in range(5)]
+    for atoms in images:
+        atoms.calc = None
+    network, header = load_checkpoint(train_denoiser(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2,
+                                                     **TINY, **QUIET))  # fmt: skip
+    assert not network.properties.scales and header['conditions'] == {}
+
+
+def test_force_fields_are_trained_from_data_to_checkpoint(tmp_path, data):
+    pytest.importorskip('lightning')
+    path = train_forcefield(data, tmp_path, steps=12, batch_size=4, every=6, **TINY, **QUIET)
+    network, header = load_checkpoint(path)
+    assert header['kind'] == 'forcefield' and header['units'] == {'energy': 'eV', 'forces': 'eV/A'}
+    assert {'val_energy_mae', 'val_force_mae'} <= set(header['metrics'])
+    assert network.references.abs().max() > 0
+
+
+def test_force_field_errors_count_per_mobile_atom(data):
+    batch = data.batch(data.items[:3], Slab())
+    batch.extras['energy'] = torch.zeros(3, dtype=torch.float64)
+    batch.extras['forces'] = torch.zeros(6, 3)
+
+    class Network:
+        def __call__(self, batch):
+            return torch.full((3,), 0.4), torch.full((6, 3), 2.0)
+
+        def reference_energy(self, batch):
+            return torch.tensor([0.0, 0.2, -0.2], dtype=torch.float64)
+
+    out = EnergyAndForces()(Network(), batch)
+    assert float(out['energy_mae']) == pytest.approx((0.4 + 0.6 + 0.2) / 3 / 2)
+    assert float(out['force_mae']) == pytest.approx(2.0)
+
+
+def test_the_denoising_loss_is_that_of_the_process(data):
+    """A network that predicts nothing has the mean square of unit noise as its loss; times cover all of [0, 1]."""
+    objective, levels = Denoising(slab_process()), []
+
+    def nothing(batch, level, conditions):
+        levels.append(level)
+        return {'positions': torch.zeros_like(batch.fields['positions'])}
+
+    source = OverlayerData(data, Slab((0.0, 4.0)), batch_size=64, repeat=0.0)
+    losses = [float(objective(nothing, source.draw(k), torch.Generator().manual_seed(k))['loss']) for k in range(20)]
+    assert 0.66 < np.mean(losses) < 1.0  # 1 in the plane, less along z, where the window cuts
+    levels, schedule = torch.cat(levels), slab_process().schedule
+    assert levels.min() >= schedule.level(torch.tensor(0.0)) and levels.max() <= schedule.level(torch.tensor(1.0))
+    t = (torch.exp(4 * levels) / schedule.sigma_min).log() / np.log(schedule.sigma_max / schedule.sigma_min)
+    assert torch.histc(t, 8, 0, 1).min() == torch.histc(t, 8, 0, 1).max()  # stratified over each batch
+
+
+def test_where_lightning_is_missing_the_error_says_what_to_install(tmp_path, data, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'lightning', None)
+    with pytest.raises(MissingDependency, match='pip install lightning'):
+        run(data, tmp_path)
+
+
+@pytest.mark.slow
+def test_one_structure_is_memorised(tmp_path):
+    """A thousand small steps on a single structure, and sampling returns it; its substrate has no symmetry."""
+    pytest.importorskip('lightning')
+    atoms, n = frame(3), 16
+    path = train_denoiser(Overlayers.from_atoms([atoms]), tmp_path, steps=1000, batch_size=32, features=32, blocks=2,
+                          cutoff=5.0, repeat=0.0, lr=1e-2, ema=0.98, sigma_max=3.0, every=1000, **QUIET)  # fmt: skip
+    network, header = load_checkpoint(path)
+    representation = Slab(tuple(header['representation']['height']))
+    process = JointProcess.fromdict(header['process'])
+    for sampler, share in (('ancestral', 0.8), ('heun', 0.5)):  # noise mends what a deterministic sampler keeps
+        out = SAMPLERS[sampler](network, process, representation.encode([atoms] * n), steps=60,
+                                generator=NoisePerStructure(range(n)))  # fmt: skip
+        errors = []
+        for made in representation.decode(out, [atoms] * n):
+            d, _ = find_mic((made.positions - atoms.positions)[4:], atoms.cell, atoms.pbc)
+            errors.append(np.sqrt((d**2).sum(-1).mean()))
+        assert np.mean(np.array(errors) < 0.1) >= share, (sampler, errors)
