@@ -280,7 +280,7 @@ def _check_elements(template: Atoms, header: dict) -> None:
 
 
 def _check_window(height, template: Atoms) -> tuple[float, float]:
-    """Return the window as two floats; raise a ValueError for a window that is none, or that cannot hold the mobile atoms at their closest."""
+    """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
     try:
         low, high = (float(x) for x in height)
     except (TypeError, ValueError):
