@@ -76,7 +76,9 @@ def test_sample_keeps_what_was_accepted(call, slab_file, starts, monkeypatch, er
 def test_ctrl_c(slab_file, tmp_path, environment):
     line = f'{SAMPLE} -n 100000 --batch-size 1 --no-compile'
     command = [sys.executable, '-m', 'ase_diffusion.cli.main', *line.split()]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    # a shell's background jobs, and what they start, ignore SIGINT; a user's terminal does not
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=heed)
     lines = iter(process.stdout.readline, '')
     assert any(line.split()[:1] == ['2'] for line in lines)  # two are accepted
     process.send_signal(signal.SIGINT)
