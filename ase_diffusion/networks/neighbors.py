@@ -51,9 +51,10 @@ def image_shifts(cell: Tensor, pbc, cutoff: float) -> Tensor:
     return torch.cartesian_prod(*ranges).to(cell.device)
 
 
-def wrap(positions: Tensor, cell: Tensor, pbc) -> Tensor:
-    """Wrap positions (n, 3) into cells (n, 3, 3) along periodic directions."""
-    f = torch.linalg.solve(cell.transpose(-1, -2), positions.unsqueeze(-1)).squeeze(-1)
+def wrap(positions: Tensor, cell: Tensor, pbc, inverse: Tensor | None = None) -> Tensor:
+    """Wrap positions (n, 3) into cells (n, 3, 3) along periodic directions; ``inverse`` of the cells where it is known."""
+    inverse = torch.linalg.inv(cell) if inverse is None else inverse
+    f = (positions.unsqueeze(-2) @ inverse).squeeze(-2)
     periodic = torch.tensor([bool(p) for p in pbc], device=f.device)
     f = torch.where(periodic, f - torch.floor(f), f)
     return (f.unsqueeze(-2) @ cell).squeeze(-2)
@@ -91,7 +92,7 @@ def _pairs(positions, rows, cell, pbc, cutoff, n_active, passive_edges):
     size = len(cell)
     n = len(positions)
     counts = torch.bincount(rows, minlength=size)
-    wrapped = wrap(positions, cell[rows], pbc)
+    wrapped = wrap(positions, cell[rows], pbc, torch.linalg.inv(cell)[rows])
     offset = wrapped - positions  # the whole-cell move that wrapping made
     images = image_shifts(cell, pbc, cutoff)
     queries = n if passive_edges else n_active
@@ -111,8 +112,11 @@ def _pairs(positions, rows, cell, pbc, cutoff, n_active, passive_edges):
         i = atoms[low : min(low + per_chunk, queries)]
         j = table[rows[i]]  # (q, N)
         translation = images.to(positions.dtype) @ cell[rows[i]]  # (q, K, 3)
-        d = wrapped[j.clamp(min=0)][:, :, None] - wrapped[i][:, None, None] + translation[:, None]  # (q, N, K, 3)
-        near = (d.square().sum(-1) < cutoff**2) & (j >= 0)[:, :, None]
+        difference = wrapped[j.clamp(min=0)] - wrapped[i][:, None]  # (q, N, 3)
+        square = torch.zeros((), dtype=positions.dtype, device=positions.device)
+        for axis in range(3):  # one axis at a time: no tensor of (q, N, K, 3), no sum over a short last axis
+            square = square + (difference[:, :, None, axis] + translation[:, None, :, axis]).square()  # (q, N, K)
+        near = (square < cutoff**2) & (j >= 0)[:, :, None]
         home = (images == 0).all(-1)
         near &= ~((j == i[:, None])[:, :, None] & home)
         q, m, k = near.nonzero(as_tuple=True)
