@@ -47,12 +47,9 @@ def variants() -> dict:
     for scale in (1, 2, 3, 4, 6):
         table[f'energy-{scale}'] = ({}, {'energy': 0.0, 'guidance_scale': float(scale)})
     table['guided'] = ({'guidance': True}, UNCONDITIONED)
-    table['guided-strong'] = ({'guidance': {'strength': 0.02}}, UNCONDITIONED)
+    table['guided-early'] = ({'guidance': {'strength': 0.02, 'below': 1.0}}, UNCONDITIONED)
     for scale in (2, 4):
-        table[f'energy-{scale}-guided'] = (
-            {'guidance': {'strength': 0.02, 'finish_steps': 30}},
-            {'energy': 0.0, 'guidance_scale': float(scale)},
-        )
+        table[f'energy-{scale}-guided'] = ({'guidance': True}, {'energy': 0.0, 'guidance_scale': float(scale)})
     for sampler in SAMPLERS:
         for steps in (20, 50, 100, 200, 500, 1000):
             table[f'{sampler}-{steps}'] = ({'sampler': sampler, 'steps': steps}, UNCONDITIONED)

@@ -26,8 +26,12 @@ class Guidance:
     calculator : str, ASE calculator or factory
         Where forces come from; our own force fields evaluate a whole batch at once.
     strength : float, optional
-        Displacement per unit force and step, A^2/eV; default 0.5 / steps (0.001 at 500 steps, the paper's value).
-    power, below, every, cap : see :class:`ase_diffusion.diffusion.ForceGuidance`
+        Displacement per unit force and step, A^2/eV; default 2 / steps (0.02 at 100 steps). The paper has 0.001 at every one
+        of its steps; here guidance acts late only, and more.
+    power, every, cap : see :class:`ase_diffusion.diffusion.ForceGuidance`
+    below : float
+        Guidance acts at times t < below (0.5: sigma < 0.4 A with the shipped model). Earlier the atoms still overlap, and a
+        force field that never saw that pulls some of them together.
     finish_steps : int
         Steps of plain descent along the forces, of the same step length, at the end.
     """
@@ -35,10 +39,10 @@ class Guidance:
     calculator: object = 'ag-o'
     strength: float | None = None
     power: float = 1.0
-    below: float = 1.0
+    below: float = 0.5
     every: int = 1
     cap: float = 0.1
-    finish_steps: int = 20
+    finish_steps: int = 40
     calls: int = field(default=0, init=False)
 
     @classmethod
@@ -58,7 +62,7 @@ class Guidance:
         if calculator is not None:
             guidance.calculator = calculator
         if guidance.strength is None:
-            guidance.strength = 0.5 / steps
+            guidance.strength = 2.0 / steps
         guidance.prepare()
         return guidance
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from ase.data import covalent_radii
 from torch import Tensor, nn
 
 from .neighbors import build_graph
@@ -18,13 +19,18 @@ class ForceField(nn.Module):
     passive_edges : bool
         False: edges between frozen atoms are left out; the frozen atoms enter the energy by a constant per atom and by
         what the mobile atoms do to them. True: the whole graph, frozen or not.
+    core : float
+        Strength k of a repulsion k (d0 / d - 1)^2 per pair closer than d0 = 0.7 times the sum of the covalent radii, eV. No
+        data has such pairs; without it a network may invent minima there.
     """
 
-    def __init__(self, features=64, blocks=3, cutoff=6.0, n_basis=20, basis='gaussian', passive_edges=False):
+    def __init__(self, features=64, blocks=3, cutoff=6.0, n_basis=20, basis='gaussian', passive_edges=False, core=40.0):
         super().__init__()
         self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, basis=basis,
-                             passive_edges=passive_edges)  # fmt: skip
-        self.passive_edges = passive_edges
+                             passive_edges=passive_edges, core=core)  # fmt: skip
+        self.passive_edges, self.core_strength = passive_edges, float(core)
+        radii = torch.as_tensor(covalent_radii[:MAX_Z], dtype=torch.float32)
+        self.register_buffer('radii', radii, persistent=False)  # A
         self.representation = PaiNN(features, blocks, cutoff, n_basis, basis, roles=0 if passive_edges else 2)
         self.energy_net = nn.Sequential(nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1))
         self.register_buffer('references', torch.zeros(2, MAX_Z, dtype=torch.float64))  # (role, Z), eV
@@ -59,6 +65,11 @@ class ForceField(nn.Module):
         """Return interaction energies (B,) of a ready graph, eV."""
         s, _ = self.representation(numbers, receivers, senders, vectors, roles=roles)
         per_atom = self.energy_net(s).squeeze(-1) * self.scale  # (n,)
+        if self.core_strength:
+            d = torch.sqrt(vectors.square().sum(-1) + 1e-6)  # (E,)
+            d0 = 0.7 * (self.radii[numbers[receivers]] + self.radii[numbers[senders]]).to(d.dtype)
+            pair = 0.5 * self.core_strength * (d0 / d - 1).clamp(min=0).square()  # every pair has two edges
+            per_atom = per_atom.index_add(0, receivers, pair)
         return torch.zeros(size, dtype=s.dtype, device=s.device).index_add(0, rows, per_atom)
 
     def reference_energy(self, batch) -> Tensor:

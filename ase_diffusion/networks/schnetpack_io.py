@@ -165,7 +165,8 @@ def forcefield_from_schnetpack(model, *, energy_key='energy', energy_unit='eV', 
     representation = from_schnetpack(model.representation, distance_unit=distance_unit)
     head = _energy_head(spk, model, energy_key, representation.features)
     s = representation.settings
-    ours = ForceField(s['features'], s['blocks'], s['cutoff'], s['n_basis'], s['basis'], passive_edges=True)
+    ours = ForceField(s['features'], s['blocks'], s['cutoff'], s['n_basis'], s['basis'], passive_edges=True,
+                      core=0.0)  # fmt: skip
     ours.to(head.outnet[0].weight.dtype)
     ours.representation = representation
     unit = spk.units.convert_units(energy_unit, 'eV')

@@ -4,6 +4,10 @@ import builders
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.build import fcc111
+from ase.constraints import FixAtoms
+from ase.data import covalent_radii
 from builders import encode, forcefield, overlayer
 
 from ase_diffusion.diffusion import SAMPLERS, ForceGuidance, NoisePerStructure
@@ -120,8 +124,8 @@ def test_references_count_roles_and_elements():
     assert float(network.reference_energy(encode(atoms))) == pytest.approx(2 * -2.0 + 3 * -3.0)
 
 
-def test_scale_scales_energies_and_forces():
-    network, batch = forcefield(), encode(overlayer(12))
+def test_scale_scales_energies_and_forces_of_the_network():
+    network, batch = forcefield(core=0.0), encode(overlayer(12))
     with torch.no_grad():
         energy, forces = network(batch)
         network.scale.fill_(2.5)
@@ -136,3 +140,16 @@ def test_forces_guide_inside_a_sampler():
                                 generator=NoisePerStructure([1]), guidance=[guide])  # fmt: skip
     assert torch.isfinite(out.fields['positions']).all()
     assert (guide.calls, guide.failures) == (2, 0)  # neither at t = 1 nor in the last step, to clean data
+
+
+def test_the_core_repels_what_no_data_has_and_leaves_the_rest_alone():
+    atoms = fcc111('Ag', (2, 2, 1), a=4.16, vacuum=8.0)
+    atoms.set_constraint(FixAtoms(indices=range(4)))
+    atoms += Atoms('Ag2', [[1.0, 1.0, 12.0], [1.0, 1.0, 12.0 + 2.5]])
+    atoms.set_constraint(FixAtoms(indices=range(4)))
+    with_core, without = forcefield(core=40.0), forcefield(core=0.0)
+    without.load_state_dict(with_core.state_dict())
+    assert torch.equal(energy_of(with_core, atoms), energy_of(without, atoms))
+    d0 = 0.7 * 2 * covalent_radii[47]
+    atoms.positions[5, 2] = 12.0 + d0 / 2
+    assert float(energy_of(with_core, atoms) - energy_of(without, atoms)) == pytest.approx(40.0, rel=1e-3)
