@@ -184,7 +184,7 @@ def draw(pool, table, path) -> None:
     figure, axes = plt.subplots(len(pool), 2, figsize=(11, 3.6 * len(pool)), squeeze=False)
     for row, ((system, potential), found) in zip(axes, pool.items(), strict=True):
         entry = table[f'{system} {potential}']
-        names = [n for n in ('random', 'all', 'low', 'ox', 'red', 'energy-2', 'energy-4') if n in found]
+        names = [n for n in ('random', 'all', 'low', 'ox', 'red', 'energy-2', 'energy-4', 'energy-4-guided') if n in found]
         energies = {n: [a.get_potential_energy() - entry['reference_eV'] for a in found[n] if a.calc] for n in names}
         if energies:
             plot_energy_histogram(energies, ax=row[0], limits=(-0.3, 5), xlabel='Energy after relaxation (eV per cell)')
@@ -198,6 +198,8 @@ def draw(pool, table, path) -> None:
         row[1].set(xlabel='sampling steps', ylabel='eV per cell (solid: as generated, dashed: relaxed)')
         if row[1].lines:
             row[1].legend(fontsize=8)
+        else:
+            row[1].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
 
