@@ -70,23 +70,19 @@ class JointProcess:
 
     def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, eta: float = 1.0) -> Batch:
         """Step every field from ``t`` to ``s`` (None: to clean data)."""
-        noise = as_noise(generator)
-
-        def step(name, process, rows_t, domain):
-            rows_s = None if s is None else s[batch.rows[name]]
-            source = noise.bind(batch.rows[name])
-            return process.reverse(batch.fields[name], pred[name], rows_t, rows_s, source, domain, eta)
-
-        return batch.with_fields(**self._map(batch, t, step))
+        return self._step('reverse', batch, pred, t, s, generator, eta)
 
     def diffuse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
         """Make one Euler-Maruyama step of every field."""
+        return self._step('diffuse', batch, pred, t, s, generator)
+
+    def _step(self, method: str, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, *options) -> Batch:
         noise = as_noise(generator)
 
         def step(name, process, rows_t, domain):
-            rows_s = None if s is None else s[batch.rows[name]]
-            source = noise.bind(batch.rows[name])
-            return process.diffuse(batch.fields[name], pred[name], rows_t, rows_s, source, domain)
+            rows = batch.rows[name]
+            rows_s = None if s is None else s[rows]
+            return getattr(process, method)(batch.fields[name], pred[name], rows_t, rows_s, noise.bind(rows), domain, *options)
 
         return batch.with_fields(**self._map(batch, t, step))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import covalent_radii
 from ase.io.trajectory import Trajectory
 
 from ..data.frames import read_frames
@@ -25,7 +25,7 @@ from ..representations.slab import Slab, check_slab, surface_height
 from ..training.checkpoint import save_checkpoint
 from ..training.dataset import Overlayers
 from ..training.surface import train_denoiser
-from ..utils.atoms import VALID_RATIO, copy_atoms, frozen_mask, parse_formula, smallest_ratio
+from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, parse_formula, smallest_ratio
 from ..weights.zoo import load_model
 from .base import Generator, compile_core
 from .guidance import Guidance
@@ -106,7 +106,8 @@ class SurfaceDiffusion(Generator):
     def _use(self, network, header) -> None:
         if header.get('kind') != 'surface':
             raise ValueError(f'{self.model} is a {header.get("kind")!r} model; SurfaceDiffusion needs a surface model')
-        _check_elements(self.template, header)
+        check_elements(self.template, header.get('data', {}), 'the model',
+                       "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)")  # fmt: skip
         height = header['representation']['height'] if self._height is None else self._height
         self.representation = Slab(height=_check_window(height, self.template))
         self.network, self.header = network.requires_grad_(False), header
@@ -265,18 +266,6 @@ def _template(slab: Atoms, numbers: list[int]) -> Atoms:
     place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
     template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
     return template
-
-
-def _check_elements(template: Atoms, header: dict) -> None:
-    frozen = frozen_mask(template)
-    data = header.get('data', {})
-    for role, mask in (('mobile', ~frozen), ('substrate', frozen)):
-        known = set(data.get(f'{role}_elements', []))
-        unknown = sorted(chemical_symbols[z] for z in set(template.numbers[mask].tolist()) - known)
-        if known and unknown:
-            raise ValueError(f'the model never saw {", ".join(unknown)} as {role} atoms; it knows '
-                             f'{", ".join(chemical_symbols[z] for z in sorted(known))}; train your own with '
-                             "SurfaceDiffusion(slab, stoich, model='untrained').fit(data)")  # fmt: skip
 
 
 def _check_window(height, template: Atoms) -> tuple[float, float]:

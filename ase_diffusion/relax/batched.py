@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ..representations.slab import Slab, check_slab
+from ..representations.slab import Slab, check_same_pbc, check_slab
 from ..utils.atoms import copy_atoms, frozen_mask
 from ..utils.memory import keep_freed_memory
 from .forcefield import check_known, load_forcefield
@@ -35,11 +35,10 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     check_numbers(fmax, steps)
     keep_freed_memory()
     network, header = load_forcefield(model, device)
-    data = header.get('data', {})
-    known = (set(data.get('mobile_elements', [])), set(data.get('substrate_elements', [])))
+    check_same_pbc(images)
     for atoms in images:
         check_slab(atoms)
-        check_known(atoms, frozen_mask(atoms), known, network.passive_edges)
+        check_known(atoms, header, network.passive_edges)
     waiting = [_State(k, copy_atoms(atoms)) for k, atoms in enumerate(images)]
     results: list = [None] * len(images)
     active: list[_State] = []
@@ -58,9 +57,6 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
 
 def _evaluate(network, states) -> None:
     device = network.scale.device
-    pbc = states[0].atoms.pbc
-    if any((s.atoms.pbc != pbc).any() for s in states):
-        raise ValueError('all structures of one call need the same pbc; relax them in separate calls')
     batch = Slab().encode([s.atoms for s in states]).to(device)
     with torch.no_grad():
         energy, forces = network(batch)

@@ -7,7 +7,7 @@ import torch
 from ase.calculators.calculator import Calculator, all_changes
 
 from ..representations.slab import Slab
-from ..utils.atoms import frozen_mask
+from ..utils.atoms import check_elements, frozen_mask
 from ..utils.device import pick_device
 from ..weights.zoo import load_model
 
@@ -49,8 +49,6 @@ class ForceFieldCalculator(Calculator):
         super().__init__(**kwargs)
         self.network, self.header = load_forcefield(model, device)
         self.representation = Slab()
-        data = self.header.get('data', {})
-        self.known = (set(data.get('mobile_elements', [])), set(data.get('substrate_elements', [])))
 
     def check_state(self, atoms, tol=1e-15):
         """Return what changed since the last call; FixAtoms count, since they change the meaning of the structure."""
@@ -63,7 +61,7 @@ class ForceFieldCalculator(Calculator):
         """Fill ``results``; ValueError for elements or a substrate that the model never saw."""
         super().calculate(atoms, list(properties), system_changes)
         frozen = frozen_mask(self.atoms)
-        check_known(self.atoms, frozen, self.known, self.network.passive_edges)
+        check_known(self.atoms, self.header, self.network.passive_edges)
         forces = np.zeros((len(self.atoms), 3))
         if frozen.all():
             numbers = torch.as_tensor(self.atoms.numbers, dtype=torch.long)
@@ -78,18 +76,12 @@ class ForceFieldCalculator(Calculator):
         self.results = {'energy': energy, 'free_energy': energy, 'forces': forces}
 
 
-def check_known(atoms, frozen, known, passive_edges):
+def check_known(atoms, header, passive_edges):
     """Raise a ValueError where a force field would be asked for what it never saw."""
-    if not frozen.any() and not passive_edges:
+    if not frozen_mask(atoms).any() and not passive_edges:
         raise ValueError('this force field was trained on overlayers on a frozen substrate, but the structure has no FixAtoms; '
                          'set_constraint(FixAtoms(indices=[...])) on the substrate, or use another calculator')  # fmt: skip
-    for role, mask, elements in zip(('mobile', 'substrate'), (~frozen, frozen), known, strict=True):
-        unknown = set(atoms.numbers[mask].tolist()) - elements
-        if elements and unknown:
-            from ase.data import chemical_symbols as symbols
-
-            raise ValueError(f'the force field never saw {sorted(symbols[z] for z in unknown)} as {role} atoms; '
-                             f'it knows {sorted(symbols[z] for z in elements)}')  # fmt: skip
+    check_elements(atoms, header.get('data', {}), 'the force field')
 
 
 def batch_forces(network):

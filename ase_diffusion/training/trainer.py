@@ -7,6 +7,7 @@ import csv
 import logging
 import math
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -144,25 +145,33 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
         data.start = torch.load(resume, map_location='cpu', weights_only=True)['global_step']
         log.info('resuming %s at step %d', out, data.start)
     keeper = _make_keeper(lightning, objective, validation, out, header, every, checkpoint_seconds, resume)
-    trainer = lightning.Trainer(
-        max_steps=steps, max_time=None if minutes is None else timedelta(minutes=minutes), accelerator=accelerator,
-        devices=devices, precision=precision, gradient_clip_val=clip, logger=False, enable_checkpointing=False,
-        enable_progress_bar=progress, enable_model_summary=False, callbacks=[keeper],
-        log_every_n_steps=50, use_distributed_sampler=False)  # fmt: skip
     loader = torch.utils.data.DataLoader(data, batch_size=None)
-    chatter = [logging.getLogger(f'lightning.pytorch.{name}') for name in ('utilities.rank_zero', 'trainer.connectors')]
-    levels = [logger.level for logger in chatter]
-    for logger in chatter:
-        logger.setLevel(logging.WARNING)
     try:
-        trainer.fit(task, loader, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
-        keeper.finish(trainer, task)
+        with _quiet('lightning.pytorch.utilities.rank_zero', 'lightning.pytorch.trainer.connectors'):
+            trainer = lightning.Trainer(
+                max_steps=steps, max_time=None if minutes is None else timedelta(minutes=minutes),
+                accelerator=accelerator, devices=devices, precision=precision, gradient_clip_val=clip, logger=False,
+                enable_checkpointing=False, enable_progress_bar=progress, enable_model_summary=False,
+                callbacks=[keeper], log_every_n_steps=50, use_distributed_sampler=False)  # fmt: skip
+            trainer.fit(task, loader, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
+            keeper.finish(trainer, task)
     finally:
         torch.set_flush_denormal(False)
-        for logger, level in zip(chatter, levels, strict=True):
-            logger.setLevel(level)
         network.__dict__.pop('core', None)  # the compiled one
     return out / 'best.safetensors'
+
+
+@contextmanager
+def _quiet(*names):
+    """Let these loggers say warnings only, and put their levels back."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _make_keeper(lightning, objective, validation, out, header, every, seconds, resume):

@@ -8,7 +8,8 @@ from ase.constraints import FixAtoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
 
-__all__ = ['copy_atoms', 'frozen_mask', 'is_valid', 'mobile_mask', 'neighbours', 'parse_formula', 'smallest_ratio']
+__all__ = ['check_elements', 'copy_atoms', 'frozen_mask', 'is_valid', 'mobile_mask', 'neighbours', 'parse_formula',
+           'smallest_ratio']  # fmt: skip
 
 VALID_RATIO = 0.7  # of the sum of the covalent radii
 
@@ -32,6 +33,26 @@ def frozen_mask(atoms):
 def mobile_mask(atoms):
     """Return which atoms are free to move, bool (n,): False for atoms in a FixAtoms constraint."""
     return ~frozen_mask(atoms)
+
+
+def check_elements(atoms, data, who, hint=''):
+    """Raise a ValueError where atoms play a role, mobile or frozen, that a model never saw their element in.
+
+    Parameters
+    ----------
+    atoms : Atoms
+    data : dict
+        The entry ``data`` of a checkpoint: ``mobile_elements`` and ``substrate_elements``, atomic numbers; no entry, no check.
+    who, hint : str
+        Beginning and end of the message.
+    """
+    frozen = frozen_mask(atoms)
+    for role, mask in (('mobile', ~frozen), ('substrate', frozen)):
+        known = set(data.get(f'{role}_elements', []))
+        unknown = sorted(chemical_symbols[z] for z in set(atoms.numbers[mask].tolist()) - known)
+        if known and unknown:
+            names = ', '.join(chemical_symbols[z] for z in sorted(known))
+            raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
 
 
 def parse_formula(text):
