@@ -109,8 +109,14 @@ class Output:
             raise ValueError(f'ASE does not write files like {self.path.name}; take .traj, .db, .extxyz or .npz.')
 
     def write(self, atoms):
-        """Add a structure."""
-        self.count += 1
+        """Add a structure; Ctrl-C waits until it is complete."""
+        from ase_diffusion.utils.interrupts import held_interrupts
+
+        with held_interrupts():
+            self._write(atoms)
+            self.count += 1
+
+    def _write(self, atoms):
         if self.path.suffix == '.traj':
             if self._file is None:
                 from ase.io import Trajectory

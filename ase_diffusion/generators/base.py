@@ -13,6 +13,7 @@ from ase.io.trajectory import Trajectory
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
 from ..utils.device import pick_device
+from ..utils.interrupts import held_interrupts
 from ..utils.log import Log
 from ..utils.memory import keep_freed_memory
 from ..utils.rng import coerce_rng, spawn_seeds
@@ -155,7 +156,8 @@ class Generator:
             if self._opened is None:
                 owns = not hasattr(self._trajectory, 'write')
                 self._opened = Trajectory(self._trajectory, 'a') if owns else self._trajectory
-            self._opened.write(atoms)
+            with held_interrupts():  # half a frame would make the whole file unreadable
+                self._opened.write(atoms)
         for function, interval, args, kwargs in self.observers:
             if self.statistics['accepted'] % interval == 0:
                 function(*args, **kwargs)

@@ -26,6 +26,7 @@ from ..training.checkpoint import save_checkpoint
 from ..training.dataset import Overlayers
 from ..training.surface import train_denoiser
 from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, parse_formula, smallest_ratio
+from ..utils.interrupts import held_interrupts
 from ..weights.zoo import load_model
 from .base import Generator, compile_core
 from .guidance import Guidance
@@ -251,7 +252,8 @@ class _Movie:
         moved[~frozen_mask(template)] = batch.fields['positions'][batch.rows['positions'] == 0].double().cpu().numpy()
         atoms.set_positions(moved, apply_constraint=False)
         atoms.info['sigma'] = float(self.gen.process.schedule.sigma(torch.tensor(t)))
-        self.file.write(atoms)
+        with held_interrupts():
+            self.file.write(atoms)
 
     def __exit__(self, *error):
         if self.file is not None:
