@@ -75,6 +75,29 @@ class ForceFieldCalculator(Calculator):
             forces[~frozen] = mobile_forces.double().cpu().numpy()
         self.results = {'energy': energy, 'free_energy': energy, 'forces': forces}
 
+    def forces_of(self, images, batch_size=64):
+        """Return the raw forces on all atoms of many structures, a list of (n, 3) in eV/A; by batches, nothing is stored.
+
+        Raises
+        ------
+        ValueError
+            Elements or a substrate that the model never saw; the structures differ in pbc.
+        """
+        out = []
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            for atoms in part:
+                check_known(atoms, self.header, self.network.passive_edges)
+            batch = self.representation.encode(part).to(self.network.scale.device)
+            with torch.no_grad():
+                flat = self.network(batch)[1].double().cpu().numpy()
+            rows = batch.rows['positions'].cpu().numpy()
+            for k, atoms in enumerate(part):
+                forces = np.zeros((len(atoms), 3))
+                forces[~frozen_mask(atoms)] = flat[rows == k]
+                out.append(forces)
+        return out
+
 
 def check_known(atoms, header, passive_edges):
     """Raise a ValueError where a force field would be asked for what it never saw."""

@@ -1,0 +1,84 @@
+"""A first Hessian from a cheap potential, so that an expensive relaxation needs far fewer steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..utils.atoms import copy_atoms, frozen_mask
+from .calculators import get_calculator
+from .forcefield import ForceFieldCalculator
+
+
+def surrogate_hessian(atoms, calculator='ag-o', *, step=0.02, floor=2.0, rest=70.0):
+    """Return a positive definite Hessian of a cheap potential, to start a BFGS relaxation with an expensive one.
+
+    A quasi-Newton optimizer spends most of its steps learning the curvature. A force field with errors of 0.1 eV/A in its
+    forces has it right to 10 % or so, at no cost beside a density-functional calculation::
+
+        optimizer = BFGS(atoms)                       # atoms.calc: GPAW, VASP, 7net, ...
+        optimizer.H0 = surrogate_hessian(atoms)
+
+    :func:`ase_diffusion.relax.relax` does this with ``hessian='ag-o'``. The minimum found is one of the expensive potential, and
+    convergence is judged by its forces; only the path differs (so, on a surface of many minima, it can be another minimum).
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Fixed atoms (FixAtoms) are not displaced. Not changed.
+    calculator : str, callable or Calculator
+        The cheap potential: anything `get_calculator` takes. Force fields of this package evaluate all displaced copies in one
+        batch.
+    step : float
+        Displacement of the central differences (A).
+    floor : float
+        Eigenvalues are replaced by their absolute values, and these by at least this (eV/A^2): soft and unstable modes of the
+        cheap potential must not make long steps.
+    rest : float
+        Diagonal of the fixed atoms (eV/A^2), the default of ``ase.optimize.BFGS``.
+
+    Returns
+    -------
+    ndarray (3 n, 3 n)
+        eV/A^2, for all atoms, in the order of ``atoms``.
+
+    Raises
+    ------
+    ValueError
+        No atom is free, step or floor is not positive, or the cheap potential returned forces that are not finite.
+    """
+    if not (np.isfinite(step) and step > 0 and np.isfinite(floor) and floor > 0):
+        raise ValueError(f'step (A) and floor (eV/A^2) are positive numbers, got {step!r} and {floor!r}')
+    free = np.flatnonzero(~frozen_mask(atoms))
+    if not len(free):
+        raise ValueError('a Hessian needs free atoms, but FixAtoms holds all of them')
+    columns = [(i, axis) for i in free for axis in range(3)]
+    copies = [_displaced(atoms, i, axis, sign * step) for i, axis in columns for sign in (1, -1)]
+    forces = np.array(_forces(copies, get_calculator(calculator)))[:, free].reshape(len(columns), 2, -1)
+    if not np.isfinite(forces).all():
+        raise ValueError('the cheap potential returned forces that are not finite; give another one, or none')
+    hessian = (forces[:, 1] - forces[:, 0]) / (2 * step)
+    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    result = rest * np.eye(3 * len(atoms))
+    index = [3 * i + axis for i, axis in columns]
+    result[np.ix_(index, index)] = (vectors * np.abs(values).clip(min=floor)) @ vectors.T
+    return result
+
+
+def _displaced(atoms, i, axis, length):
+    copy = copy_atoms(atoms)
+    positions = copy.positions.copy()
+    positions[i, axis] += length
+    copy.set_positions(positions, apply_constraint=False)
+    return copy
+
+
+def _forces(copies, calculator):
+    """Return the raw forces on the copies, a list of (n, 3) in eV/A."""
+    if isinstance(calculator, ForceFieldCalculator):
+        return calculator.forces_of(copies)
+    out = []
+    for atoms in copies:
+        atoms.calc = calculator
+        out.append(atoms.get_forces(apply_constraint=False))
+        atoms.calc = None
+    return out
