@@ -53,8 +53,8 @@ def variants() -> dict:
     for sampler in SAMPLERS:
         for steps in (20, 50, 100, 200, 500, 1000):
             table[f'{sampler}-{steps}'] = ({'sampler': sampler, 'steps': steps}, UNCONDITIONED)
-    for subset in ('low', 'ox', 'red'):  # checkpoints trained on parts of the data, see train_subsets.py
-        table[subset] = ({'model': str(HERE.parent / 'runs' / f'den_{subset}' / 'best.safetensors')}, UNCONDITIONED)
+    for subset in ('all', 'low', 'ox', 'red'):  # checkpoints trained on parts of the data by surface_subsets.py
+        table[f'D-{subset}'] = ({'model': str(HERE.parent / 'runs' / f'den_{subset}' / 'best.safetensors')}, UNCONDITIONED)
     return table
 
 
@@ -184,7 +184,7 @@ def draw(pool, table, path) -> None:
     figure, axes = plt.subplots(len(pool), 2, figsize=(11, 3.6 * len(pool)), squeeze=False)
     for row, ((system, potential), found) in zip(axes, pool.items(), strict=True):
         entry = table[f'{system} {potential}']
-        names = [n for n in ('random', 'all', 'low', 'ox', 'red', 'energy-2', 'energy-4', 'energy-4-guided') if n in found]
+        names = [n for n in ('random', 'all', 'D-all', 'D-low', 'D-ox', 'D-red', 'energy-4', 'energy-4-guided') if n in found]
         energies = {n: [a.get_potential_energy() - entry['reference_eV'] for a in found[n] if a.calc] for n in names}
         if energies:
             plot_energy_histogram(energies, ax=row[0], limits=(-0.3, 5), xlabel='Energy after relaxation (eV per cell)')

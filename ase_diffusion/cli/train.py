@@ -28,6 +28,8 @@ def _add_shared(parser):
     parser.add_argument('data', nargs='+', metavar='DATA', help='.npz, .db, .traj, .extxyz: overlayers on fixed slabs')
     parser.add_argument('--out', required=True, metavar='DIR',
                         help='folder for best.safetensors, last.safetensors, log.csv')
+    parser.add_argument('--init', metavar='MODEL',
+                        help='model to start from, shipped or a .safetensors file; its width, blocks and cutoff hold')
     parser.add_argument('--steps', type=int, metavar='N', help='training steps (20000)')
     parser.add_argument('--minutes', type=float, metavar='M', help='stop after this time')
     parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
@@ -61,6 +63,8 @@ def run(args):
     relaxations = len({item.run for item in data.items})
     print(f'{len(data.items)} structures of {relaxations} relaxations from {", ".join(args.data)}')
     options.update(compile_network=args.compile, progress=not args.quiet)
+    if args.init:
+        options['network'] = start_from(args.init, args.kind)
     if args.kind == 'surface':
         best = train_denoiser(data, args.out, **options, **given(args, 'repeat', 'max_relative', 'height'))
         then = f'ase-diffusion sample surface slab.traj --stoich ... --model {best}'
@@ -68,6 +72,16 @@ def run(args):
         best = train_forcefield(data, args.out, **options, **given(args, 'max_force'))
         then = f'ase-diffusion relax structures.traj --calculator {best}'
     print(f'best model: {best}\nnext: {then}')
+
+
+def start_from(model, kind):
+    """Return the network of a model; ValueError if it is of another kind."""
+    from ase_diffusion.weights.zoo import load_model
+
+    network, header = load_model(model)
+    if header.get('kind') != kind:
+        raise ValueError(f'--init {model}: a model of kind {kind} is asked for, this one is of kind {header.get("kind")}.')
+    return network
 
 
 def read_data(paths):

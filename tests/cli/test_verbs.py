@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from ase.db import connect
 from ase.io import read, write
 
@@ -15,6 +16,7 @@ from ase_diffusion.cli.train import read_data
 from ase_diffusion.data import read_frames
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.surface import SurfaceDiffusion
+from ase_diffusion.training.checkpoint import load_checkpoint
 
 SAMPLE = 'sample surface slab.traj --stoich Ag3O -n 2 --steps 8 --seed 1'
 
@@ -172,6 +174,12 @@ def test_search_convert_and_train(call, slab_file, tmp_path):
     status, out, _ = call(f'train surface frames.npz --out model {tiny} --repeat 0')
     assert status == 0 and 'best model: model/best.safetensors' in out and '4 relaxations' in out
     assert 'substrate_elements' in call('info model/best.safetensors')[1]
+    again = f'train surface frames.npz --out more {tiny} --init'
+    assert call(f'{again} model/best.safetensors --lr 0')[0] == 0  # nothing is learnt, so the weights stay
+    (first, _), (second, _) = (load_checkpoint(f'{name}/best.safetensors') for name in ('model', 'more'))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    status, _, err = call(f'{again} ag-o-forcefield')
+    assert status == 2 and 'kind surface' in err
     assert call(f'train forcefield frames.npz --out field {tiny} --max-force 1000')[0] == 0
     assert call('relax frames.extxyz -o relaxed.traj --steps 1 --calculator field/best.safetensors')[0] == 0
     status, _, err = call('sample surface slab.traj --stoich Ag2O --model field/best.safetensors')
