@@ -1,17 +1,20 @@
 """Noise schedules, processes and samplers: pure torch, independent of ASE and of any network."""
 
 from .batch import Batch
-from .domains import Free, Interval, Torus
+from .categorical import Categorical
+from .domains import Free, Interval, Torus, UnitTorus
+from .fractional import WrappedScore
 from .guidance import ClassifierFree, ForceGuidance
 from .joint import JointProcess
 from .noise import NoisePerStructure, NoiseStream
 from .processes import Components, Gaussian, TruncatedNormal, WrappedNormal
-from .samplers import SAMPLERS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun
+from .samplers import SAMPLERS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun, predictor_corrector
 from .schedules import CosineVP, GeometricVE, LinearVP
 
 __all__ = [
     'SAMPLERS',
     'Batch',
+    'Categorical',
     'ClassifierFree',
     'Components',
     'CosineVP',
@@ -26,10 +29,13 @@ __all__ = [
     'NoiseStream',
     'Torus',
     'TruncatedNormal',
+    'UnitTorus',
     'WrappedNormal',
+    'WrappedScore',
     'ancestral',
     'ddim',
     'dpmpp_2m',
     'euler_maruyama',
     'heun',
+    'predictor_corrector',
 ]

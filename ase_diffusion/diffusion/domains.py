@@ -104,6 +104,28 @@ class Torus:
 
 
 @dataclass
+class UnitTorus:
+    """Fractional coordinates: [0, 1) in every direction, whatever the cell is."""
+
+    def confine(self, x: Tensor) -> Tensor:
+        """Wrap into [0, 1)."""
+        return x - torch.floor(x)
+
+    def uniform(self, like: Tensor, noise) -> Tensor:
+        """Draw uniformly, same shape as ``like``."""
+        return noise.uniform(like)
+
+    def normal(self, mean: Tensor, std: Tensor, noise) -> Tensor:
+        """Draw from the wrapped normal distribution."""
+        return self.confine(mean + std * noise.normal(mean))
+
+    def difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return a - b reduced to the nearest image, in [-1/2, 1/2]."""
+        d = a - b
+        return d - torch.round(d)
+
+
+@dataclass
 class Interval:
     """A window [low, high] for every row, each ``(n, 1)``."""
 

@@ -57,16 +57,31 @@ class JointProcess:
 
     def loss(self, batch: Batch, pred: dict, target: dict, t: Tensor) -> Tensor:
         """Return the weighted loss of every structure, (B,)."""
+        return sum(self.weights[name] * values for name, values in self.losses(batch, pred, target, t).items())
+
+    def losses(self, batch: Batch, pred: dict, target: dict, t: Tensor) -> dict[str, Tensor]:
+        """Return the loss of every field and structure, (B,), without weights."""
         rows = self._map(batch, t, lambda n, p, t, d: p.loss(pred[n], target[n], t))
-        return sum(self.weights[name] * batch.mean_over_rows(name, values) for name, values in rows.items())
+        return {name: batch.mean_over_rows(name, values) for name, values in rows.items()}
+
+    @property
+    def discrete(self) -> set[str]:
+        """Names of the fields that are categories."""
+        return {name for name, process in self.processes.items() if process.discrete}
+
+    @property
+    def langevin(self) -> bool:
+        """Whether any field takes Langevin steps."""
+        return any(process.langevin for process in self.processes.values())
 
     def x0(self, batch: Batch, pred: dict, t: Tensor) -> dict[str, Tensor]:
         """Return the estimate of the clean fields."""
         return self._map(batch, t, lambda n, p, t, d: p.x0(batch.fields[n], pred[n], t))
 
     def eps(self, batch: Batch, x0: dict, t: Tensor) -> dict[str, Tensor]:
-        """Return the predictions that correspond to estimates ``x0`` of the clean fields."""
-        return self._map(batch, t, lambda n, p, t, d: p.eps(batch.fields[n], x0[n], t, d))
+        """Return the predictions that correspond to estimates ``x0`` of the clean fields; categories are left out."""
+        found = self._map(batch, t, lambda n, p, t, d: None if p.discrete else p.eps(batch.fields[n], x0[n], t, d))
+        return {name: eps for name, eps in found.items() if eps is not None}
 
     def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, eta: float = 1.0) -> Batch:
         """Step every field from ``t`` to ``s`` (None: to clean data)."""
@@ -75,6 +90,18 @@ class JointProcess:
     def diffuse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
         """Make one Euler-Maruyama step of every field."""
         return self._step('diffuse', batch, pred, t, s, generator)
+
+    def correct(self, batch: Batch, pred: dict, t: Tensor, size: float, generator) -> Batch:
+        """Make one Langevin step of length ``size`` sigma^2 of the fields that take one."""
+        noise = as_noise(generator)
+
+        def step(name, process, rows_t, domain):
+            x = batch.fields[name]
+            if not process.langevin:
+                return x
+            return process.correct(x, pred[name], rows_t, size, noise.bind(batch.rows[name]), domain)
+
+        return batch.with_fields(**self._map(batch, t, step))
 
     def _step(self, method: str, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, *options) -> Batch:
         noise = as_noise(generator)
@@ -91,8 +118,9 @@ class JointProcess:
         return batch.with_fields(**self._map(batch, None, lambda n, p, t, d: p.confine(batch.fields[n], d)))
 
     def difference(self, batch: Batch, a: dict, b: dict) -> dict[str, Tensor]:
-        """Return the shortest a - b of every field."""
-        return self._map(batch, None, lambda n, p, t, d: p.difference(a[n], b[n], d))
+        """Return the shortest a - b of every field that is not one of categories."""
+        found = self._map(batch, None, lambda n, p, t, d: None if p.discrete else p.difference(a[n], b[n], d))
+        return {name: d for name, d in found.items() if d is not None}
 
     def todict(self) -> dict:
         """Return fields, processes and weights, fit for JSON."""

@@ -27,6 +27,8 @@ class Gaussian:
     """
 
     domain = Free()
+    discrete = False  # categories: steps draw, and there is no shortest difference
+    langevin = False  # whether a predictor-corrector sampler corrects this field
 
     def __init__(self, schedule: Schedule):
         self.schedule = schedule
@@ -84,6 +86,11 @@ class Gaussian:
         mean = alpha_s * (xt / alpha - change * alpha / sigma * pred)
         return self._draw(mean, alpha_s * torch.sqrt(change), noise, domain)
 
+    def correct(self, xt: Tensor, pred: Tensor, t: Tensor, size: float, noise, domain=None) -> Tensor:
+        """Make one Langevin step of length ``size`` sigma^2 at time ``t``: the distribution at ``t`` stays as it is."""
+        _, sigma = self.scales(t, xt)
+        return self._draw(xt - size * sigma * pred, (2 * size) ** 0.5 * sigma, noise, domain)
+
     def confine(self, x: Tensor, domain=None) -> Tensor:
         """Put points back into the domain."""
         return (domain or self.domain).confine(x)
@@ -100,6 +107,11 @@ class Gaussian:
         """Return class name and parameters, fit for JSON."""
         return {'name': type(self).__name__, 'schedule': self.schedule.todict()}
 
+    @classmethod
+    def fromdict(cls, values: dict) -> Gaussian:
+        """Rebuild from :meth:`todict`."""
+        return cls(schedule_from_dict(values['schedule']))
+
 
 class WrappedNormal(Gaussian):
     """Variance-exploding noise on a torus.
@@ -108,6 +120,8 @@ class WrappedNormal(Gaussian):
     where sigma is comparable to the cell (the minimum-image noise is not). Directions of the box that are not periodic
     end in mirrors, which mirror the noise too.
     """
+
+    langevin = True
 
     def prior(self, like: Tensor, t: Tensor, noise, domain=None) -> Tensor:
         """Draw uniformly over the box."""
@@ -160,10 +174,17 @@ class Components:
     def __init__(self, parts):
         self.parts = [((int(start), int(stop)), process) for (start, stop), process in parts]
 
+    discrete = False
+
     @property
     def schedule(self) -> Schedule:
         """The schedule of the first part."""
         return self.parts[0][1].schedule
+
+    @property
+    def langevin(self) -> bool:
+        """Whether any part takes Langevin steps."""
+        return any(process.langevin for _, process in self.parts)
 
     def _each(self, call, domain) -> list:
         domains = domain or [None] * len(self.parts)
@@ -201,6 +222,14 @@ class Components:
         """Make one Euler-Maruyama step of every part."""
         return torch.cat(self._each(lambda c, p, d: p.diffuse(xt[..., c], pred[..., c], t, s, noise, d), domain), -1)
 
+    def correct(self, xt, pred, t, size, noise, domain=None):
+        """Make one Langevin step of the parts that take one."""
+
+        def part(c, p, d):
+            return p.correct(xt[..., c], pred[..., c], t, size, noise, d) if p.langevin else xt[..., c]
+
+        return torch.cat(self._each(part, domain), -1)
+
     def confine(self, x, domain=None):
         """Put points back into the domain."""
         return torch.cat(self._each(lambda c, p, d: p.confine(x[..., c], d), domain), -1)
@@ -215,11 +244,14 @@ class Components:
 
 
 def process_from_dict(values: dict):
-    """Rebuild a process from ``todict()``; only the classes of this file are accepted."""
-    known = {cls.__name__: cls for cls in (Gaussian, WrappedNormal, TruncatedNormal)}
+    """Rebuild a process from ``todict()``; only the classes of this folder are accepted."""
+    from .categorical import Categorical
+    from .fractional import WrappedScore
+
+    known = {cls.__name__: cls for cls in (Gaussian, WrappedNormal, TruncatedNormal, WrappedScore, Categorical)}
     name = values.get('name')
     if name == 'Components':
         return Components([(columns, process_from_dict(part)) for columns, part in values['parts']])
     if name not in known:
         raise ValueError(f'unknown process {name!r}; known: {sorted([*known, "Components"])}')
-    return known[name](schedule_from_dict(values['schedule']))
+    return known[name].fromdict(values)

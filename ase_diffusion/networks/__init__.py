@@ -3,7 +3,8 @@
 from .denoiser import OverlayerDenoiser
 from .forcefield import ForceField
 from .painn import PaiNN
+from .transformer import CrystalTransformer
 
-NETWORKS = {cls.__name__: cls for cls in (OverlayerDenoiser, ForceField, PaiNN)}
+NETWORKS = {cls.__name__: cls for cls in (OverlayerDenoiser, ForceField, PaiNN, CrystalTransformer)}
 
-__all__ = ['NETWORKS', 'ForceField', 'OverlayerDenoiser', 'PaiNN']
+__all__ = ['NETWORKS', 'CrystalTransformer', 'ForceField', 'OverlayerDenoiser', 'PaiNN']

@@ -1,5 +1,6 @@
 """Translations between ase.Atoms and tensors, without any learning."""
 
+from .crystal import Crystal
 from .slab import Slab
 
-__all__ = ['Slab']
+__all__ = ['Crystal', 'Slab']

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,13 @@ class Denoising:
     Parameters
     ----------
     process : JointProcess
+    known : dict of str to float, optional
+        Share of the structures in which a field is given: not noised, not learned, and told to the network as
+        ``extras['known']`` (B,). With species known it learns to predict structures.
     """
 
-    def __init__(self, process: JointProcess):
-        self.process = process
+    def __init__(self, process: JointProcess, known: dict[str, float] | None = None):
+        self.process, self.known = process, dict(known or {})
 
     def __call__(self, network, batch, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Return ``{'loss': ...}`` averaged over the batch; times are stratified over the batch."""
@@ -26,8 +31,30 @@ class Denoising:
         order = torch.randperm(batch.size, generator=generator)
         t = ((order + offset) / batch.size).to(like.device, like.dtype)
         noisy, target = self.process.noise(batch, t, NoiseStream(generator))
+        if self.known:
+            return self._partly_known(network, batch, noisy, target, t, generator)
         pred = network(noisy, self.process.level(t), batch.conditions)
         return {'loss': self.process.loss(noisy, pred, target, t).mean()}
+
+    def _partly_known(self, network, batch, noisy, target, t, generator) -> dict[str, Tensor]:
+        """Return the loss and its parts where some structures have fields that are given."""
+        masks = {}
+        for name, share in self.known.items():
+            masks[name] = (torch.rand(batch.size, generator=generator) < share).to(t.device)  # (B,)
+            noisy = give(noisy, batch, name, masks[name])
+        pred = network(noisy, self.process.level(t), batch.conditions)
+        losses = self.process.losses(noisy, pred, target, t)
+        parts = {name: (value * ~masks[name] if name in masks else value).mean() for name, value in losses.items()}
+        total = sum(self.process.weights[name] * value for name, value in parts.items())
+        return {'loss': total, **{name: value.detach() for name, value in parts.items()}}
+
+
+def give(noisy, clean, name: str, which: Tensor):
+    """Return ``noisy`` with a field of the structures ``which`` (B,) as in ``clean``, and a note of it in the extras."""
+    field = noisy.fields[name]
+    rows = which[noisy.rows[name]].reshape(-1, *[1] * (field.dim() - 1))
+    noisy = noisy.with_fields(**{name: torch.where(rows, clean.fields[name], field)})
+    return replace(noisy, extras={**noisy.extras, 'known': which})
 
 
 class EnergyAndForces:

@@ -1,0 +1,150 @@
+"""Crystals with properties and splits: compact npz, the published CSV sets with a cif column, ASE databases, what ASE reads.
+
+The npz file has natoms (n,), numbers (sum,), scaled_positions (sum, 3), cell (n, 3, 3) with rows in A, and columns ``info_*``
+(n,), among them ``info_split`` (train, val, test). The CSV sets are those of CDVAE (material_id, cif, properties; one file per
+split, in one folder).
+"""
+
+import csv
+import io
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+log = logging.getLogger(__name__)
+
+SPLITS = ('train', 'val', 'test')
+# column of a published set -> name of the property, eV or eV/atom
+ALIASES = {
+    'heat_ref_eV': 'heat_of_formation', 'heat_ref': 'heat_of_formation', 'heat_all_eV': 'heat_all', 'dir_gap_eV': 'dir_gap',
+    'ind_gap_eV': 'ind_gap', 'energy_per_atom_eV': 'energy_per_atom', 'formation_energy_per_atom_eV': 'formation_energy',
+    'formation_energy_per_atom': 'formation_energy', 'band_gap_eV': 'band_gap', 'e_above_hull_eV': 'e_above_hull',
+}  # fmt: skip
+NO_PROPERTY = {'material_id', 'index', 'split', 'cdvae_split', 'seed', 'id', 'year', 'natoms', 'unique_id', 'ctime', 'mtime'}
+
+
+def read_crystals(path, split=None):
+    """Read crystals with their properties and splits.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.npz``, ``.csv``, a folder with train.csv, val.csv, test.csv, an ASE ``.db``, or what ASE reads.
+    split : 'train', 'val' or 'test', optional
+        Only these; all by default.
+
+    Returns
+    -------
+    list of Atoms
+        Periodic. ``info['key_value_pairs']`` has the properties by their names here (``heat_of_formation``,
+        ``formation_energy``, ``energy_per_atom``, ``band_gap``, ...) and, where the file says so, ``split``. Cifs that cannot be
+        read are left out, counted and named in a warning.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file or folder.
+    ValueError
+        The file has another form, or nothing in it (in that split) can be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        images = [atoms for name in SPLITS if (path / f'{name}.csv').is_file() for atoms in _read_csv(path / f'{name}.csv')]
+        if not images:
+            raise ValueError(f'a folder of crystals has train.csv, val.csv or test.csv; {path} has none that holds any')
+    elif not path.is_file():
+        raise FileNotFoundError(f'Crystals are read from a file; there is none at {path.absolute()}.')
+    elif path.suffix == '.npz':
+        images = _read_npz(path)
+    elif path.suffix == '.csv':
+        images = _read_csv(path)
+    else:
+        images = _read_other(path)
+    if split is not None:
+        if split not in SPLITS:
+            raise ValueError(f'split is one of {SPLITS}, got {split!r}')
+        images = [a for a in images if a.info['key_value_pairs'].get('split') == split]
+    if not images:
+        raise ValueError(f'{path} holds no crystals' + (f' of the split {split!r}' if split else ''))
+    return images
+
+
+def _pairs(columns: dict) -> dict:
+    """Return the properties that are numbers under their names here, and the split."""
+    pairs = {}
+    for name, value in columns.items():
+        if name == 'split':
+            pairs['split'] = str(value)
+        elif name not in NO_PROPERTY:
+            try:
+                pairs[ALIASES.get(name, name)] = float(value)
+            except (TypeError, ValueError):
+                continue
+    return {name: value for name, value in pairs.items() if name == 'split' or np.isfinite(value)}
+
+
+def _read_npz(path):
+    with np.load(path, allow_pickle=False) as file:
+        data = {key: file[key] for key in file.files}
+    if missing := {'natoms', 'numbers', 'scaled_positions', 'cell'} - set(data):
+        raise ValueError(f'a file of crystals holds natoms, numbers, scaled_positions and cell; {path} lacks {sorted(missing)}')
+    ends = np.cumsum(data['natoms'].astype(int))
+    if len(data['numbers']) != ends[-1:].sum() or len(data['scaled_positions']) != len(data['numbers']):
+        raise ValueError(f'{path} is damaged: natoms sums to {ends[-1:].sum()}, it has {len(data["numbers"])} atoms')
+    info = {key.removeprefix('info_'): value for key, value in data.items() if key.startswith('info_')}
+    images = []
+    for k, end in enumerate(ends):
+        part = slice(end - int(data['natoms'][k]), end)
+        atoms = Atoms(data['numbers'][part], scaled_positions=data['scaled_positions'][part].astype(float),
+                      cell=data['cell'][k].astype(float), pbc=True)  # fmt: skip
+        atoms.info['key_value_pairs'] = _pairs({key: value[k] for key, value in info.items()})
+        images.append(atoms)
+    return images
+
+
+def _read_csv(path):
+    """Read a table with a cif column; the name of the file is the split where there is no such column."""
+    import ase.io
+
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    images, skipped = [], []
+    with open(path, newline='', encoding='utf-8') as file:
+        reader = csv.DictReader(file)
+        if 'cif' not in (reader.fieldnames or []):
+            raise ValueError(f'a table of crystals has a column cif; {path} has {reader.fieldnames}')
+        for number, row in enumerate(reader):
+            text = row.pop('cif')
+            name = row.get('material_id') or f'row {number}'
+            try:
+                atoms = ase.io.read(io.StringIO(text), format='cif')
+                if not len(atoms) or abs(atoms.cell.volume) < 1e-3:
+                    raise ValueError('no atoms, or a cell without volume')
+            except Exception as error:  # noqa: BLE001  a damaged cif fails in many ways
+                skipped.append(f'{name} ({type(error).__name__}: {str(error)[:80]})')
+                continue
+            row.pop('', None)  # the number of the row
+            if path.stem in SPLITS:
+                row.setdefault('split', path.stem)
+            atoms.info = {'key_value_pairs': _pairs(row)}
+            images.append(atoms)
+    if skipped:
+        more = f' and {len(skipped) - 10} more' if len(skipped) > 10 else ''
+        log.warning('%s: %d of %d cifs cannot be read and are skipped: %s%s', path, len(skipped), len(skipped) + len(images),
+                    '; '.join(skipped[:10]), more)  # fmt: skip
+    return images
+
+
+def _read_other(path):
+    """Read a database or any file of ASE; properties are key-value pairs and numbers in info."""
+    from .frames import read_frames
+
+    images = []
+    for atoms in read_frames(path):
+        pairs = {k: v for k, v in atoms.info.items() if isinstance(v, (int, float, str, np.number)) and not isinstance(v, bool)}
+        pairs |= atoms.info.get('key_value_pairs', {})
+        atoms.info['key_value_pairs'] = _pairs(pairs)
+        images.append(atoms)
+    return images

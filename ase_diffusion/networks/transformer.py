@@ -1,0 +1,192 @@
+"""The Transformer of crystals (Takahara, Shibata and Mizoguchi, arXiv 2406.09263): joint denoiser of lattice, sites and species.
+
+Crystals are padded to the largest of the batch; padding is masked and reaches nothing. Terms of pairs of atoms are computed
+once per forward pass, because they depend on the geometry only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .conditions import LevelEmbedding, PropertyEmbedding
+
+_MASKED = -1e9
+
+
+class PairTerms(nn.Module):
+    """Compute what attention needs to know about pairs (paper, eqs 12 to 14).
+
+    alpha_ij and beta_ij are networks of [Fourier(f_j - f_i), L^T L] with one hidden trunk h_ij for all blocks. The last linear
+    layer of beta commutes with the sum over j and is therefore applied behind it, in each block.
+
+    Parameters
+    ----------
+    frequencies : int
+        Fourier waves per direction, sine and cosine of 2 pi m f for m = 1 ... frequencies.
+    hidden, width : int
+        Widths of the two layers of the trunk.
+    blocks, heads : int
+    """
+
+    def __init__(self, frequencies: int, hidden: int, width: int, blocks: int, heads: int):
+        super().__init__()
+        self.blocks, self.heads = blocks, heads
+        self.register_buffer('waves', torch.arange(1, frequencies + 1), persistent=False)
+        self.first = nn.Linear(6 * frequencies, hidden)
+        self.lattice = nn.Linear(12, hidden, bias=False)
+        self.second = nn.Linear(hidden, width)
+        self.alpha = nn.Linear(width, blocks * heads, bias=False)
+
+    def forward(self, fractional: Tensor, gram: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """fractional (B, N, 3), gram (B, 12), bias (B, N) -> alpha (blocks, B, heads, N, N), h (B, N, N, width)."""
+        size, n, _ = fractional.shape
+        fractional = fractional - torch.floor(fractional)
+        phase = (2 * math.pi * fractional[..., None] * self.waves).flatten(-2)  # (B, N, 3 M)
+        sin, cos = torch.sin(phase), torch.cos(phase)
+        si, sj, ci, cj = sin[:, :, None], sin[:, None], cos[:, :, None], cos[:, None]
+        x = torch.cat([sj * ci - cj * si, cj * ci + sj * si], -1)  # (B, N, N, 6 M): sine and cosine of the difference
+        x = nn.functional.silu(self.first(x) + self.lattice(gram)[:, None, None])  # (B, N, N, hidden)
+        h = nn.functional.silu(self.second(x))  # (B, N, N, width)
+        alpha = self.alpha(h).view(size, n, n, self.blocks, self.heads).permute(3, 0, 4, 1, 2)
+        return alpha + bias[None, :, None, None, :], h
+
+
+class Block(nn.Module):
+    """Self-attention with pair terms and a feed-forward network, post-norm (paper, eqs 9 to 11, 17 to 19).
+
+    Parameters
+    ----------
+    features : int
+        d.
+    heads, head_width : int
+        128 is not divisible by the paper's 3 heads: the heads have a width of their own, and scores are divided by its root.
+    hidden : int
+        Width inside the feed-forward network.
+    pair_width : int
+    condition : int
+        Width of z_c entering q, k and v (CDS); 0: none (CDI).
+    """
+
+    def __init__(self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int):
+        super().__init__()
+        self.heads, self.head_width = heads, head_width
+        inner = heads * head_width
+        self.qkv = nn.Linear(features, 3 * inner)
+        self.condition = nn.Linear(condition, 3 * inner, bias=False) if condition else None
+        self.out = nn.Linear(inner, features)
+        self.pair_out = nn.Linear(heads * pair_width, features, bias=False)
+        self.norm1, self.norm2 = nn.LayerNorm(features), nn.LayerNorm(features)
+        self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, features))
+
+    def forward(self, z: Tensor, c: Tensor, alpha: Tensor, h: Tensor) -> Tensor:
+        """z (B, N, d), c (B, d), alpha (B, H, N, N), h (B, N, N, P) -> (B, N, d)."""
+        size, n, _ = z.shape
+        qkv = self.qkv(z)  # (B, N, 3 H w)
+        if self.condition is not None:
+            qkv = qkv + self.condition(c)[:, None]
+        q, k, v = qkv.view(size, n, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)  # each (B, H, N, w)
+        weight = torch.softmax(q @ k.transpose(-1, -2) * self.head_width**-0.5 + alpha, -1)  # (B, H, N, N)
+        atoms = (weight @ v).transpose(1, 2).reshape(size, n, -1)  # (B, N, H w)
+        pairs = (weight.transpose(1, 2) @ h).reshape(size, n, -1)  # (B, N, H, N) @ (B, N, N, P) -> (B, N, H P)
+        z = self.norm1(z + self.out(atoms) + self.pair_out(pairs))
+        return self.norm2(z + self.mlp(z))
+
+
+class CrystalTransformer(nn.Module):
+    """Predict the noise of lattice and fractional coordinates and the clean species.
+
+    The batch (see :class:`ase_diffusion.representations.Crystal`) has the fields ``fractional`` (n, 3), ``lattice`` (B, 3, 3)
+    with rows in A, ``species`` (n,) and the extras ``slots`` (n,), ``counts`` (B,), ``width`` and, where species are given and
+    not generated, ``known`` (B,).
+
+    Parameters
+    ----------
+    classes : int
+        Number of chemical elements.
+    features, blocks, heads, head_width, hidden : int
+        See :class:`Block`.
+    frequencies, pair_hidden, pair_width : int
+        See :class:`PairTerms`.
+    conditioning : 'cds' or 'cdi'
+        Conditions enter q, k and v of every block, or the initial embedding.
+    properties : dict of str to (shift, scale), optional
+        Conditions that the model knows.
+    length : float
+        Lengths enter the network divided by it, A.
+    """
+
+    def __init__(self, classes: int, features=128, blocks=6, heads=3, head_width=48, hidden=256, frequencies=10,
+                 pair_hidden=128, pair_width=64, conditioning='cds', properties=None, length=5.0):  # fmt: skip
+        super().__init__()
+        if conditioning not in ('cds', 'cdi'):
+            raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
+        self.settings = dict(classes=classes, features=features, blocks=blocks, heads=heads, head_width=head_width,
+                             hidden=hidden, frequencies=frequencies, pair_hidden=pair_hidden, pair_width=pair_width,
+                             conditioning=conditioning, properties=dict(properties or {}), length=length)  # fmt: skip
+        d, self.length, self.conditioning = features, float(length), conditioning
+        self.species = nn.Sequential(nn.Embedding(classes, d), nn.SiLU(), nn.Linear(d, d))
+        self.level = LevelEmbedding(d)
+        self.properties = PropertyEmbedding(properties or {}, d)
+        self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
+        self.known = nn.Parameter(torch.zeros(d))
+        self.join = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d))  # eq. 15
+        self.initial = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d)) if conditioning == 'cdi' else None
+        self.pairs = PairTerms(frequencies, pair_hidden, pair_width, blocks, heads)
+        self.layers = nn.ModuleList(Block(d, heads, head_width, hidden, pair_width, d if conditioning == 'cds' else 0)
+                                    for _ in range(blocks))  # fmt: skip
+        self.head_fractional = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 3))
+        self.head_species = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, classes))
+        self.head_lattice = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 9))
+
+    def forward(self, batch, level: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``fractional`` (n, 3), ``lattice`` (B, 3, 3) and ``species`` (n, K), the logits of the clean species."""
+        extras, lattice = batch.extras, batch.fields['lattice']
+        size, width, slots = batch.size, extras['width'], extras['slots']
+        dtype = lattice.dtype
+        fractional = pad(batch.fields['fractional'], slots, size, width)  # (B, N, 3)
+        species = pad(batch.fields['species'], slots, size, width)  # (B, N)
+        here = torch.arange(width, device=lattice.device) < extras['counts'][:, None]  # (B, N)
+        gram = gram_features(lattice, self.length)  # (B, 12)
+        known = extras.get('known')
+        out = self.core(fractional, species, here.to(dtype), gram, self.condition(level.to(dtype), conditions,
+                                                                                  extras['counts'].to(dtype), known))  # fmt: skip
+        noise, logits, phi = out
+        return {'fractional': noise.flatten(0, 1).index_select(0, slots), 'lattice': phi @ lattice,
+                'species': logits.flatten(0, 1).index_select(0, slots)}  # fmt: skip
+
+    def condition(self, level: Tensor, conditions: dict[str, Tensor], counts: Tensor, known: Tensor | None) -> Tensor:
+        """Return z_c (B, d) of time, asked-for properties, number of atoms and whether the species are given."""
+        z_t = self.level(level)
+        z_p = self.properties(conditions, z_t) + self.count(torch.stack([counts.log(), counts / 10], -1))
+        if known is not None:
+            z_p = z_p + known.to(z_p.dtype)[:, None] * self.known
+        return self.join(torch.cat([z_t, z_p], -1))
+
+    def core(self, fractional: Tensor, species: Tensor, here: Tensor, gram: Tensor, c: Tensor):
+        """Evaluate the network on padded tensors; this is the part to compile."""
+        z = self.species(species)  # (B, N, d)
+        if self.initial is not None:
+            z = self.initial(torch.cat([z, c[:, None].expand_as(z)], -1))  # eq. 16
+        alpha, h = self.pairs(fractional, gram, (1 - here) * _MASKED)
+        for k, layer in enumerate(self.layers):
+            z = layer(z, c, alpha[k], h)
+        mean = (z * here[..., None]).sum(1) / here.sum(1)[:, None]  # (B, d)
+        phi = self.head_lattice(mean).view(-1, 3, 3)
+        return self.head_fractional(z), self.head_species(z), phi
+
+
+def pad(x: Tensor, slots: Tensor, size: int, width: int) -> Tensor:
+    """Spread rows (n, ...) over (size, width, ...); slots that no row fills are zero."""
+    if len(x) != size * width:
+        x = x.new_zeros(size * width, *x.shape[1:]).index_copy(0, slots, x)
+    return x.view(size, width, *x.shape[1:])
+
+
+def gram_features(lattice: Tensor, length: float) -> Tensor:
+    """Return the six scalar products of the lattice vectors (rows of (B, 3, 3)), linear and compressed, (B, 12)."""
+    i, j = torch.triu_indices(3, 3, device=lattice.device)
+    gram = (lattice @ lattice.transpose(1, 2))[:, i, j]  # (B, 6) A^2
+    return torch.cat([gram / length**2, torch.asinh(gram)], -1)

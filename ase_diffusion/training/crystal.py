@@ -1,0 +1,101 @@
+"""Training recipe of the crystal model."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from ..networks import CrystalTransformer
+from ..representations.crystal import Crystal, crystal_process
+from .crystals import CrystalData, Crystals
+from .objectives import Denoising
+from .trainer import train
+
+log = logging.getLogger(__name__)
+UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as in the data'}
+
+
+def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, properties=None, conditioning='cds', steps=20_000,
+                  features=128, blocks=6, batch_size=128, known=0.33, dropout=0.15, auxiliary=0.05, seed=0, network=None,
+                  warmup=500, settings=None, **options):  # fmt: skip
+    """Train a :class:`CrystalTransformer`; returns the path of the best checkpoint.
+
+    Parameters
+    ----------
+    data, validation : Crystals
+        Without ``validation`` 5 % of the compositions are held out.
+    properties : list of str, optional
+        Conditions to learn; all properties of the data by default.
+    conditioning : 'cds' or 'cdi'
+    known : float
+        Share of the crystals whose species are given, not noised: so the same network predicts structures.
+    dropout : float
+        Share of the crystals for which a condition is left out.
+    auxiliary : float
+        See :class:`ase_diffusion.diffusion.Categorical`.
+    network : CrystalTransformer, optional
+        Weights to start from; its elements must be those of the data.
+    settings : dict, optional
+        More settings of the network.
+    options : passed to :func:`train`.
+
+    Raises
+    ------
+    ValueError
+        A property is not in the data, or ``network`` knows other elements or properties.
+    """
+    names = sorted(data.properties) if properties is None else list(properties)
+    if unknown := set(names) - set(data.properties):
+        raise ValueError(f'the data has no property {sorted(unknown)}; it has {sorted(data.properties)}')
+    if not 0 <= known <= 1:
+        raise ValueError(f'known is a share of the crystals, 0 to 1; got {known}')
+    if validation is None:
+        data, validation = data.split(seed=seed)
+    scales = {name: _scale(data.properties[name]) for name in names}
+    ranges = {name: [float(np.nanmin(data.properties[name])), float(np.nanmax(data.properties[name]))] for name in names}
+    elements = sorted({*data.elements(), *validation.elements()})
+    if network is None:
+        torch.manual_seed(seed)
+        length = float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean())
+        network = CrystalTransformer(len(elements), features, blocks, conditioning=conditioning, properties=scales,
+                                     length=length, **(settings or {}))  # fmt: skip
+    elif network.settings['classes'] != len(elements) or set(network.settings['properties']) != set(names):
+        known_properties = sorted(network.settings['properties'])
+        raise ValueError(f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
+                         f'{len(elements)} and {names}; train a new one')  # fmt: skip
+    representation, process = Crystal(elements), crystal_process(len(elements), auxiliary=auxiliary)
+    header = {'kind': 'crystal', 'process': process.todict(), 'representation': representation.todict(), 'units': UNITS,
+              'conditions': ranges, 'sizes': _sizes(data), 'data': describe(data)}  # fmt: skip
+    source = CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed)
+    objective = Denoising(process, {'species': known} if known else None)
+    return train(network, objective, source, out, steps=steps, header=header, seed=seed, warmup=warmup,
+                 validation=fixed_batches(validation, representation, names), **options)  # fmt: skip
+
+
+def fixed_batches(data: Crystals, representation: Crystal, names, limit: int = 512, size: int = 128) -> list:
+    """Return validation batches: up to ``limit`` crystals, evenly taken, sorted by size, with their properties."""
+    index = np.arange(0, len(data), max(1, len(data) // limit))[:limit]
+    index = index[np.argsort(data.counts[index], kind='stable')]
+    return [data.batch(part, representation, {name: data.properties[name][part] for name in names})
+            for part in np.split(index, range(size, len(index), size))]  # fmt: skip
+
+
+def describe(data: Crystals) -> dict:
+    """Return what a checkpoint says about its data."""
+    return {'structures': len(data), 'elements': data.elements(), 'fingerprint': data.fingerprint()}
+
+
+def _sizes(data: Crystals) -> dict[str, int]:
+    """Return how many crystals have how many atoms."""
+    values, counts = np.unique(data.counts, return_counts=True)
+    return {str(int(v)): int(c) for v, c in zip(values, counts, strict=True)}
+
+
+def _scale(values: np.ndarray) -> tuple[float, float]:
+    """Return shift and scale of a property."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        raise ValueError('a condition needs at least one crystal of which the property is known')
+    return float(known.mean()), float(known.std() + 1e-3)

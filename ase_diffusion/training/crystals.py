@@ -1,0 +1,144 @@
+"""Training data of crystals: arrays once, random batches of similar size for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch.utils.data import IterableDataset
+
+from ..representations.crystal import Crystal, check_crystal
+
+CHUNKS = 4  # batches drawn together and sorted by size, so that little is padded
+
+
+@dataclass
+class Crystals:
+    """A data set of crystals, ready for training.
+
+    Parameters
+    ----------
+    fractional, numbers : (sum, 3) and (sum,), all crystals one after the other
+    cells : (n, 3, 3), rows in A
+    counts : (n,), atoms per crystal
+    properties : dict of str to (n,); NaN where unknown
+    """
+
+    fractional: np.ndarray
+    numbers: np.ndarray
+    cells: np.ndarray
+    counts: np.ndarray
+    properties: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.ends = np.cumsum(self.counts)
+
+    def __len__(self):
+        return len(self.counts)
+
+    @classmethod
+    def from_atoms(cls, images: list[Atoms]) -> Crystals:
+        """Take crystals; every number in ``info['key_value_pairs']`` is a property.
+
+        Raises
+        ------
+        ValueError
+            No images, or one that is not a crystal.
+        """
+        if not images:
+            raise ValueError('the data set is empty: no crystals to train on')
+        for k, atoms in enumerate(images):
+            check_crystal(atoms, f'structure {k} of the data')
+        pairs = [atoms.info.get('key_value_pairs', {}) for atoms in images]
+        names = sorted({name for p in pairs for name, v in p.items() if isinstance(v, (int, float, np.number))})
+        properties = {name: np.array([float(p.get(name, np.nan)) for p in pairs]) for name in names}
+        return cls(np.concatenate([a.get_scaled_positions() for a in images]), np.concatenate([a.numbers for a in images]),
+                   np.stack([np.asarray(a.cell) for a in images]), np.array([len(a) for a in images]), properties)  # fmt: skip
+
+    def select(self, index) -> Crystals:
+        """Return the crystals of an index array."""
+        index = np.asarray(index, int)
+        atoms = self.atoms_of(index)
+        return Crystals(self.fractional[atoms], self.numbers[atoms], self.cells[index], self.counts[index],
+                        {name: values[index] for name, values in self.properties.items()})  # fmt: skip
+
+    def atoms_of(self, index) -> np.ndarray:
+        """Return the rows of the atoms of some crystals, in their order."""
+        return np.concatenate([np.arange(self.ends[k] - self.counts[k], self.ends[k]) for k in index])
+
+    def split(self, fraction: float = 0.05, seed: int = 0) -> tuple[Crystals, Crystals]:
+        """Split by composition, so that polymorphs do not leak; a single composition is both."""
+        keys = np.array([np.sort(n).tobytes().hex() for n in np.split(self.numbers, self.ends[:-1])])
+        kinds = np.unique(keys)
+        if len(kinds) < 2:
+            return self, self
+        held = np.random.default_rng(seed).permutation(kinds)[: max(1, round(fraction * len(kinds)))]
+        inside = np.isin(keys, held)
+        return self.select(np.nonzero(~inside)[0]), self.select(np.nonzero(inside)[0])
+
+    def elements(self) -> list[int]:
+        """Return the atomic numbers that occur."""
+        return sorted({int(z) for z in self.numbers})
+
+    def fingerprint(self) -> str:
+        """Return a hash of coordinates, cells and numbers."""
+        digest = hashlib.sha256()
+        for values, kind in ((self.fractional, '<f4'), (self.cells, '<f4'), (self.numbers, '<i2'), (self.counts, '<i2')):
+            digest.update(np.round(values, 4).astype(kind).tobytes())
+        return digest.hexdigest()[:16]
+
+    def batch(self, index, representation: Crystal, conditions: dict | None = None):
+        """Assemble some crystals into a Batch."""
+        atoms = self.atoms_of(index)
+        return representation.assemble(self.fractional[atoms], self.numbers[atoms], self.cells[index], self.counts[index],
+                                       conditions)  # fmt: skip
+
+
+class CrystalData(IterableDataset):
+    """Draw random batches without end; batch k depends on ``(seed, k)`` only, so that a resumed run sees the same ones.
+
+    Parameters
+    ----------
+    data : Crystals
+    representation : Crystal
+    properties : names of the conditions
+    batch_size : int
+    dropout : float
+        Share of the crystals for which a condition is left out (classifier-free guidance).
+    start : int
+        First batch.
+    """
+
+    def __init__(self, data: Crystals, representation: Crystal, properties=(), *, batch_size=128, dropout=0.15, seed=0,
+                 start=0):  # fmt: skip
+        if not len(data):
+            raise ValueError('the data set is empty: no crystals to train on')
+        self.data, self.representation, self.properties = data, representation, tuple(properties)
+        self.batch_size, self.dropout, self.seed, self.start = int(batch_size), float(dropout), int(seed), int(start)
+
+    def __iter__(self):
+        rank, world = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        k = self.start
+        while True:
+            yield self.draw(k * world + rank)
+            k += 1
+
+    def draw(self, k: int):
+        """Return batch k."""
+        rng = np.random.default_rng((self.seed, k // CHUNKS))
+        index = rng.integers(len(self.data), size=CHUNKS * self.batch_size)
+        order = np.argsort(self.data.counts[index], kind='stable')
+        chunk = rng.permutation(CHUNKS)[k % CHUNKS]
+        index = index[order[chunk * self.batch_size : (chunk + 1) * self.batch_size]]
+        rng = np.random.default_rng((self.seed, k, 1))
+        conditions = {}
+        for name in self.properties:
+            values = self.data.properties[name][index].copy()
+            values[rng.random(len(index)) < self.dropout] = np.nan
+            conditions[name] = values
+        return self.data.batch(index, self.representation, conditions)

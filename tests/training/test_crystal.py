@@ -1,0 +1,122 @@
+"""Training of the crystal model: data, splits, batches, a short run that learns and resumes."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+from ase_diffusion.diffusion import JointProcess
+from ase_diffusion.representations.crystal import Crystal, crystal_process
+from ase_diffusion.training import load_checkpoint
+from ase_diffusion.training.crystal import fixed_batches, train_crystal
+from ase_diffusion.training.crystals import CrystalData, Crystals
+from ase_diffusion.training.objectives import Denoising, give
+
+SMALL = dict(features=16, blocks=1, settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
+             batch_size=8, progress=False, accelerator='cpu')  # fmt: skip
+
+
+def images(n=24):
+    out = []
+    for k in range(n):
+        metal = ('Na', 'K', 'Li')[k % 3]
+        atoms = bulk(f'{metal}Cl', 'rocksalt', a=5.0 + 0.02 * k)
+        if k % 4 == 0:
+            atoms *= (2, 1, 1)
+        atoms.info['key_value_pairs'] = {'gap': 0.1 * k} if k % 5 else {'split': 'train'}
+        out.append(atoms)
+    return out
+
+
+def test_data_keeps_crystals_and_properties():
+    data = Crystals.from_atoms(images())
+    assert len(data) == 24 and data.elements() == [3, 11, 17, 19]
+    assert np.isnan(data.properties['gap'][[0, 5]]).all() and data.properties['gap'][3] == pytest.approx(0.3)
+    some = data.select([4, 0, 7])
+    assert some.counts.tolist() == [4, 4, 2]
+    assert (some.numbers[:4] == images()[4].numbers).all() and np.allclose(some.cells[1], images()[0].cell[:])
+    assert some.fingerprint() != data.fingerprint() == Crystals.from_atoms(images()).fingerprint()
+
+
+def test_compositions_do_not_leak_from_split_to_split():
+    training, held = Crystals.from_atoms(images()).split(0.3)
+    assert len(training) + len(held) == 24 and len(held)
+
+    def kinds(data):
+        return {tuple(sorted(n)) for n in np.split(data.numbers, data.ends[:-1])}
+
+    assert not kinds(training) & kinds(held)
+    one = Crystals.from_atoms([bulk('Cu')])
+    assert one.split() == (one, one)
+
+
+def test_what_cannot_be_learned_from_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='the data set is empty'):
+        Crystals.from_atoms([])
+    with pytest.raises(ValueError, match='structure 1 of the data has pbc'):
+        Crystals.from_atoms([bulk('Cu'), Atoms('Cu', cell=[3, 3, 3])])
+    data = Crystals.from_atoms(images())
+    with pytest.raises(ValueError, match=r"no property \['heat'\]; it has \['gap'\]"):
+        train_crystal(data, tmp_path, properties=['heat'], steps=1)
+    with pytest.raises(ValueError, match='known is a share'):
+        train_crystal(data, tmp_path, known=1.5, steps=1)
+
+
+def test_batches_depend_on_seed_and_number_and_are_sorted_by_size():
+    data = Crystals.from_atoms(images())
+    source = CrystalData(data, Crystal(data.elements()), ['gap'], batch_size=6, dropout=0.5, seed=3)
+    again = CrystalData(data, Crystal(data.elements()), ['gap'], batch_size=6, dropout=0.5, seed=3, start=2)
+    a, b = source.draw(2), next(iter(again))
+    assert all(torch.equal(a.fields[k], b.fields[k]) for k in a.fields)
+    assert torch.equal(a.conditions['gap'].nan_to_num(-1), b.conditions['gap'].nan_to_num(-1))
+    assert not torch.equal(a.fields['lattice'], source.draw(3).fields['lattice'])
+    spread = [len(set(source.draw(k).extras['counts'].tolist())) for k in range(12)]
+    assert spread.count(1) >= 6  # most batches need no padding
+    dropped = torch.cat([source.draw(k).conditions['gap'] for k in range(40)]).isnan().float().mean()
+    assert 0.45 < float(dropped) < 0.8  # half of them, and the fifth that is unknown
+
+
+def test_given_species_are_not_noised_not_learned_and_told():
+    data = Crystals.from_atoms(images())
+    batch = fixed_batches(data, Crystal(data.elements()), ['gap'])[0]
+    process = crystal_process(len(data.elements()))
+    seen = {}
+
+    def network(state, level, conditions):
+        seen.update(state=state)
+        return {'fractional': torch.zeros_like(state.fields['fractional']), 'lattice': torch.zeros_like(state.fields['lattice']),
+                'species': torch.zeros(len(state.fields['species']), 4)}  # fmt: skip
+
+    losses = Denoising(process, {'species': 1.0})(network, batch, torch.Generator().manual_seed(0))
+    assert seen['state'].extras['known'].all()
+    assert torch.equal(seen['state'].fields['species'], batch.fields['species'])
+    assert (seen['state'].fields['fractional'] != batch.fields['fractional']).any()
+    assert losses['species'] == 0
+    assert float(losses['loss']) == pytest.approx(float(losses['fractional'] + losses['lattice']))
+    none = Denoising(process, {'species': 0.0})(network, batch, torch.Generator().manual_seed(0))
+    plain = Denoising(process)(network, batch, torch.Generator().manual_seed(0))
+    assert not seen['state'].extras.get('known', torch.tensor(False)).any()
+    assert float(none['loss']) == pytest.approx(float(plain['loss'])) and none['species'] > 0
+    which = torch.arange(batch.size) % 2 == 0
+    mixed = give(batch.with_fields(species=batch.fields['species'] * 0 + 9), batch, 'species', which)
+    rows = which[batch.rows['species']]
+    assert torch.equal(mixed.fields['species'][rows], batch.fields['species'][rows])
+    assert (mixed.fields['species'][~rows] == 9).all() and 'known' not in batch.extras
+
+
+def test_a_short_training_learns_and_goes_on(tmp_path):
+    data = Crystals.from_atoms(images())
+    common = dict(validation=data, properties=['gap'], every=20, lr=3e-3, warmup=5, seed=1, **SMALL)
+    train_crystal(data, tmp_path, steps=20, **common)
+    best = train_crystal(data, tmp_path, steps=120, **common)
+    log = (tmp_path / 'log.csv').read_text().splitlines()
+    column = log[0].split(',').index('val_loss')
+    losses = [float(line.split(',')[column]) for line in log[1:]]
+    assert len(losses) >= 3 and losses[-1] < 0.92 * losses[0]
+    network, header = load_checkpoint(best)
+    assert header['kind'] == 'crystal' and header['steps'] <= 120
+    assert header['sizes'] == {'2': 18, '4': 6} and header['conditions']['gap'] == pytest.approx([0.1, 2.3])
+    assert JointProcess.fromdict(header['process']).discrete == {'species'}
+    with pytest.raises(ValueError, match='train a new one'):
+        train_crystal(data, tmp_path / 'b', properties=[], network=network, steps=1)
