@@ -5,6 +5,7 @@ from .categorical import Categorical
 from .domains import Free, Interval, Torus, UnitTorus
 from .fractional import WrappedScore
 from .guidance import ClassifierFree, ForceGuidance
+from .inpainting import Inpainting
 from .joint import JointProcess
 from .noise import NoisePerStructure, NoiseStream
 from .processes import Components, Gaussian, TruncatedNormal, WrappedNormal
@@ -22,6 +23,7 @@ __all__ = [
     'Free',
     'Gaussian',
     'GeometricVE',
+    'Inpainting',
     'Interval',
     'JointProcess',
     'LinearVP',

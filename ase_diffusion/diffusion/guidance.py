@@ -53,6 +53,8 @@ class ForceGuidance:
         Act at every k-th call only (with k times the strength).
     cap : float
         Largest displacement of any atom of a structure, A; the whole structure is scaled, so the direction is kept.
+    kept : Tensor, optional
+        Rows that are not displaced, bool (n,).
     """
 
     forces: object
@@ -62,6 +64,7 @@ class ForceGuidance:
     below: float = 1.0
     every: int = 1
     cap: float = 0.1
+    kept: Tensor | None = None
     calls: int = field(default=0, init=False)
     failures: int = field(default=0, init=False)
     _count: int = field(default=0, init=False, repr=False)
@@ -77,6 +80,8 @@ class ForceGuidance:
         bad = torch.zeros(batch.size, dtype=force.dtype, device=force.device).index_add(0, rows, bad_rows) > 0
         self.failures += int(bad.sum())
         force = torch.where(bad[rows, None], torch.zeros_like(force), force)
+        if self.kept is not None:
+            force = torch.where(self.kept[:, None], torch.zeros_like(force), force)
         shift = self.strength * self.every * (1 - t) ** self.power * force
         length = shift.norm(dim=-1)
         longest = torch.zeros(batch.size, dtype=shift.dtype, device=shift.device)

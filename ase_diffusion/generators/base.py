@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import time
+from functools import partial
 
 import torch
 from ase import Atoms
@@ -95,14 +96,7 @@ class Generator:
         GenerationFailed
             Too many structures in a row were rejected; those accepted so far are in its ``.images``.
         """
-        images: list[Atoms] = []
-        try:
-            for atoms in self.irun(1 if n is None else n, **conditions):
-                images.append(atoms)
-        except GenerationFailed as error:
-            error.images = images
-            raise
-        return images[0] if n is None else images
+        return _collect(self.irun(1 if n is None else n, **conditions), n)
 
     def irun(self, n: int, **conditions):
         """Check the arguments at once and return an iterator over n structures, each as it is accepted.
@@ -112,9 +106,10 @@ class Generator:
         n = _integer('n', n, 1)
         return self._iterate(n, self._check_conditions(conditions))
 
-    def _iterate(self, n: int, conditions: dict):
-        self.log.write(self._header(n, conditions))
+    def _iterate(self, n: int, conditions: dict, task=None):
+        self.log.write(self._header(n, conditions, task))
         self.log.write(f'{"#":>5s} {"formula":<24s} {"seed":>20s} {"closest":>8s} {"s":>7s}')
+        generate = self._generate if task is None else partial(self._generate, task=task)
         keep_freed_memory()
         self._prepare(n)
         done, refused, reasons = 0, 0, {}
@@ -123,7 +118,7 @@ class Generator:
                 size = min(n - done, self.batch_size or self._auto_batch_size())
                 seeds = spawn_seeds(self.rng, size)
                 begun = time.perf_counter()
-                images = self._generate(seeds, conditions)
+                images = generate(seeds, conditions)
                 seconds = (time.perf_counter() - begun) / size
                 self.statistics['generated'] += size
                 for atoms in images:
@@ -141,9 +136,11 @@ class Generator:
         finally:
             self._close_trajectory()
 
-    def _header(self, n: int, conditions: dict) -> str:
-        shown = ', '.join(f'{k} {v:g}' for k, v in conditions.items() if v is not None)
-        return (f'{type(self).__name__}: {n} structures, {self.sampler}, {self.steps} steps, {self.device}'
+    def _header(self, n: int, conditions: dict, task=None) -> str:
+        conditions = {**conditions, **({} if task is None else task.labels())}
+        shown = ', '.join(f'{k} {v:g}' for k, v in conditions.items() if isinstance(v, (int, float)))
+        name, steps = type(self).__name__ + ('' if task is None else f'.{task.name}'), self.steps if task is None else task.steps
+        return (f'{name}: {n} structures, {self.sampler}, {steps} steps, {self.device}'
                 + (f', {shown}' if shown else ''))  # fmt: skip
 
     def _accept(self, atoms: Atoms, number: int, seconds: float) -> None:
@@ -195,6 +192,18 @@ class Generator:
 
     def __exit__(self, *error):
         self.close()
+
+
+def _collect(structures, n: int | None):
+    """Return the structures of an iterator as a list, or the only one where n is None; a failure carries those before it."""
+    images: list[Atoms] = []
+    try:
+        for atoms in structures:
+            images.append(atoms)
+    except GenerationFailed as error:
+        error.images = images
+        raise
+    return images[0] if n is None else images
 
 
 def compile_core(network) -> None:

@@ -76,13 +76,13 @@ class Guidance:
         else:
             self.network, self.ase = None, get_calculator(own)
 
-    def bind(self, templates, representation: Slab) -> ForceGuidance:
-        """Return the hook for a batch made of ``templates``."""
+    def bind(self, templates, representation: Slab, kept=None) -> ForceGuidance:
+        """Return the hook for a batch made of ``templates``; rows that are ``kept``, bool (n,), are not displaced."""
         if self.network is not None:
             forces = batch_forces(self.network)
         else:
             forces = _ase_forces(self.ase, templates, representation)
-        return ForceGuidance(forces, 'positions', self.strength, self.power, self.below, self.every, self.cap)
+        return ForceGuidance(forces, 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
 
     def finish(self, batch, hook: ForceGuidance, process):
         """Descend along the forces for ``finish_steps`` steps of the same step length."""

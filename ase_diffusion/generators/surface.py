@@ -28,7 +28,8 @@ from ..training.surface import train_denoiser
 from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, parse_formula, smallest_ratio
 from ..utils.interrupts import held_interrupts
 from ..weights.zoo import load_model
-from .base import Generator, compile_core
+from .base import Generator, _collect, _integer, compile_core
+from .edits import Completion, Fresh, Perturbation, as_template, check_indices, check_noise
 from .guidance import Guidance
 
 log = logging.getLogger(__name__)
@@ -147,42 +148,108 @@ class SurfaceDiffusion(Generator):
         ratio = atoms.info['key_value_pairs']['closest_ratio']
         return None if ratio >= VALID_RATIO else f'atoms closer than {VALID_RATIO} of the sum of covalent radii'
 
-    def _batch(self, size: int, conditions: dict) -> Batch:
-        given = {k: [math.nan if v is None else v] * size for k, v in conditions.items() if k != 'guidance_scale'}
-        return self.representation.encode([self.template] * size, given).to(self.device)
+    def _batch(self, templates: list[Atoms], conditions: dict) -> Batch:
+        given = {k: [math.nan if v is None else v] * len(templates) for k, v in conditions.items() if k != 'guidance_scale'}
+        return self.representation.encode(templates, given).to(self.device)
 
     def _start(self) -> float:
         """Return the time at which the in-plane noise is uniform: sigma = half the longest in-plane cell vector."""
         longest = float(self.template.cell.lengths()[:2].max())
         return self.process.schedule.time(0.5 * longest)
 
-    def _generate(self, seeds, conditions) -> list[Atoms]:
-        batch = self._batch(len(seeds), conditions)
+    def _generate(self, seeds, conditions, task=None) -> list[Atoms]:
+        task = Fresh(self.template, self._start(), self.steps) if task is None else task
+        templates = task.take(len(seeds))
+        batch, noise = self._batch(templates, conditions), NoisePerStructure(seeds)
         network = ClassifierFree(self.network, conditions['guidance_scale'])
-        guides = () if self.guidance is None else (self.guidance.bind([self.template] * len(seeds), self.representation),)
-        with _Movie(self, batch) as movie:
-            final = SAMPLERS[self.sampler](network, self.process, batch, steps=self.steps,
-                                           generator=NoisePerStructure(seeds), guidance=guides, start=self._start(),
-                                           callback=movie)  # fmt: skip
+        kept = None if task.kept is None else task.rows(batch)
+        guides = () if self.guidance is None else (self.guidance.bind(templates, self.representation, kept),)
+        process, begin = task.begin(self.process, batch, noise, network)
+        with _Movie(self, templates[0], begin['steps']) as movie:
+            final = SAMPLERS[self.sampler](network, process, batch, generator=noise, guidance=guides, callback=movie,
+                                           **begin)  # fmt: skip
         if self.guidance is not None:
             final = self.guidance.finish(final, guides[0], self.process)
-        images = self.representation.decode(final, [self.template] * len(seeds))
+        images = task.restore(self.representation.decode(final, templates), templates)
         for atoms, seed in zip(images, seeds, strict=True):
-            self._label(atoms, seed, conditions)
-        return self._relaxed(images)
+            self._label(atoms, seed, conditions, {'sampling_steps': begin['steps'], **task.labels()})
+        return self._relaxed(images) if task.relaxes else images
 
-    def _label(self, atoms: Atoms, seed: int, conditions: dict) -> None:
+    def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
         positions = atoms.positions[~frozen_mask(self.template)]
         if not np.isfinite(positions).all():
             raise GenerationFailed('the network returned positions that are not finite; the checkpoint may be damaged',
                                    {'not finite': 1})  # fmt: skip
         pairs = {'generator': type(self).__name__, 'model': Path(self.model).stem, 'stoich': self.stoich,
-                 'sampler': self.sampler, 'sampling_steps': self.steps, 'seed': f's{seed:x}',
-                 'closest_ratio': float(min(smallest_ratio(atoms), 99.0))}  # fmt: skip
+                 'sampler': self.sampler, 'seed': f's{seed:x}',
+                 'closest_ratio': float(min(smallest_ratio(atoms), 99.0)), **more}  # fmt: skip
         pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v)
                   for k, v in conditions.items() if v is not None}  # fmt: skip
         atoms.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), **pairs}
         atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
+
+    def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, **conditions):
+        """Noise given structures a little and denoise them: neighbours of theirs that the model finds likely.
+
+        Parameters
+        ----------
+        atoms : Atoms or list of Atoms
+            Overlayers of this composition on this slab, relaxed or not; of several, each has its turn. Never changed. Fixed
+            atoms come back bit by bit; mobile atoms outside the window are put back into it.
+        noise : float
+            Standard deviation of the Gaussian noise in A, as in :meth:`ase.Atoms.rattle`; more than the least that the model
+            knows (0.02 with the shipped one). 0.1 leaves a relaxed structure in its minimum, 0.3 to 1 moves some atoms to other
+            sites, and half the longest cell vector or more forgets everything, as :meth:`sample` does.
+        n : int or None
+            Number of structures; None returns one Atoms and not a list.
+        conditions
+            As for :meth:`sample`, which also describes what is raised in addition.
+
+        Raises
+        ------
+        ValueError
+            noise is not positive; a structure has another cell, substrate or composition.
+        """
+        count, conditions = _integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
+        sigma = check_noise(noise, self.process.schedule.sigma_min)
+        given = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+        if not given:
+            raise ValueError('perturb needs at least one structure to begin with; got an empty list')
+        task = Perturbation([as_template(one, self.template) for one in given], sigma, self.process.schedule, self._start(),
+                            self.steps)  # fmt: skip
+        return _collect(self._iterate(count, conditions, task), n)
+
+    def complete(self, atoms: Atoms, indices, n: int | None = None, *, repeats: int = 5, **conditions):
+        """Generate some mobile atoms of a structure anew; all others stay where they are, bit by bit.
+
+        Parameters
+        ----------
+        atoms : Atoms
+            An overlayer of this composition on this slab. Never changed. Where the atoms to generate are does not matter.
+        indices : int or sequence of int
+            Atoms to generate; none of them fixed.
+        n : int or None
+            Number of structures; None returns one Atoms and not a list.
+        repeats : int
+            How often every step is taken (and paid for); with few the new atoms hardly know of the kept ones.
+        conditions
+            As for :meth:`sample`, which also describes what is raised in addition.
+
+        Raises
+        ------
+        ValueError
+            Indices out of range or of fixed atoms; the structure has another cell, substrate or composition.
+
+        Notes
+        -----
+        The kept atoms are noised to the level of each step, see
+        :class:`ase_diffusion.diffusion.inpainting.Inpainting`. They are not displaced by force guidance, and the option
+        ``relax`` of the generator is not applied, since it would move them.
+        """
+        count, conditions = _integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
+        template = as_template(atoms, self.template)
+        task = Completion(template, check_indices(indices, template), _integer('repeats', repeats, 1), self._start(), self.steps)
+        return _collect(self._iterate(count, conditions, task), n)
 
     def _relaxed(self, images):
         if self.relax is None:
@@ -233,10 +300,10 @@ class SurfaceDiffusion(Generator):
 class _Movie:
     """Write frames of the first structure of a batch while it is denoised, at most 60 and the last one."""
 
-    def __init__(self, gen: SurfaceDiffusion, batch: Batch):
-        self.gen, self.file = gen, None
+    def __init__(self, gen: SurfaceDiffusion, template: Atoms, steps: int):
+        self.gen, self.template, self.steps, self.file = gen, template, steps, None
         self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
-        self.every = max(1, gen.steps // 60)
+        self.every = max(1, steps // 60)
 
     def __enter__(self):
         if self.path is not None:
@@ -244,9 +311,9 @@ class _Movie:
         return self if self.file is not None else None
 
     def __call__(self, k, t, batch, x0):
-        if k % self.every and k != self.gen.steps - 1:
+        if k % self.every and k != self.steps - 1:
             return
-        template = self.gen.template
+        template = self.template
         atoms = copy_atoms(template)
         moved = template.positions.copy()
         moved[~frozen_mask(template)] = batch.fields['positions'][batch.rows['positions'] == 0].double().cpu().numpy()
