@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from ..data.frames import row_atoms
+from ..data.starts import check_composition, check_count, check_slab, check_window, draw_composition, random_start
 from ..relax.calculators import calculator_name, check_calculator, get_calculator
 from ..relax.relax import check_numbers, find_optimizer, optimizer_name, relax
 from ..utils.atoms import copy_atoms, frozen_mask
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
-from .starts import check_composition, check_count, check_slab, check_window, draw_composition, random_start
 
 __all__ = ['RandomStructureSearch', 'random_start']
 

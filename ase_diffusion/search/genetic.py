@@ -1,0 +1,117 @@
+"""Operators of the genetic algorithm of ase-ga that generate with a diffusion model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import GenerationFailed, MissingDependency
+from ..generators.edits import check_noise
+from ..utils.atoms import mobile_mask
+
+try:
+    from ase_ga.offspring_creator import OffspringCreator
+except ModuleNotFoundError as error:
+    if (error.name or '').split('.')[0] != 'ase_ga':
+        raise
+    raise MissingDependency('ase-ga', 'search') from error
+
+__all__ = ['DiffusionMutation', 'DiffusionStartGenerator']
+
+
+class DiffusionStartGenerator:
+    """Give starting candidates to a genetic algorithm: the contract of ``ase_ga.startgenerator.StartGenerator``.
+
+    Candidates are generated in batches and handed out one by one. Every new atom has a tag of its own, as ase-ga has it, so
+    that operators with ``use_tags`` do not take the overlayer for one molecule.
+
+    Parameters
+    ----------
+    gen : SurfaceDiffusion
+        Its composition, in the order of its formula, is that of the candidates.
+    batch : int
+        Candidates generated at once.
+    **conditions
+        As for ``gen.sample``, such as ``energy=0.0, guidance_scale=2.0``.
+
+    Examples
+    --------
+    >>> start = DiffusionStartGenerator(SurfaceDiffusion(slab, 'Ag6O3'))             # doctest: +SKIP
+    >>> db = PrepareDB('ga.db', simulation_cell=slab, stoichiometry=[47] * 6 + [8] * 3)  # doctest: +SKIP
+    >>> db.add_unrelaxed_candidate(start.get_new_candidate())                        # doctest: +SKIP
+    """
+
+    def __init__(self, gen, *, batch: int = 10, **conditions):
+        if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
+            raise ValueError(f'batch is the number of candidates generated at once, an integer, 1 or more; got {batch!r}')
+        gen.irun(1, **conditions)  # checks the conditions, generates nothing
+        self.gen, self.batch, self.conditions, self._waiting = gen, int(batch), conditions, []
+
+    def get_new_candidate(self, maxiter: int | None = None):
+        """Return a new candidate, or None where all of ``maxiter`` attempts (default: ``gen.maxtries`` a structure) failed."""
+        if not self._waiting:
+            before = self.gen.maxtries
+            self.gen.maxtries = before if maxiter is None else max(1, int(maxiter))
+            try:
+                self._waiting = self.gen.sample(self.batch, **self.conditions)
+            except GenerationFailed as failure:
+                self._waiting = failure.images
+            finally:
+                self.gen.maxtries = before
+        return _with_tags(self._waiting.pop(0)) if self._waiting else None
+
+
+class DiffusionMutation(OffspringCreator):
+    """Noise a parent and denoise it: an operator of ase-ga, one parent, one child.
+
+    Parameters
+    ----------
+    gen : SurfaceDiffusion
+        For the composition and the slab of the population; see its method ``perturb``.
+    noise : float
+        Standard deviation in A. 0.3 heals what is unlikely in a parent and leaves good minima as they are; 0.7 to 1 leads
+        away from these too.
+    num_muts, verbose
+        As for all operators of ase-ga.
+    **conditions
+        As for ``gen.sample``.
+
+    Raises
+    ------
+    MissingDependency
+        ase-ga is not installed (when this class is imported).
+    """
+
+    def __init__(self, gen, noise: float = 0.3, *, num_muts: int = 1, verbose: bool = False, **conditions):
+        super().__init__(verbose=verbose, num_muts=num_muts, rng=gen.rng)
+        gen.irun(1, **conditions)  # checks the conditions, generates nothing
+        self.gen, self.noise, self.conditions = gen, check_noise(noise, gen.process.schedule.sigma_min), conditions
+        self.descriptor, self.min_inputs = 'DiffusionMutation', 1
+
+    def get_new_individual(self, parents):
+        """Return (child, description); the child is None where every attempt had atoms too close to each other."""
+        parent, description = parents[0], 'mutation: diffusion'
+        child = self.mutate(parent)
+        if child is None:
+            return None, description
+        new = self.initialize_individual(parent, child)
+        new.info['key_value_pairs'].update(child.info['key_value_pairs'])
+        new.info['data'].update(child.info['data'], parents=[parent.info['confid']])
+        return self.finalize_individual(new), description
+
+    def mutate(self, atoms):
+        """Return a child of the atoms, or None."""
+        try:
+            child = self.gen.perturb(atoms, self.noise, None, **self.conditions)
+        except GenerationFailed:
+            return None
+        child.set_tags(atoms.get_tags())
+        return child
+
+
+def _with_tags(atoms):
+    """Return the atoms with one tag for each mobile atom, counted on from those of the substrate."""
+    mobile = mobile_mask(atoms)
+    tags = atoms.get_tags()
+    tags[mobile] = tags[~mobile].max(initial=-1) + 1 + np.arange(mobile.sum())
+    atoms.set_tags(tags)
+    return atoms
