@@ -58,11 +58,12 @@ def relax(images, calculator, steps):
     """Return the relaxed images, the lowest energy first and failed ones last, and the relaxed Ag6 model."""
     import math
 
-    from ase_diffusion.cli.common import energy_of, pairs_of, relax_many
+    from ase_diffusion.cli.common import energy_of, pairs_of
     from ase_diffusion.metrics import ag6_model
+    from ase_diffusion.relax import relax
 
     everything = [*images, ag6_model()]
-    *relaxed, reference = relax_many(everything, calculator, fmax=RELAX['fmax'], steps=steps, chunk=len(everything))
+    *relaxed, reference = relax(everything, calculator, fmax=RELAX['fmax'], steps=steps, batch_size=len(everything))
 
     def rank(atoms):
         energy = energy_of(atoms)

@@ -9,41 +9,56 @@ def add_arguments(parser, again):
     parser.add_argument('-o', '--out', default='relaxed.traj', metavar='FILE', help='.traj, .db, ... (relaxed.traj)')
     parser.add_argument('--calculator', default='ag-o', metavar='CALC',
                         help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (ag-o)')
-    parser.add_argument('--optimizer', metavar='NAME',
-                        help='of ase.optimize (BFGS; our own force fields relax batches of structures at once)')
+    parser.add_argument('--optimizer', default='BFGS', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--fmax', type=float, default=0.05, metavar='F', help='force at the end, eV/A (0.05)')
     parser.add_argument('--steps', type=int, default=200, metavar='N', help='most steps (200)')
+    parser.add_argument('--batch-size', type=int, default=16, metavar='N',
+                        help='structures at once, with our own force fields and BFGS (16)')
+    parser.add_argument('--timeout', type=float, metavar='S', help='seconds for one structure; then it is given up')
     parser.set_defaults(run=run)
 
 
 def run(args):
     """Relax the structures of a file into another."""
-    from ase_diffusion.cli.common import Output, energy_of, pairs_of, read_images, relax_many
-    from ase_diffusion.relax.calculators import check_calculator
-    from ase_diffusion.relax.relax import check_numbers, find_optimizer
+    from ase_diffusion.cli.common import Output, read_images
+    from ase_diffusion.relax import irelax
 
-    check_calculator(args.calculator)
-    check_numbers(args.fmax, args.steps)
-    if args.optimizer:
-        find_optimizer(args.optimizer)
-    images, status, failed = read_images(args.images), 0, 0
+    images = read_images(args.images)
+    limits = {'batch_size': args.batch_size} if args.timeout is None else {'timeout': args.timeout}
+    results = irelax(images, args.calculator, fmax=args.fmax, steps=args.steps, optimizer=args.optimizer, **limits)
     print(f'{args.calculator}, fmax {args.fmax:g} eV/A, at most {args.steps} steps')
     print(f'{"#":>5s} {"formula":<20s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s}')
+    status, failed, waiting, turn = 0, 0, {}, 0
     with Output(args.out) as out:
-        options = {'fmax': args.fmax, 'steps': args.steps, 'optimizer': args.optimizer}
         try:
-            for number, atoms in enumerate(relax_many(images, args.calculator, **options)):
-                pairs = pairs_of(atoms)
-                start = f'{number:5d} {atoms.get_chemical_formula():<20s}'
-                if pairs.get('relax_failed'):
-                    failed += 1
-                    print(f'{start} failed: {atoms.info["data"]["relax_error"]}')
-                    continue
-                out.write(atoms)
-                outcome = '' if pairs['relax_converged'] else '  not converged'
-                energies = f'{pairs["energy_generated"]:12.4f} {energy_of(atoms):12.4f}'
-                print(f'{start} {pairs["relax_steps"]:5d} {energies}{outcome}', flush=True)
+            for number, atoms in results:
+                print(line(number, atoms), flush=True)
+                waiting[number] = None if atoms.info['key_value_pairs'].get('relax_failed') else atoms
+                failed += waiting[number] is None
+                while turn in waiting:  # batches end in any order; the file has that of the input
+                    write(waiting.pop(turn), out)
+                    turn += 1
         except KeyboardInterrupt:
             status = 130
+        for number in sorted(waiting):  # done, while one before them was not
+            write(waiting[number], out)
     print(f'{out.count} of {len(images)} structures in {args.out}' + (f'; {failed} failed' if failed else ''))
     return status or int(failed == len(images))
+
+
+def write(atoms, out):
+    """Write a structure that did not fail."""
+    if atoms is not None:
+        out.write(atoms)
+
+
+def line(number, atoms):
+    """Return the line for one result."""
+    from ase_diffusion.cli.common import energy_of, pairs_of
+
+    pairs = pairs_of(atoms)
+    start = f'{number:5d} {atoms.get_chemical_formula():<20s}'
+    if pairs.get('relax_failed'):
+        return f'{start} failed: {atoms.info["data"]["relax_error"]}'
+    energies = f'{pairs["energy_generated"]:12.4f} {energy_of(atoms):12.4f}'
+    return f'{start} {pairs["relax_steps"]:5d} {energies}{"" if pairs["relax_converged"] else "  not converged"}'

@@ -18,8 +18,7 @@ from ase.io.trajectory import Trajectory
 from ..data.frames import read_frames
 from ..diffusion import SAMPLERS, Batch, ClassifierFree, JointProcess, NoisePerStructure
 from ..errors import GenerationFailed
-from ..relax.batched import relax_batched
-from ..relax.forcefield import ALIASES
+from ..relax.calculators import is_own_force_field
 from ..relax.relax import relax as relax_images
 from ..representations.slab import Slab, check_slab, surface_height
 from ..training.checkpoint import save_checkpoint
@@ -254,10 +253,8 @@ class SurfaceDiffusion(Generator):
     def _relaxed(self, images):
         if self.relax is None:
             return images
-        if self.relax.get('calculator') in ALIASES and not set(self.relax) - {'calculator', 'fmax', 'steps'}:
-            options = {k: v for k, v in self.relax.items() if k != 'calculator'}
-            return relax_batched(images, self.relax['calculator'], device=self.device, **options)
-        return relax_images(images, **self.relax)
+        own = is_own_force_field(self.relax.get('calculator', ''))
+        return relax_images(images, **{'device': self.device, **self.relax} if own else self.relax)
 
     def fit(self, data, out=None, *, steps=20_000, **options):
         """Train on overlayers and use the result; returns self.

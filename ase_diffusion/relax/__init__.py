@@ -1,9 +1,9 @@
 """Calculators by name, and local relaxation of lists of structures."""
 
 from .calculators import calculator_name, get_calculator
-from .relax import relax
+from .relax import irelax, relax
 
-__all__ = ['calculator_name', 'get_calculator', 'relax', 'relax_batched']
+__all__ = ['calculator_name', 'get_calculator', 'irelax', 'relax', 'relax_batched']
 
 
 def __getattr__(name):

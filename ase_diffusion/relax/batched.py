@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.optimize import BFGS
 
 from ..representations.slab import Slab, check_same_pbc, check_slab
 from ..utils.atoms import copy_atoms, frozen_mask
 from ..utils.memory import keep_freed_memory
+from .calculators import calculator_name
 from .forcefield import check_known, load_forcefield
 from .relax import check_numbers
+from .single import Guard, RelaxationFailed, Settings, check_end, clean, failed
+
+GUARD_EVERY = 10  # steps between two checks of all distances, which cost as much as a tenth of a step
 
 
 def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, batch_size=16, device=None, callback=None):
-    """Relax overlayers in batches; the same conventions of results as :func:`ase_diffusion.relax.relax`.
+    """Relax overlayers in batches; the same conventions of results as :func:`ase_diffusion.relax.relax`, which calls it.
 
     Every structure has a BFGS history of its own (dense Hessian, start 70 eV/A^2, longest step ``maxstep``: the algorithm of
     ``ase.optimize.BFGS``) and leaves the batch when its largest force is below ``fmax``; the next one takes its place.
@@ -23,7 +28,7 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     ----------
     images : list of Atoms
         On a frozen substrate; not changed.
-    model : str or Path
+    model : str, Path or ForceFieldCalculator
         Force field, see :func:`ase_diffusion.relax.forcefield.load_forcefield`.
     fmax : float
         eV/A.
@@ -31,28 +36,54 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
         Largest number of steps per structure.
     callback : callable, optional
         Called with (index, relaxed atoms) as each structure is done.
+
+    Raises
+    ------
+    ValueError
+        fmax or steps is not one, or the structures differ in pbc.
     """
     check_numbers(fmax, steps)
-    keep_freed_memory()
-    network, header = load_forcefield(model, device)
     check_same_pbc(images)
-    for atoms in images:
-        check_slab(atoms)
-        check_known(atoms, header, network.passive_edges)
-    waiting = [_State(k, copy_atoms(atoms)) for k, atoms in enumerate(images)]
     results: list = [None] * len(images)
+    settings = Settings(BFGS, fmax, steps)
+    for number, atoms in irelax_batched(images, model, settings, maxstep=maxstep, batch_size=batch_size, device=device):
+        atoms.info['key_value_pairs']['relax_calculator'] = calculator_name(model)
+        results[number] = atoms
+        if callback is not None:
+            callback(number, atoms)
+    return results
+
+
+def irelax_batched(images, model, settings, *, maxstep=0.2, batch_size=16, device=None):
+    """Load the force field and return an iterator over (number, relaxed atoms), each as it is done."""
+    keep_freed_memory()
+    network, header = (model.network, model.header) if hasattr(model, 'network') else load_forcefield(model, device)
+    return _iterate(images, network, header, settings, maxstep, batch_size)
+
+
+def _iterate(images, network, header, settings, maxstep, batch_size):
+    waiting = list(enumerate(images))
     active: list[_State] = []
     while waiting or active:
         while waiting and len(active) < batch_size:
-            active.append(waiting.pop(0))
-        _evaluate(network, active)
+            number, atoms = waiting.pop(0)
+            try:
+                check_slab(atoms)
+                check_known(atoms, header, network.passive_edges)
+                active.append(_State(number, atoms, settings))
+            except Exception as err:  # noqa: BLE001  the others go on
+                yield number, failed(atoms, err, number)
+        if active:
+            _evaluate(network, active)
         for state in list(active):
-            if state.advance(fmax, steps, maxstep):
+            try:
+                done = state.advance(settings, maxstep)
+                result = state.result() if done else None
+            except Exception as err:  # noqa: BLE001
+                done, result = True, failed(state.origin, err, state.number)
+            if done:
                 active.remove(state)
-                results[state.index] = state.result(str(model))
-                if callback is not None:
-                    callback(state.index, results[state.index])
-    return results
+                yield state.number, result
 
 
 def _evaluate(network, states) -> None:
@@ -69,20 +100,23 @@ def _evaluate(network, states) -> None:
 class _State:
     """One structure on its way down."""
 
-    def __init__(self, index, atoms):
-        self.index, self.atoms, self.frozen = index, atoms, frozen_mask(atoms)
+    def __init__(self, number, atoms, settings):
+        self.number, self.origin, self.atoms, self.frozen = number, atoms, copy_atoms(atoms), frozen_mask(atoms)
+        self.guard = Guard(atoms, settings.min_distance, settings.max_energy)
         self.steps, self.hessian, self.last = 0, None, None
-        self.energy, self.forces, self.first, self.error, self.converged = np.nan, None, None, None, False
+        self.energy, self.forces, self.first, self.converged = np.nan, None, None, False
 
-    def advance(self, fmax, steps, maxstep) -> bool:
+    def advance(self, settings, maxstep) -> bool:
         """Make one BFGS step, or return True when done."""
         if not np.isfinite(self.energy) or not np.isfinite(self.forces).all():
-            self.error = 'the force field returned numbers that are not finite'
-            return True
+            raise RelaxationFailed('the force field returned numbers that are not finite')
         if self.first is None:
             self.first = self.energy
-        self.converged = bool(np.linalg.norm(self.forces, axis=1).max(initial=0.0) < fmax)
-        if self.converged or self.steps >= steps:
+        self.converged = bool(np.linalg.norm(self.forces, axis=1).max(initial=0.0) < settings.fmax)
+        done = self.converged or self.steps >= settings.steps
+        self.guard(self.atoms, self.energy, distances=done or self.steps % GUARD_EVERY == 0)
+        if done:
+            check_end(self.forces, self.steps)
             return True
         force, position = self.forces.ravel(), self.atoms.positions[~self.frozen].ravel()
         self._update(position, force)
@@ -108,16 +142,10 @@ class _State:
         dg = self.hessian @ dr
         self.hessian -= np.outer(df, df) / (dr @ df) + np.outer(dg, dg) / (dr @ dg)
 
-    def result(self, model: str):
+    def result(self):
         """Return the relaxed structure with energy, raw forces and provenance."""
         atoms = self.atoms
-        pairs = atoms.info.setdefault('key_value_pairs', {})
-        pairs.update(relax_steps=self.steps, relax_converged=self.converged, relax_calculator=model)
-        if self.error is not None:
-            pairs['relax_failed'] = True
-            atoms.info.setdefault('data', {})['relax_error'] = self.error
-            return atoms
-        pairs['energy_generated'] = self.first
+        clean(atoms).update(relax_steps=self.steps, relax_converged=self.converged, energy_generated=self.first)
         forces = np.zeros((len(atoms), 3))
         forces[~self.frozen] = self.forces
         atoms.calc = SinglePointCalculator(atoms, energy=self.energy, forces=forces)

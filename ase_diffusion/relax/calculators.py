@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ..errors import MissingDependency
 
+GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
+
 
 def get_calculator(calculator, **kwargs):
     """Return an ASE calculator for a name, a file, a factory or an instance.
@@ -88,6 +90,13 @@ def calculator_name(calculator):
     return _text(calculator)
 
 
+def is_own_force_field(calculator):
+    """Tell whether a name, path or calculator is a force field of this package, which takes many structures at once."""
+    if isinstance(calculator, (str, Path)):
+        return str(calculator).lower() == 'ag-o' or str(calculator).endswith('.safetensors')
+    return hasattr(calculator, 'network') and hasattr(calculator, 'header')
+
+
 def _from_text(text):
     """Return what makes the calculator of a name or of a force field file."""
     if text.lower() in NAMES:
@@ -112,7 +121,9 @@ def _names():
 
 def _text(thing):
     """Return the name of a function or class, and the class name of an object."""
-    thing = getattr(thing, 'func', thing)  # functools.partial
+    if getattr(thing, 'func', None) is get_calculator and thing.args:  # functools.partial(get_calculator, 'gpaw', ...)
+        return calculator_name(thing.args[0])
+    thing = getattr(thing, 'func', thing)
     return getattr(thing, '__name__', None) or type(thing).__name__
 
 
@@ -178,9 +189,8 @@ def _gpaw(**kwargs):
         from gpaw import GPAW
     except ModuleNotFoundError as err:
         raise _missing(err, 'gpaw', 'gpaw') from err
-    if 'mode' not in kwargs:
-        kwargs = {'mode': 'lcao', 'basis': 'dzp', **kwargs}
-    return GPAW(**{'xc': 'PBE', 'txt': None, **kwargs})
+    basis = {key: value for key, value in GPAW_DEFAULTS.items() if 'mode' not in kwargs or key not in ('mode', 'basis')}
+    return GPAW(**{**basis, 'txt': None, **kwargs})
 
 
 def _vasp(**kwargs):

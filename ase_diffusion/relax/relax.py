@@ -1,24 +1,13 @@
 """Local relaxation of many structures: one call, one list back, failures reported and not raised."""
 
-import logging
-
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 
-from ..utils.atoms import copy_atoms, frozen_mask
+from ..utils.atoms import frozen_mask
 from ..utils.log import Log
-from .calculators import calculator_name, get_calculator
-
-logger = logging.getLogger(__name__)
-
-MAX_TRAVEL = 50.0  # A; an atom that went further did not relax, it was shot away
-MAX_FORCE = 1e3  # eV/A; above it at the end the potential was asked for something that it does not know
-RESULTS = ('relax_steps', 'relax_converged', 'relax_calculator', 'energy_generated', 'relax_failed')
-
-
-class RelaxationFailed(RuntimeError):
-    """One structure left the realm of the calculator."""
+from .calculators import calculator_name
+from .relaxer import Relaxer
+from .single import Settings
 
 
 def relax(
@@ -29,13 +18,24 @@ def relax(
     fmax=0.05,
     steps=200,
     filter=None,
+    min_distance=0.4,
+    max_energy=100.0,
+    timeout=None,
+    batch_size=16,
+    pbc=None,
+    directory=None,
+    device=None,
     frames=None,
     logfile=None,
 ):
     """Relax structures with an ASE calculator and optimizer.
 
-    The input is not changed. Every structure stands alone: where the calculator raises, returns NaN or explodes, a
+    The input is not changed. Every structure stands alone: where the calculator raises, hangs, returns NaN or explodes, a
     warning is logged, a copy of the input takes the place of the result, and the others go on.
+
+    With a force field of this package, BFGS, and neither `filter`, `frames`, `timeout` nor `pbc`, structures are relaxed in
+    batches: one network call for `batch_size` of them, each with a BFGS history of its own. Where the calculator writes files
+    or keeps wave functions (GPAW, VASP), a name or a factory gives a fresh one for each structure, in a folder of its own.
 
     Parameters
     ----------
@@ -49,8 +49,26 @@ def relax(
         Largest force on a mobile atom at convergence (eV/A).
     steps : int
         Most steps for each structure; 0 is a single point.
-    filter : class or None
-        A class of `ase.filters` (or a function of the Atoms) for what moves, such as ``FrechetCellFilter``.
+    filter : str, class or None
+        A class of `ase.filters`, or its name, (or a function of the Atoms) for what moves, such as ``'FrechetCellFilter'``.
+    min_distance : float or None
+        A structure fails where two atoms come closer than this times the sum of their covalent radii, and closer than at
+        the start. None: no check.
+    max_energy : float or None
+        A structure fails where its energy rises by more than this above that of the start (eV). None: no check.
+    timeout : float or None
+        Seconds for one structure, after which it fails. The calculator then runs in a process of its own, which is killed
+        with all that it started; so the calculator must be fit for pickle (a name or a factory always is).
+    batch_size : int
+        Structures in a batch; 1 is one by one.
+    pbc : bool, sequence of bool or None
+        Periodicity while relaxing; results have that of the input. None: that of the input, but all directions for plane
+        waves (VASP, GPAW with ``mode='pw'``), which need it.
+    directory : str or Path, optional
+        Where calculators with files get their folders, ``vasp-0000``, ``vasp-0001``, ...; a folder that exists is not used
+        again. Default: here.
+    device : str, optional
+        Of a calculator given by a name that knows devices.
     frames : list or None
         One list of Atoms (every step, with energy and raw forces) is appended to it for each structure.
     logfile : str, Path, stream or None
@@ -67,32 +85,50 @@ def relax(
     Raises
     ------
     ValueError
-        The optimizer, calculator, fmax or steps is not one, or a filter changes a cell in which atoms are fixed.
+        The optimizer, calculator, fmax or another number is not one, a filter changes a cell in which atoms are fixed, a
+        calculator with a time limit cannot be pickled, or a force field of this package knows none of the structures.
+    MissingDependency
+        The package of the calculator is not installed.
     """
     single = isinstance(images, Atoms)
-    inputs = _check_images([images] if single else images)
-    kind = find_optimizer(optimizer)
-    check_numbers(fmax, steps)
-    _check_filter(filter, inputs)
-    calc, name = get_calculator(calculator), calculator_name(calculator)
-    relaxed = []
-    with Log(logfile) as log:
-        log.write(f'relax: {name}, {optimizer_name(kind)}, fmax {fmax} eV/A, at most {steps} steps')
-        log.write(f'{"#":>5s} {"formula":<20s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s}  outcome')
-        for number, atoms in enumerate(inputs):
-            path = []
-            try:
-                result = _relax_one(atoms, calc, kind, fmax, steps, filter, path)
-            except Exception as err:  # noqa: BLE001  any calculator may raise anything; the others go on
-                result = _failed(atoms, err, number)
-                if hasattr(calc, 'reset'):
-                    calc.reset()
-            result.info['key_value_pairs']['relax_calculator'] = name
-            relaxed.append(result)
-            if frames is not None:
-                frames.append(path)
-            log.write(_line(number, result))
+    inputs = [images] if single else images
+    options = {'optimizer': optimizer, 'fmax': fmax, 'steps': steps, 'filter': filter, 'min_distance': min_distance,
+               'max_energy': max_energy, 'timeout': timeout, 'batch_size': batch_size, 'pbc': pbc, 'directory': directory,
+               'device': device, 'frames': frames, 'logfile': logfile}  # fmt: skip
+    relaxed = dict(irelax(inputs, calculator, **options))
+    relaxed = [relaxed[number] for number in range(len(relaxed))]
     return relaxed[0] if single else relaxed
+
+
+def irelax(images, calculator='7net-mf-0', *, optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4,
+           max_energy=100.0, timeout=None, batch_size=16, pbc=None, directory=None, device=None, frames=None,
+           logfile=None):  # fmt: skip
+    """Check the arguments at once and return an iterator over (number, relaxed Atoms), each as it is done.
+
+    In batches the order is that in which structures converge, else that of the images. Parameters and errors are those of
+    :func:`relax`.
+    """
+    inputs = _check_images(images)
+    settings = make_settings(optimizer, fmax, steps, filter, min_distance, max_energy, pbc)
+    check_limits(timeout=timeout, batch_size=batch_size)
+    _check_filter(settings.filter, inputs)
+    relaxer = Relaxer(calculator, settings, timeout=timeout, batch_size=batch_size, directory=directory, device=device)
+    relaxer.check(inputs)
+    return _logged(inputs, relaxer, calculator_name(calculator), frames, logfile)
+
+
+def _logged(images, relaxer, name, frames, logfile):
+    how = relaxer.settings
+    with Log(logfile) as log:
+        log.write(f'relax: {name}, {optimizer_name(how.optimizer)}, fmax {how.fmax} eV/A, at most {how.steps} steps')
+        log.write(f'{"#":>5s} {"formula":<20s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s}  outcome')
+        try:
+            for number, result in relaxer.iterate(images, frames=frames):
+                result.info['key_value_pairs']['relax_calculator'] = name
+                log.write(_line(number, result))
+                yield number, result
+        finally:
+            relaxer.close()
 
 
 def find_optimizer(optimizer):
@@ -116,79 +152,22 @@ def find_optimizer(optimizer):
     raise ValueError(f'An optimizer is a class or one of {names}; got {optimizer!r}.')
 
 
-def _relax_one(atoms, calc, kind, fmax, steps, filter, path):
-    """Return one relaxed copy; frames go to the list `path`."""
-    work, fixed = copy_atoms(atoms), frozen_mask(atoms)
-    work.calc = calc
-    energy_generated, _ = _evaluate(work, atoms)
-    opt = kind(work if filter is None else filter(work), logfile=None)
+def find_filter(filter):
+    """Return the class of `ase.filters` of this name; a class, a function or None passes through.
 
-    def observe():
-        energy, forces = _evaluate(work, atoms)
-        frame = _snapshot(work, energy, forces)
-        frame.info.setdefault('key_value_pairs', {})['step'] = int(opt.nsteps)
-        path.append(frame)
+    Raises
+    ------
+    ValueError
+        There is none of this name.
+    """
+    import ase.filters
 
-    opt.attach(observe)
-    converged = bool(opt.run(fmax=fmax, steps=steps))
-    if not np.array_equal(work.positions[fixed], atoms.positions[fixed]):
-        if not np.array_equal(work.cell[:], atoms.cell[:]):
-            raise RelaxationFailed('the cell changed and moved atoms that FixAtoms holds')
-        work.positions[fixed] = atoms.positions[fixed]
-    energy, forces = _evaluate(work, atoms)
-    if np.abs(forces[~fixed]).max(initial=0.0) > MAX_FORCE:
-        raise RelaxationFailed(f'forces above {MAX_FORCE:g} eV/A are left after {opt.nsteps} steps')
-    result = _snapshot(work, energy, forces)
-    assert np.array_equal(result.positions[fixed], atoms.positions[fixed])
-    pairs = _clean(result)
-    pairs.update(relax_steps=int(opt.nsteps), relax_converged=converged, energy_generated=energy_generated)
-    return result
-
-
-def _evaluate(work, origin):
-    """Return energy (float) and raw forces (n, 3); raise where they or the positions are no longer sensible."""
-    if not np.isfinite(work.positions).all():
-        raise RelaxationFailed('the positions became NaN or infinite')
-    travel = np.linalg.norm(work.positions - origin.positions, axis=1).max(initial=0.0)
-    if travel > MAX_TRAVEL and np.array_equal(work.cell[:], origin.cell[:]):
-        raise RelaxationFailed(f'an atom moved {travel:.0f} A, which is more than {MAX_TRAVEL:.0f} A')
-    energy = float(work.get_potential_energy())
-    forces = np.array(work.get_forces(apply_constraint=False), dtype=float)  # (n, 3)
-    if not np.isfinite(energy):
-        raise RelaxationFailed(f'the calculator returned the energy {energy}')
-    if not np.isfinite(forces).all():
-        raise RelaxationFailed('the calculator returned forces that are NaN or infinite')
-    return energy, forces
-
-
-def _snapshot(work, energy, forces):
-    """Return a copy with a SinglePointCalculator (raw forces)."""
-    frame = copy_atoms(work)
-    results = {'energy': energy, 'forces': forces}
-    stress = getattr(work.calc, 'results', {}).get('stress')
-    if stress is not None and work.pbc.all():  # of a slab in vacuum it means nothing
-        results['stress'] = np.array(stress)
-    frame.calc = SinglePointCalculator(frame, **results)
-    return frame
-
-
-def _clean(atoms):
-    """Return the key value pairs of new atoms without what an earlier relaxation left there."""
-    pairs = atoms.info.setdefault('key_value_pairs', {})
-    for key in RESULTS:
-        pairs.pop(key, None)
-    atoms.info.get('data', {}).pop('relax_error', None)
-    return pairs
-
-
-def _failed(atoms, err, number):
-    """Return a copy of the input that says why it could not be relaxed."""
-    text = f'{type(err).__name__}: {err}' if str(err) else type(err).__name__
-    logger.warning('Relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
-    result = copy_atoms(atoms)
-    _clean(result).update(relax_failed=True, relax_converged=False)
-    result.info.setdefault('data', {})['relax_error'] = text
-    return result
+    if not isinstance(filter, str):
+        return filter
+    for name in ase.filters.__all__:
+        if name.lower() == filter.strip().lower():
+            return getattr(ase.filters, name)
+    raise ValueError(f'filter is a class or one of {ase.filters.__all__}; got {filter!r}.')
 
 
 def _line(number, atoms):
@@ -228,6 +207,25 @@ def check_numbers(fmax, steps):
         raise ValueError(f'fmax is a positive force in eV/A; got {fmax!r}. The usual choice is 0.05.')
     if not isinstance(steps, (int, np.integer)) or steps < 0:
         raise ValueError(f'steps is an integer, 0 (single point) or more; got {steps!r}.')
+
+
+def make_settings(optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4, max_energy=100.0, pbc=None):
+    """Return the settings of :func:`relax`, checked; the same errors."""
+    settings = Settings(find_optimizer(optimizer), fmax, steps, find_filter(filter), min_distance, max_energy, pbc)
+    check_numbers(fmax, steps)
+    check_limits(min_distance=min_distance, max_energy=max_energy)
+    return settings
+
+
+def check_limits(*, batch_size=1, **limits):
+    """Raise where a limit cannot be meant."""
+    meaning = {'min_distance': 'a part of the sum of two covalent radii, such as 0.4',
+               'max_energy': 'an energy in eV, such as 100', 'timeout': 'a time in seconds'}  # fmt: skip
+    for name, value in limits.items():
+        if value is not None and not value > 0:
+            raise ValueError(f'{name} is {meaning[name]}, above 0, or None for no limit; got {value!r}.')
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f'batch_size is an integer, 1 or more; got {batch_size!r}.')
 
 
 def _check_filter(filter, images):

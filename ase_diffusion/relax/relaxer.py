@@ -1,0 +1,97 @@
+"""What relaxes: it keeps the calculator, or the process that has it, from one structure to the next."""
+
+from ..utils.atoms import frozen_mask
+from .calculators import get_calculator, is_own_force_field
+from .single import failed, relax_one
+from .supply import Supply
+
+
+class Relaxer:
+    """Relax lists of structures with one calculator: in batches, within a time limit, or one by one.
+
+    Parameters
+    ----------
+    calculator : str, Path, callable or Calculator
+        Anything `get_calculator` takes.
+    settings : Settings
+    timeout, batch_size, directory, device
+        As in :func:`ase_diffusion.relax.relax`.
+    """
+
+    def __init__(self, calculator, settings, *, timeout=None, batch_size=16, directory=None, device=None):
+        self.settings, self.batch_size, self.child, self.own = settings, batch_size, None, None
+        if timeout is not None:
+            from .child import Child
+
+            self.child = Child(calculator, settings, timeout, directory, device)
+        elif is_own_force_field(calculator):
+            self.own = get_calculator(calculator, **({} if device is None else {'device': device}))
+            self.supply = Supply(self.own)
+        else:
+            self.supply = Supply(calculator, directory, device)
+
+    def check(self, images):
+        """Raise the first error where our own force field knows none of the structures: then the input is wrong."""
+        if self.own is None:
+            return
+        from .forcefield import check_known
+
+        errors = []
+        for atoms in images:
+            try:
+                check_known(atoms, self.own.header, self.own.network.passive_edges)
+                return
+            except ValueError as err:
+                errors.append(err)
+        if errors:
+            raise errors[0]
+
+    def iterate(self, images, numbers=None, frames=None):
+        """Yield (index, relaxed Atoms), each as it is done.
+
+        Parameters
+        ----------
+        images : list of Atoms
+        numbers : list of int, optional
+            Numbers of the structures in messages and folders, 0, 1, ... by default.
+        frames : list or None
+            One list of steps is appended for each structure.
+        """
+        numbers = range(len(images)) if numbers is None else numbers
+        if self.own is not None and frames is None and self._batchable(images):
+            from .batched import irelax_batched
+
+            yield from irelax_batched(images, self.own, self.settings, batch_size=self.batch_size)
+            return
+        one = self._here if self.child is None else self._there
+        for index, (number, atoms) in enumerate(zip(numbers, images, strict=True)):
+            result, path = one(number, atoms)
+            if frames is not None:
+                frames.append(path)
+            yield index, result
+
+    def _here(self, number, atoms):
+        path = []
+        try:
+            return relax_one(atoms, self.supply.get(number), self.settings, path), path
+        except Exception as err:  # noqa: BLE001  any calculator may raise anything; the others go on
+            self.supply.failed()
+            return failed(atoms, err, number), path
+
+    def _there(self, number, atoms):
+        result, path = self.child.relax(number, atoms)
+        return (result, path) if result is not None else (failed(atoms, path, number), [])
+
+    def _batchable(self, images):
+        """Tell whether structures can be relaxed in batches: plain BFGS, one periodicity, something to move."""
+        from ase.optimize import BFGS
+
+        how, first = self.settings, images[0] if images else None
+        same = all((atoms.pbc == first.pbc).all() and not frozen_mask(atoms).all() for atoms in images)
+        plain = how.optimizer is BFGS and how.filter is None and how.pbc is None
+        return same and plain and self.batch_size > 1 and len(images) > 1
+
+    def close(self):
+        """End the process with the calculator, if there is one."""
+        if self.child is not None:
+            self.child.close()

@@ -1,0 +1,164 @@
+"""Relax one structure, and notice when it or its calculator goes astray."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ..utils.atoms import copy_atoms, frozen_mask, smallest_ratio
+from .supply import needs_periodic
+
+logger = logging.getLogger(__name__)
+
+MAX_TRAVEL = 50.0  # A; an atom that went further did not relax, it was shot away
+MAX_FORCE = 1e3  # eV/A; above it at the end the potential was asked for something that it does not know
+RESULTS = ('relax_steps', 'relax_converged', 'relax_calculator', 'energy_generated', 'relax_failed')
+
+
+class RelaxationFailed(RuntimeError):
+    """One structure left the realm of the calculator."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to relax; the meaning of each is in :func:`ase_diffusion.relax.relax`."""
+
+    optimizer: object  # class
+    fmax: float = 0.05
+    steps: int = 200
+    filter: object = None
+    min_distance: float = 0.4
+    max_energy: float = 100.0
+    pbc: object = None
+
+
+class Guard:
+    """Raise where a structure explodes or collapses.
+
+    Parameters
+    ----------
+    origin : Atoms
+        The structure at the start.
+    min_distance : float or None
+        Smallest distance over the sum of the covalent radii; where atoms were closer at the start, not closer than that.
+    max_energy : float or None
+        eV above the start.
+    """
+
+    def __init__(self, origin, min_distance=0.4, max_energy=100.0):
+        self.min_distance, self.max_energy, self.first = min_distance, max_energy, None
+        if min_distance is not None:
+            ratio = smallest_ratio(origin)
+            self.min_distance = min(min_distance, 0.999 * ratio) if np.isfinite(ratio) else min_distance
+
+    def __call__(self, atoms, energy, *, distances=True):
+        """Check a step; `distances` may be left out where time matters."""
+        self.first = energy if self.first is None else self.first
+        if self.max_energy is not None and energy - self.first > self.max_energy:
+            raise RelaxationFailed(
+                f'the energy rose by {energy - self.first:.1f} eV, which is more than max_energy = {self.max_energy:g} eV: '
+                'the structure explodes'
+            )
+        if distances and self.min_distance is not None and (ratio := smallest_ratio(atoms)) < self.min_distance:
+            raise RelaxationFailed(
+                f'two atoms came as close as {ratio:.2f} times the sum of their covalent radii, which is less than '
+                f'min_distance = {self.min_distance:.2f}: the calculator pulls them into each other'
+            )
+
+
+def relax_one(atoms, calc, settings, path):
+    """Return one relaxed copy; every step goes to the list `path`. Raises whatever the calculator raises."""
+    work, fixed = copy_atoms(atoms), frozen_mask(atoms)
+    if settings.pbc is not None or needs_periodic(calc):
+        work.pbc = True if settings.pbc is None else settings.pbc
+    work.calc = calc
+    guard = Guard(work, settings.min_distance, settings.max_energy)
+    energy_generated, _ = evaluate(work, atoms)
+    opt = settings.optimizer(work if settings.filter is None else settings.filter(work), logfile=None)
+
+    def observe():
+        energy, forces = evaluate(work, atoms)
+        guard(work, energy)
+        frame = snapshot(work, energy, forces, atoms.pbc)
+        frame.info.setdefault('key_value_pairs', {})['step'] = int(opt.nsteps)
+        path.append(frame)
+
+    opt.attach(observe)
+    converged = bool(opt.run(fmax=settings.fmax, steps=settings.steps))
+    if not np.array_equal(work.positions[fixed], atoms.positions[fixed]):
+        if not np.array_equal(work.cell[:], atoms.cell[:]):
+            raise RelaxationFailed('the cell changed and moved atoms that FixAtoms holds')
+        work.positions[fixed] = atoms.positions[fixed]
+    energy, forces = evaluate(work, atoms)
+    check_end(forces[~fixed], opt.nsteps)
+    result = snapshot(work, energy, forces, atoms.pbc)
+    assert np.array_equal(result.positions[fixed], atoms.positions[fixed])
+    clean(result).update(relax_steps=int(opt.nsteps), relax_converged=converged, energy_generated=energy_generated)
+    return result
+
+
+def check_end(forces, steps):
+    """Raise where huge forces (n, 3), in eV/A, are left on mobile atoms."""
+    if np.abs(forces).max(initial=0.0) > MAX_FORCE:
+        raise RelaxationFailed(f'forces above {MAX_FORCE:g} eV/A are left after {steps} steps')
+
+
+def evaluate(work, origin):
+    """Return energy (float) and raw forces (n, 3); raise where they or the positions are no longer sensible."""
+    if not np.isfinite(work.positions).all():
+        raise RelaxationFailed('the positions became NaN or infinite')
+    travel = np.linalg.norm(work.positions - origin.positions, axis=1).max(initial=0.0)
+    if travel > MAX_TRAVEL and np.array_equal(work.cell[:], origin.cell[:]):
+        raise RelaxationFailed(f'an atom moved {travel:.0f} A, which is more than {MAX_TRAVEL:.0f} A')
+    energy = np.asarray(work.get_potential_energy())
+    forces = np.array(work.get_forces(apply_constraint=False), dtype=float)  # (n, 3)
+    if energy.size != 1 or forces.shape != (len(work), 3):
+        raise RelaxationFailed(
+            f'a calculator returns one energy and forces of shape {(len(work), 3)}; this one returned shapes '
+            f'{energy.shape} and {forces.shape}'
+        )
+    energy = float(energy.item())
+    if not np.isfinite(energy):
+        raise RelaxationFailed(f'the calculator returned the energy {energy}')
+    if not np.isfinite(forces).all():
+        raise RelaxationFailed('the calculator returned forces that are NaN or infinite')
+    if getattr(work.calc, 'converged', None) is False:  # ASE's Vasp says so and does not raise
+        raise RelaxationFailed(
+            f'the self-consistent field of {type(work.calc).__name__} in {getattr(work.calc, "directory", ".")} did not '
+            'converge, so its forces mean little. Allow more iterations (nelm) or change the mixing (algo, amix)'
+        )
+    return energy, forces
+
+
+def snapshot(work, energy, forces, pbc):
+    """Return a copy with the periodicity of the input and a SinglePointCalculator (raw forces)."""
+    frame = copy_atoms(work)
+    frame.pbc = pbc
+    results = {'energy': energy, 'forces': forces}
+    stress = getattr(work.calc, 'results', {}).get('stress')
+    if stress is not None and frame.pbc.all():  # of a slab in vacuum it means nothing
+        results['stress'] = np.array(stress)
+    frame.calc = SinglePointCalculator(frame, **results)
+    return frame
+
+
+def clean(atoms):
+    """Return the key value pairs of new atoms without what an earlier relaxation left there."""
+    pairs = atoms.info.setdefault('key_value_pairs', {})
+    for key in RESULTS:
+        pairs.pop(key, None)
+    atoms.info.get('data', {}).pop('relax_error', None)
+    return pairs
+
+
+def failed(atoms, err, number):
+    """Return a copy of the input that says why it could not be relaxed; `err` is an error or a text."""
+    text = err if isinstance(err, str) else f'{type(err).__name__}: {err}' if str(err) else type(err).__name__
+    text = ' '.join(text.split())
+    logger.warning('Relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
+    result = copy_atoms(atoms)
+    result.calc = None
+    clean(result).update(relax_failed=True, relax_converged=False)
+    result.info.setdefault('data', {})['relax_error'] = text
+    return result

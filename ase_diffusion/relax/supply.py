@@ -1,0 +1,96 @@
+"""Hand out calculators: one for all structures, or a fresh one in a folder of its own for each."""
+
+import itertools
+import pickle
+from pathlib import Path
+
+from .calculators import calculator_name, check_calculator, get_calculator
+
+
+class Supply:
+    """Give a calculator for each structure.
+
+    Calculators that hold the state of a structure or write files (GPAW, VASP and all others that write input) are made anew for
+    each structure where they come from a name or a factory, each with a folder ``<name>-<number>`` of its own below `directory`.
+    All others, and finished calculators, are used again and again.
+
+    Parameters
+    ----------
+    calculator : str, Path, callable or Calculator
+        Anything `get_calculator` takes.
+    directory : str or Path, optional
+        Where those folders go; here by default.
+    device : str, optional
+        For the names that know one.
+    """
+
+    def __init__(self, calculator, directory=None, device=None):
+        self.calculator, self.name = calculator, calculator_name(calculator)
+        self.directory = Path('.' if directory is None else directory)
+        self.options = {} if device is None else {'device': device}
+        self.finished = check_calculator(calculator) is None
+        self.shared = None
+        if self.name not in ('gpaw', 'vasp'):  # making one costs little, and errors come at once
+            self.shared = get_calculator(calculator, **self.options)
+
+    def get(self, number):
+        """Return the calculator for structure `number`."""
+        calc, self.shared = self.shared, None
+        if calc is not None and (self.finished or not is_stateful(calc)):
+            self.shared = calc
+            return calc
+        folder = fresh_folder(self.directory / f'{self.name}-{number:04d}')
+        if self.name == 'gpaw':
+            return get_calculator('gpaw', txt=str(folder / 'gpaw.txt'), **self.options)
+        calc = get_calculator(self.calculator, **self.options) if calc is None else calc
+        if hasattr(calc, 'directory'):
+            calc.directory = str(folder) if isinstance(calc.directory, str) else folder
+        return calc
+
+    def failed(self):
+        """Forget what a calculator may remember of the structure that it failed for."""
+        if hasattr(self.shared, 'reset'):
+            self.shared.reset()
+
+
+def is_stateful(calc):
+    """Tell whether a calculator is bound to one structure: it writes input files, or keeps wave functions."""
+    return hasattr(calc, 'write_input') or hasattr(calc, 'template') or type(calc).__module__.partition('.')[0] == 'gpaw'
+
+
+def needs_periodic(calc):
+    """Tell whether a calculator expands in plane waves, and so wants a cell that is periodic in all directions."""
+    mode = getattr(getattr(calc, 'params', None), 'mode', None)  # of GPAW
+    return getattr(calc, 'name', '') == 'vasp' or getattr(mode, 'name', '') == 'pw'
+
+
+def fresh_folder(path):
+    """Make a folder that did not exist, and return it: `path`, or `path` with .1, .2, ... behind it."""
+    for k in itertools.count():
+        folder = Path(f'{path}.{k}') if k else Path(path)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+
+
+def freeze(calculator):
+    """Return a calculator, name or factory as bytes for another process.
+
+    Raises
+    ------
+    ValueError
+        It cannot be pickled.
+    """
+    try:
+        import cloudpickle as pickler  # of dask; functions of a script or notebook go too
+    except ModuleNotFoundError:
+        pickler = pickle
+    try:
+        return pickler.dumps(calculator)
+    except Exception as err:
+        raise ValueError(
+            f'Other processes get the calculator by pickle; {calculator_name(calculator)} cannot be pickled ({err}). '
+            'Pass a name, or a function that makes it.'
+        ) from err
