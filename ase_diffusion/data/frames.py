@@ -13,6 +13,7 @@ numbers, positions, tags               of the overlayers, one after the other: (
 forces                                 raw forces of slab and overlayer, float32 (sum of both, 3) in eV/A
 energy                                 (n,) in eV; NaN where there is none
 run, step, last, converged             (n,): number of the relaxation, step in it, is it the last one, did it converge
+held                                   (n,), optional: is the frame kept out of training, to test on
 =====================================  =====================================================================
 
 The slab of a frame is its leading block of atoms held by FixAtoms; a mobile top layer counts as overlayer.
@@ -34,6 +35,7 @@ ROW_KEYS = {'run': int, 'step': int, 'last': bool, 'converged': bool}
 ARRAYS = ['slab_numbers', 'slab_positions', 'cell', 'pbc', 'natoms', 'numbers', 'positions', 'forces', 'energy']
 SHIPPED = {'ag-o-rss': Path(__file__).with_name('ag_o_rss.npz')}
 NEEDED = [*ARRAYS, *ROW_KEYS]
+OPTIONAL = {'held': bool}
 
 
 def read_frames(path):
@@ -80,7 +82,8 @@ def write_frames(images, path):
     images : list of Atoms
         Overlayers on slabs that FixAtoms holds, slab atoms first. Energy and forces are taken from the calculator's
         results and not computed (NaN where there are none); run, step, last and converged from
-        ``info['key_value_pairs']``. A frame without them is a relaxation of its own: its index, 0, True, False.
+        ``info['key_value_pairs']``. A frame without them is a relaxation of its own: its index, 0, True, False. Where
+        any frame has the key held there, it is written too (without it: False).
     path : str or Path
         The ``.npz`` file.
 
@@ -94,7 +97,9 @@ def write_frames(images, path):
         raise ValueError('write_frames needs at least one frame; got an empty list.')
     if Path(path).suffix != '.npz':
         raise ValueError(f'Frames are written to a .npz file; got {str(path)!r}. Other formats: ase.io.write.')
-    slabs, slab_id, columns = {}, [], {key: [] for key in ROW_KEYS}
+    keys = ROW_KEYS | {key: kind for key, kind in OPTIONAL.items()
+                       if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)}  # fmt: skip
+    slabs, slab_id, columns = {}, [], {key: [] for key in keys}
     forces, energies = [], []
     for index, atoms in enumerate(images):
         nslab = _slab_size(atoms, index)
@@ -102,8 +107,9 @@ def write_frames(images, path):
         results = getattr(atoms.calc, 'results', {})
         energies.append(float(results.get('energy', np.nan)))
         forces.append(np.asarray(results.get('forces', np.full((len(atoms), 3), np.nan))))
-        pairs = {'run': index, 'step': 0, 'last': True, 'converged': False, **atoms.info.get('key_value_pairs', {})}
-        for key, kind in ROW_KEYS.items():
+        pairs = {'run': index, 'step': 0, 'last': True, 'converged': False, 'held': False,
+                 **atoms.info.get('key_value_pairs', {})}
+        for key, kind in keys.items():
             columns[key].append(kind(pairs[key]))
     sizes = [size for _, size, _ in slabs.values()]
     tops = [(atoms, slice(sizes[i], None)) for atoms, i in zip(images, slab_id, strict=True)]
@@ -115,7 +121,7 @@ def write_frames(images, path):
         'tags': np.concatenate([atoms.get_tags()[top] for atoms, top in tops]).astype(np.int32),
         'forces': np.concatenate(forces).astype(np.float32),
         'energy': np.array(energies, dtype=float),
-        **{key: np.array(values, dtype=bool if ROW_KEYS[key] is bool else np.int32) for key, values in columns.items()},
+        **{key: np.array(values, dtype=bool if keys[key] is bool else np.int32) for key, values in columns.items()},
     }
     if len(slabs) > 1:
         arrays['slab_id'] = np.array(slab_id, dtype=np.int32)
@@ -245,7 +251,7 @@ def _read_npz(path):
         data['tags'] = np.repeat(new[slab_id], natoms)
     images = []
     for index, (top, row) in enumerate(zip(pairwise(tops), pairwise(rows), strict=True)):
-        pairs = {key: kind(data[key][index]) for key, kind in ROW_KEYS.items()}
+        pairs = {key: kind(data[key][index]) for key, kind in (ROW_KEYS | OPTIONAL).items() if key in data}
         images.append(_frame(slabs[slab_id[index]], data, slice(*top), slice(*row), data['energy'][index], pairs))
     return images
 

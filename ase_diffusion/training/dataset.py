@@ -28,6 +28,7 @@ class Item:
     energy: float = float('nan')
     forces: np.ndarray | None = None
     relative: float = float('nan')
+    held: bool = False
 
     def repeat(self, m: int, n: int) -> Item:
         """Return the structure repeated m x n times in the plane; built from the original, never compounded."""
@@ -82,11 +83,12 @@ class Overlayers:
             formula = atoms[~f].get_chemical_formula()
             group = f'{formula}|{f.sum()}|' + ','.join(f'{x:.2f}' for x in cell[:2, :2].ravel())
             forces = results.get('forces')
-            run = atoms.info.get('key_value_pairs', {}).get('run', atoms.info.get('run', -1 - k))
+            pairs = atoms.info.get('key_value_pairs', {})
+            run = pairs.get('run', atoms.info.get('run', -1 - k))
             items.append(Item(
                 positions=atoms.positions[~f], substrate=atoms.positions[f], numbers=atoms.numbers[~f],
                 substrate_numbers=atoms.numbers[f], cell=cell, top=surface_height(atoms), group=group,
-                run=int(run), energy=float(results.get('energy', np.nan)),
+                run=int(run), held=bool(pairs.get('held', False)), energy=float(results.get('energy', np.nan)),
                 forces=None if forces is None else np.asarray(forces)[~f]))  # fmt: skip
         return cls(items, tuple(bool(p) for p in images[0].pbc))._relative()
 
@@ -106,7 +108,14 @@ class Overlayers:
         return Overlayers([item for item in self.items if keep(item)], self.pbc, self.groups)
 
     def split(self, fraction: float = 0.05, seed: int = 0) -> tuple[Overlayers, Overlayers]:
-        """Split whole relaxations (runs) into training and held-out sets; a single run is both."""
+        """Split whole relaxations (runs) into training and held-out sets; a single run is both.
+
+        Frames that carry the key ``held`` decide it themselves, so that what was held out stays so when data are added and a
+        training starts from earlier weights. Otherwise a share of the runs is drawn.
+        """
+        if any(item.held for item in self.items):
+            held = {item.run for item in self.items if item.held}
+            return self.select(lambda i: i.run not in held), self.select(lambda i: i.run in held)
         runs = np.unique([item.run for item in self.items])
         if len(runs) < 2:
             return self, self

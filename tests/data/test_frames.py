@@ -240,3 +240,12 @@ def test_damaged_file(images, tmp_path):
     np.savez(tmp_path / 'b.npz', **arrays)
     with pytest.raises(ValueError, match='damaged'):
         read_frames(tmp_path / 'b.npz')
+
+
+def test_marks_of_what_is_held_out_are_kept_where_there_are_any(images, tmp_path):
+    write_frames(images, tmp_path / 'a.npz')
+    assert all('held' not in atoms.info['key_value_pairs'] for atoms in read_frames(tmp_path / 'a.npz'))
+    images[1].info.setdefault('key_value_pairs', {})['held'] = True
+    write_frames(images, tmp_path / 'b.npz')
+    held = [atoms.info['key_value_pairs']['held'] for atoms in read_frames(tmp_path / 'b.npz')]
+    assert held == [k == 1 for k in range(len(images))]

@@ -201,3 +201,11 @@ def test_what_is_no_data_is_refused():
 def test_fingerprints_tell_data_apart(data):
     assert data.fingerprint() == data.select(lambda item: True).fingerprint()
     assert data.fingerprint() != data.select(lambda item: item.run > 0).fingerprint()
+
+
+def test_frames_that_are_marked_decide_what_is_held_out():
+    images = [frame(run, step) for run in range(6) for step in range(2)]
+    for atoms in images:
+        atoms.info['key_value_pairs']['held'] = atoms.info['key_value_pairs']['run'] in (1, 4)
+    training, held = Overlayers.from_atoms(images).split(0.5, seed=1)
+    assert {item.run for item in held.items} == {1, 4} and {item.run for item in training.items} == {0, 2, 3, 5}
