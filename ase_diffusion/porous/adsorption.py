@@ -1,0 +1,87 @@
+"""Adsorption properties of a framework from the energy grid of a probe, at low pressure."""
+
+import numpy as np
+from ase.units import kB, kJ, mol
+
+__all__ = ['GAS_CONSTANT', 'KELVIN_TO_KJ_MOL', 'adsorption_properties', 'boltzmann_grid', 'framework_density']
+
+GAS_CONSTANT = kB * mol / kJ * 1e3  # J/mol/K
+KELVIN_TO_KJ_MOL = GAS_CONSTANT * 1e-3
+VOID = 15.0  # kB T, the energy below which a point counts as void
+AMU_PER_A3 = 1660.5390666  # kg/m^3
+
+
+def adsorption_properties(grid, temperature=298.0, *, density=None, accessible=None):
+    """Compute void fraction, Henry coefficient and heat of adsorption from energy grids.
+
+    Parameters
+    ----------
+    grid : array_like
+        ``(nx, ny, nz)`` or ``(n, nx, ny, nz)``: E / kB in K, of `energy_grid`.
+    temperature : float
+        K.
+    density : float or array_like of (n,), optional
+        Of the framework in kg/m^3 (`framework_density`); adds the Henry coefficient in mol/kg/Pa.
+    accessible : array_like of bool, optional
+        Shape of the grid; points outside count as forbidden (`accessible_mask`, blocking).
+
+    Returns
+    -------
+    dict
+        float, or ``(n,)`` arrays where the grid has four axes:
+
+        void_fraction
+            Share of points with E <= 15 kB T (and accessible).
+        henry_coefficient
+            mean exp(-E / kB T), unitless; 1 in an empty box. Paper eq. 7.
+        henry_coefficient_mol_kg_pa
+            The same over R T density; only with a density.
+        heat_of_adsorption
+            R (T - <E exp(-E / T)> / <exp(-E / T)>) in kJ/mol with E in K. Paper eq. 8. nan where no point counts.
+
+    Raises
+    ------
+    ValueError
+        A grid that is not of three or four axes or not of finite numbers, or a temperature or density that is not positive.
+
+    Notes
+    -----
+    Equations of J. Mater. Chem. A 12, 6507 (2024).
+    """
+    energy = np.asarray(grid, np.float64)
+    if energy.ndim not in (3, 4) or not energy.size:
+        raise ValueError(f'An energy grid is (nx, ny, nz) or (n, nx, ny, nz) in K; got an array of shape {energy.shape}.')
+    if not np.isfinite(energy).all():
+        raise ValueError('An energy grid is of finite numbers, in K; there are others in it (energy_grid makes none).')
+    for name, value in (('temperature', temperature), ('density', 1.0 if density is None else density)):
+        if not (np.isfinite(value).all() and (np.asarray(value) > 0).all()):
+            raise ValueError(f'A {name} is positive; got {value!r}.')
+    allowed = np.ones(energy.shape, bool) if accessible is None else np.asarray(accessible, bool)
+    if allowed.shape != energy.shape:
+        raise ValueError(f'`accessible` has the shape of the grid, {energy.shape}; got {allowed.shape}.')
+    axes = (-3, -2, -1)
+    low = np.where(allowed, energy, np.inf).min(axes, keepdims=True)
+    low = np.where(np.isfinite(low), low, 0.0)  # nothing allowed
+    weight = np.where(allowed, np.exp((low - np.where(allowed, energy, low)) / temperature), 0.0)  # no overflow
+    total = weight.mean(axes)
+    with np.errstate(over='ignore', under='ignore', invalid='ignore', divide='ignore'):
+        henry = np.exp(-low[..., 0, 0, 0] / temperature) * total
+        heat = KELVIN_TO_KJ_MOL * (temperature - (weight * np.where(allowed, energy, 0.0)).mean(axes) / total)
+    found = {
+        'void_fraction': ((energy <= VOID * temperature) & allowed).mean(axes),
+        'henry_coefficient': henry,
+        'heat_of_adsorption': heat,
+    }
+    if density is not None:
+        found['henry_coefficient_mol_kg_pa'] = henry / (GAS_CONSTANT * temperature * np.asarray(density, float))
+    return {name: float(value) if energy.ndim == 3 else value for name, value in found.items()}
+
+
+def boltzmann_grid(grid, temperature=298.0):
+    """Return exp(-E / kB T) of an energy grid in K, dimensionless, in its dtype."""
+    return np.exp(-np.asarray(grid) / temperature)
+
+
+def framework_density(atoms):
+    """Return the density of a structure in kg/m^3."""
+    return float(atoms.get_masses().sum() / atoms.get_volume() * AMU_PER_A3)

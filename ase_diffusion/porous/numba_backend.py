@@ -1,0 +1,250 @@
+"""Sum Lennard-Jones grids on a CPU: numba, with vectors of eight floats along one axis of the cell.
+
+A line of grid points sees an atom (with all its images along the line) through three numbers: its distance from the
+line, where on the line it is nearest, and which points lie inside the cutoff. These are found in float64, so that the
+sharp cutoff is exact; what is left is one subtraction, one division and six products per pair in float32, on
+coordinates relative to the atom. The points run beyond the cell on either side and are folded back at the end.
+"""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import njit
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+WIDTH = 8  # floats in a vector; LLVM splits them where the machine has shorter ones
+BUCKETS = 32  # of distances: neighbours in the list have about equally long loops, which the processor predicts
+TILE = 2.4  # A, edge of the bundle of lines that shares one list of atoms
+SMALLEST = np.float32(0.01)  # A^2, no pair is nearer: a point on an atom gets a large finite number
+FLAGS = {'reassoc', 'contract', 'arcp', 'nsz'}
+MASKS = np.repeat(np.float32([1, 0]), WIDTH)  # a window of it begins with any number of ones
+
+
+@intrinsic
+def _element(typingctx, array, index):
+    """Return a pointer to an element of a contiguous float32 array."""
+
+    def codegen(context, builder, signature, args):
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        return builder.gep(data, [args[1]])
+
+    return types.CPointer(types.float32)(array, index), codegen
+
+
+@intrinsic
+def _add_chord(typingctx, total, ramp, tail, end, last, square, offset, a, b):
+    """Add a / r^12 - b / r^6 for the points of one chord; r^2 = square + (ramp - offset)^2 (pointers and float32).
+
+    The vectors 0 to `last` (at least 1); the last two are multiplied by the vectors at `tail` and `end`.
+    """
+
+    def codegen(context, builder, signature, args):
+        total, ramp, tail, end, last, *numbers = args
+        vector, lane = ir.VectorType(ir.FloatType(), WIDTH), ir.IntType(32)
+        empty = ir.Constant(vector, ir.Undefined)
+        zeros = ir.Constant(ir.VectorType(lane, WIDTH), [0] * WIDTH)
+        square, offset, a, b = (
+            builder.shuffle_vector(builder.insert_element(empty, x, ir.Constant(lane, 0)), empty, zeros) for x in numbers
+        )
+        total, ramp = (builder.bitcast(x, vector.as_pointer()) for x in (total, ramp))
+        tail, end = (builder.load(builder.bitcast(x, vector.as_pointer()), align=4) for x in (tail, end))
+        one, smallest = (ir.Constant(vector, [x] * WIDTH) for x in (1.0, float(SMALLEST)))
+
+        def add(index, mask=None):
+            fast = {'flags': ('fast',)}
+            here = builder.gep(total, [index])
+            t = builder.fsub(builder.load(builder.gep(ramp, [index]), align=4), offset, **fast)
+            r2 = builder.fadd(builder.fmul(t, t, **fast), square, **fast)
+            r2 = builder.select(builder.fcmp_ordered('>', r2, smallest, **fast), r2, smallest)
+            inverse = builder.fdiv(one, r2, **fast)
+            sixth = builder.fmul(inverse, builder.fmul(inverse, inverse, **fast), **fast)
+            pair = builder.fmul(sixth, builder.fsub(builder.fmul(a, sixth, **fast), b, **fast), **fast)
+            if mask is not None:
+                pair = builder.fmul(pair, mask, **fast)
+            builder.store(builder.fadd(builder.load(here, align=4), pair, **fast), here, align=4)
+
+        before = builder.sub(last, ir.Constant(last.type, 1))
+        with cgutils.for_range(builder, before) as loop:
+            add(loop.index)
+        add(before, tail)
+        add(last, end)
+        return context.get_dummy_value()
+
+    return types.void(total, ramp, tail, end, last, square, offset, a, b), codegen
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
+def _candidates(positions, a, b, images, px, py, reach, places, ca, cb):
+    """List the lines of atoms within `reach` of the line through (px, py), the nearest first; return how many."""
+    n, k = len(positions), len(images)
+    bucket = np.empty(n * k, np.int32)
+    starts = np.zeros(BUCKETS + 1, np.int64)
+    scale = BUCKETS / (reach * reach)
+    for i in range(n):
+        for j in range(k):
+            x, y = positions[i, 0] + images[j, 0] - px, positions[i, 1] + images[j, 1] - py
+            which = (x * x + y * y) * scale
+            bucket[i * k + j] = np.int32(which) if which < BUCKETS else -1
+            if which < BUCKETS:
+                starts[np.int32(which) + 1] += 1
+    for q in range(BUCKETS):
+        starts[q + 1] += starts[q]
+    count = starts[BUCKETS]
+    for i in range(n):
+        for j in range(k):
+            q = bucket[i * k + j]
+            if q >= 0:
+                m = starts[q]
+                starts[q] += 1
+                for axis in range(3):
+                    places[axis, m] = positions[i, axis] + images[j, axis]
+                ca[m], cb[m] = a[i], b[i]
+    return count
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
+def _chords(x, y, z, px, py, pz, periods, step, cutoff2, squares, offsets, first, shift, count):
+    """Find for each line of atoms which points of the line of the grid at (px, py, pz) are inside the cutoff.
+
+    In float64; `first` counts from the start of the line, `shift` from the point just below the atom.
+    """
+    size = x.size
+    inverse, once = 1.0 / step, 1.0 / periods
+    for j in range(size):
+        dx, dy = x[j] - px, y[j] - py
+        square = dx * dx + dy * dy
+        half = np.sqrt(max(cutoff2 - square, 0.0)) * inverse
+        t = (z[j] - pz) * inverse  # in steps of the grid
+        t -= periods * np.floor(t * once)
+        low = np.floor(t - half) + 1.0  # strictly inside
+        nearest = np.floor(t)
+        squares[j] = square
+        offsets[j] = (t - nearest) * step
+        first[j] = np.int32(low)
+        shift[j] = np.int32(low - nearest)
+        count[j] = np.int32(np.ceil(t + half) - low)
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
+def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work):
+    """Add up the chords of one line of the grid, and fold what lies beyond the cell back into it."""
+    nz, origin, last = line.size, ramp.size // 2, 1
+    work[:] = np.float32(0.0)
+    for j in range(first.size):
+        n = count[j]
+        if n > 0:
+            need = (n - 1) // WIDTH
+            if need > last or need < last - 1:  # rare in this order: the loop is as long as before, which is predicted
+                last = max(need, 1)
+            rest = last * WIDTH - n
+            _add_chord(_element(work, first[j] + pad), _element(ramp, shift[j] + origin),
+                       _element(masks, min(max(rest, 0), WIDTH)), _element(masks, min(rest + WIDTH, WIDTH)), last,
+                       squares[j], offsets[j], ca[j], cb[j])  # fmt: skip
+    line[:] = np.float32(0.0)
+    for begin in range(-(-pad // nz) * -nz, nz + pad, nz):  # one period after the other
+        for k in range(max(0, -pad - begin), min(nz, nz + pad - begin)):
+            line[k] += work[begin + k + pad]
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
+def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ramp, masks):
+    """Fill the given tiles (m, 2) of a grid (nx, ny, nz).
+
+    All vectors are in a frame whose third axis runs along the third cell vector.
+    """
+    nx, ny, nz = out.shape
+    step = cell[2, 2] / nz
+    most = len(positions) * len(images)
+    places, ca, cb = np.empty((3, most)), np.empty(most, np.float32), np.empty(most, np.float32)
+    squares, offsets, numbers = np.empty(most, np.float32), np.empty(most, np.float32), np.empty((3, most), np.int32)
+    work = np.zeros(nz + 2 * pad + 3 * WIDTH, np.float32)
+    for m in range(len(tiles)):
+        x0, y0 = tiles[m, 0], tiles[m, 1]
+        x1, y1 = min(x0 + tile[0], nx), min(y0 + tile[1], ny)
+        centre = 0.5 * ((x0 + x1 - 1) / nx * cell[0] + (y0 + y1 - 1) / ny * cell[1])
+        one, other = 0.5 * (x1 - x0 - 1) / nx * cell[0], 0.5 * (y1 - y0 - 1) / ny * cell[1]
+        radius = max(math.hypot(one[0] + other[0], one[1] + other[1]), math.hypot(one[0] - other[0], one[1] - other[1]))
+        size = _candidates(positions, a, b, images, centre[0], centre[1], cutoff + radius + 1e-6, places, ca, cb)
+        x, y, z = places[0, :size], places[1, :size], places[2, :size]
+        first, shift, count = numbers[0, :size], numbers[1, :size], numbers[2, :size]
+        for ix in range(x0, x1):
+            for iy in range(y0, y1):
+                point = ix / nx * cell[0] + iy / ny * cell[1]
+                _chords(x, y, z, point[0], point[1], point[2], float(nz), step, cutoff * cutoff, squares[:size],
+                        offsets[:size], first, shift, count)  # fmt: skip
+                _sum_line(out[ix, iy], pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work)
+
+
+def line_frame(cell):
+    """Return orthonormal rows (3, 3), the third along the third cell vector."""
+    along = cell[2] / np.linalg.norm(cell[2])
+    across = cell[0] - (cell[0] @ along) * along
+    across /= np.linalg.norm(across)
+    return np.array([across, np.cross(along, across), along])
+
+
+def lateral_images(cell, cutoff):
+    """Return the shifts (k, 3) by the first two vectors of a cell in its `line_frame` that a cutoff can reach."""
+    flat = cell[:2, :2]
+    heights = abs(np.linalg.det(flat)) / np.linalg.norm(flat[::-1], axis=1)
+    ranges = [np.arange(-reach, reach + 1) for reach in np.ceil(cutoff / heights).astype(int)]
+    return np.stack(np.meshgrid(*ranges, indexing='ij'), -1).reshape(-1, 2) @ cell[:2]
+
+
+def sum_grid(out, scaled, a, b, cell, cutoff, pool=None, parts=1):
+    """Fill a float32 grid with sum a / r^12 - b / r^6 over atoms and images nearer than the cutoff.
+
+    Parameters
+    ----------
+    out : numpy.ndarray
+        ``(nx, ny, nz)`` float32, written.
+    scaled : numpy.ndarray
+        ``(n, 3)`` float64 in [0, 1), of the atoms that interact.
+    a, b : numpy.ndarray
+        ``(n,)``, K A^12 and K A^6.
+    cell : numpy.ndarray
+        ``(3, 3)`` float64, rows, A.
+    cutoff : float
+        A.
+    pool : ThreadPoolExecutor, optional
+    parts : int
+        Number of threads that share the work.
+    """
+    steps = np.linalg.norm(cell, axis=1) / out.shape
+    finest = int(np.argmin(steps))  # lines along the finest axis: the fewest and the longest loops
+    order = [(finest + 1) % 3, (finest + 2) % 3, finest]
+    out, steps = out.transpose(order), steps[order]
+    cell = cell[order] @ line_frame(cell[order]).T
+    pad = int(cutoff / steps[2]) + 2
+    origin = pad + 3 * WIDTH
+    ramp = (np.arange(-origin, origin + 1) * steps[2]).astype(np.float32)
+    tile = np.clip(np.round(TILE / steps[:2]), 1, 16).astype(np.int64)
+    corners = [np.arange(0, n, t) for n, t in zip(out.shape[:2], tile, strict=True)]
+    corners = np.stack(np.meshgrid(*corners, indexing='ij'), -1).reshape(-1, 2)
+    rest = (tile, scaled[:, order] @ cell, a.astype(np.float32), b.astype(np.float32), lateral_images(cell, cutoff), cell,
+            float(cutoff), pad, ramp, MASKS)  # fmt: skip
+    if pool is None or parts < 2:
+        _sum_lines(out, corners, *rest)
+    else:
+        list(pool.map(lambda part: _sum_lines(out, part, *rest), np.array_split(corners, min(4 * parts, len(corners)))))
+
+
+def cpu_grids(systems, shape, cutoff, threads=None):
+    """Yield the float32 grids of systems ``(scaled, a, b, cell)`` one by one; threads share one structure."""
+    threads = threads or available_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        for scaled, a, b, cell in systems:
+            out = np.zeros(shape, np.float32)
+            if len(scaled):
+                sum_grid(out, scaled, a, b, cell, cutoff, pool, threads)
+            yield out
+
+
+def available_threads():
+    """Return OMP_NUM_THREADS where it is set, and else the number of cores of this process."""
+    wanted = os.environ.get('OMP_NUM_THREADS', '')
+    return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))
