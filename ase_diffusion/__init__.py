@@ -10,6 +10,7 @@ __version__ = '0.1.0'
 # public name -> the module that has it; a room of the package stands for itself
 _PUBLIC = {
     'SurfaceDiffusion': 'ase_diffusion.generators.surface',
+    'CrystalDiffusion': 'ase_diffusion.generators.crystal',
     'load_model': 'ase_diffusion.weights.zoo',
     'list_models': 'ase_diffusion.weights.zoo',
     'metrics': 'ase_diffusion.metrics',

@@ -22,20 +22,27 @@ def add_arguments(parser, again):
     field.add_argument('--max-force', type=float, metavar='F', help='leave out what has larger forces, eV/A (40)')
     for each in (surface, field):
         each.set_defaults(run=run)
+    crystal = kinds.add_parser('crystal', help='the diffusion model of crystals', **common)
+    _add_crystal(crystal)
+    crystal.set_defaults(run=run_crystal)
 
 
 def _add_shared(parser):
     parser.add_argument('data', nargs='+', metavar='DATA', help='.npz, .db, .traj, .extxyz: overlayers on fixed slabs')
+    parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
+    parser.add_argument('--blocks', type=int, metavar='N', help='message passing steps')
+    parser.add_argument('--cutoff', type=float, metavar='R', help='A (6)')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='structures per step (16)')
+    _add_common(parser)
+
+
+def _add_common(parser):
     parser.add_argument('--out', required=True, metavar='DIR',
                         help='folder for best.safetensors, last.safetensors, log.csv')
     parser.add_argument('--init', metavar='MODEL',
                         help='model to start from, shipped or a .safetensors file; its width, blocks and cutoff hold')
     parser.add_argument('--steps', type=int, metavar='N', help='training steps (20000)')
     parser.add_argument('--minutes', type=float, metavar='M', help='stop after this time')
-    parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
-    parser.add_argument('--blocks', type=int, metavar='N', help='message passing steps')
-    parser.add_argument('--cutoff', type=float, metavar='R', help='A (6)')
-    parser.add_argument('--batch-size', type=int, metavar='N', help='structures per step (16)')
     parser.add_argument('--lr', type=float, help='learning rate (0.001)')
     parser.add_argument('--every', type=int, metavar='N', help='steps between validations (1000)')
     parser.add_argument('--seed', type=int, help='of weights, split and noise (0)')
@@ -72,6 +79,40 @@ def run(args):
         best = train_forcefield(data, args.out, **options, **given(args, 'max_force'))
         then = f'ase-diffusion relax structures.traj --calculator {best}'
     print(f'best model: {best}\nnext: {then}')
+
+
+def _add_crystal(parser):
+    parser.add_argument('data', metavar='DATA',
+                        help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept')
+    parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
+    parser.add_argument('--conditioning', metavar='KIND',
+                        help='cds: conditions enter every attention block; cdi: the first embedding (cds)')
+    parser.add_argument('--known', type=float, metavar='SHARE',
+                        help='share of crystals whose species are given, for structure prediction (0.33)')
+    parser.add_argument('--features', type=int, metavar='N', help='width of the network (128)')
+    parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='crystals per step (128)')
+    _add_common(parser)
+
+
+def run_crystal(args):
+    """Train the model of crystals into a folder."""
+    import logging
+
+    from ase_diffusion.cli.common import given
+    from ase_diffusion.data.crystals import read_crystals
+    from ase_diffusion.training.crystal import train_crystal
+    from ase_diffusion.training.crystals import split_crystals
+
+    logging.basicConfig(format='%(message)s')
+    logging.getLogger('ase_diffusion').setLevel(logging.INFO)
+    training, held = split_crystals(read_crystals(args.data))
+    print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
+    options = given(args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'conditioning', 'known')
+    if args.init:
+        options['network'] = start_from(args.init, 'crystal')
+    best = train_crystal(training, args.out, validation=held, compile_network=args.compile, progress=not args.quiet, **options)
+    print(f'best model: {best}\nnext: ase-diffusion sample crystal --model {best}')
 
 
 def start_from(model, kind):

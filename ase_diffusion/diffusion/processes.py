@@ -24,14 +24,17 @@ class Gaussian:
     ----------
     schedule : Schedule
         alpha(t) and sigma(t).
+    limit : float, optional
+        Longest vector (last axis) of clean data: longer estimates of it are shortened. Where alpha is nearly 0, estimates are
+        (x_t - sigma eps) / alpha and small errors of eps would grow without bound.
     """
 
     domain = Free()
     discrete = False  # categories: steps draw, and there is no shortest difference
     langevin = False  # whether a predictor-corrector sampler corrects this field
 
-    def __init__(self, schedule: Schedule):
-        self.schedule = schedule
+    def __init__(self, schedule: Schedule, limit: float | None = None):
+        self.schedule, self.limit = schedule, limit
 
     def scales(self, t: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma as columns for ``like``; ``t=None`` stands for clean data (1 and 0)."""
@@ -57,7 +60,10 @@ class Gaussian:
     def x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return the estimate of the clean data, (x_t - sigma eps) / alpha."""
         alpha, sigma = self.scales(t, xt)
-        return (xt - sigma * pred) / alpha
+        x0 = (xt - sigma * pred) / alpha
+        if self.limit is None:
+            return x0
+        return x0 * (self.limit / x0.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
 
     def eps(self, xt: Tensor, x0: Tensor, t: Tensor, domain=None) -> Tensor:
         """Return the noise that leads from ``x0`` to ``xt``: the inverse of :meth:`x0`."""
@@ -73,7 +79,10 @@ class Gaussian:
         alpha, sigma = self.scales(t, xt)
         ratio = (sigma_s / sigma) * (alpha / alpha_s)  # noise-to-signal at s over that at t, at most 1
         std = eta * sigma_s * torch.sqrt((1 - ratio**2).clamp(min=0))
-        mean = alpha_s * self.x0(xt, pred, t) + torch.sqrt((sigma_s**2 - std**2).clamp(min=0)) * pred
+        x0 = self.x0(xt, pred, t)
+        if self.limit is not None:
+            pred = (xt - alpha * x0) / sigma
+        mean = alpha_s * x0 + torch.sqrt((sigma_s**2 - std**2).clamp(min=0)) * pred
         return self._draw(mean, std, noise if eta > 0 and s is not None else None, domain)
 
     def diffuse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None) -> Tensor:
@@ -82,6 +91,8 @@ class Gaussian:
             return self.reverse(xt, pred, t, None, noise, domain, eta=0.0)
         alpha_s, sigma_s = self.scales(s, xt)
         alpha, sigma = self.scales(t, xt)
+        if self.limit is not None:
+            pred = (xt - alpha * self.x0(xt, pred, t)) / sigma
         change = ((sigma / alpha) ** 2 - (sigma_s / alpha_s) ** 2).clamp(min=0)
         mean = alpha_s * (xt / alpha - change * alpha / sigma * pred)
         return self._draw(mean, alpha_s * torch.sqrt(change), noise, domain)
@@ -105,12 +116,14 @@ class Gaussian:
 
     def todict(self) -> dict:
         """Return class name and parameters, fit for JSON."""
-        return {'name': type(self).__name__, 'schedule': self.schedule.todict()}
+        limit = {} if self.limit is None else {'limit': self.limit}
+        return {'name': type(self).__name__, 'schedule': self.schedule.todict(), **limit}
 
     @classmethod
     def fromdict(cls, values: dict) -> Gaussian:
         """Rebuild from :meth:`todict`."""
-        return cls(schedule_from_dict(values['schedule']))
+        limit = {} if values.get('limit') is None else {'limit': values['limit']}
+        return cls(schedule_from_dict(values['schedule']), **limit)
 
 
 class WrappedNormal(Gaussian):

@@ -102,7 +102,7 @@ def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
 
 
 def crystal_process(classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5, auxiliary=0.05,
-                    weights=(1.0, 1.0, 20.0)) -> JointProcess:  # fmt: skip
+                    weights=(1.0, 1.0, 20.0), longest=None) -> JointProcess:  # fmt: skip
     """Return the joint process of the paper (section 4.1) with DiffCSP's values.
 
     Parameters
@@ -116,8 +116,10 @@ def crystal_process(classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5,
     auxiliary : float
         See :class:`Categorical`.
     weights : (lattice, coordinates, species)
+    longest : float, optional
+        Longest lattice vector, A; see ``limit`` of :class:`Gaussian`.
     """
-    processes = {'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)), 'lattice': Gaussian(CosineVP()),
+    processes = {'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)), 'lattice': Gaussian(CosineVP(), longest),
                  'species': Categorical(CosineVP(), classes, steps, auxiliary)}  # fmt: skip
     lattice, fractional, species = weights
     return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})

@@ -65,7 +65,8 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         known_properties = sorted(network.settings['properties'])
         raise ValueError(f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
                          f'{len(elements)} and {names}; train a new one')  # fmt: skip
-    representation, process = Crystal(elements), crystal_process(len(elements), auxiliary=auxiliary)
+    longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
+    representation, process = Crystal(elements), crystal_process(len(elements), auxiliary=auxiliary, longest=longest)
     header = {'kind': 'crystal', 'process': process.todict(), 'representation': representation.todict(), 'units': UNITS,
               'conditions': ranges, 'sizes': _sizes(data), 'data': describe(data)}  # fmt: skip
     source = CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed)

@@ -142,3 +142,13 @@ class CrystalData(IterableDataset):
             values[rng.random(len(index)) < self.dropout] = np.nan
             conditions[name] = values
         return self.data.batch(index, self.representation, conditions)
+
+
+def split_crystals(images: list[Atoms]) -> tuple[Crystals, Crystals | None]:
+    """Return training and validation set by the split that crystals carry; all and None where they carry none."""
+    splits = [atoms.info.get('key_value_pairs', {}).get('split') for atoms in images]
+    if 'train' not in splits:
+        return Crystals.from_atoms(images), None
+    held = [atoms for atoms, split in zip(images, splits, strict=True) if split == 'val']
+    training = [atoms for atoms, split in zip(images, splits, strict=True) if split == 'train']
+    return Crystals.from_atoms(training), Crystals.from_atoms(held) if held else None

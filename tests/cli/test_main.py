@@ -39,7 +39,7 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith('ase-diffusion ')
 
 
-@pytest.mark.parametrize('line', ['', 'fly', 'sample', 'sample crystal', 'demo --color', 'demo -n many',
+@pytest.mark.parametrize('line', ['', 'fly', 'sample', 'sample liquid', 'demo --color', 'demo -n many',
                                   'sample surface s.traj --stoich Ag --energy low'])  # fmt: skip
 def test_a_line_that_is_none(line, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -172,6 +172,25 @@ def test_joint_process_survives_json(process):
     assert again.weights == {'a': 1.0, 'b': 0.5}
 
 
+def test_estimates_are_no_longer_than_the_longest_clean_vector():
+    free, limited = Gaussian(CosineVP()), Gaussian(CosineVP(), limit=5.0)
+    t = torch.linspace(0, 1, 50, dtype=torch.float64)
+    gen = torch.Generator().manual_seed(0)
+    x0 = torch.randn(50, 3, 3, dtype=torch.float64, generator=gen)
+    xt, eps = free.noise(x0, t, stream())
+    assert torch.allclose(limited.x0(xt, eps, t), x0)  # what is in reach stays
+    assert torch.allclose(limited.reverse(xt, eps, t, t / 2, None, eta=0.0), free.reverse(xt, eps, t, t / 2, None, eta=0.0))
+    wrong = limited.x0(xt, -eps, t)
+    assert wrong.norm(dim=-1).max() == pytest.approx(5.0)
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=gen))
+    assert torch.allclose(limited.x0(xt @ turn, -eps @ turn, t), wrong @ turn)
+    last = torch.ones(50, dtype=torch.float64)
+    assert limited.reverse(xt, -eps, last, last / 2, None, eta=0.0).abs().max() < 20
+    assert free.reverse(xt, -eps, last, last / 2, None, eta=0.0).abs().max() > 200
+    assert Gaussian.fromdict(limited.todict()).limit == 5.0
+    assert Gaussian.fromdict(free.todict()).limit is None and 'limit' not in free.todict()
+
+
 def test_only_known_processes_are_rebuilt():
     with pytest.raises(ValueError, match='unknown process .*os.system.*known'):
         process_from_dict({'name': 'os.system', 'schedule': {'name': 'LinearVP'}})

@@ -1,0 +1,330 @@
+"""Generate crystals: structure prediction, inverse design, or more of the training data (Takahara et al., arXiv 2406.09263)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from ..data.crystals import read_crystals
+from ..diffusion import SAMPLERS, ClassifierFree, JointProcess, NoisePerStructure
+from ..errors import CheckpointError, GenerationFailed
+from ..relax.relax import relax as relax_images
+from ..representations.crystal import Crystal
+from ..representations.reduction import niggli, symmetrize
+from ..training.checkpoint import save_checkpoint
+from ..training.crystal import train_crystal
+from ..training.crystals import split_crystals
+from ..utils.atoms import parse_formula, smallest_ratio
+from ..weights.zoo import list_models, load_model
+from .base import Generator, _integer, compile_core
+from .crystal_tasks import AllowedElements, CrystalGuidance, CrystalMovie, Fresh, Perturbation, shortest_distance
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = 'perov-5'
+UNTRAINED = 'untrained'
+SAMPLING = {'sampler': 'predictor_corrector', 'steps': 1000, 'corrector': 0.04}  # the paper's scheme
+SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
+LARGEST = 5000.0  # A^3 per atom: above it is a gas, in which looking for neighbours takes for ever
+
+
+class CrystalDiffusion(Generator):
+    """Generate crystals with a joint diffusion of lattice, fractional coordinates and species.
+
+    Parameters
+    ----------
+    stoich : str, optional
+        Content of the cell, e.g. ``'Ti4O8'``: its structure is predicted.
+    natoms : int, optional
+        Atoms per cell; by default as many as in the training data, at random with their frequencies.
+    elements : list of str, optional
+        Elements that may occur; all that the model knows by default.
+    model : str or Path, optional
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'perov-5'``.
+    conditioning : 'cds' or 'cdi', optional
+        Which variant of a model: conditions enter the attention or the first embedding; default: what the model has.
+    symmetrize : float, optional
+        Average every structure over the symmetry that spglib finds within this tolerance, A.
+    relax : dict, optional
+        Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a structure is returned.
+    calculator, guidance : optional
+        Guidance along the forces (and the stress) of an ASE calculator: ``guidance`` is a dict of the parameters of
+        :class:`ase_diffusion.generators.crystal_tasks.CrystalGuidance`.
+    compile : bool
+        Compile the network with torch first; needs a C++ compiler.
+    steps, sampler : optional
+        Default: what the model says, else the paper's scheme, predictor-corrector with 1000 steps.
+    rng, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries
+        See :class:`ase_diffusion.generators.base.Generator`.
+
+    Raises
+    ------
+    ValueError
+        stoich, natoms and elements contradict each other, or the model does not know the elements or that many atoms.
+    CheckpointError
+        The model cannot be loaded.
+
+    Examples
+    --------
+    >>> gen = CrystalDiffusion(model='perov-5')              # doctest: +SKIP
+    >>> images = gen.sample(16, heat_of_formation=-0.2)      # doctest: +SKIP
+    """
+
+    def __init__(self, stoich=None, natoms=None, *, elements=None, model=None, conditioning=None, symmetrize=None, relax=None,
+                 calculator=None, guidance=None, compile=False, steps=None, sampler=None, **options):  # fmt: skip
+        super().__init__(steps=steps, sampler=SAMPLING['sampler'] if sampler is None else sampler, **options)
+        self._asked = {'steps': steps, 'sampler': sampler}
+        self.stoich = None if stoich is None else stoich.strip()
+        self.numbers = None if stoich is None else parse_formula(stoich)
+        self.natoms = None if natoms is None else _integer('natoms', natoms, 1)
+        self.elements = None if elements is None else _elements(elements)
+        _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
+        if conditioning not in (None, 'cds', 'cdi'):
+            raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
+        if symmetrize is not None and not symmetrize > 0:
+            raise ValueError(f'symmetrize is a tolerance in A, positive; got {symmetrize!r}')
+        self.conditioning, self.symmetrize, self.compile = conditioning, symmetrize, compile
+        self.relax = None if relax is None else _with_cell_filter(relax)
+        self.guidance = CrystalGuidance.coerce(guidance, calculator)
+        self.network, self.header, self.process = None, {}, None
+        self.model = _variant(str(DEFAULT_MODEL if model is None else model), conditioning)
+        if self.model != UNTRAINED:
+            self._use(*load_model(self.model, self.device))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path, stoich=None, natoms=None, **options):
+        """Return a generator with a shipped model or a checkpoint file."""
+        return cls(stoich, natoms, model=name_or_path, **options)
+
+    def _use(self, network, header) -> None:
+        if header.get('kind') != 'crystal':
+            raise ValueError(f'{self.model} is a {header.get("kind")!r} model; CrystalDiffusion needs a crystal model')
+        has = network.settings['conditioning']
+        if self.conditioning not in (None, has):
+            raise ValueError(f'{self.model} was trained with conditioning={has!r}, not {self.conditioning!r}')
+        known, limit = header['representation']['elements'], max(int(n) for n in header['sizes'])
+        asked = set(self.numbers or ()) | set(self.elements or ())
+        if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):
+            names = ', '.join(chemical_symbols[z] for z in known)
+            raise ValueError(f'{self.model} never saw {", ".join(unknown)}; it knows {names}')
+        count = self.natoms if self.numbers is None else len(self.numbers)
+        if count is not None and count > limit:
+            raise ValueError(f'{self.stoich or "the cell"} has {count} atoms, {self.model} knows cells of up to {limit}; take '
+                             'fewer formula units or another model')  # fmt: skip
+        if count is not None and str(count) not in header['sizes']:
+            sizes = ', '.join(sorted(header['sizes'], key=int))
+            log.warning('%s never saw cells of %d atoms, only of %s', self.model, count, sizes)
+        self.network, self.header = network.requires_grad_(False), header
+        self.representation = Crystal(known)
+        self.process = JointProcess.fromdict(header['process'])
+        sampling = {**SAMPLING, **header.get('sampling', {})}
+        self.corrector = sampling['corrector']
+        self.steps = sampling['steps'] if self._asked['steps'] is None else self.steps
+        self.sampler = sampling['sampler'] if self._asked['sampler'] is None else self.sampler
+        if self.compile:
+            compile_core(network)
+
+    def _check_conditions(self, conditions: dict) -> dict:
+        if self.network is None:
+            raise ValueError("this generator is untrained; call gen.fit(data) first, or leave out model='untrained'")
+        ranges = self.header.get('conditions', {})
+        defaults = {'guidance_scale': 1.0, **dict.fromkeys(ranges), **self.header.get('defaults', {})}
+        if unknown := set(conditions) - set(defaults):
+            raise TypeError(f'unknown conditions {sorted(unknown)}; this model knows {sorted(defaults)}')
+        merged = {**defaults, **conditions}
+        for name, value in merged.items():
+            if value is not None and (isinstance(value, (bool, str)) or not np.isfinite(value)):
+                raise ValueError(f'{name} must be a finite number or None, got {value!r}')
+            if value is not None and name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
+                log.warning('%s = %g lies outside the training data, %.3g to %.3g', name, value, *ranges[name])
+        if merged['guidance_scale'] is None:
+            raise ValueError('guidance_scale must be a number; 1 is the plain conditional model, 0 the unconditional one')
+        return merged
+
+    def _auto_batch_size(self) -> int:
+        return 64
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        if not np.isfinite(atoms.positions).all():
+            return 'numbers that are not finite'
+        if not atoms.cell.volume >= SMALLEST:
+            return f'a volume below {SMALLEST} A^3'
+        if atoms.cell.volume > LARGEST * len(atoms):
+            return f'a volume above {LARGEST:g} A^3 per atom'
+        return None if shortest_distance(atoms) >= SHORTEST else f'atoms closer than {SHORTEST} A, or a flat cell'
+
+    def _count(self, seed: int) -> int:
+        """Return the number of atoms of the structure with this seed."""
+        if self.numbers is not None or self.natoms is not None:
+            return self.natoms if self.numbers is None else len(self.numbers)
+        sizes = {int(n): count for n, count in self.header['sizes'].items()}
+        weights = np.array(list(sizes.values()), float)
+        return int(np.random.default_rng(seed).choice(list(sizes), p=weights / weights.sum()))
+
+    def _template(self, seed: int) -> Atoms:
+        """Return placeholders: the wanted species where they are given."""
+        count = self._count(seed)
+        numbers = [self.representation.elements[0]] * count if self.numbers is None else self.numbers
+        return Atoms(numbers, positions=np.zeros((count, 3)), cell=5 * np.eye(3), pbc=True)
+
+    def _generate(self, seeds, conditions, task=None) -> list[Atoms]:
+        task = Fresh(self._template, self.steps) if task is None else task
+        given = {k: [np.nan if v is None else v] * len(seeds) for k, v in conditions.items() if k != 'guidance_scale'}
+        batch = self.representation.encode([task.take(seed) for seed in seeds], given).to(self.device)
+        mask, noise = None, NoisePerStructure(seeds)
+        if self.numbers is not None:
+            batch.extras['known'] = batch.extras['counts'] > 0
+            mask = {'species': batch.extras['known'][batch.rows['species']]}
+        network = ClassifierFree(self.network, conditions['guidance_scale'])
+        if self.elements is not None:
+            network = AllowedElements(network, [z in self.elements for z in self.representation.elements])
+        sampler = SAMPLERS[self.sampler]
+        if self.sampler == 'predictor_corrector':
+            sampler = partial(sampler, corrector=self.corrector)
+        guides = () if self.guidance is None else (self.guidance.bind(self.representation),)
+        with CrystalMovie(self, task.steps) as movie:
+            final = sampler(network, self.process, batch, generator=noise, mask=mask, guidance=guides, callback=movie,
+                            **task.begin(self.process, batch, noise))  # fmt: skip
+        images = [self._finished(atoms) for atoms in self.representation.decode(final)]
+        images = images if self.relax is None else [niggli(atoms) for atoms in relax_images(images, **self.relax)]
+        for atoms, seed in zip(images, seeds, strict=True):
+            self._label(atoms, seed, conditions, {'sampling_steps': task.steps, **task.labels()})
+        return images
+
+    def _finished(self, atoms: Atoms) -> Atoms:
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
+            return atoms  # to be rejected
+        if self.symmetrize is not None:
+            atoms = symmetrize(atoms, self.symmetrize)
+        return niggli(atoms)
+
+    def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
+        ratio = min(smallest_ratio(atoms), 99.0) if self._reason_to_reject(atoms) is None else 0.0
+        pairs = {'generator': type(self).__name__, 'model': Path(self.model).stem, 'sampler': self.sampler, 'seed': f's{seed:x}',
+                 'closest_ratio': float(ratio), **more}  # fmt: skip
+        if self.stoich is not None:
+            pairs['stoich'] = self.stoich
+        pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v) for k, v in conditions.items() if v is not None}
+        atoms.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), **pairs}
+        atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
+
+    def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, **conditions):
+        """Noise given crystals a little and denoise them: neighbours of theirs that the model finds likely.
+
+        Parameters
+        ----------
+        atoms : Atoms or list of Atoms
+            Crystals of elements that the model knows; of several, each has its turn. Never changed.
+        noise : float
+            Standard deviation of the noise on the positions, A; lattice and, unless ``stoich`` is set, species are noised to the
+            same time of the diffusion.
+        n : int or None
+            Number of structures; None returns one Atoms and not a list.
+        conditions
+            As for :meth:`sample`, which also describes what is raised in addition.
+
+        Raises
+        ------
+        ValueError
+            noise is not positive; a structure is no crystal, too large, or has elements that the model does not know.
+        """
+        count, conditions = _integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
+        given = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+        limit = max(int(size) for size in self.header['sizes'])
+        task = Perturbation(given, noise, self.process, self.representation, limit=limit, steps=self.steps, numbers=self.numbers)
+        images = []
+        try:
+            images.extend(self._iterate(count, conditions, task))
+        except GenerationFailed as error:
+            error.images = images
+            raise
+        return images[0] if n is None else images
+
+    def fit(self, data, out=None, *, steps=20_000, **options):
+        """Train on crystals and use the result; returns self.
+
+        Parameters
+        ----------
+        data : list of Atoms, or a path that :func:`ase_diffusion.data.crystals.read_crystals` reads
+            Numbers in ``info['key_value_pairs']`` are properties. A split ``train`` is used where there is one.
+        out : path, optional
+            Folder for checkpoints and log; the same folder resumes an interrupted training. Default: a temporary one.
+        steps : int
+        options : see :func:`ase_diffusion.training.crystal.train_crystal` and :func:`ase_diffusion.training.train`.
+        """
+        images = read_crystals(data) if isinstance(data, (str, Path)) else list(data)
+        if self.network is not None:
+            options.setdefault('network', self.network.requires_grad_(True))
+        elif self.conditioning is not None:
+            options.setdefault('conditioning', self.conditioning)
+        training, held = split_crystals(images)
+        with tempfile.TemporaryDirectory() as folder:
+            best = train_crystal(training, out or folder, validation=held, steps=steps, **options)
+            self.model = str(best) if out is not None else 'fitted'
+            self._use(*load_model(best, self.device))
+        return self
+
+    def save(self, path) -> Path:
+        """Write the model as one safetensors file that ``model=path`` reads."""
+        if self.network is None:
+            raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
+        return save_checkpoint(path, self.network, {k: v for k, v in self.header.items() if k not in ('format', 'network')})
+
+    def todict(self) -> dict:
+        """Return what made the structures, fit for JSON."""
+        return {'type': 'crystal-diffusion', 'model': self.model, 'stoich': self.stoich, 'natoms': self.natoms,
+                'elements': None if self.elements is None else [chemical_symbols[z] for z in self.elements],
+                'sampler': self.sampler, 'steps': self.steps, 'symmetrize': self.symmetrize,
+                'fingerprint': self.header.get('data', {}).get('fingerprint'),
+                'guidance': None if self.guidance is None else self.guidance.todict()}  # fmt: skip
+
+
+def _elements(elements) -> list[int]:
+    """Return atomic numbers, sorted; raise a ValueError for what is no element."""
+    if isinstance(elements, str):
+        raise ValueError(f"elements is a list of symbols, such as ['Li', 'O']; got {elements!r}")
+    numbers = set()
+    for symbol in elements:
+        if symbol not in chemical_symbols[1:]:
+            raise ValueError(f'elements is a list of chemical symbols; {symbol!r} is none')
+        numbers.add(chemical_symbols.index(symbol))
+    if not numbers:
+        raise ValueError('elements is a list of chemical symbols, one or more; got none')
+    return sorted(numbers)
+
+
+def _check_agreement(stoich, numbers, natoms, elements) -> None:
+    """Raise a ValueError where stoich, natoms and elements contradict each other."""
+    if numbers is None:
+        return
+    if natoms not in (None, len(numbers)):
+        raise ValueError(f'stoich={stoich!r} has {len(numbers)} atoms, natoms={natoms} says otherwise; leave natoms out, or '
+                         'write the content of the whole cell as stoich')  # fmt: skip
+    if elements is not None and set(elements) != set(numbers):
+        names = [chemical_symbols[z] for z in elements]
+        raise ValueError(f'stoich={stoich!r} fixes the elements, elements={names} are others; leave elements out')
+
+
+def _with_cell_filter(relax: dict) -> dict:
+    """Return the keywords of a relaxation of positions and cell."""
+    from ase.filters import FrechetCellFilter
+
+    return {'filter': FrechetCellFilter, **relax}
+
+
+def _variant(model: str, conditioning) -> str:
+    """Return the shipped variant of a model with this conditioning, or the model as it is."""
+    names = [entry['name'] for entry in list_models('crystal')]
+    if conditioning is not None and f'{model}-{conditioning}' in names:
+        return f'{model}-{conditioning}'
+    if model in ('perov-5', 'carbon-24', 'mp-le20') and model not in names:
+        raise CheckpointError(f'{model} is not shipped yet: give a checkpoint file or one of {names}; ase-diffusion train '
+                              'crystal makes one')  # fmt: skip
+    return model

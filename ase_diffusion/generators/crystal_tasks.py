@@ -1,0 +1,251 @@
+"""Parts of the crystal generator: where a batch begins, which elements may occur, guidance by a calculator, the movie."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from itertools import cycle
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.io.trajectory import Trajectory
+
+from ..diffusion.joint import times
+from ..relax.calculators import calculator_name, get_calculator
+from ..representations.crystal import Crystal, check_crystal
+from ..utils.atoms import neighbours
+from ..utils.interrupts import held_interrupts
+
+log = logging.getLogger(__name__)
+
+FLAT = 0.1  # volume over the product of the lengths; at least 0.7 for a Niggli cell
+
+
+class Fresh:
+    """Begin with noise: what ``sample`` does.
+
+    Parameters
+    ----------
+    template : callable
+        ``template(seed) -> Atoms`` with the number of atoms and, where they are given, the species.
+    steps : int
+        Sampling steps.
+    """
+
+    name = 'sample'
+
+    def __init__(self, template, steps: int):
+        self.template, self.steps = template, steps
+
+    def take(self, seed: int) -> Atoms:
+        """Return the structure that a batch begins with for this seed."""
+        return self.template(seed)
+
+    def begin(self, process, batch, noise) -> dict:
+        """Return the keywords of the sampler with which a batch begins."""
+        return {'steps': self.steps}
+
+    def labels(self) -> dict:
+        """Return what the provenance of a structure says in addition."""
+        return {}
+
+
+class Perturbation(Fresh):
+    """Begin with given crystals, noised.
+
+    Parameters
+    ----------
+    parents : list of Atoms
+        Taken in turn.
+    noise : float
+        A; the time of the diffusion is that at which sigma times the mean of the cube roots of the volumes is ``noise``.
+    limit : int
+        Most atoms of the model.
+    steps : int
+        Of a generation from noise; what begins later takes as many less, but no fewer than 10.
+    numbers : list of int, optional
+        Composition of the generator, which parents must have.
+    """
+
+    name = 'perturb'
+
+    def __init__(self, parents, noise, process, representation: Crystal, *, limit: int, steps: int, numbers=None):
+        if not parents:
+            raise ValueError('perturb needs at least one structure to begin with; got an empty list')
+        if isinstance(noise, (bool, str)) or not (math.isfinite(noise) and noise > 0):
+            raise ValueError(f'noise is a positive length in A, the standard deviation of the displacements; got {noise!r}')
+        for k, atoms in enumerate(parents):
+            check_crystal(atoms, f'structure {k}')
+            if len(atoms) > limit:
+                raise ValueError(f'structure {k} has {len(atoms)} atoms, the model knows cells of up to {limit}')
+            if numbers is not None and sorted(atoms.numbers.tolist()) != sorted(numbers):
+                raise ValueError(f'structure {k} is {atoms.get_chemical_formula()}, not the composition of the generator')
+        representation.encode(parents)  # raises for elements that the model does not know
+        self.noise = float(noise)
+        length = float(np.mean([atoms.cell.volume ** (1 / 3) for atoms in parents]))
+        self.start = max(process.schedule.time(self.noise / length), 1e-3)
+        self.parents, self.steps = cycle(parents), min(steps, max(10, math.ceil(steps * self.start)))
+
+    def take(self, seed: int) -> Atoms:
+        return next(self.parents)
+
+    def begin(self, process, batch, noise):
+        """Noise the parents; the sampler itself keeps what is given."""
+        noised, _ = process.noise(batch, times(batch, self.start), noise)
+        return {'steps': self.steps, 'start': self.start, 'initial': noised}
+
+    def labels(self):
+        return {'operation': self.name, 'noise': self.noise}
+
+
+class AllowedElements:
+    """Wrap a network so that only some species come out.
+
+    Parameters
+    ----------
+    allowed : list of bool, one for each species
+    """
+
+    def __init__(self, network, allowed: list[bool]):
+        self.network, self.allowed = network, torch.tensor(allowed)
+
+    def __call__(self, batch, level, conditions):
+        pred = self.network(batch, level, conditions)
+        allowed = self.allowed.to(pred['species'].device)
+        return {**pred, 'species': torch.where(allowed, pred['species'], -torch.inf)}
+
+
+@dataclass
+class CrystalGuidance:
+    """Move atoms along the forces, and the lattice along the stress, of an ASE calculator after each late step.
+
+    Parameters
+    ----------
+    calculator : str, ASE calculator or factory
+    strength : float
+        Displacement per unit force and step, A^2/eV, times (1 - t).
+    stress_strength : float
+        Strain per unit stress, in A^3/eV, times (1 - t); 0 leaves the lattice alone, as does a calculator without stress.
+    below : float
+        Guidance acts at times t < below.
+    every : int
+        At every k-th step.
+    cap, strain_cap : float
+        Largest displacement (A) and strain of one step.
+    """
+
+    calculator: object
+    strength: float = 0.02
+    stress_strength: float = 0.05
+    below: float = 0.2
+    every: int = 1
+    cap: float = 0.05
+    strain_cap: float = 0.01
+    failures: int = field(default=0, init=False)
+
+    @classmethod
+    def coerce(cls, guidance, calculator) -> CrystalGuidance | None:
+        """Accept None, True, a dict or a CrystalGuidance, and a calculator."""
+        if guidance in (None, False) and calculator is None:
+            return None
+        options = {} if guidance in (None, True) else guidance
+        if isinstance(options, dict):
+            known = set(cls.__dataclass_fields__) - {'failures'}
+            if unknown := set(options) - known:
+                raise ValueError(f'unknown guidance parameters {sorted(unknown)}; known: {sorted(known)}')
+            options = {**options, **({} if calculator is None else {'calculator': calculator})}
+            if 'calculator' not in options:
+                raise ValueError('guidance needs a calculator: calculator=EMT(), or a name that get_calculator knows')
+            options = cls(**options)
+        if not isinstance(options, cls):
+            raise TypeError(f'guidance must be None, True, a dict or a CrystalGuidance, got {type(guidance).__name__}')
+        options.ase = get_calculator(options.calculator)
+        return options
+
+    def bind(self, representation: Crystal):
+        """Return the hook ``(batch, t) -> displacements`` of the fields."""
+        calls = [0]
+
+        def hook(batch, t: float) -> dict:
+            calls[0] += 1
+            if t >= self.below or calls[0] % self.every:
+                return {}
+            moves = [self._move(atoms, t) for atoms in representation.decode(batch)]
+            f, lattice = batch.fields['fractional'], batch.fields['lattice']
+            sites = torch.as_tensor(np.concatenate([m[0] for m in moves]), dtype=f.dtype, device=f.device)
+            strain = torch.as_tensor(np.stack([m[1] for m in moves]), dtype=lattice.dtype, device=f.device)
+            return {'fractional': sites, 'lattice': lattice @ strain}
+
+        return hook
+
+    def _move(self, atoms: Atoms, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return fractional displacements (n, 3) and strain (3, 3) of one crystal; nothing where the calculator fails."""
+        size = self.every * (1 - t)
+        atoms.calc, strain = self.ase, np.zeros((3, 3))
+        try:
+            step = self.strength * size * atoms.get_forces(apply_constraint=False)
+            if not np.isfinite(step).all():
+                raise ValueError('forces that are not finite')
+        except Exception as error:  # noqa: BLE001  any calculator may raise anything; it is counted
+            log.debug('guidance: the calculator failed: %s', error)
+            self.failures += 1
+            return np.zeros((len(atoms), 3)), strain
+        step *= min(1.0, self.cap / max(np.linalg.norm(step, axis=1).max(), 1e-12))
+        if self.stress_strength:
+            try:
+                strain = -self.stress_strength * size * atoms.get_stress(voigt=False)
+                strain *= min(1.0, self.strain_cap / max(np.abs(strain).max(), 1e-12))
+            except Exception as error:  # noqa: BLE001  many calculators have no stress
+                log.debug('guidance: no stress: %s', error)
+                strain = np.zeros((3, 3))
+        return step @ np.linalg.inv(np.asarray(atoms.cell)), strain if np.isfinite(strain).all() else np.zeros((3, 3))
+
+    def todict(self) -> dict:
+        """Return the parameters, fit for JSON."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ('calculator', 'failures')}
+        return {**values, 'calculator': self.calculator if isinstance(self.calculator, str) else calculator_name(self.calculator)}
+
+
+class CrystalMovie:
+    """Write frames of the first structure of a batch while it is denoised, at most 60 and the last one."""
+
+    def __init__(self, gen, steps: int):
+        self.gen, self.file, self.steps = gen, None, steps
+        self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
+        self.every = max(1, steps // 60)
+
+    def __enter__(self):
+        if self.path is None:
+            return None
+        self.file = Trajectory(str(self.path), 'w')
+        return self
+
+    def __call__(self, k, t, batch, x0):
+        if k % self.every and k != self.steps - 1:
+            return
+        atoms = self.gen.representation.decode(batch)[0]
+        atoms.info['sigma'] = float(self.gen.process.schedule.sigma(torch.tensor(t)))
+        with held_interrupts():
+            self.file.write(atoms)
+
+    def __exit__(self, *error):
+        if self.file is not None:
+            self.file.close()
+
+
+def shortest_distance(atoms: Atoms) -> float:
+    """Return the shortest distance between atoms of a reduced cell, images of the same one included, A.
+
+    inf beyond 3 A; 0 where numbers are not finite or the cell is flat: looking for neighbours in it would take for ever.
+    """
+    if not (np.isfinite(atoms.cell[:]).all() and np.isfinite(atoms.positions).all()):
+        return 0.0
+    lengths = atoms.cell.lengths()
+    if not atoms.cell.volume > FLAT * lengths.prod():
+        return 0.0
+    if lengths.min() < 0.1:
+        return float(lengths.min())
+    _, _, d = neighbours(atoms, 3.0)
+    return float(d.min(initial=np.inf))

@@ -1,0 +1,81 @@
+"""Crystals in their usual form: Niggli-reduced, symmetrised in place."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import spglib
+from ase import Atoms
+
+log = logging.getLogger(__name__)
+
+
+def niggli(atoms: Atoms) -> Atoms:
+    """Return the same crystal in its Niggli cell, lower triangular, right-handed, wrapped; order and info stay.
+
+    A cell that spglib cannot reduce (nearly flat) comes back as it is, in the same orientation.
+    """
+    cell = np.asarray(atoms.cell)
+    try:
+        reduced = spglib.niggli_reduce(cell)
+    except Exception as error:  # noqa: BLE001  newer versions raise an error of their own
+        log.debug('spglib cannot reduce the cell: %s', error)
+        reduced = None
+    if reduced is None:
+        reduced = cell
+    whole = np.round(np.asarray(reduced) @ np.linalg.inv(cell))  # new vectors in terms of the old ones
+    if round(abs(np.linalg.det(whole))) != 1:
+        whole = np.eye(3)
+    if np.linalg.det(whole @ cell) < 0:
+        whole = -whole
+    fractional = np.linalg.solve(whole.T, atoms.get_scaled_positions(wrap=False).T).T
+    return _rebuilt(atoms, whole @ cell, fractional)
+
+
+def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
+    """Return the crystal averaged over the symmetry that spglib finds within ``tolerance`` (A); no atom is added or lost.
+
+    Raises
+    ------
+    ValueError
+        The tolerance is not positive.
+    """
+    if not tolerance > 0:
+        raise ValueError(f'symmetrize is a tolerance in A, positive; got {tolerance!r}')
+    fractional = atoms.get_scaled_positions()
+    try:
+        found = spglib.get_symmetry((np.asarray(atoms.cell), fractional, atoms.numbers), symprec=tolerance)
+    except Exception as error:  # noqa: BLE001  newer versions raise an error of their own
+        log.debug('spglib finds no symmetry: %s', error)
+        found = None
+    if found is None:
+        return atoms.copy()
+    metric = np.asarray(atoms.cell) @ np.asarray(atoms.cell).T
+    metric = np.mean([w.T @ metric @ w for w in found['rotations']], axis=0)
+    total = np.zeros_like(fractional)
+    for rotation, shift in zip(found['rotations'], found['translations'], strict=True):
+        image = fractional @ rotation.T + shift  # (n, 3)
+        gap = image[:, None] - fractional  # (n, n, 3), image i to atom j
+        gap -= np.round(gap)
+        length = np.einsum('ijk,kl,ijl->ij', gap, metric, gap) + 1e6 * (atoms.numbers[:, None] != atoms.numbers)
+        target = length.argmin(1)
+        if len(set(target.tolist())) != len(target):  # not one image on each atom: the tolerance is too wide
+            return atoms.copy()
+        total[target] += gap[np.arange(len(target)), target]
+    return _rebuilt(atoms, np.linalg.cholesky(metric), fractional + total / len(found['rotations']))
+
+
+def _rebuilt(atoms: Atoms, cell: np.ndarray, fractional: np.ndarray) -> Atoms:
+    """Return a copy with another cell, turned into lower triangular form, and wrapped positions."""
+    new = atoms.copy()
+    metric = cell @ cell.T
+    try:
+        cell = np.linalg.cholesky(metric)
+    except np.linalg.LinAlgError:
+        log.debug('the metric is not positive: the cell stays as it is')
+    new.set_cell(cell)
+    new.set_scaled_positions(fractional)
+    new.pbc = True
+    new.wrap(eps=1e-9)
+    return new

@@ -1,0 +1,56 @@
+"""The crystal verbs, in small: train, go on, sample."""
+
+import logging
+
+import pytest
+from ase.build import bulk
+from ase.io import read, write
+
+from ase_diffusion.training.checkpoint import load_checkpoint
+
+TRAIN = 'train crystal salts.extxyz --out run --properties gap --features 12 --blocks 1 --batch-size 4 --every 5 --quiet'
+
+
+@pytest.fixture
+def salts(tmp_path):
+    """Rock salts with a gap and splits."""
+    images = []
+    for k in range(9):
+        atoms = bulk(('NaCl', 'KCl', 'NaF')[k % 3], 'rocksalt', a=5 + 0.1 * k)
+        atoms.info.update(gap=float(k), split='val' if k == 4 else 'train')
+        images.append(atoms)
+    write(tmp_path / 'salts.extxyz', images)
+
+
+def test_train_and_sample(call, salts):
+    status, out, _ = call(f'{TRAIN} --steps 5 --conditioning cdi')
+    assert status == 0 and '8 crystals to train on, 1 to validate' in out and 'run/best.safetensors' in out
+    network, header = load_checkpoint('run/best.safetensors')
+    assert network.settings['conditioning'] == 'cdi' and header['steps'] == 5
+    sample = 'sample crystal --model run/best.safetensors -n 2 --steps 4 --seed 1'
+    status, out, _ = call(f'{sample} --stoich NaCl --condition gap=3 --guidance-scale 2 -o a.extxyz --symmetrize 0.01')
+    assert status == 0 and '2 of 2 structures in a.extxyz' in out
+    images = read('a.extxyz', ':')
+    assert all(sorted(atoms.symbols) == ['Cl', 'Na'] and atoms.pbc.all() for atoms in images)
+    status, _, _ = call(f'{sample} --elements Na F --natoms 2 -o b.db --log b.log --denoising-trajectory way.traj')
+    assert status == 0 and set(read('b.db').symbols) <= {'Na', 'F'} and len(read('way.traj', ':')) == 4
+    status, out, _ = call(f'{TRAIN} --steps 10 --init run/best.safetensors')
+    assert status == 0
+
+
+def test_mistakes_are_one_line(call, salts):
+    call(f'{TRAIN} --steps 2')
+    for line, text in ((f'{TRAIN} --steps 2 --init ag-o-overlayer', 'of kind crystal is asked for'),
+                       ('train crystal none.npz --out x', 'there is none at'),
+                       ('sample crystal --model run/best.safetensors --condition heat=1', "unknown conditions ['heat']"),
+                       ('sample crystal --model run/best.safetensors --stoich XeF2', 'never saw Xe')):  # fmt: skip
+        status, _, err = call(line)
+        assert status == 2 and text in err and len(err.splitlines()) == 1
+    with pytest.raises(SystemExit):
+        call('sample crystal --condition gap')
+
+
+@pytest.fixture(autouse=True)
+def quiet_again():
+    yield
+    logging.getLogger('ase_diffusion').setLevel(logging.NOTSET)

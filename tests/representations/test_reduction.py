@@ -1,0 +1,65 @@
+"""Niggli cells and symmetrisation: the crystal stays the same, or becomes exactly symmetric."""
+
+import numpy as np
+import pytest
+import spglib
+from ase.build import bulk
+
+from ase_diffusion.representations.reduction import niggli, symmetrize
+
+
+def awkward(seed=0):
+    """Wurtzite in a skewed, turned and mirrored cell."""
+    atoms = bulk('ZnS', 'wurtzite', a=3.8, c=6.2)
+    atoms.rattle(0.05, seed=seed)
+    f = atoms.get_scaled_positions()
+    whole = np.array([[1, 2, 0], [0, 1, -1], [0, 0, -1]])
+    atoms.set_cell(whole @ atoms.cell[:])
+    atoms.set_scaled_positions(f @ np.linalg.inv(whole))
+    atoms.rotate(33, (1, 2, 3), rotate_cell=True)
+    return atoms
+
+
+def sorted_distances(atoms):
+    big = atoms * (2, 2, 2)
+    return np.sort(big.get_all_distances(mic=True).ravel())
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_the_niggli_cell_holds_the_same_crystal(seed):
+    atoms = awkward(seed)
+    new = niggli(atoms)
+    assert (new.numbers == atoms.numbers).all()
+    expected, _ = atoms.cell.niggli_reduce()
+    assert np.allclose(new.cell.cellpar(), expected.cellpar(), atol=1e-3)
+    assert np.allclose(np.triu(new.cell[:], 1), 0) and np.linalg.det(new.cell) > 0
+    f = new.get_scaled_positions(wrap=False)
+    assert (f > -1e-8).all() and (f < 1).all()
+    assert np.allclose(np.sort(new.get_all_distances(mic=True)), np.sort(atoms.get_all_distances(mic=True)), atol=1e-6)
+    assert np.allclose(sorted_distances(new), sorted_distances(niggli(new)), atol=1e-6)
+
+
+def test_noise_on_a_symmetric_crystal_is_averaged_away():
+    perfect = bulk('ZnS', 'wurtzite', a=3.8, c=6.2)
+    noisy = perfect.copy()
+    noisy.rattle(0.004, seed=3)
+    noisy.set_cell(noisy.cell[:] * (1 + 0.001 * np.random.default_rng(0).normal(size=(3, 3))), scale_atoms=True)
+
+    def number(atoms, symprec):
+        return spglib.get_spacegroup((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers), symprec)
+
+    assert number(noisy, 1e-4) != number(perfect, 1e-4) == 'P6_3mc (186)'
+    clean = symmetrize(noisy, 0.1)
+    assert number(clean, 1e-6) == 'P6_3mc (186)'
+    assert (clean.numbers == noisy.numbers).all()
+    assert np.allclose(clean.cell.cellpar(), perfect.cell.cellpar(), atol=0.05)
+    assert np.allclose(clean.get_all_distances(mic=True), perfect.get_all_distances(mic=True), atol=0.03)
+
+
+def test_a_crystal_without_symmetry_stays_and_nonsense_is_refused():
+    atoms = awkward(1)
+    atoms.rattle(0.4, seed=5)
+    same = symmetrize(atoms, 0.01)
+    assert np.allclose(same.get_all_distances(mic=True), atoms.get_all_distances(mic=True), atol=1e-6)
+    with pytest.raises(ValueError, match='tolerance in A'):
+        symmetrize(atoms, 0.0)
