@@ -1,4 +1,4 @@
-"""Measures of lists of Atoms, whoever made them: validity, duplicates, energies, success, the Ag6 model."""
+"""Measures of lists of Atoms, whoever made them: validity, duplicates, energies, success, the Ag6 model; crystals."""
 from importlib import import_module
 
 _HOME = {
@@ -13,6 +13,28 @@ _HOME = {
     'substrate_symmetries': 'surface',
     'ag6_model': 'ag6',
     'is_ag6': 'ag6',
+    'structural_validity': 'crystals',
+    'crystal_features': 'crystals',
+    'compositional_validity': 'composition',
+    'crystal_duplicates': 'matching',
+    'unique': 'matching',
+    'novel': 'matching',
+    'match_rate': 'matching',
+    'structure_fingerprints': 'fingerprints',
+    'composition_fingerprints': 'fingerprints',
+    'crystal_fingerprints': 'distributions',
+    'coverage': 'distributions',
+    'wasserstein_distances': 'distributions',
+    'ks_statistics': 'distributions',
+    'success_rates': 'distributions',
+    'property_values': 'distributions',
+    'chgnet_energies': 'hull',
+    'elemental_references': 'hull',
+    'formation_energies': 'hull',
+    'energies_above_hull': 'hull',
+    'sun': 'hull',
+    'evaluate_crystals': 'evaluation',
+    'report_rows': 'evaluation',
 }
 __all__ = list(_HOME)
 

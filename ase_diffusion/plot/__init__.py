@@ -11,6 +11,7 @@ _HOME = {
     'plot_energy_histogram': 'energies',
     'plot_denoising_strip': 'denoising',
     'plot_success_curve': 'success',
+    'plot_evaluation': 'evaluation',
 }
 __all__ = list(_HOME)
 

@@ -1,0 +1,84 @@
+"""Judge crystals, whoever made them, by all metrics: a table, a JSON file and a picture."""
+
+HELP = 'judge crystals: validity, uniqueness, novelty, coverage, stability, ...'
+
+
+def add_arguments(parser, again):
+    """Add the options of this verb."""
+    parser.add_argument('images', metavar='FILE', help='crystals: .extxyz, .cif, .traj, .db, .npz, .csv with cifs, ...')
+    parser.add_argument('--reference', metavar='DATA',
+                        help='data set to compare with; where it has splits, its test split for distributions, its training '
+                             'split for novelty and percentiles, all for the hull')  # fmt: skip
+    parser.add_argument('--targets', metavar='DATA', help='true structures, if FILE holds predictions of them, in their order')
+    parser.add_argument('--property', metavar='NAME', help='property that both files carry, for success rates (SR5, SR10, SR15)')
+    parser.add_argument('--chgnet', action='store_true',
+                        help='formation energies, energy above the hull of DATA and S.U.N. by CHGNet (slow)')  # fmt: skip
+    parser.add_argument('--cutoffs', default='mp', metavar='SET', help='of the coverage: mp, perovskite or carbon (mp)')
+    parser.add_argument('--no-coverage', action='store_true', help='leave out the coverage, which takes longest')
+    parser.add_argument('-n', type=int, metavar='N', help='judge only the first N crystals')
+    parser.add_argument('--reference-n', type=int, metavar='N',
+                        help='take only the first N crystals of DATA (of its test split) for distributions')  # fmt: skip
+    parser.add_argument('--processes', type=int, metavar='N', help='all cores by default')
+    parser.add_argument('--json', default='evaluation.json', metavar='FILE', help='all numbers (evaluation.json)')
+    parser.add_argument('--picture', default='evaluation.png', metavar='FILE', help='.png, .pdf or .svg (evaluation.png)')
+    parser.add_argument('--quiet', action='store_true', help='show no progress')
+    parser.set_defaults(run=run)
+
+
+def run(args):
+    """Evaluate the crystals of a file."""
+    import json
+    from pathlib import Path
+
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from ase_diffusion import metrics, plot
+    from ase_diffusion.cli.common import table
+    from ase_diffusion.utils.parallel import count_processes
+
+    count_processes(args.processes)
+    if args.property and not args.reference:
+        raise ValueError('Success rates compare with percentiles of data: give --reference DATA together with --property.')
+    for path in (args.json, args.picture):
+        if not Path(path).absolute().parent.is_dir():
+            raise FileNotFoundError(f'The folder of {path} does not exist: mkdir -p {Path(path).parent}')
+    images = read(args.images, args.n, '-n')
+    reference, known, phases = read_reference(args.reference, args.reference_n)
+    targets = None if args.targets is None else read(args.targets, None, '')
+    report = metrics.evaluate_crystals(
+        images, reference, known=known, phases=phases, targets=targets, prop=args.property, chgnet=args.chgnet,
+        cutoffs=args.cutoffs, cov=not args.no_coverage, processes=args.processes, progress=not args.quiet)  # fmt: skip
+    print(table(('metric', 'value', ''), metrics.report_rows(report)))
+    report = {'file': str(args.images), 'reference': args.reference, 'targets': args.targets, **report}
+    Path(args.json).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+    plot.plot_evaluation(report, images, reference).savefig(args.picture, dpi=200)
+    print(f'numbers: {args.json}\npicture: {args.picture}')
+
+
+def read(path, n, option):
+    """Return the first n crystals of a file, all where n is None."""
+    from pathlib import Path
+
+    from ase_diffusion.cli.common import read_images
+    from ase_diffusion.data.crystals import read_crystals
+
+    if n is not None and n < 1:
+        raise ValueError(f'{option} is a number of crystals, 1 or more; got {n}.')
+    path = Path(path)
+    own = path.is_dir() or path.suffix in ('.npz', '.csv')
+    return (read_crystals(path) if own else read_images(path))[:n]
+
+
+def read_reference(path, n):
+    """Return crystals for the distributions, known ones and phases: test split, training split, all; without splits all."""
+    if path is None:
+        return None, None, None
+    if n is not None and n < 1:
+        raise ValueError(f'--reference-n is a number of crystals, 1 or more; got {n}.')
+    images = read(path, None, '')
+    splits = {'test': [], 'train': []}
+    for atoms in images:
+        splits.setdefault(atoms.info.get('key_value_pairs', {}).get('split'), []).append(atoms)
+    test, train = (splits['test'], splits['train']) if splits['test'] and splits['train'] else (images, images)
+    return test[:n], train, images

@@ -1,0 +1,76 @@
+"""Map a function over a list in several processes, in order, with a progress bar."""
+
+import multiprocessing
+import operator
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+
+__all__ = ['count_processes', 'parallel_map']
+
+FEW = 4  # items; starting processes takes longer than these
+
+
+def count_processes(processes=None):
+    """Return a number of processes: the one given, or the cores that this process may use.
+
+    Raises
+    ------
+    ValueError, TypeError
+        It is below 1; it is not a whole number.
+    """
+    if processes is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    try:
+        count = operator.index(processes)
+    except TypeError:
+        raise TypeError(f'processes is a whole number or None (all cores), got {processes!r}') from None
+    if count < 1:
+        raise ValueError(f'processes is 1 or more, or None for all cores; got {processes}')
+    return count
+
+
+def parallel_map(function, items, *, processes=None, progress=False, label=None):
+    """Return ``[function(item) for item in items]``, computed in several processes.
+
+    The result does not depend on the number of processes. Processes are forked where the system can, so that scripts need no
+    ``if __name__ == '__main__'``; the function must not use torch, whose threads do not survive a fork.
+
+    Parameters
+    ----------
+    function : callable
+        At the top of a module (or a `functools.partial` of such), because it is pickled.
+    items : iterable
+    processes : int, optional
+        All cores that this process may use by default; 1 computes in this process.
+    progress : bool
+        Show a bar on stderr.
+    label : str, optional
+        Name of the bar.
+    """
+    items = list(items)
+    count = min(count_processes(processes), max(1, len(items) // FEW))
+    if count == 1:
+        return list(_bar(map(function, items), len(items), progress, label))
+    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
+    context = multiprocessing.get_context(method)
+    chunk = max(1, min(32, len(items) // (8 * count)))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupts)
+    try:
+        return list(_bar(pool.map(function, items, chunksize=chunk), len(items), progress, label))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _bar(results, total, progress, label):
+    """Return the results behind a bar, or as they are."""
+    if not progress:
+        return results
+    from tqdm import tqdm
+
+    return tqdm(results, total=total, desc=label, leave=False)
+
+
+def _ignore_interrupts():
+    """Leave Ctrl-C to the parent, which stops its children."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
