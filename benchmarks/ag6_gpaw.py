@@ -4,10 +4,11 @@
     python benchmarks/ag6_gpaw.py report
 
 ``run`` relaxes the Ag6 model with 7net-mf-0 (with its symmetry, and without), takes the lowest different candidates of the files
-beside it (relaxed with 7net-mf-0 as well), and computes all of them with 7net-mf-0, 7net-0, CHGNet and GPAW: PBE, LCAO with a dzp basis at the Gamma point, 11
-electrons per Ag, grid spacing 0.2 A, Fermi smearing 0.1 eV. It needs hours, keeps every number in results/ag6_gpaw.json as soon
-as it is there, and goes on where it was stopped. The structures are copied into that file, so that the report and a later run do
-not need the trajectories. ``--relax-steps N`` lets GPAW relax each of them by up to N steps of BFGS afterwards.
+beside it (relaxed with 7net-mf-0 as well), and computes all of them with 7net-mf-0, 7net-0, CHGNet and GPAW: PBE, LCAO with a dzp
+basis at the Gamma point, 11 electrons per Ag, grid spacing 0.2 A, Fermi smearing 0.1 eV. It needs hours, keeps every number in
+results/ag6_gpaw.json as soon as it is there, and goes on where it was stopped. The structures are copied into that file, so that
+the report and a later run do not need the trajectories. ``--relax-steps N`` lets GPAW relax each of them by up to N steps of BFGS
+afterwards.
 
 Known limits: two frozen layers of the lattice constant of 7net-mf-0 (4.16 A; PBE 4.15), one k-point, a small basis. Differences
 between overlayers of one composition in one cell suffer least from all three.

@@ -8,6 +8,7 @@ _HOME = {
     'validity': 'surface',
     'fingerprint': 'surface',
     'duplicates': 'surface',
+    'Distinct': 'surface',
     'relative_energies': 'surface',
     'success_curve': 'surface',
     'substrate_symmetries': 'surface',

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..utils.atoms import VALID_RATIO, is_valid, mobile_mask, neighbours, smallest_ratio
 
-__all__ = ['duplicates', 'fingerprint', 'is_valid', 'mobile_mask', 'relative_energies', 'smallest_ratio', 'substrate_symmetries',
-           'success_curve', 'validity']  # fmt: skip
+__all__ = ['Distinct', 'duplicates', 'fingerprint', 'is_valid', 'mobile_mask', 'relative_energies',
+           'smallest_ratio', 'substrate_symmetries', 'success_curve', 'validity']  # fmt: skip
 
 CUTOFF = 8.0  # A; sees the second substrate layer from an overlayer, thus tells fcc from hcp
 WIDTH = 0.3  # A; smearing of a distance in the fingerprint
@@ -96,22 +96,46 @@ def duplicates(images, energy_tol=ENERGY_TOL, *, fingerprint_tol=FINGERPRINT_TOL
     list of int
         Index of the first of its kind, for every image; ``len(set(...))`` counts the different structures.
     """
-    groups = {}  # kind -> (indices, energies, fingerprints) of the first ones
-    first = []
-    for index, atoms in enumerate(images):
+    seen = Distinct(energy_tol, fingerprint_tol)
+    return [seen.add(index, atoms) for index, atoms in enumerate(images)]
+
+
+class Distinct:
+    """The different structures seen so far, one after the other; what :func:`duplicates` does for a list.
+
+    Since fingerprints are the same under the symmetries of the substrate, so are structures: a translation, rotation or
+    mirror that leaves the frozen atoms in place, and the order of the atoms, make no difference.
+
+    Parameters
+    ----------
+    energy_tol, fingerprint_tol
+        As in :func:`duplicates`.
+    """
+
+    def __init__(self, energy_tol=ENERGY_TOL, fingerprint_tol=FINGERPRINT_TOL):
+        self.energy_tol, self.fingerprint_tol = energy_tol, fingerprint_tol
+        self.groups = {}  # kind -> (names, energies, fingerprints) of the first ones
+
+    def add(self, name, atoms):
+        """Return the name of the first structure of this kind: `name` itself, which is remembered, if there was none.
+
+        Parameters
+        ----------
+        name : int or str
+        atoms : Atoms
+        """
         energy, print_ = _stored_energy(atoms), fingerprint(atoms)
-        indices, energies, prints = groups.setdefault(_kind(atoms), ([], [], []))
-        if indices:
+        names, energies, prints = self.groups.setdefault(_kind(atoms), ([], [], []))
+        if names:
             far = np.linalg.norm(np.asarray(prints) - print_, axis=1)  # (firsts,)
-            same = (far <= fingerprint_tol) & ~(np.abs(np.asarray(energies) - energy) > energy_tol)  # nan: no objection
+            apart = np.abs(np.asarray(energies) - energy) > self.energy_tol  # nan: no objection
+            same = (far <= self.fingerprint_tol) & ~apart
             if same.any():
-                first.append(indices[int(np.argmin(np.where(same, far, np.inf)))])
-                continue
-        indices.append(index)
+                return names[int(np.argmin(np.where(same, far, np.inf)))]
+        names.append(name)
         energies.append(energy)
         prints.append(print_)
-        first.append(index)
-    return first
+        return name
 
 
 def relative_energies(images, reference=None):

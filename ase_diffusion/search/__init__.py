@@ -2,11 +2,15 @@
 
 from .random_search import RandomStructureSearch, random_start
 
-__all__ = ['DiffusionMutation', 'DiffusionStartGenerator', 'RandomStructureSearch', 'random_start']
+__all__ = ['DiffusionMutation', 'DiffusionStartGenerator', 'RandomStructureSearch', 'StructureSearch', 'random_start']
 
 
 def __getattr__(name):
-    """Import the operators of ase-ga at their first use: ase-ga is an extra."""
+    """Import at their first use the operators of ase-ga, which is an extra, and what needs the metrics."""
+    if name == 'StructureSearch':
+        from .structure_search import StructureSearch
+
+        return StructureSearch
     if name in ('DiffusionMutation', 'DiffusionStartGenerator'):
         from . import genetic
 

@@ -1,0 +1,178 @@
+"""A search with a generator: resumable, with the symmetry of the substrate, from Python and from the command line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from ase.build import fcc111
+from ase.constraints import FixAtoms
+from ase.db import connect
+
+from ase_diffusion import SurfaceDiffusion
+from ase_diffusion.cli.main import main
+from ase_diffusion.metrics import Distinct, substrate_symmetries
+from ase_diffusion.search import StructureSearch, random_start
+
+
+@pytest.fixture
+def slab():
+    """Ag(111) p(2x2), two layers, all fixed."""
+    slab = fcc111('Ag', (2, 2, 2), a=4.16, vacuum=10.0)
+    slab.set_constraint(FixAtoms(indices=range(8)))
+    return slab
+
+
+@pytest.fixture
+def generator(slab):
+    return SurfaceDiffusion(slab, 'AgO', steps=8, logfile=None)
+
+
+def rows(path):
+    return {row.number: row for row in connect(path, use_lock_file=False).select()}
+
+
+def search(generator, path, **options):
+    options = {'workers': 0, 'logfile': None, 'steps': 2, 'block': 3, **options}
+    return StructureSearch(generator, path, 'ag-o', **options)
+
+
+def test_a_search_goes_on_with_the_same_structures(generator, slab, tmp_path):
+    first = search(generator, tmp_path / 'a.db', rng=3)
+    first.run(2)
+    search(SurfaceDiffusion(slab, 'AgO', steps=8, logfile=None), tmp_path / 'a.db').run(5)  # takes the seed of the database
+    search(generator, tmp_path / 'whole.db', rng=3).run(5)
+    halves, whole = rows(tmp_path / 'a.db'), rows(tmp_path / 'whole.db')
+    assert sorted(halves) == sorted(whole) == list(range(5))
+    assert [halves[k].seed for k in range(5)] == [whole[k].seed for k in range(5)]
+    for k in range(5):
+        assert halves[k].energy_generated == pytest.approx(whole[k].energy_generated, abs=1e-3)
+        assert halves[k].stoich == 'AgO' and halves[k].generator == 'SurfaceDiffusion'
+        assert halves[k].data['diffusion']['steps'] == 8
+        assert np.array_equal(halves[k].toatoms().positions[:8], slab.positions)
+    assert len({row.seed for row in whole.values()}) == 5
+
+
+def test_what_must_not_change(generator, slab, tmp_path):
+    path = tmp_path / 'a.db'
+    search(generator, path, rng=3).run(1)
+    with pytest.raises(ValueError, match='generator.steps 8, now 9'):
+        search(SurfaceDiffusion(slab, 'AgO', steps=9, logfile=None), path).run(1)
+    with pytest.raises(ValueError, match='seed 3, now 4'):
+        search(generator, path, rng=4).run(1)
+    with pytest.raises(ValueError, match='conditions.energy None, now 0.1'):
+        search(generator, path, conditions={'energy': 0.1}).run(1)
+    other = fcc111('Ag', (2, 2, 2), a=4.17, vacuum=10.0)
+    other.set_constraint(FixAtoms(indices=range(8)))
+    with pytest.raises(ValueError, match='another slab'):
+        search(SurfaceDiffusion(other, 'AgO', steps=8, logfile=None), path).run(1)
+    with pytest.raises(ValueError, match='relax=... of its own'):
+        search(SurfaceDiffusion(slab, 'AgO', steps=8, logfile=None, relax={'calculator': 'ag-o'}), path)
+    with pytest.raises(TypeError, match='unknown conditions'):
+        search(generator, path, conditions={'colour': 1})
+
+
+def test_images_by_all_symmetries_of_the_substrate_are_one_structure(slab):
+    """Translations, rotations and mirrors; the atoms in another order, too. A shift that is none of them is another structure."""
+    start = random_start(slab, 'Ag2O', 5)
+    seen = Distinct()
+    assert seen.add('first', start) == 'first'
+    operations = substrate_symmetries(start)
+    assert len(operations) == 4 * 6, '4 translations, 6 rotations and mirrors of fcc(111) with two layers'
+    for number, (rotation, shift) in enumerate(operations):
+        image = start.copy()
+        moved = start.positions[8:] @ rotation.T + shift
+        image.set_positions(np.vstack([start.positions[:8], moved]), apply_constraint=False)
+        order = [*range(8), 9, 8, 10]
+        image = image[order]
+        image.wrap(pbc=[True, True, False])
+        assert seen.add(number, image) == 'first'
+    shifted = start.copy()
+    shifted.positions[8:, :2] += [0.9, 0.3]
+    assert seen.add('shifted', shifted) == 'shifted'
+
+
+def test_symmetric_images_in_a_search(slab, tmp_path):
+    """A generator that gives images of one structure by operations of the substrate: one kind in the database."""
+
+    class Images:
+        relax = None
+        rng = None
+
+        def __init__(self):
+            self.start = random_start(slab, 'AgO', 1)
+            self.operations = substrate_symmetries(self.start)
+            self.template = self.start
+
+        def _check_conditions(self, conditions):
+            return conditions
+
+        def todict(self):
+            return {'type': 'images'}
+
+        def sample(self, n):
+            images = []
+            for rotation, shift in self.operations[:n]:
+                atoms = self.start.copy()
+                moved = self.start.positions[8:] @ rotation.T + shift
+                atoms.set_positions(np.vstack([self.start.positions[:8], moved]), apply_constraint=False)
+                images.append(atoms)
+            return images
+
+    images = search(Images(), tmp_path / 'a.db', block=24, steps=0).run(24)
+    assert len(images) == 1 and {row.duplicate_of for row in rows(tmp_path / 'a.db').values()} == {0}
+    assert sum(row.unique for row in rows(tmp_path / 'a.db').values()) == 1
+
+
+LINE = 'search slab.traj --stoich AgO --calculator emt --workers 0 --denoising-steps 8 --steps 2 --db s.db'
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys, slab):
+    """Run a line in a folder with the slab; returns (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    slab.write('slab.traj')
+
+    def run(line):
+        status = main(line.split())
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+def test_the_command_line(call, tmp_path):
+    status, out, _ = call(f'{LINE} -n 2 --seed 1')
+    assert status == 0 and '0 of 2 structures are there' in out and 'ase db s.db unique=1' in out
+    status, out, _ = call(f'{LINE} -n 3')
+    assert status == 0 and '2 of 3 structures are there' in out and len(rows('s.db')) == 3
+    status, out, err = call(f'{LINE} -n 3 --fmax 0.2')
+    assert status == 2 and 'fmax 0.05, now 0.2' in err and err.count('\n') == 1
+    status, out, err = call(f'{LINE} -n 3 --timeout -1')
+    assert status == 2 and 'timeout' in err
+    with connect('s.db', use_lock_file=False) as db:
+        assert json.loads(json.dumps(db.metadata))['campaign']['calculator'] == 'emt'
+
+
+def test_ctrl_c(call, tmp_path, environment):
+    """What was done is kept, the message says so, and the same line goes on."""
+    command = [sys.executable, '-m', 'ase_diffusion.cli.main', *f'{LINE} -n 2000 --seed 1'.split()]
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  background jobs of a shell ignore it
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=heed)
+    try:
+        for _ in range(3000):
+            if (tmp_path / 's.db').exists() and len(rows(tmp_path / 's.db')) >= 2:
+                break
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and 'the same line goes on' in out
+    done = len(rows(tmp_path / 's.db'))
+    assert 2 <= done < 2000
+    status, out, _ = call(f'{LINE} -n {done + 1}')
+    assert status == 0 and f'{done} of {done + 1} structures are there' in out and len(rows('s.db')) == done + 1
