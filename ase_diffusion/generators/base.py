@@ -71,6 +71,10 @@ class Generator:
     def _prepare(self, n: int) -> None:
         """Get ready for n structures."""
 
+    def _epilogue(self, accepted: int) -> str | None:
+        """Return the last line of the log of a run, or None."""
+        return None
+
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         """Return why a structure is not fit to be returned, or None."""
         return None
@@ -135,6 +139,8 @@ class Generator:
                                            'try more steps, a wider window or another model', reasons)  # fmt: skip
         finally:
             self._close_trajectory()
+            if line := self._epilogue(done):
+                self.log.write(line)
 
     def _header(self, n: int, conditions: dict, task=None) -> str:
         conditions = {**conditions, **({} if task is None else task.labels())}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from ..diffusion import ForceGuidance
-from ..relax.calculators import calculator_name, get_calculator
+from ..relax.calculators import calculator_name
 from ..relax.forcefield import ALIASES, ForceFieldCalculator, batch_forces, load_forcefield
+from ..relax.supply import Supply, needs_periodic
 from ..representations.slab import Slab
 from ..utils.atoms import frozen_mask
 
@@ -24,7 +26,9 @@ class Guidance:
     Parameters
     ----------
     calculator : str, ASE calculator or factory
-        Where forces come from; our own force fields evaluate a whole batch at once.
+        Where forces come from. Our own force fields evaluate a whole batch at once. Calculators that hold the state of a
+        structure or write files (GPAW, VASP, ...) are made anew for each structure where they come from a name or a factory,
+        each with a folder of its own, see :class:`ase_diffusion.relax.supply.Supply`.
     strength : float, optional
         Displacement per unit force and step, A^2/eV; default 2 / steps (0.02 at 100 steps). The paper has 0.001 at every one
         of its steps; here guidance acts late only, and more.
@@ -34,6 +38,15 @@ class Guidance:
         force field that never saw that pulls some of them together.
     finish_steps : int
         Steps of plain descent along the forces, of the same step length, at the end.
+    directory : str or Path, optional
+        Where those folders go; here by default.
+
+    Attributes
+    ----------
+    calls, failures : int
+        Evaluations of one structure, and those that raised or gave no finite forces; such a structure is not displaced then.
+    seconds : float
+        Time that they took.
     """
 
     calculator: object = 'ag-o'
@@ -43,7 +56,10 @@ class Guidance:
     every: int = 1
     cap: float = 0.1
     finish_steps: int = 40
+    directory: object = None
     calls: int = field(default=0, init=False)
+    failures: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
 
     @classmethod
     def coerce(cls, guidance, calculator, steps: int) -> Guidance | None:
@@ -53,7 +69,7 @@ class Guidance:
         if guidance is None or guidance is True:
             guidance = {}
         if isinstance(guidance, dict):
-            known = {'strength', 'power', 'below', 'every', 'cap', 'finish_steps', 'calculator'}
+            known = {'strength', 'power', 'below', 'every', 'cap', 'finish_steps', 'calculator', 'directory'}
             if unknown := set(guidance) - known:
                 raise ValueError(f'unknown guidance parameters {sorted(unknown)}; known: {sorted(known)}')
             guidance = cls(**guidance)
@@ -74,15 +90,26 @@ class Guidance:
         elif isinstance(own, ForceFieldCalculator):
             self.network = own.network
         else:
-            self.network, self.ase = None, get_calculator(own)
+            self.network, self.supply, self._structures = None, Supply(own, self.directory), 0
 
     def bind(self, templates, representation: Slab, kept=None) -> ForceGuidance:
         """Return the hook for a batch made of ``templates``; rows that are ``kept``, bool (n,), are not displaced."""
         if self.network is not None:
             forces = batch_forces(self.network)
         else:
-            forces = _ase_forces(self.ase, templates, representation)
-        return ForceGuidance(forces, 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
+            forces = _AseForces(self.supply, self._structures, templates, representation)
+            self._structures += len(templates)
+        return ForceGuidance(self._timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
+
+    def _timed(self, forces):
+        def call(batch):
+            begun = time.perf_counter()
+            try:
+                return forces(batch)
+            finally:
+                self.seconds += time.perf_counter() - begun
+
+        return call
 
     def finish(self, batch, hook: ForceGuidance, process):
         """Descend along the forces for ``finish_steps`` steps of the same step length."""
@@ -91,10 +118,18 @@ class Guidance:
             for _ in range(self.finish_steps):
                 shift = hook(batch, 0.0)
                 batch = process.confine(batch.with_fields(positions=batch.fields['positions'] + shift['positions']))
-        self.calls += hook.calls
+        self.calls, self.failures = self.calls + hook.calls, self.failures + hook.failures
         if hook.failures:
             log.warning('force guidance: %d of %d evaluations failed and were skipped', hook.failures, hook.calls)
         return batch
+
+    def cost(self, before: tuple, accepted: int) -> str:
+        """Return what was spent since ``before`` (calls, failures, seconds) as a line of the log."""
+        calls, failures, seconds = (now - then for now, then in
+                                    zip((self.calls, self.failures, self.seconds), before, strict=True))  # fmt: skip
+        each = f'{calls / accepted:.1f} calls, {seconds / accepted:.2f} s' if accepted else 'none was accepted'
+        return (f'guidance: {calls} calculator calls, {failures} failed, {seconds:.1f} s; '
+                f'cost per accepted structure: {each}')  # fmt: skip
 
     def todict(self) -> dict:
         """Return the parameters, fit for JSON."""
@@ -103,21 +138,35 @@ class Guidance:
         return values
 
 
-def _ase_forces(calculator, templates, representation: Slab):
-    """Return ``batch -> forces`` by an ASE calculator, structure by structure; a failure gives NaN rows."""
+class _AseForces:
+    """Compute ``batch -> forces`` by ASE calculators, structure by structure; a failure gives NaN rows."""
 
-    def forces(batch):
+    def __init__(self, supply: Supply, first: int, templates, representation: Slab):
+        self.supply, self.first, self.templates, self.representation = supply, first, templates, representation
+        self.calculators: dict = {}
+
+    def __call__(self, batch):
         parts = []
-        for atoms in representation.decode(batch, templates):
+        for k, atoms in enumerate(self.representation.decode(batch, self.templates)):
             mobile = ~frozen_mask(atoms)
-            atoms.wrap()
-            atoms.calc = calculator
             try:
-                parts.append(np.asarray(atoms.get_forces(apply_constraint=False), float)[mobile])
+                parts.append(self._evaluate(k, atoms)[mobile])
             except Exception as error:  # noqa: BLE001  any calculator may raise anything; it is counted
                 log.debug('guidance: the calculator failed: %s', error)
                 parts.append(np.full((mobile.sum(), 3), np.nan))
+                self.supply.failed()
         like = batch.fields['positions']
         return torch.as_tensor(np.concatenate(parts), dtype=like.dtype, device=like.device)
 
-    return forces
+    def _evaluate(self, k: int, atoms) -> np.ndarray:
+        """Return the forces on all atoms of structure k, (n, 3); the structure keeps its calculator to the end."""
+        if k not in self.calculators:
+            self.calculators[k] = self.supply.get(self.first + k)
+        atoms.wrap()
+        if needs_periodic(self.calculators[k]):
+            atoms.pbc = True
+        atoms.calc = self.calculators[k]
+        forces = np.asarray(atoms.get_forces(apply_constraint=False), float)
+        if forces.shape != (len(atoms), 3):
+            raise ValueError(f'forces have the shape ({len(atoms)}, 3), the calculator returned {forces.shape}')
+        return forces

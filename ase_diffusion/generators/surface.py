@@ -10,10 +10,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.io.trajectory import Trajectory
 
 from ..data.frames import read_frames
 from ..diffusion import SAMPLERS, Batch, ClassifierFree, JointProcess, NoisePerStructure
@@ -25,11 +23,12 @@ from ..training.checkpoint import save_checkpoint
 from ..training.dataset import Overlayers
 from ..training.surface import train_denoiser
 from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, parse_formula, smallest_ratio
-from ..utils.interrupts import held_interrupts
 from ..weights.zoo import load_model
 from .base import Generator, _collect, _integer, compile_core
+from .datafree import DataFree, Plan
 from .edits import Completion, Fresh, Perturbation, as_template, check_indices, check_noise
 from .guidance import Guidance
+from .movie import Movie
 
 log = logging.getLogger(__name__)
 
@@ -117,10 +116,15 @@ class SurfaceDiffusion(Generator):
             compile_core(network)
 
     def _prepare(self, n: int) -> None:
+        if self.guidance is not None:
+            self._before = (self.guidance.calls, self.guidance.failures, self.guidance.seconds)
         if self.compile is None and n * self.steps >= COMPILE_FROM and shutil.which('g++'):
             self.compile = True
             self.log.write('compiling the network first, some 20 to 60 s (compile=False leaves it out)')
             compile_core(self.network)
+
+    def _epilogue(self, accepted: int) -> str | None:
+        return None if self.guidance is None else self.guidance.cost(self._before, accepted)
 
     def _check_conditions(self, conditions: dict) -> dict:
         if self.network is None:
@@ -164,14 +168,16 @@ class SurfaceDiffusion(Generator):
         kept = None if task.kept is None else task.rows(batch)
         guides = () if self.guidance is None else (self.guidance.bind(templates, self.representation, kept),)
         process, begin = task.begin(self.process, batch, noise, network)
-        with _Movie(self, templates[0], begin['steps']) as movie:
+        with Movie(self, templates[0], begin['steps']) as movie:
             final = SAMPLERS[self.sampler](network, process, batch, generator=noise, guidance=guides, callback=movie,
                                            **begin)  # fmt: skip
+        more = {'sampling_steps': begin['steps'], **task.labels()}
         if self.guidance is not None:
             final = self.guidance.finish(final, guides[0], self.process)
+            more['guidance_calls'] = guides[0].calls // len(seeds)
         images = task.restore(self.representation.decode(final, templates), templates)
         for atoms, seed in zip(images, seeds, strict=True):
-            self._label(atoms, seed, conditions, {'sampling_steps': begin['steps'], **task.labels()})
+            self._label(atoms, seed, conditions, more)
         return self._relaxed(images) if task.relaxes else images
 
     def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
@@ -280,6 +286,45 @@ class SurfaceDiffusion(Generator):
             self._use(*load_model(best, self.device))
         return self
 
+    def fit_with_calculator(self, calculator, out, *, options: dict | None = None, **plan):
+        """Train without data: sample, relax a little with ``calculator``, weigh by Boltzmann, train, again; returns self.
+
+        In the spirit of GO-Diff (Ronne, Vegge and Bhowmik, arXiv 2510.13448). Round 0 relaxes random starts. Round k > 0 relaxes
+        samples of the model so far, and random starts for a share ``explore``. The frames go into a buffer that keeps the
+        ``buffer`` lowest; from it the training set of the round is drawn with weights exp(-E / T). T falls geometrically, and
+        is raised where fewer than 10 structures would share the weight. Afterwards ``found`` holds the ends of all relaxations,
+        the lowest first, and ``calculator_calls`` is the number of evaluations of energy and forces.
+
+        Parameters
+        ----------
+        calculator : anything :func:`ase_diffusion.relax.get_calculator` takes
+        out : path
+            Folder; the same call with the same folder goes on where it was stopped, and computes nothing twice.
+        rounds, samples : int
+            Rounds (10) and relaxations in each (20).
+        relax_steps, fmax : int and float
+            Most steps (30) of a relaxation and its largest force at convergence (0.05 eV/A).
+        temperature : (first, last)
+            eV per mobile atom, (0.2, 0.02).
+        explore, buffer : float and int
+            0.2 and 1000, see above.
+        steps, seed : int
+            Training steps of a round (400); seed of everything (0).
+        options : dict, optional
+            Of :func:`ase_diffusion.training.surface.train_denoiser` (``features``, ``blocks``, ``batch_size``, ``lr``, ...).
+
+        Raises
+        ------
+        ValueError
+            A setting has no meaning; the folder was begun with others.
+        GenerationFailed
+            The calculator failed for all structures of the first round, or random starts do not fit.
+        """
+        work = DataFree(self, calculator, out, Plan(**plan), options or {})
+        work.run()
+        self.found, self.calculator_calls = work.found, work.calls
+        return self
+
     def save(self, path) -> Path:
         """Write the model as one safetensors file that ``model=path`` reads."""
         if self.network is None:
@@ -292,36 +337,6 @@ class SurfaceDiffusion(Generator):
                 'steps': self.steps, 'fingerprint': self.header.get('data', {}).get('fingerprint'),
                 'height': None if self.network is None else list(self.representation.height),
                 'guidance': None if self.guidance is None else self.guidance.todict()}  # fmt: skip
-
-
-class _Movie:
-    """Write frames of the first structure of a batch while it is denoised, at most 60 and the last one."""
-
-    def __init__(self, gen: SurfaceDiffusion, template: Atoms, steps: int):
-        self.gen, self.template, self.steps, self.file = gen, template, steps, None
-        self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
-        self.every = max(1, steps // 60)
-
-    def __enter__(self):
-        if self.path is not None:
-            self.file = Trajectory(str(self.path), 'w')
-        return self if self.file is not None else None
-
-    def __call__(self, k, t, batch, x0):
-        if k % self.every and k != self.steps - 1:
-            return
-        template = self.template
-        atoms = copy_atoms(template)
-        moved = template.positions.copy()
-        moved[~frozen_mask(template)] = batch.fields['positions'][batch.rows['positions'] == 0].double().cpu().numpy()
-        atoms.set_positions(moved, apply_constraint=False)
-        atoms.info['sigma'] = float(self.gen.process.schedule.sigma(torch.tensor(t)))
-        with held_interrupts():
-            self.file.write(atoms)
-
-    def __exit__(self, *error):
-        if self.file is not None:
-            self.file.close()
 
 
 def _template(slab: Atoms, numbers: list[int]) -> Atoms:
