@@ -9,6 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..errors import MissingDependency
 
+LOCAL = {  # of dask, for local processes
+    'distributed.scheduler.allowed-failures': 1,  # a structure that has killed two workers is given up
+    'distributed.comm.timeouts.connect': '120s',  # busy machines
+    'distributed.deploy.lost-worker-timeout': '1h',  # a worker that died is started again, which may take longer than 15 s
+}
 _kept = threading.local()  # of a worker: the relaxer of the campaign it works for
 
 
@@ -90,6 +95,9 @@ class Dask:
         self.token, self.frozen, self.own, self.asked, self.count = token, frozen, client is None, 0.0, workers
         self.cluster, self.client = None, client
         if self.own:
+            import dask
+
+            self.configured = dask.config.set(LOCAL)  # until close
             self.cluster, self.client = local_cluster(distributed, workers)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix='generate')
         local = f'{workers} local process{"es" if workers > 1 else ""}'
@@ -122,12 +130,11 @@ class Dask:
         if self.own:
             self.client.close(timeout=5)
             self.cluster.close(timeout=20)
+            self.configured.__exit__(None, None, None)
 
 
 def local_cluster(distributed, workers):
     """Return a cluster of local processes, one thread each, and its client; Ctrl-C is for the parent alone."""
-    import dask
-
     class Deaf(distributed.WorkerPlugin):
         """Leave Ctrl-C to the parent, which stops in order."""
 
@@ -137,11 +144,10 @@ def local_cluster(distributed, workers):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // workers)))  # workers share the cores
-    with dask.config.set({'distributed.scheduler.allowed-failures': 1, 'distributed.comm.timeouts.connect': '120s'}):
-        cluster = distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-            host='127.0.0.1', silence_logs=logging.CRITICAL,
-        )  # fmt: skip
-        client = distributed.Client(cluster, timeout='120s')
+    cluster = distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
+        host='127.0.0.1', silence_logs=logging.CRITICAL,
+    )  # fmt: skip
+    client = distributed.Client(cluster, timeout='120s')
     client.register_plugin(Deaf())
     return cluster, client

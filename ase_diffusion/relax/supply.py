@@ -30,7 +30,7 @@ class Supply:
         self.options = {} if device is None else {'device': device}
         self.finished = check_calculator(calculator) is None
         self.shared = None
-        if self.name not in ('gpaw', 'vasp'):  # making one costs little, and errors come at once
+        if named(calculator) not in ('gpaw', 'vasp'):  # making one costs little, and errors come at once
             self.shared = get_calculator(calculator, **self.options)
 
     def get(self, number):
@@ -40,9 +40,10 @@ class Supply:
             self.shared = calc
             return calc
         folder = fresh_folder(self.directory / f'{self.name}-{number:04d}')
-        if self.name == 'gpaw':
-            return get_calculator('gpaw', txt=str(folder / 'gpaw.txt'), **self.options)
-        calc = get_calculator(self.calculator, **self.options) if calc is None else calc
+        options = dict(self.options)
+        if named(self.calculator) == 'gpaw' and 'txt' not in getattr(self.calculator, 'keywords', {}):
+            options['txt'] = str(folder / 'gpaw.txt')
+        calc = get_calculator(self.calculator, **options) if calc is None else calc
         if hasattr(calc, 'directory'):
             calc.directory = str(folder) if isinstance(calc.directory, str) else folder
         return calc
@@ -51,6 +52,13 @@ class Supply:
         """Forget what a calculator may remember of the structure that it failed for."""
         if hasattr(self.shared, 'reset'):
             self.shared.reset()
+
+
+def named(calculator):
+    """Return the name, also of ``functools.partial(get_calculator, name, ...)``; None for all that is not by name."""
+    if getattr(calculator, 'func', None) is get_calculator and calculator.args:
+        calculator = calculator.args[0]
+    return calculator.lower() if isinstance(calculator, str) else None
 
 
 def is_stateful(calc):
