@@ -14,6 +14,7 @@ _HOME = {
     'adsorption_properties': 'adsorption',
     'boltzmann_grid': 'adsorption',
     'framework_density': 'adsorption',
+    'GAS_CONSTANT': 'adsorption',
     'KELVIN_TO_KJ_MOL': 'adsorption',
     'accessible_mask': 'blocking',
     'find_channels': 'blocking',

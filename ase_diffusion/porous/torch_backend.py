@@ -121,7 +121,7 @@ class _Blocks:
         x, y = (torch.arange(n, device=rows.device) for n in self.size[:2])
         grid = torch.stack([*torch.meshgrid(x, y, indexing='ij')], -1).reshape(1, -1, 2) + corner[:, None, :2]
         grid = torch.cat([grid, corner[:, None, 2:].expand(-1, grid.shape[1], 1)], -1)
-        return (grid / torch.tensor(self.shape, device=rows.device)).double() @ box[structure]
+        return (grid.double() / torch.tensor(self.shape, device=rows.device)) @ box[structure]
 
     def assemble(self, rows):
         """Return the grids (B, nx, ny, nz) of values (rows, X Y, Z)."""
@@ -135,14 +135,15 @@ def _candidates(inside, images, box, a, b, blocks, rows, cutoff, elements):
     structure, _ = blocks.split(rows)
     lines = blocks.lines(rows, box)
     centre = lines.mean(1)  # (r, 3)
-    radius = (lines - centre[:, None])[..., :2].norm(dim=-1).amax(1)  # (r,)
+    apart = lines - centre[:, None]
+    radius, spread = apart[..., :2].norm(dim=-1).amax(1), apart[..., 2].abs().amax(1)  # (r,)
     depth = box[structure, 2, 2] * (blocks.size[2] - 1) / blocks.shape[2]
     active = (a != 0) | (b != 0)
     places = inside[:, :, None] + (images @ box)[:, None]  # (B, N, K, 3)
     away = places.flatten(1, 2)[structure] - centre[:, None]  # (r, N K, 3)
     lateral = (away[..., :2].norm(dim=-1) - radius[:, None]).clamp(min=0)
-    half = (cutoff**2 - lateral.square()).clamp(min=0).sqrt()
-    near = (half > 0) & (away[..., 2] > -half) & (away[..., 2] < depth[:, None] + half)
+    half = (cutoff**2 - lateral.square()).clamp(min=0).sqrt() + spread[:, None]
+    near = (lateral < cutoff) & (away[..., 2] > -half) & (away[..., 2] < depth[:, None] + half)
     near &= active.repeat_interleave(len(images), 1)[structure]
     counts = near.sum(1)
     row, image = near.nonzero(as_tuple=True)
@@ -159,7 +160,7 @@ def _sum_rows(inside, box, a, b, images, blocks, rows, index, cutoff, pair, dtyp
     """Return the sums (r, X Y, Z) for rows of blocks and the images in their tables."""
     structure, corner = blocks.split(rows)
     atom, image = index.clamp(min=0) // len(images), index.clamp(min=0) % len(images)  # (r, m)
-    places = inside[structure[:, None], atom] + (images[image][:, :, None] * box[structure][:, None]).sum(-2)  # (r, m, 3)
+    places = inside[structure[:, None], atom] + images[image] @ box[structure]  # (r, m, 3)
     away = places[:, None] - blocks.lines(rows, box)[:, :, None]  # (r, X Y, m, 3)
     step = (box[structure, 2, 2] / blocks.shape[2])[:, None, None]  # (r, 1, 1)
     across = away[..., :2].square().sum(-1)  # (r, X Y, m)
