@@ -12,6 +12,8 @@ _HOME = {
     'plot_denoising_strip': 'denoising',
     'plot_success_curve': 'success',
     'plot_evaluation': 'evaluation',
+    'plot_isosurface': 'grids',
+    'plot_slice': 'grids',
 }
 __all__ = list(_HOME)
 

@@ -12,7 +12,7 @@ from ase_diffusion.cli.main import main, make_parser
 from ase_diffusion.errors import CheckpointError, GenerationFailed, MissingDependency
 
 LINES = ['', 'demo', 'models', 'info', 'sample', 'sample surface', 'relax', 'search', 'train', 'train surface',
-         'train forcefield', 'data', 'data rss', 'data convert', 'plot']  # fmt: skip
+         'train forcefield', 'data', 'data rss', 'data convert', 'plot', 'grid']  # fmt: skip
 
 
 @pytest.mark.parametrize('line', LINES)

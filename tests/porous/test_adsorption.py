@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from ase_diffusion.porous import GAS_CONSTANT, accessible_mask, adsorption_properties, boltzmann_grid, find_channels
-from ase_diffusion.porous import framework_density, write_cube  # fmt: skip
+from ase_diffusion.porous import (  # fmt: skip
+    GAS_CONSTANT,
+    accessible_mask,
+    adsorption_properties,
+    boltzmann_grid,
+    find_channels,
+    framework_density,
+    write_cube,
+)
 
 T = 298.0
 

@@ -66,7 +66,8 @@ def test_as_a_calculator(host, calculator, places):
     assert probes.get_potential_energy() < before and np.abs(probes.get_forces()).max() < 0.005
 
 
-@pytest.mark.parametrize(('grid', 'cell', 'word'), [(np.zeros((4, 4)), np.eye(3), 'nx, ny, nz'), (np.zeros((3, 4, 4)), np.eye(3), '4 points'),
+@pytest.mark.parametrize(('grid', 'cell', 'word'), [(np.zeros((4, 4)), np.eye(3), 'nx, ny, nz'),
+                                                    (np.zeros((3, 4, 4)), np.eye(3), '4 points'),
                                                     (np.full((4, 4, 4), np.nan), np.eye(3), 'finite'),
                                                     (np.zeros((4, 4, 4)), np.zeros((3, 3)), 'volume')])  # fmt: skip
 def test_wrong_input(grid, cell, word):
