@@ -236,9 +236,9 @@ class TestDensity:
         assert grid[0].mean() * mfi.get_volume() == pytest.approx(192 * np.pi**1.5, rel=1e-3)
         assert np.array_equal(*grid)
 
-    @pytest.mark.parametrize(('symbol', 'options', 'word'), [('Xx', {}, 'Xx'), ('', {}, 'element'), ('Si', {'width': 0}, 'width'),
     @pytest.mark.parametrize(('symbol', 'options', 'word'), [('Xx', {}, 'Xx'), ('', {}, 'element'),
-                                                             ('Si', {'width': 0}, 'width'),
+                                                             ('Si', {'width': 0}, 'width'), ('Si', {'cutoff': -1}, 'cutoff'),
+                                                             ('Si', {'shape': 3}, 'shape')])  # fmt: skip
     def test_errors(self, lta, symbol, options, word):
         with pytest.raises(ValueError, match=word):
             density_grid(lta, symbol, **options)
