@@ -3,13 +3,17 @@
 from .calculators import calculator_name, get_calculator
 from .relax import irelax, relax
 
-__all__ = ['calculator_name', 'get_calculator', 'irelax', 'relax', 'relax_batched']
+__all__ = ['calculator_name', 'get_calculator', 'irelax', 'relax', 'relax_batched', 'surrogate_hessian']
 
 
 def __getattr__(name):
-    """Import `relax_batched` at its first use: it needs torch, and plain ASE relaxations do not."""
+    """Import what needs torch at its first use: plain ASE relaxations do not need it."""
     if name == 'relax_batched':
         from .batched import relax_batched
 
         return relax_batched
+    if name == 'surrogate_hessian':
+        from .hessian import surrogate_hessian
+
+        return surrogate_hessian
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

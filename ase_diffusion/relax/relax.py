@@ -5,7 +5,7 @@ from ase import Atoms
 
 from ..utils.atoms import frozen_mask
 from ..utils.log import Log
-from .calculators import calculator_name
+from .calculators import calculator_name, check_calculator
 from .relaxer import Relaxer
 from .single import Settings
 
@@ -18,6 +18,7 @@ def relax(
     fmax=0.05,
     steps=200,
     filter=None,
+    hessian=None,
     min_distance=0.4,
     max_energy=100.0,
     timeout=None,
@@ -33,9 +34,10 @@ def relax(
     The input is not changed. Every structure stands alone: where the calculator raises, hangs, returns NaN or explodes, a
     warning is logged, a copy of the input takes the place of the result, and the others go on.
 
-    With a force field of this package, BFGS, and neither `filter`, `frames`, `timeout` nor `pbc`, structures are relaxed in
-    batches: one network call for `batch_size` of them, each with a BFGS history of its own. Where the calculator writes files
-    or keeps wave functions (GPAW, VASP), a name or a factory gives a fresh one for each structure, in a folder of its own.
+    With a force field of this package, BFGS, and none of `filter`, `hessian`, `frames`, `timeout` and `pbc`, structures are
+    relaxed in batches: one network call for `batch_size` of them, each with a BFGS history of its own. Where the calculator
+    writes files or keeps wave functions (GPAW, VASP), a name or a factory gives a fresh one for each structure, in a folder of
+    its own.
 
     Parameters
     ----------
@@ -51,6 +53,9 @@ def relax(
         Most steps for each structure; 0 is a single point.
     filter : str, class or None
         A class of `ase.filters`, or its name, (or a function of the Atoms) for what moves, such as ``'FrechetCellFilter'``.
+    hessian : str, callable, Calculator or None
+        A cheap potential, as `get_calculator` takes it (``'ag-o'``), whose Hessian BFGS starts from: far fewer steps with an
+        expensive calculator, see :func:`ase_diffusion.relax.hessian.surrogate_hessian`.
     min_distance : float or None
         A structure fails where two atoms come closer than this times the sum of their covalent radii, and closer than at
         the start. None: no check.
@@ -92,16 +97,16 @@ def relax(
     """
     single = isinstance(images, Atoms)
     inputs = [images] if single else images
-    options = {'optimizer': optimizer, 'fmax': fmax, 'steps': steps, 'filter': filter, 'min_distance': min_distance,
-               'max_energy': max_energy, 'timeout': timeout, 'batch_size': batch_size, 'pbc': pbc, 'directory': directory,
-               'device': device, 'frames': frames, 'logfile': logfile}  # fmt: skip
+    options = {'optimizer': optimizer, 'fmax': fmax, 'steps': steps, 'filter': filter, 'hessian': hessian,
+               'min_distance': min_distance, 'max_energy': max_energy, 'timeout': timeout, 'batch_size': batch_size,
+               'pbc': pbc, 'directory': directory, 'device': device, 'frames': frames, 'logfile': logfile}  # fmt: skip
     relaxed = dict(irelax(inputs, calculator, **options))
     relaxed = [relaxed[number] for number in range(len(relaxed))]
     return relaxed[0] if single else relaxed
 
 
-def irelax(images, calculator='7net-mf-0', *, optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4,
-           max_energy=100.0, timeout=None, batch_size=16, pbc=None, directory=None, device=None, frames=None,
+def irelax(images, calculator='7net-mf-0', *, optimizer='BFGS', fmax=0.05, steps=200, filter=None, hessian=None,
+           min_distance=0.4, max_energy=100.0, timeout=None, batch_size=16, pbc=None, directory=None, device=None, frames=None,
            logfile=None):  # fmt: skip
     """Check the arguments at once and return an iterator over (number, relaxed Atoms), each as it is done.
 
@@ -109,7 +114,7 @@ def irelax(images, calculator='7net-mf-0', *, optimizer='BFGS', fmax=0.05, steps
     :func:`relax`.
     """
     inputs = _check_images(images)
-    settings = make_settings(optimizer, fmax, steps, filter, min_distance, max_energy, pbc)
+    settings = make_settings(optimizer, fmax, steps, filter, min_distance, max_energy, pbc, hessian)
     check_limits(timeout=timeout, batch_size=batch_size)
     _check_filter(settings.filter, inputs)
     relaxer = Relaxer(calculator, settings, timeout=timeout, batch_size=batch_size, directory=directory, device=device)
@@ -209,12 +214,27 @@ def check_numbers(fmax, steps):
         raise ValueError(f'steps is an integer, 0 (single point) or more; got {steps!r}.')
 
 
-def make_settings(optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4, max_energy=100.0, pbc=None):
+def make_settings(optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4, max_energy=100.0, pbc=None,
+                  hessian=None):  # fmt: skip
     """Return the settings of :func:`relax`, checked; the same errors."""
-    settings = Settings(find_optimizer(optimizer), fmax, steps, find_filter(filter), min_distance, max_energy, pbc)
+    settings = Settings(find_optimizer(optimizer), fmax, steps, find_filter(filter), min_distance, max_energy, pbc, hessian)
     check_numbers(fmax, steps)
     check_limits(min_distance=min_distance, max_energy=max_energy)
+    if hessian is not None:
+        _check_hessian(settings)
     return settings
+
+
+def _check_hessian(settings):
+    """Raise where a first Hessian could not be used."""
+    from ase.optimize import BFGS
+
+    kind = settings.optimizer
+    if not (isinstance(kind, type) and issubclass(kind, BFGS)) or settings.filter is not None:
+        raise ValueError('A first Hessian is one of atoms for BFGS; it came together with '
+                         f'{optimizer_name(kind) if settings.filter is None else "a filter"}. Leave hessian=None, or take BFGS '
+                         'without a filter.')  # fmt: skip
+    check_calculator(settings.hessian)
 
 
 def check_limits(*, batch_size=1, **limits):

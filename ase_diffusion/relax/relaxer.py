@@ -88,7 +88,7 @@ class Relaxer:
 
         how, first = self.settings, images[0] if images else None
         same = all((atoms.pbc == first.pbc).all() and not frozen_mask(atoms).all() for atoms in images)
-        plain = how.optimizer is BFGS and how.filter is None and how.pbc is None
+        plain = how.optimizer is BFGS and how.filter is None and how.pbc is None and how.hessian is None
         return same and plain and self.batch_size > 1 and len(images) > 1
 
     def close(self):

@@ -31,6 +31,7 @@ class Settings:
     min_distance: float = 0.4
     max_energy: float = 100.0
     pbc: object = None
+    hessian: object = None
 
 
 class Guard:
@@ -76,6 +77,10 @@ def relax_one(atoms, calc, settings, path):
     guard = Guard(work, settings.min_distance, settings.max_energy)
     energy_generated, _ = evaluate(work, atoms)
     opt = settings.optimizer(work if settings.filter is None else settings.filter(work), logfile=None)
+    if settings.hessian is not None:
+        from .hessian import surrogate_hessian  # needs torch, which other relaxations do not
+
+        opt.H0 = surrogate_hessian(atoms, settings.hessian)
 
     def observe():
         energy, forces = evaluate(work, atoms)

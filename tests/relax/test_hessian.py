@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 
-from ase_diffusion.relax import get_calculator
+from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.relax.hessian import surrogate_hessian
 
 
@@ -108,3 +108,18 @@ def test_nothing_to_move_and_forces_that_are_not_finite(overlayer):
         surrogate_hessian(overlayer[:8], EMT())
     with pytest.raises(ValueError, match='not finite'):
         surrogate_hessian(Atoms('H2', np.eye(3)[:2]), Quadratic(np.full((6, 6), np.nan)))
+
+
+def test_relax_takes_it(overlayer):
+    plain, fast = (relax(overlayer, 'emt', fmax=0.01, hessian=hessian) for hessian in (None, 'emt'))
+    assert fast.info['key_value_pairs']['relax_converged']
+    assert fast.info['key_value_pairs']['relax_steps'] < 0.7 * plain.info['key_value_pairs']['relax_steps']
+    assert fast.get_potential_energy() == pytest.approx(plain.get_potential_energy(), abs=2e-3)
+    assert np.array_equal(fast.positions[:8], overlayer.positions[:8])
+
+
+@pytest.mark.parametrize('options', [{'optimizer': 'FIRE'}, {'filter': 'FrechetCellFilter'}, {'hessian': 'magic'}])
+def test_relax_refuses_it_where_it_has_no_meaning(overlayer, options):
+    overlayer.set_constraint()
+    with pytest.raises(ValueError, match='magic|BFGS'):
+        relax(overlayer, 'emt', **{'hessian': 'emt', **options})
