@@ -122,8 +122,8 @@ def crystal_features(images, *, symprec=SYMPREC, processes=None, progress=False)
     -------
     dict of str to numpy.ndarray
         'a', 'b', 'c' (A), 'alpha', 'beta', 'gamma' (degrees), 'space_group' (1 to 230), 'density' (g/cm^3) and 'n_elements',
-        each of shape (n,), nan where a crystal is structurally invalid; and 'Z', the atomic numbers of all atoms of the valid
-        crystals, one after the other.
+        each of shape (n,), rounded to 4 decimals, nan where a crystal is structurally invalid; and 'Z', the atomic numbers of
+        all atoms of the valid crystals, one after the other.
     """
     images = check_crystals(images)
     rows = np.array(parallel_map(partial(_features, symprec=symprec), images, processes=processes, progress=progress,
@@ -148,7 +148,8 @@ def _features(atoms, symprec):
         niggli = _quietly(spglib.niggli_reduce, lattice)
     cell = atoms.cell.new(lattice if niggli is None else niggli)
     group = 1 if data is None else data.number
-    return np.array([*cell.cellpar(), group, density(atoms), len(set(atoms.numbers.tolist()))], float)
+    # noise of floating point would tell equal values apart, which K-S statistics of ideal angles would magnify
+    return np.round([*cell.cellpar(), group, density(atoms), len(set(atoms.numbers.tolist()))], 4)
 
 
 def _quietly(function, *args, **kwargs):

@@ -45,7 +45,7 @@ def coverage(images, reference, *, cutoffs='mp', processes=None, progress=False)
     dict
         'recall', 'precision', and 'cutoffs'.
     """
-    limits = _cutoffs(cutoffs)
+    limits = checked_cutoffs(cutoffs)
     sets = [_as_fingerprints(each, processes, progress) for each in (images, reference)]
     precision, recall = (
         np.logical_and(*(_near(a, b, limit) for a, b, limit in zip(one, other, limits, strict=True))).mean()
@@ -54,8 +54,8 @@ def coverage(images, reference, *, cutoffs='mp', processes=None, progress=False)
     return {'recall': float(recall), 'precision': float(precision), 'cutoffs': list(limits)}
 
 
-def _cutoffs(cutoffs):
-    """Return two positive numbers."""
+def checked_cutoffs(cutoffs):
+    """Return the two cutoffs of `coverage` as numbers; a ValueError says what they may be."""
     if isinstance(cutoffs, str):
         if cutoffs not in CUTOFFS:
             raise ValueError(f'cutoffs are two numbers or one of {sorted(CUTOFFS)}; got {cutoffs!r}.')
@@ -161,7 +161,9 @@ def ks_statistics(images, reference, *, names=FEATURES, processes=None, progress
     values = {}
     for name in names:
         ours, theirs = (np.asarray(side[name])[np.isfinite(side[name])] for side in sides)
-        values[name] = float(ks_2samp(ours, theirs, method='asymp').statistic) if len(ours) and len(theirs) else float('nan')
+        with np.errstate(divide='ignore'):  # in the p-value, which is not used
+            found = ks_2samp(ours, theirs, method='asymp').statistic if len(ours) and len(theirs) else np.nan
+        values[name] = float(found)
     return values
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .composition import compositional_validity
 from .crystals import check_crystals, crystal_features, structural_validity
-from .distributions import coverage, ks_statistics, property_values, success_rates, wasserstein_distances
+from .distributions import checked_cutoffs, coverage, ks_statistics, property_values, success_rates, wasserstein_distances
 from .hull import energies_above_hull, formation_energies, sun
 from .matching import match_rate, novel, unique
 
@@ -54,8 +54,10 @@ def evaluate_crystals(images, reference=None, *, known=None, phases=None, target
     options = {'processes': processes, 'progress': progress}
     reference = None if reference is None else check_crystals(reference, 'reference')
     known = reference if known is None else check_crystals(known, 'known')
-    groups = None if targets is None else _candidates(images, check_crystals(targets, 'targets'))  # mistakes come out at once
-    values = None if prop is None else property_values(images, prop)
+    # mistakes come out before the work begins
+    checked_cutoffs(cutoffs)
+    groups = None if targets is None else _candidates(images, check_crystals(targets, 'targets'))
+    values = None if prop is None or known is None else (property_values(images, prop), property_values(known, prop))
     sound, neutral = structural_validity(images), compositional_validity(images)
     is_unique = unique(images, **options)
     report = {'n': len(images), 'structural_validity': sound.mean(), 'compositional_validity': neutral.mean(),
@@ -69,8 +71,8 @@ def evaluate_crystals(images, reference=None, *, known=None, phases=None, target
         report['ks'] = ks_statistics(crystal_features(images, **options), crystal_features(reference, **options))
         if cov:
             report['coverage'] = coverage(images, reference, cutoffs=cutoffs, **options)
-    if values is not None and known is not None:
-        report['success'] = {'property': prop, **success_rates(values, property_values(known, prop))}
+    if values is not None:
+        report['success'] = {'property': prop, **success_rates(*values)}
     if groups is not None:
         report['prediction'] = match_rate(groups, targets, **options) | {'candidates': len(groups[0])}
     if chgnet:

@@ -67,7 +67,10 @@ def chgnet_energies(images, *, batch_size=16, device=None, progress=False):
         graphs = {int(index): _graph(model, images[index]) for index in block}
         graphs = {index: graph for index, graph in graphs.items() if graph is not None}
         if graphs:
-            found = model.predict_graph(list(graphs.values()), task='e', batch_size=batch_size)
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # how CHGNet makes its tensors
+                found = model.predict_graph(list(graphs.values()), task='e', batch_size=batch_size)
+            found = [found] if isinstance(found, dict) else found  # of a single graph
             energies[list(graphs)] = [float(each['e']) for each in found]
     return energies
 

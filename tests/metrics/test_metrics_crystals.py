@@ -65,8 +65,8 @@ class TestStructure:
 class TestComposition:
     @pytest.mark.parametrize(('symbols', 'answer'), [
         ('NaCl', True), ('NaCl2', False), ('TiO2', True), ('SrTiO3', True), ('Al2O3', True), ('AlO', True), ('MgF', True),
-        ('MgF3', False), ('Na2Cl2', True), ('Fe3O4', False), ('LiHe', False), ('CsAu', True), ('Cu3Au', True), ('Si', True), ('He', True),
-        ('NaTe4', False), ('LiFePO4', True)])  # fmt: skip
+        ('MgF3', False), ('Na2Cl2', True), ('Fe3O4', False), ('LiHe', False), ('CsAu', True), ('Cu3Au', True), ('Si', True),
+        ('He', True), ('NaTe4', False), ('LiFePO4', True)])  # fmt: skip
     def test_known_compositions(self, symbols, answer):
         """AlO and MgF pass by Al(+2) and Mg(+1) of the table; Fe3O4 fails: an element has one state only."""
         atoms = Atoms(symbols, pbc=True, cell=[9] * 3)
@@ -112,7 +112,7 @@ class TestFeatures:
     def test_known_values(self):
         features = metrics.crystal_features([bulk('Cu', 'fcc', a=3.6, cubic=True), perovskite()])
         assert features['space_group'].tolist() == [225, 221]
-        assert features['a'] == pytest.approx([3.6 / np.sqrt(2), 3.9])
+        assert features['a'] == pytest.approx([3.6 / np.sqrt(2), 3.9], abs=1e-4)
         assert features['alpha'] == pytest.approx([60, 90])
         assert features['n_elements'].tolist() == [1, 3]
         assert sorted(features['Z'].tolist()) == [8, 8, 8, 22, 29, 29, 29, 29, 38]
