@@ -50,7 +50,8 @@ def compare(images, calculator, fmax: float) -> dict:
         pairs = [a.info['key_value_pairs'] for a in done]
         rows[name] = {'steps': [int(p['relax_steps']) for p in pairs],
                       'converged': [bool(p['relax_converged']) for p in pairs],
-                      'energy': [round(a.get_potential_energy(), 4) for a in done], 'seconds_each': round(seconds, 2)}  # fmt: skip
+                      'energy': [round(a.get_potential_energy(), 4) for a in done],
+                      'seconds_each': round(seconds, 2)}  # fmt: skip
     gap = np.array(rows['ag-o']['energy']) - np.array(rows['plain']['energy'])
     steps = [np.mean(rows[name]['steps']) for name in ('plain', 'ag-o')]
     return rows | {'mean_steps': [round(float(s), 1) for s in steps], 'mean_energy_change_eV': round(float(gap.mean()), 4),
