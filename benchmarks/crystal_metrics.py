@@ -4,7 +4,8 @@
     python benchmarks/crystal_metrics.py /work/shared/data --scale   # writes ase_diffusion/metrics/magpie_scale.txt anew
 
 What real crystals reach: validity over all of a set; uniqueness and novelty of the test split against the training split;
-coverage and distances of one half of a sample of the test split against the other, which is what finite samples allow. Times are wall-clock seconds on whatever else the machine does.
+coverage and distances of one half of a sample of the test split against the other, which is what finite samples allow. Times
+are wall-clock seconds beside whatever else the machine does.
 """
 
 from __future__ import annotations
