@@ -1,6 +1,6 @@
 """Energy grids of a probe in porous frameworks, and the adsorption properties that follow from them."""
 
-HELP = 'energy grids and adsorption properties of porous frameworks'
+HELP = 'energy grids, adsorption in porous frameworks'
 COLUMNS = ('structure', 'void', 'Henry', 'mol/kg/Pa', 'Q/(kJ/mol)', 'Henry, open', 'pores')
 
 
