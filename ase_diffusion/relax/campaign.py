@@ -1,6 +1,7 @@
 """Hours of relaxations that survive: made as they are needed, relaxed on many processes, kept in one database."""
 
 import collections
+import dataclasses
 import json
 import logging
 import math
@@ -8,6 +9,7 @@ import queue
 import time
 import uuid
 
+import numpy as np
 from ase import Atoms
 
 from ..utils.log import Log
@@ -90,11 +92,8 @@ class Campaign:
 
     def _what(self, made_by):
         """Return all that decides what a structure is and what it relaxes to."""
-        how = self.settings
-        filter_ = None if how.filter is None else optimizer_name(how.filter)
-        return {**made_by, 'block': self.block, 'calculator': describe(self.calculator),
-                'optimizer': optimizer_name(how.optimizer), 'fmax': how.fmax, 'steps': int(how.steps), 'filter': filter_,
-                'min_distance': how.min_distance, 'max_energy': how.max_energy, 'pbc': how.pbc}  # fmt: skip
+        how = {field.name: plain(getattr(self.settings, field.name)) for field in dataclasses.fields(self.settings)}
+        return {**made_by, 'block': self.block, 'calculator': describe(self.calculator), **how}
 
     def run(self, n):
         """Bring the database to `n` structures.
@@ -304,3 +303,11 @@ def describe(calculator):
     if not known:
         return calculator_name(calculator)
     return {'name': calculator_name(calculator), **json.loads(json.dumps(known, default=str, sort_keys=True))}
+
+
+def plain(value):
+    """Return a setting fit for JSON: classes and functions by their names."""
+    if callable(value):
+        return optimizer_name(value)
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if value is None or isinstance(value, (bool, int, float, str)) else json.loads(json.dumps(value, default=str))

@@ -1,6 +1,5 @@
 """The database of a campaign: sqlite file or PostgreSQL server, one writer, every structure once."""
 
-import fcntl
 import json
 import logging
 import os
@@ -149,6 +148,12 @@ class Store:
             if not cursor.fetchone()[0]:
                 raise StoreError(busy)
             return
+        try:
+            import fcntl
+        except ModuleNotFoundError:  # Windows
+            logger.warning('this system has no file locks: see to it that only one process writes %s', self.name)
+            self._lock = open(os.devnull)  # noqa: SIM115
+            return
         path = self.path.with_name(self.path.name + '.writer')
         while True:
             self._lock = open(path, 'a')  # noqa: SIM115  closed by close()
@@ -211,11 +216,15 @@ class Store:
         while True:
             try:
                 with held_interrupts():
+                    if self._lock is None:
+                        self._become_writer()
                     self._write(items)
                 return
             except Exception as err:
                 if not self._is_fault(err):
                     raise
+                if self.remote:  # the lock goes with the connection
+                    self.close()
                 left = end - time.monotonic()
                 if left <= 0:
                     where = self._rescue(items)
@@ -330,7 +339,7 @@ def differences(theirs, mine, prefix=''):
     for key in [*theirs, *(key for key in mine if key not in theirs)]:
         old, new, name = theirs.get(key), mine.get(key), f'{prefix}{key}'
         if key == 'slab' and isinstance(old, dict) and isinstance(new, dict):
-            found += [] if _same_slab(old, new) else ['another slab']
+            found += [] if same_slab(old, new) else ['another slab']
         elif isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new, f'{name}.')
         elif old != new:
@@ -338,8 +347,8 @@ def differences(theirs, mine, prefix=''):
     return found
 
 
-def _same_slab(one, other):
-    """Tell whether two slabs are the same up to rounding."""
+def same_slab(one, other):
+    """Tell whether two slabs, as `slab_settings` writes them, are the same up to rounding."""
     if any(one[key] != other[key] for key in ('numbers', 'pbc', 'fixed')):
         return False
     return all(np.allclose(one[key], other[key], rtol=0, atol=SAME_SLAB) for key in ('positions', 'cell'))

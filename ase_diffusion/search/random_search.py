@@ -14,6 +14,7 @@ from ..data.frames import row_atoms
 from ..data.starts import check_composition, check_count, check_slab, check_window, draw_composition, random_start
 from ..relax.calculators import calculator_name, check_calculator, get_calculator
 from ..relax.relax import check_numbers, find_optimizer, optimizer_name, relax
+from ..relax.store import same_slab, slab_settings
 from ..utils.atoms import copy_atoms, frozen_mask
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
@@ -21,7 +22,6 @@ from ..utils.rng import coerce_rng
 __all__ = ['RandomStructureSearch', 'random_start']
 
 HEADER = f'{"run":>6s} {"formula":<16s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s} {"time/s":>7s}  outcome'
-SAME_SLAB = 1e-4  # A; the slab of a search that goes on may differ by rounding
 _worker = None  # of a worker process: (search, calculator), or the error that kept it from starting
 
 
@@ -153,13 +153,7 @@ class RandomStructureSearch:
             'optimizer': optimizer_name(self.optimizer),
             'fmax': self.fmax,
             'steps': int(self.steps),
-            'slab': {
-                'numbers': self.slab.numbers.tolist(),
-                'positions': self.slab.positions.tolist(),
-                'cell': self.slab.cell.tolist(),
-                'pbc': self.slab.pbc.tolist(),
-                'fixed': frozen_mask(self.slab).tolist(),
-            },
+            'slab': slab_settings(self.slab),
         }
 
     def _find_seed(self, rng):
@@ -192,7 +186,7 @@ class RandomStructureSearch:
             return db
         keys = [key for key in mine if key != 'slab' and mine[key] != theirs.get(key)]
         differ = [f'{key} {theirs.get(key)!r}, now {mine[key]!r}' for key in keys]
-        if not _same_slab(mine['slab'], theirs['slab']):
+        if not same_slab(mine['slab'], theirs['slab']):
             differ.append('another slab')
         if differ:
             raise ValueError(
@@ -268,13 +262,6 @@ def _work(run):
     if isinstance(_worker, Exception):
         raise _worker
     return _one_run(*_worker, run)
-
-
-def _same_slab(one, other):
-    """Tell whether two slabs, as `todict` writes them, are the same up to rounding."""
-    if any(one[key] != other[key] for key in ('numbers', 'pbc', 'fixed')):
-        return False
-    return all(np.allclose(one[key], other[key], rtol=0, atol=SAME_SLAB) for key in ('positions', 'cell'))
 
 
 def _line(run, atoms, seconds, nslab):

@@ -142,7 +142,10 @@ def test_changed_settings_are_refused_and_shown(tmp_path):
     assert 'model' not in str(error.value)
     with pytest.raises(ValueError, match="calculator 'emt', now 'lj'"):
         campaign(path, calculator='lj', made_by={'generator': {'steps': 100, 'model': 'x'}}).run(1)
-    campaign(path, made_by={'generator': {'steps': 100, 'model': 'x'}}, workers=0, timeout=None).run(1)
+    with pytest.raises(ValueError, match="optimizer 'BFGS', now 'FIRE'; filter None, now 'UnitCellFilter'; pbc None, now"):
+        campaign(path, made_by={'generator': {'steps': 100, 'model': 'x'}}, optimizer='FIRE', filter='UnitCellFilter',
+                 pbc=(True, True, False)).run(1)  # fmt: skip
+    campaign(path, made_by={'generator': {'steps': 100, 'model': 'x'}}, patience=5.0, optimizer='bfgs').run(1)
 
 
 def test_another_slab_is_refused():
