@@ -89,6 +89,8 @@ def report() -> None:
     for row, system in zip(axes, SYSTEMS, strict=True):
         pool = {method: images for method in TARGETS[system] if (images := load(system, method))}
         if not pool:
+            for ax in row:
+                ax.set_visible(False)
             continue
         everything = [a for images in pool.values() for a in images if a.calc is not None]
         best = min(everything, key=lambda a: a.get_potential_energy())
@@ -110,13 +112,19 @@ def report() -> None:
               'versions': {'ase_diffusion': ase_diffusion.__version__, 'ase': ase.__version__, 'torch': torch.__version__},
               'settings': {'potential': 'ag-o', **RELAX, 'sampling_steps': SAMPLING_STEPS, 'ga_runs_side_by_side': RUNS},
               'results': table}  # fmt: skip
-    out.write_text(json.dumps(record, indent=1, default=plain) + '\n')
+    out.write_text(json.dumps(plain(record), indent=1) + '\n')
     figure.savefig(out.with_suffix('.png'), dpi=130)
 
 
 def plain(value):
-    """Return a numpy value as JSON knows it, rounded."""
-    return np.round(value, 4).tolist()
+    """Return a value as JSON knows it: numpy as lists, numbers rounded, what is infinite as null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return round(float(value), 4) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def show(system: str, rows: dict) -> None:

@@ -131,6 +131,7 @@ class DataFree:
             pairs = frames[-1].info['key_value_pairs']
             random += bool(pairs['random'])
             self.calls += pairs.get('relax_steps', len(frames)) + 1  # of one that failed: what is known
+            self.calls += pairs.get('guidance_calls', 0)
             if not pairs.get('relax_failed'):
                 ended.append(frames[-1])
                 self.frames += [*frames[:-1:THIN], frames[-1]]
@@ -144,13 +145,13 @@ class DataFree:
         count = plan.samples - round(plan.explore * plan.samples) if number else 0
         images = []
         if count:
-            before, gen.rng, logfile, gen.log.logfile = gen.rng, rng, gen.log.logfile, None
+            before, (gen.rng, gen.relax, gen.log.logfile) = (gen.rng, gen.relax, gen.log.logfile), (rng, None, None)
             try:
                 images = gen.sample(count)
             except GenerationFailed as failure:
                 images = failure.images
             finally:
-                gen.rng, gen.log.logfile = before, logfile
+                gen.rng, gen.relax, gen.log.logfile = before
         height = gen._height or RANDOM_HEIGHT
         # random_start counts from the topmost atom, the window from the topmost fixed one
         shift = surface_height(gen.template) - self.slab.positions[:, 2].max()
