@@ -68,9 +68,13 @@ class Block(nn.Module):
     pair_width : int
     condition : int
         Width of z_c entering q, k and v (CDS); 0: none (CDI).
+    coupled : bool
+        Let the sender's state multiply its pair term, beta_ij = W [h_ij (1 + U z_j)]. In the paper beta_ij knows the geometry
+        only, and who sits where is told by the attention weights alone.
     """
 
-    def __init__(self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int):
+    def __init__(self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int,
+                 coupled: bool):  # fmt: skip
         super().__init__()
         self.heads, self.head_width = heads, head_width
         inner = heads * head_width
@@ -78,6 +82,7 @@ class Block(nn.Module):
         self.condition = nn.Linear(condition, 3 * inner, bias=False) if condition else None
         self.out = nn.Linear(inner, features)
         self.pair_out = nn.Linear(heads * pair_width, features, bias=False)
+        self.couple = nn.Linear(features, pair_width) if coupled else None
         self.norm1, self.norm2 = nn.LayerNorm(features), nn.LayerNorm(features)
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, features))
 
@@ -90,6 +95,8 @@ class Block(nn.Module):
         q, k, v = qkv.view(size, n, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4)  # each (B, H, N, w)
         weight = torch.softmax(q @ k.transpose(-1, -2) * self.head_width**-0.5 + alpha, -1)  # (B, H, N, N)
         atoms = (weight @ v).transpose(1, 2).reshape(size, n, -1)  # (B, N, H w)
+        if self.couple is not None:
+            h = h * (1 + self.couple(z))[:, None]  # (B, N, N, P)
         pairs = (weight.transpose(1, 2) @ h).reshape(size, n, -1)  # (B, N, H, N) @ (B, N, N, P) -> (B, N, H P)
         z = self.norm1(z + self.out(atoms) + self.pair_out(pairs))
         return self.norm2(z + self.mlp(z))
@@ -116,16 +123,19 @@ class CrystalTransformer(nn.Module):
         Conditions that the model knows.
     length : float
         Lengths enter the network divided by it, A.
+    coupled : bool
+        See :class:`Block`; False is the network of the paper.
     """
 
     def __init__(self, classes: int, features=128, blocks=6, heads=3, head_width=48, hidden=256, frequencies=10,
-                 pair_hidden=128, pair_width=64, conditioning='cds', properties=None, length=5.0):  # fmt: skip
+                 pair_hidden=128, pair_width=64, conditioning='cds', properties=None, length=5.0, coupled=False):  # fmt: skip
         super().__init__()
         if conditioning not in ('cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         self.settings = dict(classes=classes, features=features, blocks=blocks, heads=heads, head_width=head_width,
                              hidden=hidden, frequencies=frequencies, pair_hidden=pair_hidden, pair_width=pair_width,
-                             conditioning=conditioning, properties=dict(properties or {}), length=length)  # fmt: skip
+                             conditioning=conditioning, properties=dict(properties or {}), length=length,
+                             coupled=coupled)  # fmt: skip
         d, self.length, self.conditioning = features, float(length), conditioning
         self.species = nn.Sequential(nn.Embedding(classes, d), nn.SiLU(), nn.Linear(d, d))
         self.level = LevelEmbedding(d)
@@ -135,7 +145,8 @@ class CrystalTransformer(nn.Module):
         self.join = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d))  # eq. 15
         self.initial = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d)) if conditioning == 'cdi' else None
         self.pairs = PairTerms(frequencies, pair_hidden, pair_width, blocks, heads)
-        self.layers = nn.ModuleList(Block(d, heads, head_width, hidden, pair_width, d if conditioning == 'cds' else 0)
+        self.layers = nn.ModuleList(Block(d, heads, head_width, hidden, pair_width, d if conditioning == 'cds' else 0,
+                                          coupled)
                                     for _ in range(blocks))  # fmt: skip
         self.head_fractional = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 3))
         self.head_species = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, classes))

@@ -11,12 +11,14 @@ from ase_diffusion.representations.crystal import Crystal, crystal_process
 ELEMENTS = (8, 22, 38, 56)
 TOL = {torch.float64: 1e-9, torch.float32: 1e-3}
 KINDS = pytest.mark.parametrize('conditioning', ['cds', 'cdi'])
+COUPLED = {'cds': True, 'cdi': False}  # the laws hold for both kinds of pair terms
 DTYPES = pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
 
 
 def network(conditioning='cds', dtype=torch.float64, **settings):
     torch.manual_seed(0)
     settings = dict(features=24, blocks=2, heads=3, head_width=8, hidden=32, pair_hidden=16, pair_width=12) | settings
+    settings.setdefault('coupled', COUPLED[conditioning])
     net = CrystalTransformer(len(ELEMENTS), conditioning=conditioning, properties={'energy': (0.0, 1.0)}, **settings)
     for p in net.parameters():  # so that nothing is zero by its start value
         p.data += 0.05 * torch.randn(p.shape)
