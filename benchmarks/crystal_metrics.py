@@ -35,36 +35,43 @@ def timed(function, *args, **kwargs):
     return function(*args, **kwargs), round(time.perf_counter() - begun, 1)
 
 
-def ceilings(name: str, folder: Path, n: int, rng) -> dict:
-    """Measure one data set."""
-    cutoffs, prop = SETS[name]
-    images = read_crystals(folder / f'{name}.npz')
-    splits = np.array([atoms.info['key_value_pairs']['split'] for atoms in images])
-    parts = {split: [images[k] for k in np.flatnonzero(splits == split)] for split in ('train', 'test')}
+def validity(name: str, images: list) -> dict:
+    """Measure the ceilings of validity and the thresholds of the success rates on a whole data set."""
     structural, structural_s = timed(metrics.structural_validity, images)
     compositional, compositional_s = timed(metrics.compositional_validity, images)
-    sample = [parts['test'][k] for k in rng.permutation(len(parts['test']))[: 2 * n]]
-    half, other = sample[:n], sample[n:]
-    is_unique, unique_s = timed(metrics.unique, half)
-    is_novel, novel_s = timed(metrics.novel, half, parts['train'])
-    prints, prints_s = timed(lambda: [metrics.crystal_fingerprints(each) for each in (half, other)])
+    parts = {'train': of_split(images, 'train'), 'all': images}
+    prop = SETS[name][1]
     thresholds = {split: metrics.success_rates([0.0], metrics.property_values(each, prop))['thresholds']
-                  for split, each in {**parts, 'all': images}.items()}  # fmt: skip
+                  for split, each in parts.items()}  # fmt: skip
     return {
-        'n': len(images), 'n_train': len(parts['train']), 'sample': n,
-        'structural_validity': float(structural.mean()), 'compositional_validity': float(compositional.mean()),
-        'uniqueness': float(is_unique.mean()), 'novelty': float(is_novel.mean()),
-        'coverage': metrics.coverage(*prints, cutoffs=cutoffs),
-        'wasserstein': metrics.wasserstein_distances(half, other), 'ks': metrics.ks_statistics(half, other),
-        'thresholds': {'property': prop, **thresholds},
-        'seconds': {'structural': structural_s, 'compositional': compositional_s, 'unique': unique_s, 'novel': novel_s,
-                    'fingerprints of two halves': prints_s},
+        'n': len(images), 'structural_validity': float(structural.mean()), 'compositional_validity': float(compositional.mean()),
+        'thresholds': {'property': prop, **thresholds}, 'seconds': {'structural': structural_s, 'compositional': compositional_s},
     }  # fmt: skip
 
 
-def stability(folder: Path, n: int, rng) -> dict:
+def of_split(images: list, split: str) -> list:
+    """Return the crystals of a split."""
+    return [atoms for atoms in images if atoms.info['key_value_pairs']['split'] == split]
+
+
+def sample(name: str, images: list, n: int, rng) -> dict:
+    """Measure what needs comparisons, on two halves of a sample of the test split."""
+    test, train = of_split(images, 'test'), of_split(images, 'train')
+    chosen = [test[k] for k in rng.permutation(len(test))[: 2 * n]]
+    half, other = chosen[:n], chosen[n:]
+    is_unique, unique_s = timed(metrics.unique, half)
+    is_novel, novel_s = timed(metrics.novel, half, train)
+    prints, prints_s = timed(lambda: [metrics.crystal_fingerprints(each) for each in (half, other)])
+    return {
+        'n': n, 'n_train': len(train), 'uniqueness': float(is_unique.mean()), 'novelty': float(is_novel.mean()),
+        'coverage': metrics.coverage(*prints, cutoffs=SETS[name][0]),
+        'wasserstein': metrics.wasserstein_distances(half, other), 'ks': metrics.ks_statistics(half, other),
+        'seconds': {'unique': unique_s, 'novel': novel_s, 'fingerprints of both': prints_s},
+    }  # fmt: skip
+
+
+def stability(images: list, n: int, rng) -> dict:
     """Measure how many real crystals are stable, by the CHGNet energies that the data carry, on a hull without and with them."""
-    images = read_crystals(folder / 'mp_le20.npz')
     energies = metrics.formation_energies(images, metrics.property_values(images, 'chgnet_energy_per_atom'))
     dft = metrics.property_values(images, 'formation_energy')
     test = np.flatnonzero([atoms.info['key_value_pairs']['split'] == 'test' for atoms in images])
@@ -95,11 +102,21 @@ def main() -> None:
     if args.scale:
         write_scale(args.data)
         return
-    results = {name: ceilings(name, args.data, args.n, np.random.default_rng(0)) for name in SETS}
-    results['mp_le20']['stability'] = stability(args.data, args.n, np.random.default_rng(0))
+    sets = {name: read_crystals(args.data / f'{name}.npz') for name in SETS}
+    results = {name: validity(name, images) for name, images in sets.items()}
+    write(results)
+    results['mp_le20']['stability'] = stability(sets['mp_le20'], args.n, np.random.default_rng(0))
+    write(results)
+    for name, images in sets.items():
+        results[name]['sample'] = sample(name, images, args.n, np.random.default_rng(0))
+        write(results)
+
+
+def write(results: dict) -> None:
+    """Write what is there so far."""
     path = HERE / 'results' / 'crystal_metrics.json'
     path.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
-    print(path.read_text())
+    print('written', path, flush=True)
 
 
 if __name__ == '__main__':

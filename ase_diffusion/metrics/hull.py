@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 STABLE = 0.1  # eV/atom above the hull
 BLOCK = 100  # compositions looked up in the phases at once
+NOISE = 1e-6  # eV/atom; members of the hull miss it by rounding
 EDGES = (0.0, 0.08, 0.1)  # eV/atom; shares that are reported
 
 
@@ -225,13 +226,13 @@ def sun(above_hull, is_unique, is_novel, *, stable=STABLE):
     if above_hull.ndim != 1 or not len(above_hull) or any(each.shape != above_hull.shape for each in flags):
         shapes = [above_hull.shape, *(each.shape for each in flags)]
         raise ValueError(f'S.U.N. needs an energy, unique and novel for each crystal, at least one; got the shapes {shapes}.')
-    good = above_hull <= stable  # nan is not
+    good = above_hull <= stable + NOISE  # nan is not
     known = above_hull[np.isfinite(above_hull)]
     return {
         'stable': float(good.mean()),
         'sun': float((good & flags[0] & flags[1]).mean()),
         'limit': float(stable),
-        'shares': {f'{edge:g}': float((above_hull <= edge).mean()) for edge in EDGES},
+        'shares': {f'{edge:g}': float((above_hull <= edge + NOISE).mean()) for edge in EDGES},
         'median': float(np.median(known)) if len(known) else float('nan'),
         'n': len(above_hull),
     }

@@ -84,7 +84,7 @@ class TestSun:
         assert result['stable'] == pytest.approx(0.6) and result['sun'] == pytest.approx(0.2)
         assert result['shares'] == pytest.approx({'0': 0.2, '0.08': 0.4, '0.1': 0.6})
         assert result['median'] == pytest.approx(0.07) and result['n'] == 5
-        assert metrics.sun([0.05], [1], [1], stable=0.0)['sun'] == 0
+        assert metrics.sun([0.05, 1e-9], [1, 1], [1, 1], stable=0.0)['sun'] == 0.5  # rounding does not leave the hull
 
     @pytest.mark.parametrize('arguments', [([], [], []), ([0.1], [1, 1], [1]), ([0.1], [1], [])])
     def test_numbers_must_agree(self, arguments):
