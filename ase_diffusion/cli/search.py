@@ -1,6 +1,6 @@
 """Sample, relax and collect the different structures in one database. The same line goes on where it was stopped."""
 
-HELP = 'sample, relax and collect structures for hours; the same line goes on'
+HELP = 'sample, relax and collect structures for hours'
 MISSING = object()  # --energy was not given; none is a value
 
 
