@@ -26,7 +26,7 @@ for atoms in images:
 from ase_diffusion import CrystalDiffusion
 
 gen = CrystalDiffusion(model='untrained', rng=0, steps=SAMPLING)
-gen.fit(images, out='crystal-model', steps=TRAINING, batch_size=16, progress=False, settings={'coupled': True}, **SIZE)
+gen.fit(images, out='crystal-model', steps=TRAINING, batch_size=16, progress=False, **SIZE)
 gen.save('crystals.safetensors')
 
 # %% More of the same, with a property asked for. After 10 steps of training it knows nothing yet

@@ -87,6 +87,8 @@ def _add_crystal(parser):
     parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
     parser.add_argument('--conditioning', metavar='KIND',
                         help='cds: conditions enter every attention block; cdi: the first embedding (cds)')
+    parser.add_argument('--paper-network', dest='coupled', action='store_false', default=None,
+                        help='pair terms that know the geometry only, not the sender')
     parser.add_argument('--known', type=float, metavar='SHARE',
                         help='share of crystals whose species are given, for structure prediction (0.33)')
     parser.add_argument('--features', type=int, metavar='N', help='width of the network (128)')
@@ -108,7 +110,7 @@ def run_crystal(args):
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)
     training, held = split_crystals(read_crystals(args.data))
     print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
-    options = given(args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'conditioning', 'known')
+    options = given(args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'conditioning', 'known', 'coupled')
     if args.init:
         options['network'] = start_from(args.init, 'crystal')
     best = train_crystal(training, args.out, validation=held, compile_network=args.compile, progress=not args.quiet, **options)

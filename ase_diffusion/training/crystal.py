@@ -19,7 +19,7 @@ UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as i
 
 def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, properties=None, conditioning='cds', steps=20_000,
                   features=128, blocks=6, batch_size=128, known=0.33, dropout=0.15, auxiliary=0.05, seed=0, network=None,
-                  warmup=500, settings=None, **options):  # fmt: skip
+                  warmup=500, coupled=True, settings=None, **options):  # fmt: skip
     """Train a :class:`CrystalTransformer`; returns the path of the best checkpoint.
 
     Parameters
@@ -37,6 +37,8 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         See :class:`ase_diffusion.diffusion.Categorical`.
     network : CrystalTransformer, optional
         Weights to start from; its elements must be those of the data.
+    coupled : bool
+        Pair terms know the state of the sender, see :class:`CrystalTransformer`; False is the network of the paper.
     settings : dict, optional
         More settings of the network.
     options : passed to :func:`train`.
@@ -60,7 +62,7 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         torch.manual_seed(seed)
         length = float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean())
         network = CrystalTransformer(len(elements), features, blocks, conditioning=conditioning, properties=scales,
-                                     length=length, **(settings or {}))  # fmt: skip
+                                     length=length, coupled=coupled, **(settings or {}))  # fmt: skip
     elif network.settings['classes'] != len(elements) or set(network.settings['properties']) != set(names):
         known_properties = sorted(network.settings['properties'])
         raise ValueError(f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '

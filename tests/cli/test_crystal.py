@@ -23,10 +23,10 @@ def salts(tmp_path):
 
 
 def test_train_and_sample(call, salts):
-    status, out, _ = call(f'{TRAIN} --steps 5 --conditioning cdi')
+    status, out, _ = call(f'{TRAIN} --steps 5 --conditioning cdi --paper-network')
     assert status == 0 and '8 crystals to train on, 1 to validate' in out and 'run/best.safetensors' in out
     network, header = load_checkpoint('run/best.safetensors')
-    assert network.settings['conditioning'] == 'cdi' and header['steps'] == 5
+    assert not network.settings['coupled'] and network.settings['conditioning'] == 'cdi' and header['steps'] == 5
     sample = 'sample crystal --model run/best.safetensors -n 2 --steps 4 --seed 1'
     status, out, _ = call(f'{sample} --stoich NaCl --condition gap=3 --guidance-scale 2 -o a.extxyz --symmetrize 0.01')
     assert status == 0 and '2 of 2 structures in a.extxyz' in out

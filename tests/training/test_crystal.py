@@ -115,6 +115,7 @@ def test_a_short_training_learns_and_goes_on(tmp_path):
     losses = [float(line.split(',')[column]) for line in log[1:]]
     assert len(losses) >= 3 and losses[-1] < 0.92 * losses[0]
     network, header = load_checkpoint(best)
+    assert network.settings['coupled']
     assert header['kind'] == 'crystal' and header['steps'] <= 120
     assert header['sizes'] == {'2': 18, '4': 6} and header['conditions']['gap'] == pytest.approx([0.1, 2.3])
     assert JointProcess.fromdict(header['process']).discrete == {'species'}
