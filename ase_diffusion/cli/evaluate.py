@@ -1,6 +1,6 @@
 """Judge crystals, whoever made them, by all metrics: a table, a JSON file and a picture."""
 
-HELP = 'judge crystals: validity, uniqueness, novelty, coverage, stability, ...'
+HELP = 'judge crystals: validity, novelty, stability, ...'
 
 
 def add_arguments(parser, again):
