@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import parent_process
 
 from ..errors import MissingDependency
 
@@ -22,7 +23,8 @@ def work(token, frozen, chunk):
     if getattr(_kept, 'token', None) != token:
         from .relaxer import Relaxer
 
-        logging.getLogger('ase_diffusion').setLevel(logging.ERROR)  # a failure has its line in the log of the campaign
+        if parent_process() is not None:  # a process for this work only; of others, logging belongs to the user
+            logging.getLogger('ase_diffusion').setLevel(logging.ERROR)  # a failure has its line in the log of the campaign
         if getattr(_kept, 'token', None) is not None:
             _kept.relaxer.close()
         calculator, settings, options = pickle.loads(frozen)

@@ -1,6 +1,7 @@
 """Campaigns on several processes, and on a PostgreSQL server; what can happen to either."""
 
 import glob
+import logging
 import io
 import os
 import pwd
@@ -86,6 +87,7 @@ def test_a_client_of_the_user_works_and_stays_open(tmp_path, bad):
         source = lambda block, count: generate(block, count, ('Cu', 'Ag', 'Cu', 'Cu'))  # noqa: E731
         Campaign(tmp_path / 'a.db', source, bad, steps=2, client=client, block=4, timeout=20.0, logfile=None).run(4)
         assert client.status == 'running'
+    assert logging.getLogger('ase_diffusion').level == logging.NOTSET  # of a process of the user's, logging is not ours
     kept = rows(tmp_path / 'a.db')
     assert [kept[k].failed for k in range(4)] == [False, True, False, False]
     assert 'time limit of 20 s' in kept[1].data['relax_error']
