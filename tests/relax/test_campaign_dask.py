@@ -1,8 +1,8 @@
 """Campaigns on several processes, and on a PostgreSQL server; what can happen to either."""
 
 import glob
-import logging
 import io
+import logging
 import os
 import pwd
 import shutil
