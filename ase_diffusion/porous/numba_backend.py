@@ -130,7 +130,7 @@ def _chords(x, y, z, px, py, pz, periods, step, cutoff2, squares, offsets, first
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
-def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work):
+def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row):
     """Add up the chords of one line of the grid, and fold what lies beyond the cell back into it."""
     nz, origin, last = line.size, ramp.size // 2, 1
     work[:] = np.float32(0.0)
@@ -144,10 +144,11 @@ def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca,
             _add_chord(_element(work, first[j] + pad), _element(ramp, shift[j] + origin),
                        _element(masks, min(max(rest, 0), WIDTH)), _element(masks, min(rest + WIDTH, WIDTH)), last,
                        squares[j], offsets[j], ca[j], cb[j])  # fmt: skip
-    line[:] = np.float32(0.0)
+    row[:] = np.float32(0.0)
     for begin in range(-(-pad // nz) * -nz, nz + pad, nz):  # one period after the other
         for k in range(max(0, -pad - begin), min(nz, nz + pad - begin)):
-            line[k] += work[begin + k + pad]
+            row[k] += work[begin + k + pad]
+    line[:] = row  # once: in the grid, points of a line may lie kilobytes apart
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
@@ -161,7 +162,7 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
     most = len(positions) * len(images)
     places, ca, cb = np.empty((3, most)), np.empty(most, np.float32), np.empty(most, np.float32)
     squares, offsets, numbers = np.empty(most, np.float32), np.empty(most, np.float32), np.empty((3, most), np.int32)
-    work = np.zeros(nz + 2 * pad + 3 * WIDTH, np.float32)
+    work, row = np.zeros(nz + 2 * pad + 3 * WIDTH, np.float32), np.zeros(nz, np.float32)
     for m in range(len(tiles)):
         x0, y0 = tiles[m, 0], tiles[m, 1]
         x1, y1 = min(x0 + tile[0], nx), min(y0 + tile[1], ny)
@@ -176,7 +177,7 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
                 point = ix / nx * cell[0] + iy / ny * cell[1]
                 _chords(x, y, z, point[0], point[1], point[2], float(nz), step, cutoff * cutoff, squares[:size],
                         offsets[:size], first, shift, count)  # fmt: skip
-                _sum_line(out[ix, iy], pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work)
+                _sum_line(out[ix, iy], pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row)
 
 
 def line_frame(cell):
@@ -191,8 +192,8 @@ def lateral_images(cell, cutoff):
     """Return the shifts (k, 3) by the first two vectors of a cell in its `line_frame` that a cutoff can reach."""
     flat = cell[:2, :2]
     heights = abs(np.linalg.det(flat)) / np.linalg.norm(flat[::-1], axis=1)
-    ranges = [np.arange(-reach, reach + 1) for reach in np.ceil(cutoff / heights).astype(int)]
-    return np.stack(np.meshgrid(*ranges, indexing='ij'), -1).reshape(-1, 2) @ cell[:2]
+    m, n = np.ceil(cutoff / heights).astype(int).tolist()
+    return np.array([(i, j) for i in range(-m, m + 1) for j in range(-n, n + 1)], float) @ cell[:2]
 
 
 def sum_grid(out, scaled, a, b, cell, cutoff, pool=None, parts=1):
@@ -215,16 +216,16 @@ def sum_grid(out, scaled, a, b, cell, cutoff, pool=None, parts=1):
         Number of threads that share the work.
     """
     steps = np.linalg.norm(cell, axis=1) / out.shape
-    finest = int(np.argmin(steps))  # lines along the finest axis: the fewest and the longest loops
+    # lines along the finest axis: few and long loops; among equals along the last one, where points lie side by side
+    finest = int(np.flatnonzero(steps < 1.02 * steps.min())[-1])
     order = [(finest + 1) % 3, (finest + 2) % 3, finest]
     out, steps = out.transpose(order), steps[order]
     cell = cell[order] @ line_frame(cell[order]).T
     pad = int(cutoff / steps[2]) + 2
     origin = pad + 3 * WIDTH
     ramp = (np.arange(-origin, origin + 1) * steps[2]).astype(np.float32)
-    tile = np.clip(np.round(TILE / steps[:2]), 1, 16).astype(np.int64)
-    corners = [np.arange(0, n, t) for n, t in zip(out.shape[:2], tile, strict=True)]
-    corners = np.stack(np.meshgrid(*corners, indexing='ij'), -1).reshape(-1, 2)
+    tile = np.array([min(max(round(TILE / step), 1), 16) for step in steps[:2].tolist()])
+    corners = np.array([(i, j) for i in range(0, out.shape[0], tile[0]) for j in range(0, out.shape[1], tile[1])])
     rest = (tile, scaled[:, order] @ cell, a.astype(np.float32), b.astype(np.float32), lateral_images(cell, cutoff), cell,
             float(cutoff), pad, ramp, MASKS)  # fmt: skip
     if pool is None or parts < 2:
