@@ -184,7 +184,7 @@ def draw(pool, table, path) -> None:
     figure, axes = plt.subplots(len(pool), 2, figsize=(11, 3.6 * len(pool)), squeeze=False)
     for row, ((system, potential), found) in zip(axes, pool.items(), strict=True):
         entry = table[f'{system} {potential}']
-        names = [n for n in ('random', 'all', 'D-all', 'D-low', 'D-ox', 'D-red', 'energy-4', 'energy-4-guided') if n in found]
+        names = [n for n in ('random', 'all', 'D-low', 'energy-4', 'energy-4-guided') if n in found]
         energies = {n: [a.get_potential_energy() - entry['reference_eV'] for a in found[n] if a.calc] for n in names}
         if energies:
             plot_energy_histogram(energies, ax=row[0], limits=(-0.3, 5), xlabel='Energy after relaxation (eV per cell)')
@@ -195,6 +195,8 @@ def draw(pool, table, path) -> None:
                 x = [p for p, _ in points]
                 (line,) = row[1].semilogx(x, [r['generated_median'] for _, r in points], 'o-', label=sampler)
                 row[1].semilogx(x, [r['relaxed_mean'] for _, r in points], 's--', color=line.get_color(), ms=4)
+        row[1].set_xticks((20, 50, 100, 200, 500, 1000), ('20', '50', '100', '200', '500', '1000'), minor=False)
+        row[1].minorticks_off()
         row[1].set(xlabel='sampling steps', ylabel='eV per cell (solid: as generated, dashed: relaxed)')
         if row[1].lines:
             row[1].legend(fontsize=8)
