@@ -30,6 +30,8 @@ def isosurface(grid, level):
     grid = np.asarray(grid, float)
     if grid.ndim != 3 or min(grid.shape) < 2:
         raise ValueError(f'A surface needs a grid (nx, ny, nz) with at least 2 points along each axis; got {grid.shape}.')
+    if not np.isscalar(level):
+        raise TypeError(f'The level of a surface is a number, such as 0.0; got {type(level).__name__}.')
     if not np.isfinite(level) or not grid.min() < level < grid.max():
         raise ValueError(f'A surface lies between the smallest and the largest value, {grid.min():.6g} and {grid.max():.6g}; '
                          f'got level={level!r}.')  # fmt: skip
@@ -78,7 +80,7 @@ def _faces(number, shape, axis, side, where, above):
     return np.where(turn[:, None], ring[:, ::-1], ring)
 
 
-def plot_isosurface(grid, level, cell=None, ax=None, *, atoms=None, color=PALETTE[0], alpha=0.9, view=(20, -60)):
+def plot_isosurface(grid, level=0.0, cell=None, ax=None, *, atoms=None, color=PALETTE[0], alpha=0.9, view=(20, -60)):
     """Draw the surface where a grid over a periodic cell has a value.
 
     Parameters

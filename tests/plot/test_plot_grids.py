@@ -72,3 +72,12 @@ def test_plot_slice(tmp_path):
         assert plot.plot_slice(grid, position=position, label=None).collections[0].get_array().min() == lowest
     with pytest.raises(ValueError, match='axis 0, 1 or 2'):
         plot.plot_slice(grid, axis=3)
+
+
+def test_the_level_is_zero_by_default_and_a_number():
+    x = np.cos(2 * np.pi * np.arange(8) / 8)
+    grid = x[:, None, None] + x[None, :, None] + x[None, None, :]
+    plain, zero = plot.plot_isosurface(grid), plot.plot_isosurface(grid, 0.0)
+    assert len(plain.collections[0].get_facecolor()) == len(zero.collections[0].get_facecolor()) > 0
+    with pytest.raises(TypeError, match='number'):
+        plot.plot_isosurface(grid, Atoms('O'))
