@@ -31,7 +31,7 @@ from ase_diffusion import CrystalDiffusion
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
 from ase_diffusion.networks import CrystalTransformer
-from ase_diffusion.training.crystals import CrystalData, Crystals
+from ase_diffusion.training.crystal_dataset import CrystalData, Crystals
 from ase_diffusion.utils.rng import spawn_seeds
 
 RESULTS = Path(__file__).parent / 'results' / 'crystal_paper.json'

@@ -104,7 +104,7 @@ def run_crystal(args):
     from ase_diffusion.cli.common import given
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.training.crystal import train_crystal
-    from ase_diffusion.training.crystals import split_crystals
+    from ase_diffusion.training.crystal_dataset import split_crystals
 
     logging.basicConfig(format='%(message)s')
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)

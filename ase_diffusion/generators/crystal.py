@@ -20,7 +20,7 @@ from ..representations.crystal import Crystal
 from ..representations.reduction import niggli, symmetrize
 from ..training.checkpoint import save_checkpoint
 from ..training.crystal import train_crystal
-from ..training.crystals import split_crystals
+from ..training.crystal_dataset import split_crystals
 from ..utils.atoms import parse_formula, smallest_ratio
 from ..weights.zoo import list_models, load_model
 from .base import Generator, _integer, compile_core

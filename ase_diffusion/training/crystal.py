@@ -9,7 +9,7 @@ import torch
 
 from ..networks import CrystalTransformer
 from ..representations.crystal import Crystal, crystal_process
-from .crystals import CrystalData, Crystals
+from .crystal_dataset import CrystalData, Crystals
 from .objectives import Denoising
 from .trainer import train
 

@@ -10,7 +10,7 @@ from ase_diffusion.diffusion import JointProcess
 from ase_diffusion.representations.crystal import Crystal, crystal_process
 from ase_diffusion.training import load_checkpoint
 from ase_diffusion.training.crystal import fixed_batches, train_crystal
-from ase_diffusion.training.crystals import CrystalData, Crystals
+from ase_diffusion.training.crystal_dataset import CrystalData, Crystals
 from ase_diffusion.training.objectives import Denoising, give
 
 SMALL = dict(features=16, blocks=1, settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
