@@ -11,7 +11,7 @@ import ase
 import numpy as np
 import torch
 from scipy.stats import binomtest
-from success import RELAX, RUNS, SAMPLING_STEPS, SYSTEMS, TARGETS, folder, load
+from success import RELAX, RUNS, SAMPLING_STEPS, STORE, SYSTEMS, TARGETS, folder, load
 
 import ase_diffusion
 from ase_diffusion.metrics import duplicates
@@ -84,14 +84,13 @@ def report() -> None:
 
     from ase_diffusion.plot import plot_success_curve
 
-    figure, axes = plt.subplots(len(SYSTEMS), 2, figsize=(10, 3.6 * len(SYSTEMS)), layout='constrained', squeeze=False)
+    pools = {system: {m: images for m in TARGETS[system] if (images := load(system, m))} for system in SYSTEMS}
+    pools = {system: pool for system, pool in pools.items() if pool}
+    if not pools:
+        raise SystemExit(f'nothing in {STORE} with the present weights; first: python benchmarks/success.py run')
+    figure, axes = plt.subplots(len(pools), 2, figsize=(10, 3.6 * len(pools)), layout='constrained', squeeze=False)
     table = {}
-    for row, system in zip(axes, SYSTEMS, strict=True):
-        pool = {method: images for method in TARGETS[system] if (images := load(system, method))}
-        if not pool:
-            for ax in row:
-                ax.set_visible(False)
-            continue
+    for row, (system, pool) in zip(axes, pools.items(), strict=True):
         everything = [a for images in pool.values() for a in images if a.calc is not None]
         best = min(everything, key=lambda a: a.get_potential_energy())
         counts = np.unique(np.round(np.geomspace(1, 2048, 60)).astype(int))
