@@ -6,6 +6,7 @@ import logging
 import operator
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from ase import Atoms
@@ -13,6 +14,7 @@ from ase.io.trajectory import Trajectory
 
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
+from ..training.checkpoint import save_checkpoint
 from ..utils.device import pick_device
 from ..utils.interrupts import held_interrupts
 from ..utils.log import Log
@@ -182,6 +184,12 @@ class Generator:
             writer = function
             function = lambda: writer.write(self.atoms)  # noqa: E731  an ase Trajectory is attached like this
         self.observers.append((function, _integer('interval', interval, 1), args, kwargs))
+
+    def save(self, path) -> Path:
+        """Write the model as one safetensors file that ``model=path`` reads."""
+        if self.network is None:
+            raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
+        return save_checkpoint(path, self.network, {k: v for k, v in self.header.items() if k not in ('format', 'network')})
 
     def _close_trajectory(self) -> None:
         if self._opened is not None and self._opened is not self._trajectory:

@@ -18,13 +18,13 @@ from ..errors import CheckpointError, GenerationFailed
 from ..relax.relax import relax as relax_images
 from ..representations.crystal import Crystal
 from ..representations.reduction import niggli, symmetrize
-from ..training.checkpoint import save_checkpoint
 from ..training.crystal import train_crystal
 from ..training.crystal_dataset import split_crystals
 from ..utils.atoms import parse_formula, smallest_ratio
 from ..weights.zoo import list_models, load_model
 from .base import Generator, _integer, compile_core
-from .crystal_tasks import AllowedElements, CrystalGuidance, CrystalMovie, Fresh, Perturbation, shortest_distance
+from .crystal_tasks import AllowedElements, CrystalGuidance, Fresh, Perturbation, shortest_distance
+from .movie import Movie
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class CrystalDiffusion(Generator):
         if self.sampler == 'predictor_corrector':
             sampler = partial(sampler, corrector=self.corrector)
         guides = () if self.guidance is None else (self.guidance.bind(self.representation),)
-        with CrystalMovie(self, task.steps) as movie:
+        with Movie(self, task.steps, lambda batch: self.representation.decode(batch)[0]) as movie:
             final = sampler(network, self.process, batch, generator=noise, mask=mask, guidance=guides, callback=movie,
                             **task.begin(self.process, batch, noise))  # fmt: skip
         images = [self._finished(atoms) for atoms in self.representation.decode(final)]
@@ -270,12 +270,6 @@ class CrystalDiffusion(Generator):
             self.model = str(best) if out is not None else 'fitted'
             self._use(*load_model(best, self.device))
         return self
-
-    def save(self, path) -> Path:
-        """Write the model as one safetensors file that ``model=path`` reads."""
-        if self.network is None:
-            raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
-        return save_checkpoint(path, self.network, {k: v for k, v in self.header.items() if k not in ('format', 'network')})
 
     def todict(self) -> dict:
         """Return what made the structures, fit for JSON."""

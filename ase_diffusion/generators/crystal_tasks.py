@@ -1,4 +1,4 @@
-"""Parts of the crystal generator: where a batch begins, which elements may occur, guidance by a calculator, the movie."""
+"""Parts of the crystal generator: where a batch begins, which elements may occur, guidance by a calculator."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from itertools import cycle
 import numpy as np
 import torch
 from ase import Atoms
-from ase.io.trajectory import Trajectory
 
 from ..diffusion.joint import times
 from ..relax.calculators import calculator_name, get_calculator
 from ..representations.crystal import Crystal, check_crystal
 from ..utils.atoms import neighbours
-from ..utils.interrupts import held_interrupts
 
 log = logging.getLogger(__name__)
 
@@ -206,33 +204,6 @@ class CrystalGuidance:
         """Return the parameters, fit for JSON."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ('calculator', 'failures')}
         return {**values, 'calculator': self.calculator if isinstance(self.calculator, str) else calculator_name(self.calculator)}
-
-
-class CrystalMovie:
-    """Write frames of the first structure of a batch while it is denoised, at most 60 and the last one."""
-
-    def __init__(self, gen, steps: int):
-        self.gen, self.file, self.steps = gen, None, steps
-        self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
-        self.every = max(1, steps // 60)
-
-    def __enter__(self):
-        if self.path is None:
-            return None
-        self.file = Trajectory(str(self.path), 'w')
-        return self
-
-    def __call__(self, k, t, batch, x0):
-        if k % self.every and k != self.steps - 1:
-            return
-        atoms = self.gen.representation.decode(batch)[0]
-        atoms.info['sigma'] = float(self.gen.process.schedule.sigma(torch.tensor(t)))
-        with held_interrupts():
-            self.file.write(atoms)
-
-    def __exit__(self, *error):
-        if self.file is not None:
-            self.file.close()
 
 
 def shortest_distance(atoms: Atoms) -> float:

@@ -19,7 +19,6 @@ from ..errors import GenerationFailed
 from ..relax.calculators import is_own_force_field
 from ..relax.relax import relax as relax_images
 from ..representations.slab import Slab, check_slab, surface_height
-from ..training.checkpoint import save_checkpoint
 from ..training.dataset import Overlayers
 from ..training.surface import train_denoiser
 from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, parse_formula, smallest_ratio
@@ -168,7 +167,7 @@ class SurfaceDiffusion(Generator):
         kept = None if task.kept is None else task.rows(batch)
         guides = () if self.guidance is None else (self.guidance.bind(templates, self.representation, kept),)
         process, begin = task.begin(self.process, batch, noise, network)
-        with Movie(self, templates[0], begin['steps']) as movie:
+        with Movie(self, begin['steps'], lambda batch: self.representation.decode(batch, templates[:1])[0]) as movie:
             final = SAMPLERS[self.sampler](network, process, batch, generator=noise, guidance=guides, callback=movie,
                                            **begin)  # fmt: skip
         more = {'sampling_steps': begin['steps'], **task.labels()}
@@ -324,12 +323,6 @@ class SurfaceDiffusion(Generator):
         work.run()
         self.found, self.calculator_calls = work.found, work.calls
         return self
-
-    def save(self, path) -> Path:
-        """Write the model as one safetensors file that ``model=path`` reads."""
-        if self.network is None:
-            raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
-        return save_checkpoint(path, self.network, {k: v for k, v in self.header.items() if k not in ('format', 'network')})
 
     def todict(self) -> dict:
         """Return what made the structures, fit for JSON."""

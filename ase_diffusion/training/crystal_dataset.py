@@ -6,11 +6,10 @@ import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from ase import Atoms
-from torch.utils.data import IterableDataset
 
 from ..representations.crystal import Crystal, check_crystal
+from .dataset import EndlessBatches
 
 CHUNKS = 4  # batches drawn together and sorted by size, so that little is padded
 
@@ -97,7 +96,7 @@ class Crystals:
                                        conditions)  # fmt: skip
 
 
-class CrystalData(IterableDataset):
+class CrystalData(EndlessBatches):
     """Draw random batches without end; batch k depends on ``(seed, k)`` only, so that a resumed run sees the same ones.
 
     Parameters
@@ -118,15 +117,6 @@ class CrystalData(IterableDataset):
             raise ValueError('the data set is empty: no crystals to train on')
         self.data, self.representation, self.properties = data, representation, tuple(properties)
         self.batch_size, self.dropout, self.seed, self.start = int(batch_size), float(dropout), int(seed), int(start)
-
-    def __iter__(self):
-        rank, world = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        k = self.start
-        while True:
-            yield self.draw(k * world + rank)
-            k += 1
 
     def draw(self, k: int):
         """Return batch k."""

@@ -149,7 +149,20 @@ class Overlayers:
             [len(i.substrate_numbers) for i in items], self.pbc, conditions)  # fmt: skip
 
 
-class OverlayerData(IterableDataset):
+class EndlessBatches(IterableDataset):
+    """Yield ``draw(k)`` for k = ``start``, ``start + 1``, ... for ever; several processes share the numbers."""
+
+    def __iter__(self):
+        rank, world = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        k = self.start
+        while True:
+            yield self.draw(k * world + rank)
+            k += 1
+
+
+class OverlayerData(EndlessBatches):
     """Draw random batches without end; batch k depends on ``(seed, k)`` only, so that a resumed run sees the same ones.
 
     Parameters
@@ -174,15 +187,6 @@ class OverlayerData(IterableDataset):
         self.seed, self.start, self.dropout = int(seed), int(start), float(dropout)
         a, b, _ = data.pbc
         self.repeats = [(m, n) for m, n in ((2, 1), (1, 2), (2, 2)) if (a or m == 1) and (b or n == 1)]
-
-    def __iter__(self):
-        rank, world = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        k = self.start
-        while True:
-            yield self.draw(k * world + rank)
-            k += 1
 
     def draw(self, k: int):
         """Return batch k, with the targets ``energy`` (B,) and ``forces`` (n, 3) in ``extras`` where there are any."""
