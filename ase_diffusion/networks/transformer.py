@@ -186,7 +186,9 @@ class CrystalTransformer(nn.Module):
             z = layer(z, c, alpha[k], h)
         mean = (z * here[..., None]).sum(1) / here.sum(1)[:, None]  # (B, d)
         phi = self.head_lattice(mean).view(-1, 3, 3)
-        return self.head_fractional(z), self.head_species(z), phi
+        noise = self.head_fractional(z) * here[..., None]
+        noise = noise - noise.sum(1, keepdim=True) / here.sum(1)[:, None, None]  # no shift of the whole crystal: it has no score
+        return noise, self.head_species(z), phi
 
 
 def pad(x: Tensor, slots: Tensor, size: int, width: int) -> Tensor:
