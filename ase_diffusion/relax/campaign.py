@@ -82,7 +82,7 @@ class Campaign:
         self.generate, self.calculator, self.first_of_kind, self.block = generate, calculator, first_of_kind, int(block)
         self.options = {'timeout': timeout, 'directory': directory}
         self.workers, self.client, self.retry_failed, self.logfile = workers, client, retry_failed, logfile
-        self.frozen = None if self._is_here() else freeze((calculator, self.settings, self.options))
+        self.frozen = None if self._is_here() else freeze(calculator, self.settings, self.options)
         self.chunk = min(self.block, 16) if is_own_force_field(calculator) and timeout is None else 1
         self.store = Store(database, self._what(made_by or {}), patience=patience)
         self.log = Log(logfile)

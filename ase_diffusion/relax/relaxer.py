@@ -23,7 +23,7 @@ class Relaxer:
         if timeout is not None:
             from .child import Child
 
-            self.child = Child(calculator, settings, timeout, directory, device)
+            self.child = Child(_relaxing, calculator, settings, directory, device, timeout=timeout)
         elif is_own_force_field(calculator):
             self.own = get_calculator(calculator, **({} if device is None else {'device': device}))
             self.supply = Supply(self.own)
@@ -79,8 +79,12 @@ class Relaxer:
             return failed(atoms, err, number), path
 
     def _there(self, number, atoms):
-        result, path = self.child.relax(number, atoms)
-        return (result, path) if result is not None else (failed(atoms, path, number), [])
+        from .child import ChildFailed
+
+        try:
+            return self.child(number, atoms)
+        except ChildFailed as err:
+            return failed(atoms, str(err), number), []
 
     def _batchable(self, images):
         """Tell whether structures can be relaxed in batches: plain BFGS, one periodicity, something to move."""
@@ -95,3 +99,18 @@ class Relaxer:
         """End the process with the calculator, if there is one."""
         if self.child is not None:
             self.child.close()
+
+
+def _relaxing(calculator, settings, directory, device):
+    """Return the function ``(number, atoms) -> (relaxed atoms, frames)`` that a child calls."""
+    supply = Supply(calculator, directory, device)
+
+    def one(number, atoms):
+        path = []
+        try:
+            return relax_one(atoms, supply.get(number), settings, path), path
+        except Exception:
+            supply.failed()
+            raise
+
+    return one

@@ -83,8 +83,8 @@ def fresh_folder(path):
             continue
 
 
-def freeze(calculator):
-    """Return a calculator, name or factory as bytes for another process.
+def freeze(calculator, *more):
+    """Return a calculator, name or factory, and what goes with it, as bytes of a tuple for another process.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def freeze(calculator):
     except ModuleNotFoundError:
         pickler = pickle
     try:
-        return pickler.dumps(calculator)
+        return pickler.dumps((calculator, *more))
     except Exception as err:
         raise ValueError(
             f'Other processes get the calculator by pickle; {calculator_name(calculator)} cannot be pickled ({err}). '
