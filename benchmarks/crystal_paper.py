@@ -1,81 +1,109 @@
-"""Crystals beside Takahara et al. (arXiv 2406.09263, table 1) and beside trivial baselines, on the splits that the data carries.
+"""Crystals beside Takahara et al. (arXiv 2406.09263, table 1), CDVAE, DiffCSP and trivial baselines, on the data's own splits.
 
-    python benchmarks/crystal_paper.py MODEL DATA [--parts prediction target free] [-n 200] [--seeds 0] [--steps 1000]
+    python benchmarks/crystal_paper.py MODEL DATA [--parts prediction target free denovo] [-n 1000] [--seeds 0 1 2] [--steps 1000]
+    python benchmarks/crystal_paper.py --report
 
 MODEL is a shipped name or a .safetensors file, DATA a set with splits (npz, folder of CSV). Every part is one entry of
-results/crystal_paper.json, named by model, part, steps and seed; what is there is not computed again.
+results/crystal_paper.json, named by model, part, steps and seed; what is there for the same weights is not computed again.
+Structures are kept in runs/crystal_paper/<digest of the weights> as they come, so an interrupted run goes on where it stopped.
+Nothing that was generated is left out: what is structurally invalid counts as a failure.
 
-prediction: one sample for each of n held-out compositions (test split); match rate and RMSE by pymatgen's StructureMatcher
-    (stol 0.5, angle_tol 10, ltol 0.3). Baselines on the same compositions: a random training crystal of as many atoms with the
-    species put on its sites at random and the volume of the mean atomic volumes; and atoms at random in a cube of that volume.
+prediction: --samples structures for each of n held-out compositions (test split); match rate and RMSE by pymatgen's
+    StructureMatcher (stol 0.5, angle_tol 10, ltol 0.3) of the first and of the best. Baselines on the same compositions: random
+    training crystals of as many atoms with the species put on their sites at random and the volume of the mean atomic volumes;
+    and atoms at random in a cube of that volume.
 target: n samples with the condition at the minimum of the training split; shares at or below its 5, 10, 15 % percentiles (SR5,
-    SR10, SR15) as judged by a regressor trained here on the training split, whose test error is printed beside. Plain shares.
+    SR10, SR15). --judge regressor: trained here on the training split; --judge chgnet (default for formation energies): CHGNet
+    without relaxation. The error of the judge on the test split is printed beside. Plain shares, no best of several.
 free: n samples without condition; the same shares, for comparison.
-All parts report structural validity of everything generated, the rejected included.
+denovo: n samples without condition: validity, uniqueness, novelty against the training split, coverage (of --coverage-n
+    structures) and Wasserstein distances against the test split, and the same for a random sample of the training split.
+sun: n samples without condition, relaxed with CHGNet (cell and positions, at most 200 steps, fmax 0.05): stable, unique, novel
+    on the hull of CHGNet energies of all crystals of the data; and the same for crystals of the test split.
+steps: prediction by one sample, for all --step-list and --samplers.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
-from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.io.ase import AseAtomsAdaptor
+from crystal_judges import CHGNET, Chgnet, Regressor, kept, relaxed, stability, thinned
 
-from ase_diffusion import CrystalDiffusion
+from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
-from ase_diffusion.networks import CrystalTransformer
-from ase_diffusion.training.crystal_dataset import CrystalData, Crystals
 from ase_diffusion.utils.rng import spawn_seeds
+from ase_diffusion.weights.zoo import list_models
 
-RESULTS = Path(__file__).parent / 'results' / 'crystal_paper.json'
-PAPER = {'heat_of_formation': {'CDVAE': [0.52, 0.65, 0.79], 'SyMat': [0.73, 0.80, 0.87], 'CDI': [0.93, 0.97, 0.98],
-                               'CDS': [0.97, 0.99, 1.00]},
-         'energy_per_atom': {'CDVAE': [0.0, 0.06, 0.06], 'SyMat': [0.06, 0.13, 0.13], 'CDI': [0.43, 0.56, 0.57],
-                             'CDS': [0.56, 0.64, 0.64]}}  # fmt: skip
-
-
-def match(a: Atoms, b: Atoms):
-    """Return the normalised RMSE of two crystals, or None where they do not match."""
-    matcher = StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)
-    found = matcher.get_rms_dist(AseAtomsAdaptor.get_structure(a), AseAtomsAdaptor.get_structure(b))
-    return None if found is None else float(found[0])
+HERE = Path(__file__).parent
+RESULTS, STORE = HERE / 'results' / 'crystal_paper.json', HERE.parent / 'runs' / 'crystal_paper'
+PARTS = ('prediction', 'target', 'free', 'denovo', 'sun', 'steps')
+ENERGIES = ('heat_of_formation', 'formation_energy', 'energy_per_atom')  # properties of the paper
+CUTOFFS = {'perov_5': 'perovskite', 'carbon_24': 'carbon'}  # of the coverage; else mp
 
 
-def matched(images, targets) -> dict:
-    """Return match rate and mean RMSE; an image that is no structure at all does not match."""
-    found = []
-    for atoms, target in zip(images, targets, strict=True):
-        try:
-            found.append(match(atoms, target))
-        except Exception:  # noqa: BLE001  flat cells and the like
-            found.append(None)
-    rms = [x for x in found if x is not None]
-    rmse = round(float(np.mean(rms)), 4) if rms else None
-    return {'match_rate': round(len(rms) / len(found), 4), 'rmse': rmse, 'n': len(found)}
+def in_batches(gen: CrystalDiffusion, path: Path, total: int, seed: int, conditions: dict) -> list[Atoms]:
+    """Return structures of the model, the invalid ones included."""
+    seeds, conditions = spawn_seeds(seed, total), gen._check_conditions(conditions)
+    return kept(path, total, lambda begin, end: gen._generate(seeds[begin:end], conditions))
 
 
-def prototypes(targets, training, volumes, rng) -> tuple[list, list]:
-    """Return for each target a training crystal with its species at random, and atoms at random."""
+def predict(gen: CrystalDiffusion, path: Path, targets: list, samples: int, seed: int) -> list[list[Atoms]]:
+    """Return `samples` structures for each composition, many compositions in a batch; nothing is rejected."""
+    seeds = spawn_seeds(seed, samples * len(targets))
+    options = {'corrector': gen.corrector} if gen.sampler == 'predictor_corrector' else {}
+
+    def make(begin, end):
+        batch = gen.representation.encode([targets[k % len(targets)] for k in range(begin, end)])
+        batch.extras['known'] = batch.extras['counts'] > 0
+        noise, mask = NoisePerStructure(seeds[begin:end]), {'species': torch.ones(len(batch.rows['species']), dtype=torch.bool)}
+        final = SAMPLERS[gen.sampler](gen.network, gen.process, batch, steps=gen.steps, generator=noise, mask=mask, **options)
+        return [gen._finished(atoms) for atoms in gen.representation.decode(final)]
+
+    images = kept(path, len(seeds), make)
+    return [images[k :: len(targets)] for k in range(len(targets))]
+
+
+def matched(candidates: list[list], targets: list, processes: int) -> dict:
+    """Return match rates and mean RMSE of the first and of the best candidate, and the rate of the best of 1, 2, ... of them."""
+    samples = len(candidates[0])
+    flat = [[atoms] for each in candidates for atoms in each]
+    rms = metrics.match_rate(flat, [t for t in targets for _ in range(samples)], processes=processes)['rms']
+    rms = np.array([np.inf if x is None else x for x in rms]).reshape(len(targets), samples)
+    best = np.minimum.accumulate(rms, axis=1)
+    rates = np.isfinite(best).mean(0)
+
+    def mean(values):
+        return round(float(values[np.isfinite(values)].mean()), 4) if np.isfinite(values).any() else None
+
+    return {'match_rate': round(float(rates[0]), 4), 'rmse': mean(best[:, 0]), 'match_rate_best': round(float(rates[-1]), 4),
+            'rmse_best': mean(best[:, -1]), 'match_rate_mean': round(float(np.isfinite(rms).mean()), 4),
+            'curve': rates.round(4).tolist(), 'samples': samples, 'n': len(targets)}  # fmt: skip
+
+
+def prototypes(targets: list, training: list, volumes: dict, rng) -> tuple[list, list]:
+    """Return for each target a training crystal of as many atoms with its species at random, and atoms at random in a cube."""
     sites, noise = [], []
     for target in targets:
         like = [atoms for atoms in training if len(atoms) == len(target)]
-        volume = sum(volumes[z] for z in target.numbers)
-        atoms = like[rng.integers(len(like))].copy()
+        volume = sum(volumes.get(z, 15.0) for z in target.numbers)
+        noise.append(Atoms(target.numbers, scaled_positions=rng.random((len(target), 3)), cell=[volume ** (1 / 3)] * 3, pbc=True))
+        atoms = like[rng.integers(len(like))].copy() if like else noise[-1].copy()
         atoms.numbers = rng.permutation(target.numbers)
         atoms.set_cell(atoms.cell[:] * (volume / atoms.cell.volume) ** (1 / 3), scale_atoms=True)
         sites.append(atoms)
-        noise.append(Atoms(target.numbers, scaled_positions=rng.random((len(target), 3)), cell=[volume ** (1 / 3)] * 3, pbc=True))
     return sites, noise
 
 
-def atomic_volumes(images) -> dict[int, float]:
+def atomic_volumes(images: list) -> dict[int, float]:
     """Fit one volume to each element, A^3, by least squares over the training crystals."""
     elements = sorted({z for atoms in images for z in atoms.numbers.tolist()})
     counts = np.array([[(atoms.numbers == z).sum() for z in elements] for atoms in images], float)
@@ -83,114 +111,225 @@ def atomic_volumes(images) -> dict[int, float]:
     return dict(zip(elements, np.clip(solution, 3.0, None), strict=True))
 
 
-def predict(gen: CrystalDiffusion, targets, seed: int, size: int = 64) -> list[Atoms]:
-    """Return one structure for each composition, many compositions in a batch; nothing is rejected."""
-    seeds, images = spawn_seeds(seed, len(targets)), []
-    options = {'corrector': gen.corrector} if gen.sampler == 'predictor_corrector' else {}
-    for k in range(0, len(targets), size):
-        batch = gen.representation.encode(targets[k : k + size])
-        batch.extras['known'] = batch.extras['counts'] > 0
-        noise = NoisePerStructure(seeds[k : k + size])
-        mask = {'species': torch.ones(len(batch.rows['species']), dtype=torch.bool)}
-        final = SAMPLERS[gen.sampler](gen.network, gen.process, batch, steps=gen.steps, generator=noise, mask=mask, **options)
-        images += [gen._finished(atoms) for atoms in gen.representation.decode(final)]
-    return images
+class Benchmark:
+    """One model on one data set.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Of the command line.
+    """
+
+    def __init__(self, args):
+        self.args, self.data = args, Path(args.data)
+        everything = read_crystals(args.data)
+        self.all, self.sets = everything, {'train': [], 'val': [], 'test': []}
+        for atoms in everything:
+            self.sets[atoms.info['key_value_pairs']['split']].append(atoms)
+        gen = self.generator()
+        state = hashlib.sha256()
+        for tensor in gen.network.state_dict().values():
+            state.update(tensor.cpu().contiguous().numpy().tobytes())
+        self.digest = state.hexdigest()[:10]
+        shipped = args.model in [entry['name'] for entry in list_models('crystal')]
+        path = Path(args.model)
+        self.label = args.model if shipped else f'{path.resolve().parent.name}/{path.stem} step {gen.header.get("steps")}'
+        self.property = args.property or next((name for name in ENERGIES if name in gen.header['conditions']), None)
+        if self.property is None and {'target', 'free'} & set(args.parts):
+            raise SystemExit(f'{args.model} knows the conditions {sorted(gen.header["conditions"])}: choose one with --property.')
+        self.elements = gen.representation.elements
+
+    def generator(self, sampler=None, steps=None) -> CrystalDiffusion:
+        """Return a generator with the settings of the command line, or with others."""
+        args = self.args
+        return CrystalDiffusion(model=args.model, steps=steps or args.steps, sampler=sampler or args.sampler, rng=0, logfile=None)
+
+    def path(self, what: str, gen: CrystalDiffusion, seed: int) -> Path:
+        """Return where structures are kept."""
+        scale = '' if self.args.guidance_scale == 1 else f'-guidance-{self.args.guidance_scale:g}'
+        return STORE / self.digest / f'{self.data.stem}-{what}-{gen.sampler}-{gen.steps}{scale}-seed-{seed}.traj'
+
+    def sample(self, gen: CrystalDiffusion, seed: int, **conditions) -> list[Atoms]:
+        """Return n structures, with the same noise with and without conditions."""
+        what = '-'.join(f'{k}-{v:g}' for k, v in conditions.items()) or 'free'
+        conditions['guidance_scale'] = self.args.guidance_scale
+        return in_batches(gen, self.path(what, gen, seed), self.args.n, seed, conditions)
+
+    @cached_property
+    def judge(self):
+        """The judge, and its mean absolute error on (a part of) the test split."""
+        kind = self.args.judge or ('chgnet' if self.property == 'formation_energy' else 'regressor')
+        some = thinned(self.sets['test'], self.args.judge_test)
+        if kind == 'chgnet':
+            judge = Chgnet()
+        else:
+            path = STORE / f'judge-{self.data.stem}-{self.property}-{self.args.judge_steps}.safetensors'
+            judge = Regressor(self.sets['train'], self.elements, self.property, self.args.judge_steps, path)
+        values, truth = judge(some), metrics.property_values(some, self.property)
+        train = metrics.property_values(self.sets['train'], self.property)
+        about = {'judge': judge.kind, 'judge_mae': round(float(np.nanmean(np.abs(values - truth))), 4),
+                 'judge_n': len(some), 'test set by the judge': rates(values, train)}  # fmt: skip
+        return judge, about
+
+    def run(self, part: str, gen: CrystalDiffusion, seed: int) -> dict:
+        """Return the record of one part."""
+        begun, cpu = time.perf_counter(), time.process_time()
+        record = {'data': self.data.stem, 'weights': self.digest, 'model': self.label, 'sampler': gen.sampler,
+                  'sampling_steps': gen.steps, 'seed': seed, 'part': part}  # fmt: skip
+        record |= getattr(self, part)(gen, seed)
+        return {**record, 'seconds': round(time.perf_counter() - begun), 'cpu_seconds': round(time.process_time() - cpu)}
+
+    def prediction(self, gen: CrystalDiffusion, seed: int, samples=None, baselines=True) -> dict:
+        """Predict structures of held-out compositions."""
+        samples, processes, rng = samples or self.args.samples, self.args.processes, np.random.default_rng(seed)
+        targets = [self.sets['test'][k] for k in rng.permutation(len(self.sets['test']))[: self.args.n]]
+        images = predict(gen, self.path(f'predict-{len(targets)}', gen, seed), targets, samples, seed)
+        record = {'result': matched(images, targets, processes)}
+        record['valid'] = round(float(metrics.structural_validity([a for each in images for a in each]).mean()), 4)
+        if baselines:
+            volumes = atomic_volumes(self.sets['train'])
+            pairs = [prototypes(targets, self.sets['train'], volumes, rng) for _ in range(samples)]
+            for name, sets in zip(('prototype', 'random'), zip(*pairs, strict=True), strict=True):
+                record[name] = matched(list(zip(*sets, strict=True)), targets, processes)
+        return record
+
+    def steps(self, gen: CrystalDiffusion, seed: int) -> dict:
+        """Predict by one sample, without baselines."""
+        return self.prediction(gen, seed, samples=1, baselines=False)
+
+    def target(self, gen: CrystalDiffusion, seed: int, conditioned=True) -> dict:
+        """Ask for the lowest property of the training split."""
+        train = metrics.property_values(self.sets['train'], self.property)
+        condition = {self.property: float(np.nanmin(train))} if conditioned else {}
+        images = self.sample(gen, seed, **condition)
+        judge, about = self.judge
+        record = rates(judge(images), train)
+        valid = round(float(metrics.structural_validity(images).mean()), 4)
+        return {'property': self.property, 'condition': condition.get(self.property), 'result': record, 'n': len(images),
+                'guidance_scale': self.args.guidance_scale, 'valid': valid, **about}  # fmt: skip
+
+    def free(self, gen: CrystalDiffusion, seed: int) -> dict:
+        """Ask for nothing."""
+        return self.target(gen, seed, conditioned=False)
+
+    def denovo(self, gen: CrystalDiffusion, seed: int) -> dict:
+        """Compare with the test split."""
+        return {'result': self.compare(self.sample(gen, seed)), 'ceiling': self.ceiling(seed)}
+
+    def ceiling(self, seed: int) -> dict:
+        """Return what a sample of the training split of equal size reaches, without novelty."""
+        return self.compare(thinned(self.sets['train'], self.args.n, seed), novelty=False)
+
+    def compare(self, images: list[Atoms], novelty=True) -> dict:
+        """Return the row of a set of crystals in the de-novo table."""
+        options = {'processes': self.args.processes}
+        sound, neutral = metrics.structural_validity(images), metrics.compositional_validity(images)
+        is_unique = metrics.unique(images, **options)
+        row = {'n': len(images), 'structural': sound.mean(), 'compositional': neutral.mean(), 'unique': is_unique.mean()}
+        if novelty:
+            is_novel = metrics.novel(images, self.sets['train'], **options)
+            row |= {'novel': is_novel.mean(), 'unique_novel': (is_unique & is_novel).mean()}
+        row |= {f'wasserstein_{k}': v for k, v in metrics.wasserstein_distances(images, self.sets['test']).items() if k != 'n'}
+        if count := self.args.coverage_n:
+            cutoffs = CUTOFFS.get(self.data.stem, 'mp')
+            found = metrics.coverage(images[:count], self.fingerprints(count), cutoffs=cutoffs, **options)
+            row |= {'cov_r': found['recall'], 'cov_p': found['precision'], 'coverage_n': min(count, len(images))}
+        return {k: v if isinstance(v, int) else None if not np.isfinite(v) else round(float(v), 4) for k, v in row.items()}
+
+    def fingerprints(self, count: int):
+        """Return the fingerprints of a part of the test split, which are kept."""
+        path = STORE / f'fingerprints-{self.data.stem}-{count}.npz'
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = metrics.crystal_fingerprints(thinned(self.sets['test'], count), processes=self.args.processes)
+            np.savez(path, structure=found[0], composition=found[1])
+        with np.load(path) as file:
+            return file['structure'], file['composition']
+
+    def sun(self, gen: CrystalDiffusion, seed: int) -> dict:
+        """Relax with CHGNet and look at the hull."""
+        if CHGNET not in self.all[0].info['key_value_pairs']:
+            raise SystemExit(f'The part sun needs CHGNet energies of the competing phases: {self.data.name} has no {CHGNET}.')
+        path, test = self.path('free', gen, seed), thinned(self.sets['test'], self.args.n, seed)
+        sets = {'result': (self.sample(gen, seed), path.with_name(f'relaxed-{path.name}')),
+                'ceiling': (test, STORE / f'relaxed-{self.data.stem}-test-seed-{seed}.traj')}  # fmt: skip
+        return {name: stability(relaxed(images, where), images, self.sets['train'], self.all, self.args.processes)
+                for name, (images, where) in sets.items()}  # fmt: skip
 
 
-class Judge:
-    """Regress a property of clean crystals with the same Transformer, its output read from the lattice head."""
-
-    def __init__(self, training: Crystals, elements, name: str, steps: int, seed: int = 0):
-        from ase_diffusion.representations import Crystal
-
-        torch.manual_seed(seed)
-        values = training.properties[name]
-        self.shift, self.scale, self.representation = float(np.nanmean(values)), float(np.nanstd(values)), Crystal(elements)
-        self.network = CrystalTransformer(len(elements), 96, 3, coupled=True, length=4.0)
-        optimizer = torch.optim.AdamW(self.network.parameters(), 1e-3, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
-        data = CrystalData(training, self.representation, [name], batch_size=64, dropout=0.0, seed=seed)
-        for k in range(steps):
-            batch = data.draw(k)
-            target = (batch.conditions[name] - self.shift) / self.scale
-            loss = torch.nn.functional.smooth_l1_loss(self._raw(batch), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-
-    def _raw(self, batch):
-        out = {}
-        hook = self.network.head_lattice.register_forward_hook(lambda module, inputs, output: out.update(phi=output))
-        self.network(batch, torch.zeros(batch.size), {})
-        hook.remove()
-        return out['phi'][:, 0]
-
-    @torch.no_grad()
-    def __call__(self, images) -> np.ndarray:
-        return np.concatenate([self._raw(self.representation.encode(images[k : k + 256])).numpy()
-                               for k in range(0, len(images), 256)]) * self.scale + self.shift  # fmt: skip
+def rates(values, reference) -> dict:
+    """Return the success rates, rounded."""
+    found = metrics.success_rates(values, reference)
+    found['thresholds'] = {k: round(v, 4) for k, v in found['thresholds'].items()}
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
 
 
-def judged(values, thresholds) -> list[float]:
-    """Return the shares at or below the thresholds."""
-    return [round(float(np.mean(values <= limit)), 4) for limit in thresholds]
+def stored() -> dict:
+    """Return all records."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def run_part(part: str, args, gen: CrystalDiffusion, seed: int, sets: dict) -> dict:
-    begun, cpu = time.perf_counter(), time.process_time()
+def record(bench: Benchmark, part: str, gen: CrystalDiffusion, seed: int) -> None:
+    """Compute a part, unless it is there, and write it."""
+    args = bench.args
+    name = f'{bench.data.stem}: {bench.label}: {part}, {gen.sampler} {gen.steps}, n {args.n}, seed {seed}'
     if part == 'prediction':
-        rng = np.random.default_rng(seed)
-        targets = [sets['test'][k] for k in rng.permutation(len(sets['test']))[: args.n]]
-        images = predict(gen, targets, seed)
-        sites, noise = prototypes(targets, sets['train'], atomic_volumes(sets['train']), rng)
-        record = {'model': matched(images, targets), 'prototype': matched(sites, targets), 'random': matched(noise, targets)}
-        record['valid'] = round(float(np.mean([gen._reason_to_reject(atoms) is None for atoms in images])), 4)
-    else:
-        name = args.property or next(iter(gen.header['conditions']))
-        values = np.array([a.info['key_value_pairs'].get(name, np.nan) for a in sets['train']])
-        thresholds = np.nanpercentile(values, [5, 10, 15])
-        condition = {name: float(np.nanmin(values))} if part == 'target' else {}
-        images = gen.sample(args.n, guidance_scale=args.guidance_scale, **condition)
-        judge = Judge(Crystals.from_atoms(sets['train']), gen.representation.elements, name, args.judge_steps)
-        truth = np.array([a.info['key_value_pairs'].get(name, np.nan) for a in sets['test']])
-        record = {'property': name, 'condition': condition.get(name), 'thresholds': thresholds.round(4).tolist(),
-                  'SR5, SR10, SR15': judged(judge(images), thresholds), 'n': args.n, 'guidance_scale': args.guidance_scale,
-                  'test set by the judge': judged(judge(sets['test']), thresholds),
-                  'judge_test_mae': round(float(np.nanmean(np.abs(judge(sets['test']) - truth))), 4),
-                  'paper': PAPER.get(name),
-                  'valid': round(gen.statistics['accepted'] / gen.statistics['generated'], 4)}  # fmt: skip
-    return {**record, 'seconds': round(time.perf_counter() - begun), 'cpu_seconds': round(time.process_time() - cpu)}
+        name += f', samples {args.samples}'
+    if part in ('target', 'free', 'denovo', 'sun') and args.guidance_scale != 1:
+        name += f', guidance {args.guidance_scale:g}'
+    results = stored()
+    if results.get(name, {}).get('weights') != bench.digest:
+        found = bench.run(part, gen, seed)
+        results = {**stored(), name: found}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + '\n')
+    print(name, json.dumps(results[name])[:600], flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    line = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    line.add_argument('model', nargs='?')
+    line.add_argument('data', nargs='?')
+    line.add_argument('--parts', nargs='+', default=['prediction', 'target', 'free'], choices=PARTS)
+    line.add_argument('-n', type=int, default=200)
+    line.add_argument('--seeds', type=int, nargs='+', default=[0])
+    line.add_argument('--steps', type=int)
+    line.add_argument('--sampler', choices=list(SAMPLERS))
+    line.add_argument('--samples', type=int, default=1, help='structures for each composition of the part prediction')
+    line.add_argument('--step-list', type=int, nargs='+', default=[20, 50, 100, 250, 1000])
+    line.add_argument('--samplers', nargs='+', choices=list(SAMPLERS), help='of the part steps; default: that of the model')
+    line.add_argument('--property')
+    line.add_argument('--guidance-scale', type=float, default=1.0)
+    line.add_argument('--judge', choices=['regressor', 'chgnet'])
+    line.add_argument('--judge-steps', type=int, default=4000)
+    line.add_argument('--judge-test', type=int, default=500, help='test crystals for the error of the judge')
+    line.add_argument('--coverage-n', type=int, default=300, help='crystals of either side for the coverage, the slowest metric')
+    line.add_argument('--processes', type=int, default=1)
+    line.add_argument('--report', action='store_true', help='print the tables, draw results/crystal_paper.png, and stop')
+    return line
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model')
-    parser.add_argument('data')
-    parser.add_argument('--parts', nargs='+', default=['prediction', 'target', 'free'], choices=['prediction', 'target', 'free'])
-    parser.add_argument('-n', type=int, default=200)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
-    parser.add_argument('--steps', type=int)
-    parser.add_argument('--sampler')
-    parser.add_argument('--property')
-    parser.add_argument('--guidance-scale', type=float, default=1.0)
-    parser.add_argument('--judge-steps', type=int, default=4000)
-    args = parser.parse_args()
+    line = parser()
+    args = line.parse_args()
+    if args.report:
+        from crystal_paper_report import report
+
+        report()
+        return
+    if not args.data:
+        line.error('MODEL and DATA are needed, or --report')
     torch.set_num_threads(1)
-    sets = {split: read_crystals(args.data, split) for split in ('train', 'test')}
+    bench = Benchmark(args)
     for seed in args.seeds:
         for part in args.parts:
-            gen = CrystalDiffusion(model=args.model, steps=args.steps, sampler=args.sampler, rng=seed, logfile=None)
-            name = f'{Path(args.model).stem} step {gen.header["steps"]}: {part}, {gen.sampler} {gen.steps}, n {args.n}'
-            name += f', seed {seed}'
-            if args.guidance_scale != 1:
-                name += f', guidance {args.guidance_scale:g}'
-            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-            if name not in results:
-                results[name] = {'data': Path(args.data).name, **run_part(part, args, gen, seed, sets)}
-                RESULTS.parent.mkdir(exist_ok=True)
-                RESULTS.write_text(json.dumps(results, indent=1) + '\n')
-            print(name, json.dumps(results[name]), flush=True)
+            if part == 'steps':
+                for sampler in args.samplers or [args.sampler]:
+                    for steps in args.step_list:
+                        record(bench, part, bench.generator(sampler, steps), seed)
+            else:
+                record(bench, part, bench.generator(), seed)
 
 
 if __name__ == '__main__':

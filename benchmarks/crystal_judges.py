@@ -1,0 +1,157 @@
+"""Judges of generated crystals for crystal_paper.py: a regressor of our own, CHGNet; and relaxation with CHGNet.
+
+A judge is called with a list of Atoms and returns one property for each, nan for what is structurally invalid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase.io import read
+from ase.io.trajectory import Trajectory
+from safetensors.torch import load_file, save_file
+
+from ase_diffusion import metrics
+from ase_diffusion.metrics.hull import STABLE
+from ase_diffusion.networks import CrystalTransformer
+from ase_diffusion.relax import relax
+from ase_diffusion.representations import Crystal
+from ase_diffusion.training.crystal_dataset import CrystalData, Crystals
+
+CHGNET = 'chgnet_energy_per_atom'  # eV/atom, as data carry it
+RELAX = {'filter': 'FrechetCellFilter', 'steps': 200, 'fmax': 0.05}
+
+
+def kept(path: Path, total: int, make, size: int = 64) -> list:
+    """Return `total` structures from a trajectory; those that it lacks come from make(begin, end) and are added as they come."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = read(path, ':') if path.exists() else []
+    if len(images) < total:
+        with Trajectory(path, 'a') as file:
+            while len(images) < total:
+                new = make(len(images), min(total, len(images) + size))
+                for atoms in new:
+                    file.write(atoms)
+                images += new
+    return images[:total]
+
+
+def thinned(images: list, n: int, seed: int = 0) -> list:
+    """Return n of the images at random, all where there are fewer."""
+    return [images[k] for k in np.random.default_rng(seed).permutation(len(images))[:n]]
+
+
+class Regressor:
+    """Regress a property of clean crystals with a small Transformer, its output read from the lattice head.
+
+    Parameters
+    ----------
+    training : list of Atoms
+        With the property in ``info['key_value_pairs']``.
+    elements : list of int
+        Atomic numbers that may occur.
+    name : str
+        The property.
+    steps : int
+        Of training, 64 crystals each.
+    path : Path
+        The weights are kept there, and read where they exist.
+    """
+
+    kind = 'regressor of our own'
+
+    def __init__(self, training: list, elements, name: str, steps: int, path: Path, seed: int = 0):
+        torch.manual_seed(seed)
+        values = metrics.property_values(training, name)
+        self.shift, self.scale, self.representation = float(np.nanmean(values)), float(np.nanstd(values)), Crystal(elements)
+        self.network = CrystalTransformer(len(elements), 96, 3, coupled=True, length=4.0)
+        if path.exists():
+            self.network.load_state_dict(load_file(path))
+        else:
+            self._train(Crystals.from_atoms(training), name, steps, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(self.network.state_dict(), path)
+
+    def _train(self, training: Crystals, name: str, steps: int, seed: int) -> None:
+        optimizer = torch.optim.AdamW(self.network.parameters(), 1e-3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
+        data = CrystalData(training, self.representation, [name], batch_size=64, dropout=0.0, seed=seed)
+        for k in range(steps):
+            batch = data.draw(k)
+            target = (batch.conditions[name] - self.shift) / self.scale
+            known = torch.isfinite(target)
+            loss = torch.nn.functional.smooth_l1_loss(self._raw(batch)[known], target[known])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+    def _raw(self, batch):
+        out = {}
+        hook = self.network.head_lattice.register_forward_hook(lambda module, inputs, output: out.update(phi=output))
+        self.network(batch, torch.zeros(batch.size), {})
+        hook.remove()
+        return out['phi'][:, 0]
+
+    @torch.no_grad()
+    def __call__(self, images: list) -> np.ndarray:
+        values = np.full(len(images), np.nan)
+        sound = np.flatnonzero(metrics.structural_validity(images))
+        for rows in np.array_split(sound, max(1, len(sound) // 128)):
+            if len(rows):
+                batch = self.representation.encode([images[k] for k in rows])
+                values[rows] = self._raw(batch).numpy() * self.scale + self.shift
+        return values
+
+
+class Chgnet:
+    """Formation energies by CHGNet with the fitted elemental references, eV/atom, of the crystals as they are."""
+
+    kind = 'CHGNet, fitted elemental references, no relaxation'
+
+    def __call__(self, images: list) -> np.ndarray:
+        return metrics.formation_energies(images)
+
+
+def relaxed(images: list, path: Path) -> list:
+    """Relax positions and cells with CHGNet, each kept in a trajectory; what is structurally invalid stays as it is."""
+    sound = metrics.structural_validity(images)
+
+    def make(begin, end):
+        return [relax(images[k], 'chgnet', **RELAX) if sound[k] else images[k] for k in range(begin, end)]
+
+    return kept(path, len(images), make, size=1)
+
+
+def stability(images: list, start: list, known: list, phases: list, processes: int) -> dict:
+    """Judge relaxed crystals by the hull of all phases.
+
+    Parameters
+    ----------
+    images, start : list of Atoms
+        After and before relaxation; without energy where it failed.
+    known : list of Atoms
+        The training split.
+    phases : list of Atoms
+        With `CHGNET` in their key-value pairs.
+
+    Returns
+    -------
+    dict
+        'sun' (at or below the hull), 'msun' (at most 0.1 eV/atom above), shares below edges, before and after relaxation.
+    """
+    hull = metrics.formation_energies(phases, metrics.property_values(phases, CHGNET))
+    after = np.array([np.nan if a.calc is None else a.get_potential_energy() / len(a) for a in images])
+    before = np.array([a.info.get('key_value_pairs', {}).get('energy_generated', np.nan) / len(a) for a in images])
+    is_unique, is_novel = metrics.unique(images, processes=processes), metrics.novel(images, known, processes=processes)
+    answer = {'n': len(images), 'unique': float(is_unique.mean()), 'novel': float(is_novel.mean()),
+              'converged': float(np.mean([bool(a.info.get('key_value_pairs', {}).get('relax_converged')) for a in images])),
+              'n_phases': int(np.isfinite(hull).sum())}  # fmt: skip
+    for name, energies, of in (('relaxed', after, images), ('as generated', before, start)):
+        above = metrics.energies_above_hull(of, metrics.formation_energies(of, energies), phases, hull, processes=processes)
+        stable, meta = (metrics.sun(above, is_unique, is_novel, stable=edge) for edge in (0.0, STABLE))
+        answer[name] = {'sun': stable['sun'], 'msun': meta['sun'], 'shares': meta['shares'], 'median': meta['median'],
+                        'above_hull': np.sort(above).round(4).tolist()}  # fmt: skip
+    return answer
