@@ -48,6 +48,7 @@ class Generator:
     """
 
     default_steps = 100
+    guidance = None
 
     def __init__(self, *, rng=None, steps=None, sampler='ancestral', batch_size=None, device=None, logfile='-',
                  trajectory=None, denoising_trajectory=None, maxtries=20):  # fmt: skip
@@ -197,8 +198,10 @@ class Generator:
         self._opened = None
 
     def close(self) -> None:
-        """Close logfile and trajectory."""
+        """Close logfile and trajectory, and end the process of a calculator, if there is one."""
         self._close_trajectory()
+        if self.guidance is not None:
+            self.guidance.close()
         self.log.close()
 
     def __enter__(self):

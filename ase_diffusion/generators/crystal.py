@@ -188,7 +188,7 @@ class CrystalDiffusion(Generator):
         sampler = SAMPLERS[self.sampler]
         if self.sampler == 'predictor_corrector':
             sampler = partial(sampler, corrector=self.corrector)
-        guides = () if self.guidance is None else (self.guidance.bind(self.representation),)
+        guides = () if self.guidance is None else (self.guidance.bind(self.representation, len(seeds)),)
         with Movie(self, task.steps, lambda batch: self.representation.decode(batch)[0]) as movie:
             final = sampler(network, self.process, batch, generator=noise, mask=mask, guidance=guides, callback=movie,
                             **task.begin(self.process, batch, noise))  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import cycle
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from ase import Atoms
 
 from ..diffusion.joint import times
-from ..relax.calculators import calculator_name, get_calculator
+from ..relax.calculators import calculator_name
+from ..relax.forces import Forces
 from ..representations.crystal import Crystal, check_crystal
 from ..utils.atoms import neighbours
 
@@ -132,6 +133,14 @@ class CrystalGuidance:
         At every k-th step.
     cap, strain_cap : float
         Largest displacement (A) and strain of one step.
+    directory, time_limit : optional
+        Folder for the files of calculators, and seconds for one call, as in :class:`ase_diffusion.relax.forces.Forces`. A call
+        that takes longer is a failure like others: it displaces nothing.
+
+    Attributes
+    ----------
+    failures : int
+        Calls that raised, took too long or gave no finite forces.
     """
 
     calculator: object
@@ -141,6 +150,8 @@ class CrystalGuidance:
     every: int = 1
     cap: float = 0.05
     strain_cap: float = 0.01
+    directory: object = None
+    time_limit: float | None = None
     failures: int = field(default=0, init=False)
 
     @classmethod
@@ -150,7 +161,7 @@ class CrystalGuidance:
             return None
         options = {} if guidance in (None, True) else guidance
         if isinstance(options, dict):
-            known = set(cls.__dataclass_fields__) - {'failures'}
+            known = {each.name for each in fields(cls) if each.init}
             if unknown := set(options) - known:
                 raise ValueError(f'unknown guidance parameters {sorted(unknown)}; known: {sorted(known)}')
             options = {**options, **({} if calculator is None else {'calculator': calculator})}
@@ -159,18 +170,19 @@ class CrystalGuidance:
             options = cls(**options)
         if not isinstance(options, cls):
             raise TypeError(f'guidance must be None, True, a dict or a CrystalGuidance, got {type(guidance).__name__}')
-        options.ase = get_calculator(options.calculator)
+        options.compute = Forces(options.calculator, options.directory, time_limit=options.time_limit)
         return options
 
-    def bind(self, representation: Crystal):
-        """Return the hook ``(batch, t) -> displacements`` of the fields."""
+    def bind(self, representation: Crystal, count: int):
+        """Return the hook ``(batch, t) -> displacements`` of the fields, for a batch of ``count`` crystals."""
         calls = [0]
+        self.compute.begin(count)
 
         def hook(batch, t: float) -> dict:
             calls[0] += 1
             if t >= self.below or calls[0] % self.every:
                 return {}
-            moves = [self._move(atoms, t) for atoms in representation.decode(batch)]
+            moves = [self._move(k, atoms, t) for k, atoms in enumerate(representation.decode(batch))]
             f, lattice = batch.fields['fractional'], batch.fields['lattice']
             sites = torch.as_tensor(np.concatenate([m[0] for m in moves]), dtype=f.dtype, device=f.device)
             strain = torch.as_tensor(np.stack([m[1] for m in moves]), dtype=lattice.dtype, device=f.device)
@@ -178,31 +190,32 @@ class CrystalGuidance:
 
         return hook
 
-    def _move(self, atoms: Atoms, t: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return fractional displacements (n, 3) and strain (3, 3) of one crystal; nothing where the calculator fails."""
-        size = self.every * (1 - t)
-        atoms.calc, strain = self.ase, np.zeros((3, 3))
+    def _move(self, k: int, atoms: Atoms, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return fractional displacements (n, 3) and strain (3, 3) of crystal k; nothing where the calculator fails."""
+        size, strain = self.every * (1 - t), np.zeros((3, 3))
         try:
-            step = self.strength * size * atoms.get_forces(apply_constraint=False)
-            if not np.isfinite(step).all():
-                raise ValueError('forces that are not finite')
+            forces, stress = self.compute(k, atoms, stress=bool(self.stress_strength))
         except Exception as error:  # noqa: BLE001  any calculator may raise anything; it is counted
             log.debug('guidance: the calculator failed: %s', error)
             self.failures += 1
             return np.zeros((len(atoms), 3)), strain
+        step = self.strength * size * forces
         step *= min(1.0, self.cap / max(np.linalg.norm(step, axis=1).max(), 1e-12))
-        if self.stress_strength:
-            try:
-                strain = -self.stress_strength * size * atoms.get_stress(voigt=False)
-                strain *= min(1.0, self.strain_cap / max(np.abs(strain).max(), 1e-12))
-            except Exception as error:  # noqa: BLE001  many calculators have no stress
-                log.debug('guidance: no stress: %s', error)
-                strain = np.zeros((3, 3))
-        return step @ np.linalg.inv(np.asarray(atoms.cell)), strain if np.isfinite(strain).all() else np.zeros((3, 3))
+        if stress is not None:
+            strain = -self.stress_strength * size * stress
+            strain *= min(1.0, self.strain_cap / max(np.abs(strain).max(), 1e-12))
+        return step @ np.linalg.inv(np.asarray(atoms.cell)), strain
+
+    def close(self) -> None:
+        """End the process of the calculator, where there is a time limit; the next call starts another one."""
+        self.compute.close()
 
     def todict(self) -> dict:
         """Return the parameters, fit for JSON."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ('calculator', 'failures')}
+        names = ('strength', 'stress_strength', 'below', 'every', 'cap', 'strain_cap')
+        values = {name: getattr(self, name) for name in names}
+        if self.time_limit is not None:
+            values['time_limit'] = self.time_limit
         return {**values, 'calculator': self.calculator if isinstance(self.calculator, str) else calculator_name(self.calculator)}
 
 

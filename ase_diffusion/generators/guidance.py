@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from ..diffusion import ForceGuidance
 from ..relax.calculators import calculator_name
 from ..relax.forcefield import ALIASES, ForceFieldCalculator, batch_forces, load_forcefield
-from ..relax.supply import Supply, needs_periodic
+from ..relax.forces import Forces
 from ..representations.slab import Slab
 from ..utils.atoms import frozen_mask
 
@@ -40,6 +40,10 @@ class Guidance:
         Steps of plain descent along the forces, of the same step length, at the end.
     directory : str or Path, optional
         Where those folders go; here by default.
+    time_limit : float, optional
+        Seconds for one call of the calculator, which then lives in a process that is killed where a call takes longer, see
+        :class:`ase_diffusion.relax.forces.Forces`; such a call is a failure like others. With it our own force fields, too,
+        take one structure at a time. None: no limit.
 
     Attributes
     ----------
@@ -57,6 +61,7 @@ class Guidance:
     cap: float = 0.1
     finish_steps: int = 40
     directory: object = None
+    time_limit: float | None = None
     calls: int = field(default=0, init=False)
     failures: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
@@ -69,7 +74,7 @@ class Guidance:
         if guidance is None or guidance is True:
             guidance = {}
         if isinstance(guidance, dict):
-            known = {'strength', 'power', 'below', 'every', 'cap', 'finish_steps', 'calculator', 'directory'}
+            known = {each.name for each in fields(cls) if each.init}
             if unknown := set(guidance) - known:
                 raise ValueError(f'unknown guidance parameters {sorted(unknown)}; known: {sorted(known)}')
             guidance = cls(**guidance)
@@ -84,21 +89,22 @@ class Guidance:
 
     def prepare(self) -> None:
         """Load the force field or make the calculator, so that errors come before any work."""
-        own = self.calculator
-        if isinstance(own, str) and (own in ALIASES or own.endswith('.safetensors')):
+        own, self.network = self.calculator, None
+        if self.time_limit is not None:
+            self.compute = Forces(own, self.directory, time_limit=self.time_limit)
+        elif isinstance(own, str) and (own in ALIASES or own.endswith('.safetensors')):
             self.network = load_forcefield(own)[0]
         elif isinstance(own, ForceFieldCalculator):
             self.network = own.network
         else:
-            self.network, self.supply, self._structures = None, Supply(own, self.directory), 0
+            self.compute = Forces(own, self.directory)
 
     def bind(self, templates, representation: Slab, kept=None) -> ForceGuidance:
         """Return the hook for a batch made of ``templates``; rows that are ``kept``, bool (n,), are not displaced."""
         if self.network is not None:
             forces = batch_forces(self.network)
         else:
-            forces = _AseForces(self.supply, self._structures, templates, representation)
-            self._structures += len(templates)
+            forces = _ase_forces(self.compute, templates, representation)
         return ForceGuidance(self._timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
 
     def _timed(self, forces):
@@ -131,42 +137,35 @@ class Guidance:
         return (f'guidance: {calls} calculator calls, {failures} failed, {seconds:.1f} s; '
                 f'cost per accepted structure: {each}')  # fmt: skip
 
+    def close(self) -> None:
+        """End the process of the calculator, where there is a time limit; the next call starts another one."""
+        if self.network is None:
+            self.compute.close()
+
     def todict(self) -> dict:
         """Return the parameters, fit for JSON."""
         values = {name: getattr(self, name) for name in ('strength', 'power', 'below', 'every', 'cap', 'finish_steps')}
+        if self.time_limit is not None:
+            values['time_limit'] = self.time_limit
         values['calculator'] = self.calculator if isinstance(self.calculator, str) else calculator_name(self.calculator)
         return values
 
 
-class _AseForces:
-    """Compute ``batch -> forces`` by ASE calculators, structure by structure; a failure gives NaN rows."""
+def _ase_forces(compute: Forces, templates, representation: Slab):
+    """Return ``batch -> forces`` of the mobile atoms by ASE calculators, structure by structure; a failure gives NaN rows."""
+    compute.begin(len(templates))
 
-    def __init__(self, supply: Supply, first: int, templates, representation: Slab):
-        self.supply, self.first, self.templates, self.representation = supply, first, templates, representation
-        self.calculators: dict = {}
-
-    def __call__(self, batch):
+    def forces(batch):
         parts = []
-        for k, atoms in enumerate(self.representation.decode(batch, self.templates)):
+        for k, atoms in enumerate(representation.decode(batch, templates)):
             mobile = ~frozen_mask(atoms)
+            atoms.wrap()
             try:
-                parts.append(self._evaluate(k, atoms)[mobile])
+                parts.append(compute(k, atoms)[0][mobile])
             except Exception as error:  # noqa: BLE001  any calculator may raise anything; it is counted
                 log.debug('guidance: the calculator failed: %s', error)
                 parts.append(np.full((mobile.sum(), 3), np.nan))
-                self.supply.failed()
         like = batch.fields['positions']
         return torch.as_tensor(np.concatenate(parts), dtype=like.dtype, device=like.device)
 
-    def _evaluate(self, k: int, atoms) -> np.ndarray:
-        """Return the forces on all atoms of structure k, (n, 3); the structure keeps its calculator to the end."""
-        if k not in self.calculators:
-            self.calculators[k] = self.supply.get(self.first + k)
-        atoms.wrap()
-        if needs_periodic(self.calculators[k]):
-            atoms.pbc = True
-        atoms.calc = self.calculators[k]
-        forces = np.asarray(atoms.get_forces(apply_constraint=False), float)
-        if forces.shape != (len(atoms), 3):
-            raise ValueError(f'forces have the shape ({len(atoms)}, 3), the calculator returned {forces.shape}')
-        return forces
+    return forces

@@ -240,7 +240,8 @@ def _check_hessian(settings):
 def check_limits(*, batch_size=1, **limits):
     """Raise where a limit cannot be meant."""
     meaning = {'min_distance': 'a part of the sum of two covalent radii, such as 0.4',
-               'max_energy': 'an energy in eV, such as 100', 'timeout': 'a time in seconds'}  # fmt: skip
+               'max_energy': 'an energy in eV, such as 100', 'timeout': 'a time in seconds',
+               'time_limit': 'a time in seconds'}  # fmt: skip
     for name, value in limits.items():
         if value is not None and not value > 0:
             raise ValueError(f'{name} is {meaning[name]}, above 0, or None for no limit; got {value!r}.')

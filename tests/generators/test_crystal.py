@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import time
 
 import ase.io
 import numpy as np
@@ -11,6 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from ase.db import connect
 
 from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
@@ -216,11 +218,11 @@ class Springs(Calculator):
 def test_guidance_moves_atoms_and_lattice_by_the_laws(model):
     guide = CrystalGuidance.coerce({'strength': 0.02, 'stress_strength': 0.004}, Springs())
     atoms = bulk('NaCl', 'rocksalt', a=5.0)
-    sites, strain = guide._move(atoms.copy(), 0.5)
+    sites, strain = guide._move(0, atoms.copy(), 0.5)
     assert np.allclose(sites @ atoms.cell[:], [[0.01, 0, 0], [0, 0, 0]])
     assert np.allclose(strain, 0.002 * np.eye(3))
     guide = CrystalGuidance.coerce({'strength': 50.0, 'stress_strength': 50.0}, Springs())
-    sites, strain = guide._move(atoms.copy(), 0.5)
+    sites, strain = guide._move(0, atoms.copy(), 0.5)
     assert np.linalg.norm(sites @ atoms.cell[:], axis=1).max() == pytest.approx(guide.cap)
     assert np.abs(strain).max() == pytest.approx(guide.strain_cap)
     free = CrystalDiffusion('NaCl', model=model, **{**QUICK, 'steps': 30}).sample(3)
@@ -234,6 +236,47 @@ def test_guidance_by_a_calculator_that_fails_does_nothing_and_is_counted(model):
     free = CrystalDiffusion('NaCl', model=model, **QUICK).sample(2)
     assert np.allclose(free[0].cell[:], gen.sample(2)[0].cell[:])
     assert gen.guidance.failures > 0
+
+
+def test_guidance_with_a_time_limit_survives_a_calculator_that_hangs(model, tmp_path):
+    """A calculator that sleeps for ever at its second call: one failure, all other calls as ever."""
+    calls = tmp_path / 'calls'
+
+    class Sleeper(LennardJones):
+        def calculate(self, *args, **kwargs):
+            with open(calls, 'a') as file:
+                file.write('call\n')
+            if len(calls.read_text().split()) == 2:
+                time.sleep(1e6)
+            super().calculate(*args, **kwargs)
+
+    gen = CrystalDiffusion('NaCl', model=model, calculator=Sleeper, guidance={'below': 0.9, 'time_limit': 2.0}, **QUICK)
+    limited = gen.sample(2)
+    gen.close()
+    free = CrystalDiffusion('NaCl', model=model, calculator=LennardJones, guidance={'below': 0.9}, **QUICK).sample(2)
+    assert gen.guidance.failures == 1 and len(calls.read_text().split()) > 2
+    assert np.allclose(limited[0].cell[:], free[0].cell[:], atol=1e-4)  # its calls are the first, third, ...
+    assert not np.allclose(limited[1].cell[:], free[1].cell[:], atol=1e-4)
+    assert limited[0].info['data']['diffusion']['guidance']['time_limit'] == 2.0
+    assert 'time_limit' not in free[0].info['data']['diffusion']['guidance']
+    with pytest.raises(ValueError, match='time_limit is a time in seconds'):
+        CrystalDiffusion('NaCl', model=model, calculator=Springs, guidance={'time_limit': -1}, **QUICK)
+
+
+def test_guidance_gives_each_crystal_a_calculator_that_writes_files(model, tmp_path):
+    class Writes(Springs):
+        def write_input(self, atoms, properties=None, system_changes=None):
+            pass
+
+        def calculate(self, *args, **kwargs):
+            super().calculate(*args, **kwargs)
+            self.results['forces'] = np.zeros((3, 3))  # of a wrong shape: counted, and no harm done
+
+    gen = CrystalDiffusion('NaCl', model=model, calculator=Writes, guidance={'directory': tmp_path, 'below': 0.9}, **QUICK)
+    gen._reason_to_reject = lambda atoms: None
+    assert len(gen.sample(3)) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['Writes-0000', 'Writes-0001', 'Writes-0002']
+    assert gen.guidance.failures > 0 and gen.guidance.failures % 3 == 0
 
 
 def test_structures_too_close_are_rejected_and_counted(model, monkeypatch):

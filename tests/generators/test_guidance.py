@@ -1,7 +1,10 @@
 """Force guidance by ASE calculators: who gets which instance, what is counted, what the log says."""
 
 import io
+import os
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -135,3 +138,47 @@ def test_settings_are_told_in_the_provenance_and_bad_ones_refused(slab):
         SurfaceDiffusion(slab, 'Ag2O', guidance=3, logfile=None)
     with pytest.raises(ValueError, match='calculator'):
         SurfaceDiffusion(slab, 'Ag2O', guidance=Guidance(calculator='quantum'), logfile=None)
+
+
+def test_a_call_without_end_is_a_failure_like_others(slab, tmp_path):
+    """A calculator that sleeps for ever at its second call: that call is counted and skipped, the others guide."""
+    pids = tmp_path / 'pids'
+
+    class Sleeper(EMT):
+        def calculate(self, *args, **kwargs):
+            with open(pids, 'a') as file:
+                file.write(f'{os.getpid()}\n')
+            if len(pids.read_text().split()) == 2:
+                time.sleep(1e6)
+            super().calculate(*args, **kwargs)
+
+    log = io.StringIO()
+    gen = generator(slab, Sleeper, log, time_limit=2.0)
+    free = generator(slab, EMT)
+    guided, same = gen.sample(2), free.sample(2)
+    assert gen.guidance.calls == free.guidance.calls == len(pids.read_text().split()) > 2
+    assert gen.guidance.failures == 1 and ', 1 failed' in log.getvalue().splitlines()[-1]
+    assert gen.guidance.seconds >= 2.0
+    assert np.allclose(guided[0].positions, same[0].positions, atol=1e-5)  # its calls are the first, third, ...
+    assert not np.allclose(guided[1].positions, same[1].positions, atol=1e-5)
+    assert guided[0].info['data']['diffusion']['guidance']['time_limit'] == 2.0
+    assert 'time_limit' not in same[0].info['data']['diffusion']['guidance']  # as before there was one
+    process = gen.guidance.compute.child.process
+    assert process.poll() is None
+    gen.close()
+    assert process.poll() is not None
+
+
+def test_our_own_force_field_with_a_time_limit_guides_as_without(slab):
+    one, other = (generator(slab, 'ag-o', **limit).sample() for limit in ({}, {'time_limit': 60.0}))
+    assert np.allclose(one.positions, other.positions, atol=1e-4)
+    assert not np.allclose(one.positions, generator(slab, Raises).sample().positions, atol=1e-3)
+
+
+def test_a_time_limit_needs_a_calculator_for_pickle_and_a_time(slab):
+    mine = EMT()
+    mine.lock = threading.Lock()
+    with pytest.raises(ValueError, match='EMT cannot be pickled.*function that makes it'):
+        generator(slab, mine, time_limit=1.0)
+    with pytest.raises(ValueError, match='time_limit is a time in seconds'):
+        generator(slab, EMT, time_limit=0)
