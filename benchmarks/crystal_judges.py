@@ -5,6 +5,8 @@ A judge is called with a list of Atoms and returns one property for each, nan fo
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from ase_diffusion import metrics
 from ase_diffusion.metrics.hull import STABLE
 from ase_diffusion.networks import CrystalTransformer
-from ase_diffusion.relax import relax
+from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.representations import Crystal
 from ase_diffusion.training.crystal_dataset import CrystalData, Crystals
 
@@ -118,9 +120,11 @@ class Chgnet:
 def relaxed(images: list, path: Path) -> list:
     """Relax positions and cells with CHGNet, each kept in a trajectory; what is structurally invalid stays as it is."""
     sound = metrics.structural_validity(images)
+    with contextlib.redirect_stdout(io.StringIO()):  # it says that it was loaded
+        calculator = get_calculator('chgnet')
 
     def make(begin, end):
-        return [relax(images[k], 'chgnet', **RELAX) if sound[k] else images[k] for k in range(begin, end)]
+        return [relax(images[k], calculator, **RELAX) if sound[k] else images[k] for k in range(begin, end)]
 
     return kept(path, len(images), make, size=1)
 
@@ -152,6 +156,6 @@ def stability(images: list, start: list, known: list, phases: list, processes: i
     for name, energies, of in (('relaxed', after, images), ('as generated', before, start)):
         above = metrics.energies_above_hull(of, metrics.formation_energies(of, energies), phases, hull, processes=processes)
         stable, meta = (metrics.sun(above, is_unique, is_novel, stable=edge) for edge in (0.0, STABLE))
-        answer[name] = {'sun': stable['sun'], 'msun': meta['sun'], 'shares': meta['shares'], 'median': meta['median'],
-                        'above_hull': np.sort(above).round(4).tolist()}  # fmt: skip
+        answer[name] = {'sun': stable['sun'], 'msun': meta['sun'], 'shares': meta['shares'],
+                        'above_hull': [round(float(x), 4) for x in np.sort(above) if np.isfinite(x)]}  # fmt: skip
     return answer
