@@ -5,6 +5,7 @@ import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # sums do not depend on the machine, and subprocesses inherit it
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def ag_slab():
     slab.pbc = (True, True, False)
     slab.set_constraint(FixAtoms(indices=range(len(slab))))
     return slab
+
+
+@pytest.fixture
+def vasp(tmp_path, monkeypatch):
+    """The environment that a user of VASP sets, pointing to a stand-in and to POTCARs of one line; the folder we are in."""
+    for symbol in ('Ag', 'O'):
+        folder = tmp_path / 'pseudos' / 'potpaw_PBE' / symbol
+        folder.mkdir(parents=True)
+        (folder / 'POTCAR').write_text(f'  PAW_PBE {symbol} stand-in\n   1.0\n End of Dataset\n')
+    monkeypatch.setenv('ASE_VASP_COMMAND', f'"{sys.executable}" "{ROOT / "tests" / "relax" / "fake_vasp.py"}"')
+    monkeypatch.setenv('VASP_PP_PATH', str(tmp_path / 'pseudos'))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What relaxes: it keeps the calculator, or the process that has it, from one structure to the next."""
 
+from ..errors import MissingDependency
 from ..utils.atoms import frozen_mask
 from .calculators import get_calculator, is_own_force_field
 from .single import failed, relax_one
@@ -74,6 +75,8 @@ class Relaxer:
         path = []
         try:
             return relax_one(atoms, self.supply.get(number), self.settings, path), path
+        except MissingDependency:  # of GPAW, which is made with each structure; the others would have no better luck
+            raise
         except Exception as err:  # noqa: BLE001  any calculator may raise anything; the others go on
             self.supply.failed()
             return failed(atoms, err, number), path

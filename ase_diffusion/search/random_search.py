@@ -12,9 +12,11 @@ import numpy as np
 
 from ..data.frames import row_atoms
 from ..data.starts import check_composition, check_count, check_slab, check_window, draw_composition, random_start
-from ..relax.calculators import calculator_name, check_calculator, get_calculator
-from ..relax.relax import check_numbers, find_optimizer, optimizer_name, relax
+from ..relax.calculators import calculator_name, check_calculator
+from ..relax.relax import make_settings, optimizer_name
+from ..relax.relaxer import Relaxer
 from ..relax.store import same_slab, slab_settings
+from ..relax.supply import is_stateful
 from ..utils.atoms import copy_atoms, frozen_mask
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
@@ -22,7 +24,7 @@ from ..utils.rng import coerce_rng
 __all__ = ['RandomStructureSearch', 'random_start']
 
 HEADER = f'{"run":>6s} {"formula":<16s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s} {"time/s":>7s}  outcome'
-_worker = None  # of a worker process: (search, calculator), or the error that kept it from starting
+_worker = None  # of a worker process: (search, Relaxer), or the error that kept it from starting
 
 
 class RandomStructureSearch:
@@ -40,7 +42,8 @@ class RandomStructureSearch:
         or a list of formulas to draw from (name one twice to have it twice as often).
     calculator : str, Path, callable or Calculator
         Anything `ase_diffusion.relax.get_calculator` takes. More than one worker needs one that can be pickled: a name,
-        a path, a class or a function at the top of a module.
+        a path, a class or a function at the top of a module. Where it writes files or keeps wave functions (GPAW, VASP),
+        a name or a factory gives a fresh one for each run, in a folder of its own.
     height, ratio, maxiter
         As in `random_start`.
     rng : None, int, Generator, RandomState or numpy.random
@@ -54,6 +57,8 @@ class RandomStructureSearch:
     database : str or Path
         ASE database (``.db``). A row is a frame with energy and raw forces; keys run, step, last and converged. A run
         that failed is one row, its start, with the key failed; the next call tries it again.
+    directory : str or Path
+        Where those folders go, ``vasp-0000`` for run 0 and so on; a folder that exists is not used again. Default: here.
     workers : int
         Processes. Above 1 a script needs ``if __name__ == '__main__':`` around the call of `run`.
     logfile : str, Path, stream or None
@@ -74,6 +79,7 @@ class RandomStructureSearch:
         fmax=0.05,
         steps=300,
         database='rss.db',
+        directory='.',
         workers=1,
         logfile='-',
     ):
@@ -86,13 +92,17 @@ class RandomStructureSearch:
         if Path(database).suffix != '.db':
             raise ValueError(f'The database of a search is an ASE sqlite file, *.db; got {str(database)!r}.')
         check_count('workers', 'the number of processes', workers)
-        check_calculator(calculator)
-        check_numbers(fmax, steps)
+        if check_calculator(calculator) is None and is_stateful(calculator) and workers > 1:
+            raise ValueError(
+                f'A finished {calculator_name(calculator)} has one folder for its files, in which {workers} workers would '
+                'overwrite each other. Pass a name or a function that makes it, or workers=1.'
+            )
+        self.settings = make_settings(optimizer, fmax, steps)
         self.slab = copy_atoms(slab)
         self.slab.info.pop('adsorbate_info', None)  # of ase.build; extxyz cannot write it
         self.stoich = check_composition(stoich)
         self.height, self.ratio, self.maxiter = check_window(height, ratio, maxiter), ratio, maxiter
-        self.calculator, self.optimizer, self.fmax, self.steps = calculator, find_optimizer(optimizer), fmax, steps
+        self.calculator, self.directory = calculator, directory
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)
 
@@ -150,11 +160,15 @@ class RandomStructureSearch:
             'height': list(self.height),
             'ratio': self.ratio,
             'calculator': calculator_name(self.calculator),
-            'optimizer': optimizer_name(self.optimizer),
-            'fmax': self.fmax,
-            'steps': int(self.steps),
+            'optimizer': optimizer_name(self.settings.optimizer),
+            'fmax': self.settings.fmax,
+            'steps': int(self.settings.steps),
             'slab': slab_settings(self.slab),
         }
+
+    def _relaxer(self):
+        """Return what relaxes, with a calculator or the means to make one for each run."""
+        return Relaxer(self.calculator, self.settings, directory=self.directory)
 
     def _find_seed(self, rng):
         """Return the seed: of `rng`, else of the database, else a fresh one."""
@@ -179,8 +193,7 @@ class RandomStructureSearch:
         if theirs is None:
             if len(db):
                 raise ValueError(
-                    f'A search writes to a database of its own; {self.database} has {len(db)} other rows. '
-                    'Take another database.'
+                    f'A search writes to a database of its own; {self.database} has {len(db)} other rows. Take another database.'
                 )
             db.metadata = {**metadata, 'random_search': mine}
             return db
@@ -198,9 +211,9 @@ class RandomStructureSearch:
     def _results(self, todo):
         """Yield (run, frames, seconds) as runs end."""
         if self.workers == 1 or len(todo) < 2:
-            calc = get_calculator(self.calculator) if todo else None
+            relaxer = self._relaxer() if todo else None
             for run in todo:
-                yield _one_run(self, calc, run)
+                yield _one_run(self, relaxer, run)
             return
         try:
             pickle.dumps(self)
@@ -232,10 +245,10 @@ class RandomStructureSearch:
         return {**self.__dict__, 'logfile': None}
 
 
-def _one_run(search, calc, run):
+def _one_run(search, relaxer, run):
     """Return (run, frames, seconds) of one relaxation; the last frame is the result."""
     start, begun, paths = search.start(run), time.time(), []
-    result = relax(start, calc, optimizer=search.optimizer, fmax=search.fmax, steps=search.steps, frames=paths)
+    [(_, result)] = relaxer.iterate([start], [run], frames=paths)
     pairs = result.info['key_value_pairs']
     pairs['relax_calculator'] = calculator_name(search.calculator)
     if pairs.get('relax_failed'):
@@ -249,10 +262,10 @@ def _start_worker(search):
     """Set up a worker process; an error waits for the first run, where the parent sees it."""
     global _worker
     try:
-        calc = get_calculator(search.calculator)
+        relaxer = search._relaxer()
         if 'torch' in sys.modules:  # workers share the cores
             sys.modules['torch'].set_num_threads(max(1, (os.cpu_count() or 1) // search.workers))
-        _worker = (search, calc)
+        _worker = (search, relaxer)
     except Exception as err:  # noqa: BLE001
         _worker = err
 

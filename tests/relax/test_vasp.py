@@ -4,9 +4,7 @@ What is tested is all that stands between a user and VASP: the four input files 
 parser of the output, and what is said where something fails.
 """
 
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,21 +15,6 @@ from ase.constraints import FixAtoms
 from ase.io import read
 
 from ase_diffusion.relax import get_calculator, relax
-
-FAKE = Path(__file__).with_name('fake_vasp.py')
-
-
-@pytest.fixture
-def vasp(tmp_path, monkeypatch):
-    """The environment that a user of VASP sets, pointing to the stand-in and to POTCARs of one line."""
-    for symbol in ('Ag', 'O'):
-        folder = tmp_path / 'pseudos' / 'potpaw_PBE' / symbol
-        folder.mkdir(parents=True)
-        (folder / 'POTCAR').write_text(f'  PAW_PBE {symbol} stand-in\n   1.0\n End of Dataset\n')
-    monkeypatch.setenv('ASE_VASP_COMMAND', f'"{sys.executable}" "{FAKE}"')
-    monkeypatch.setenv('VASP_PP_PATH', str(tmp_path / 'pseudos'))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
