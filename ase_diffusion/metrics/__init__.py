@@ -1,5 +1,6 @@
 """Measures of lists of Atoms, whoever made them: validity, duplicates, energies, success, the Ag6 model; crystals."""
-from importlib import import_module
+
+from ..utils.lazy import lazy_names
 
 _HOME = {
     'mobile_mask': 'surface',
@@ -37,14 +38,4 @@ _HOME = {
     'evaluate_crystals': 'evaluation',
     'report_rows': 'evaluation',
 }
-__all__ = list(_HOME)
-
-
-def __getattr__(name):
-    if name not in _HOME:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(__all__)}')
-    return getattr(import_module(f'{__name__}.{_HOME[name]}'), name)
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

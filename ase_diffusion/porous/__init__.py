@@ -3,7 +3,7 @@
 The names are imported at their first use: neither torch nor numba is needed before a grid is computed.
 """
 
-from importlib import import_module
+from ..utils.lazy import lazy_names
 
 _HOME = {
     'energy_grid': 'lennard_jones',
@@ -26,17 +26,4 @@ _HOME = {
     'UFF': 'parameters',
     'pair_parameters': 'parameters',
 }
-__all__ = list(_HOME)
-
-
-def __getattr__(name):
-    """Import a public name at its first use."""
-    if name not in _HOME:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(__all__)}')
-    value = getattr(import_module(f'{__name__}.{_HOME[name]}'), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)
