@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+MISSING = object()  # --energy was not given; none is a value
+
 
 def read_images(path):
     """Return all structures of a file.
@@ -69,6 +71,43 @@ def number_or_none(text):
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"a number or none, not {text!r}") from None
+
+
+def add_overlayers(parser):
+    """Add what says which overlayers are sampled, on the slab of `add_slab`: formula, model, sampler, conditions, window."""
+    parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
+    parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
+    parser.add_argument('--sampler', metavar='NAME', help='ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
+    parser.add_argument('--energy', type=number_or_none, default=MISSING, metavar='E',
+                        help='wanted energy above the best of the composition, eV per mobile atom; none: any (0)')
+    parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of that condition (2)')
+    parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
+    add_height(parser)
+
+
+def overlayers(args, **options):
+    """Return the generator of the options that `add_slab` and `add_overlayers` add, and the conditions of its samples.
+
+    Parameters
+    ----------
+    args : Namespace
+        With ``device``, too.
+    options
+        More keywords of :class:`ase_diffusion.SurfaceDiffusion`.
+
+    Returns
+    -------
+    SurfaceDiffusion, dict
+    """
+    from ase_diffusion import SurfaceDiffusion
+
+    options |= given(args, 'model', 'sampler', 'height', 'device')
+    if args.force_guidance:
+        options['guidance'] = True
+    conditions = given(args, 'guidance_scale')
+    if args.energy is not MISSING:
+        conditions['energy'] = args.energy
+    return SurfaceDiffusion(read_slab(args), args.stoich, **options), conditions
 
 
 def given(args, *names):

@@ -1,7 +1,6 @@
 """Generate structures with a trained model. Ctrl-C keeps what was accepted."""
 
 HELP = 'generate structures'
-MISSING = object()  # --energy was not given; none is a value
 
 
 def add_arguments(parser, again):
@@ -18,21 +17,14 @@ def add_arguments(parser, again):
 def _add_surface(parser):
     from argparse import BooleanOptionalAction
 
-    from ase_diffusion.cli.common import add_height, add_slab, number_or_none
+    from ase_diffusion.cli.common import add_overlayers, add_slab
 
     add_slab(parser)
-    parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
+    add_overlayers(parser)
     parser.add_argument('-n', type=int, default=16, metavar='N', help='how many structures (16)')
     parser.add_argument('-o', '--out', default='overlayers.traj', metavar='FILE',
                         help='.traj, .db, .extxyz, ... (overlayers.traj)')
-    parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
     parser.add_argument('--steps', type=int, metavar='N', help='denoising steps (100)')
-    parser.add_argument('--sampler', metavar='NAME', help='ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
-    parser.add_argument('--energy', type=number_or_none, default=MISSING, metavar='E',
-                        help='wanted energy above the best of the composition, eV per mobile atom; none: any (0)')
-    parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of that condition (2)')
-    parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
-    add_height(parser)
     parser.add_argument('--compile', action=BooleanOptionalAction,
                         help='compile the network first, some 30 s (default: where it pays)')
     _add_common(parser)
@@ -102,18 +94,10 @@ def _relaxation(args):
 
 def run(args):
     """Sample overlayers into a file."""
-    from ase_diffusion import SurfaceDiffusion
-    from ase_diffusion.cli.common import given, read_slab
+    from ase_diffusion.cli.common import given, overlayers
 
-    options = given(args, 'model', 'steps', 'sampler', 'height', 'batch_size', 'device', 'compile',
-                    'denoising_trajectory')
-    options |= _relaxation(args)
-    if args.force_guidance:
-        options['guidance'] = True
-    conditions = given(args, 'guidance_scale')
-    if args.energy is not MISSING:
-        conditions['energy'] = args.energy
-    generator = SurfaceDiffusion(read_slab(args), args.stoich, rng=args.seed, logfile=args.log, **options)
+    options = given(args, 'steps', 'batch_size', 'compile', 'denoising_trajectory') | _relaxation(args)
+    generator, conditions = overlayers(args, rng=args.seed, logfile=args.log, **options)
     return _write(generator, args, conditions)
 
 

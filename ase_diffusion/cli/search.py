@@ -1,29 +1,21 @@
 """Sample, relax and collect the different structures in one database. The same line goes on where it was stopped."""
 
 HELP = 'sample, relax and collect structures for hours'
-MISSING = object()  # --energy was not given; none is a value
 
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
-    from ase_diffusion.cli.common import add_height, add_slab, number_or_none
+    from ase_diffusion.cli.common import add_overlayers, add_slab
 
     add_slab(parser)
-    parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
+    add_overlayers(parser)
     parser.add_argument('-n', type=int, default=100, metavar='N', help='structures in all (100)')
     parser.add_argument('--calculator', default='7net-mf-0', metavar='CALC',
                         help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (7net-mf-0)')
     parser.add_argument('--db', default='search.db', metavar='DB', help='*.db or postgresql://user@host/name (search.db)')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes that relax; 0: this one (1)')
     parser.add_argument('--scheduler', metavar='ADDRESS', help='of dask, in place of local processes, tcp://...')
-    parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
     parser.add_argument('--denoising-steps', type=int, metavar='N', help='of the sampler (100)')
-    parser.add_argument('--sampler', metavar='NAME', help='ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
-    parser.add_argument('--energy', type=number_or_none, default=MISSING, metavar='E',
-                        help='wanted energy above the best of the composition, eV per mobile atom; none: any (0)')
-    parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of that condition')
-    parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
-    add_height(parser)
     parser.add_argument('--optimizer', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--fmax', type=float, metavar='F', help='force at the end, eV/A (0.05)')
     parser.add_argument('--steps', type=int, metavar='N', help='most steps of a relaxation (200)')
@@ -37,21 +29,13 @@ def add_arguments(parser, again):
 
 def run(args):
     """Bring a search to n structures."""
-    from ase_diffusion import SurfaceDiffusion
-    from ase_diffusion.cli.common import given, read_slab
+    from ase_diffusion.cli.common import given, overlayers
     from ase_diffusion.relax.calculators import check_calculator
     from ase_diffusion.search import StructureSearch
 
     check_calculator(args.calculator)
-    options = given(args, 'model', 'sampler', 'height', 'device')
-    if args.denoising_steps is not None:
-        options['steps'] = args.denoising_steps
-    if args.force_guidance:
-        options['guidance'] = True
-    conditions = given(args, 'guidance_scale')
-    if args.energy is not MISSING:
-        conditions['energy'] = args.energy
-    generator = SurfaceDiffusion(read_slab(args), args.stoich, logfile=None, **options)
+    steps = {} if args.denoising_steps is None else {'steps': args.denoising_steps}
+    generator, conditions = overlayers(args, logfile=None, **steps)
     search = StructureSearch(
         generator, args.db, args.calculator, conditions=conditions, rng=args.seed, workers=args.workers,
         client=connect(args.scheduler), retry_failed=args.retry_failed,

@@ -1,13 +1,14 @@
 """Reading, writing, tables."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 import numpy as np
 import pytest
 from ase.db import connect
 from ase.io import read, write
 
-from ase_diffusion.cli.common import Output, number_or_none, read_images, read_slab, table
+from ase_diffusion.cli import sample, search
+from ase_diffusion.cli.common import Output, number_or_none, overlayers, read_images, read_slab, table
 
 
 @pytest.mark.parametrize('name', ['out.traj', 'out.extxyz', 'out.db', 'out.npz', 'out.json', 'out.xyz'])
@@ -78,3 +79,23 @@ def test_number_or_none():
 def test_table():
     assert table(('a', 'bb', 'c'), [('x', 1, 'y'), ('xx', 22, '')]).splitlines() == [
         'a   bb  c', '--  --  -', 'x    1  y', 'xx  22']  # fmt: skip
+
+
+@pytest.mark.parametrize(('verb', 'words'), [(sample, ['surface']), (search, [])])
+@pytest.mark.parametrize(('more', 'options', 'conditions'), [
+    ('', {'logfile': None}, {}),
+    ('--energy none', {'logfile': None}, {'energy': None}),
+    ('--energy 0.2 --guidance-scale 3', {'logfile': None}, {'energy': 0.2, 'guidance_scale': 3.0}),
+    ('--model m --sampler heun --height 1 4 --device cpu --force-guidance',
+     {'logfile': None, 'model': 'm', 'sampler': 'heun', 'height': [1.0, 4.0], 'device': 'cpu', 'guidance': True}, {}),
+])  # fmt: skip
+def test_options_of_overlayers_are_those_of_all_verbs(slab_file, tmp_path, monkeypatch, verb, words, more, options, conditions):
+    came = []
+    monkeypatch.setattr('ase_diffusion.SurfaceDiffusion', lambda slab, stoich, **kw: came.append((slab, stoich, kw)))
+    monkeypatch.chdir(tmp_path)
+    parser = ArgumentParser()
+    verb.add_arguments(parser, ArgumentParser(add_help=False))
+    args = parser.parse_args([*words, slab_file, '--stoich', 'Ag3O', *more.split()])
+    assert overlayers(args, logfile=None) == (None, conditions)
+    [(slab, stoich, keywords)] = came
+    assert (len(slab), stoich, keywords) == (18, 'Ag3O', options)
