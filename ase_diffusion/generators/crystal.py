@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 
 from ..data.crystals import read_crystals
 from ..diffusion import SAMPLERS, ClassifierFree, JointProcess, NoisePerStructure
-from ..errors import CheckpointError, GenerationFailed
+from ..errors import CheckpointError
 from ..relax.relax import relax as relax_images
 from ..representations.crystal import Crystal
 from ..representations.reduction import niggli, symmetrize
@@ -22,9 +22,10 @@ from ..training.crystal import train_crystal
 from ..training.crystal_dataset import split_crystals
 from ..utils.atoms import parse_formula, smallest_ratio
 from ..weights.zoo import list_models, load_model
-from .base import Generator, _integer, compile_core
-from .crystal_tasks import AllowedElements, CrystalGuidance, Fresh, Perturbation, shortest_distance
+from .base import Generator, _collect, _integer, compile_core
+from .crystal_tasks import AllowedElements, CrystalGuidance, perturbation, shortest_distance
 from .movie import Movie
+from .tasks import Fresh, given_structures
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ class CrystalDiffusion(Generator):
     def _generate(self, seeds, conditions, task=None) -> list[Atoms]:
         task = Fresh(self._template, self.steps) if task is None else task
         given = {k: [np.nan if v is None else v] * len(seeds) for k, v in conditions.items() if k != 'guidance_scale'}
-        batch = self.representation.encode([task.take(seed) for seed in seeds], given).to(self.device)
+        batch = self.representation.encode(task.take(seeds), given).to(self.device)
         mask, noise = None, NoisePerStructure(seeds)
         if self.numbers is not None:
             batch.extras['known'] = batch.extras['counts'] > 0
@@ -189,9 +190,9 @@ class CrystalDiffusion(Generator):
         if self.sampler == 'predictor_corrector':
             sampler = partial(sampler, corrector=self.corrector)
         guides = () if self.guidance is None else (self.guidance.bind(self.representation, len(seeds)),)
+        process, begin = task.begin(self.process, batch, noise, network)
         with Movie(self, task.steps, lambda batch: self.representation.decode(batch)[0]) as movie:
-            final = sampler(network, self.process, batch, generator=noise, mask=mask, guidance=guides, callback=movie,
-                            **task.begin(self.process, batch, noise))  # fmt: skip
+            final = sampler(network, process, batch, generator=noise, mask=mask, guidance=guides, callback=movie, **begin)
         images = [self._finished(atoms) for atoms in self.representation.decode(final)]
         images = images if self.relax is None else [niggli(atoms) for atoms in relax_images(images, **self.relax)]
         for atoms, seed in zip(images, seeds, strict=True):
@@ -236,16 +237,10 @@ class CrystalDiffusion(Generator):
             noise is not positive; a structure is no crystal, too large, or has elements that the model does not know.
         """
         count, conditions = _integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
-        given = [atoms] if isinstance(atoms, Atoms) else list(atoms)
         limit = max(int(size) for size in self.header['sizes'])
-        task = Perturbation(given, noise, self.process, self.representation, limit=limit, steps=self.steps, numbers=self.numbers)
-        images = []
-        try:
-            images.extend(self._iterate(count, conditions, task))
-        except GenerationFailed as error:
-            error.images = images
-            raise
-        return images[0] if n is None else images
+        task = perturbation(given_structures(atoms), noise, self.process, self.representation, limit=limit, steps=self.steps,
+                            numbers=self.numbers)  # fmt: skip
+        return _collect(self._iterate(count, conditions, task), n)
 
     def fit(self, data, out=None, *, steps=20_000, **options):
         """Train on crystals and use the result; returns self.

@@ -1,58 +1,27 @@
-"""Parts of the crystal generator: where a batch begins, which elements may occur, guidance by a calculator."""
+"""Parts of the crystal generator: perturbation of given crystals, which elements may occur, guidance by a calculator."""
 
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass, field, fields
-from itertools import cycle
 
 import numpy as np
 import torch
 from ase import Atoms
 
-from ..diffusion.joint import times
 from ..relax.calculators import calculator_name
 from ..relax.forces import Forces
 from ..representations.crystal import Crystal, check_crystal
 from ..utils.atoms import neighbours
+from .tasks import Perturbation, check_noise
 
 log = logging.getLogger(__name__)
 
 FLAT = 0.1  # volume over the product of the lengths; at least 0.7 for a Niggli cell
 
 
-class Fresh:
-    """Begin with noise: what ``sample`` does.
-
-    Parameters
-    ----------
-    template : callable
-        ``template(seed) -> Atoms`` with the number of atoms and, where they are given, the species.
-    steps : int
-        Sampling steps.
-    """
-
-    name = 'sample'
-
-    def __init__(self, template, steps: int):
-        self.template, self.steps = template, steps
-
-    def take(self, seed: int) -> Atoms:
-        """Return the structure that a batch begins with for this seed."""
-        return self.template(seed)
-
-    def begin(self, process, batch, noise) -> dict:
-        """Return the keywords of the sampler with which a batch begins."""
-        return {'steps': self.steps}
-
-    def labels(self) -> dict:
-        """Return what the provenance of a structure says in addition."""
-        return {}
-
-
-class Perturbation(Fresh):
-    """Begin with given crystals, noised.
+def perturbation(parents, noise, process, representation: Crystal, *, limit: int, steps: int, numbers=None) -> Perturbation:
+    """Return the task that begins with given crystals, noised.
 
     Parameters
     ----------
@@ -63,40 +32,25 @@ class Perturbation(Fresh):
     limit : int
         Most atoms of the model.
     steps : int
-        Of a generation from noise; what begins later takes as many less, but no fewer than 10.
+        Of a generation from noise.
     numbers : list of int, optional
         Composition of the generator, which parents must have.
+
+    Raises
+    ------
+    ValueError
+        noise is not positive; a structure is no crystal, too large, of another composition, or has unknown elements.
     """
-
-    name = 'perturb'
-
-    def __init__(self, parents, noise, process, representation: Crystal, *, limit: int, steps: int, numbers=None):
-        if not parents:
-            raise ValueError('perturb needs at least one structure to begin with; got an empty list')
-        if isinstance(noise, (bool, str)) or not (math.isfinite(noise) and noise > 0):
-            raise ValueError(f'noise is a positive length in A, the standard deviation of the displacements; got {noise!r}')
-        for k, atoms in enumerate(parents):
-            check_crystal(atoms, f'structure {k}')
-            if len(atoms) > limit:
-                raise ValueError(f'structure {k} has {len(atoms)} atoms, the model knows cells of up to {limit}')
-            if numbers is not None and sorted(atoms.numbers.tolist()) != sorted(numbers):
-                raise ValueError(f'structure {k} is {atoms.get_chemical_formula()}, not the composition of the generator')
-        representation.encode(parents)  # raises for elements that the model does not know
-        self.noise = float(noise)
-        length = float(np.mean([atoms.cell.volume ** (1 / 3) for atoms in parents]))
-        self.start = max(process.schedule.time(self.noise / length), 1e-3)
-        self.parents, self.steps = cycle(parents), min(steps, max(10, math.ceil(steps * self.start)))
-
-    def take(self, seed: int) -> Atoms:
-        return next(self.parents)
-
-    def begin(self, process, batch, noise):
-        """Noise the parents; the sampler itself keeps what is given."""
-        noised, _ = process.noise(batch, times(batch, self.start), noise)
-        return {'steps': self.steps, 'start': self.start, 'initial': noised}
-
-    def labels(self):
-        return {'operation': self.name, 'noise': self.noise}
+    noise = check_noise(noise)
+    for k, atoms in enumerate(parents):
+        check_crystal(atoms, f'structure {k}')
+        if len(atoms) > limit:
+            raise ValueError(f'structure {k} has {len(atoms)} atoms, the model knows cells of up to {limit}')
+        if numbers is not None and sorted(atoms.numbers.tolist()) != sorted(numbers):
+            raise ValueError(f'structure {k} is {atoms.get_chemical_formula()}, not the composition of the generator')
+    representation.encode(parents)  # raises for elements that the model does not know
+    length = float(np.mean([atoms.cell.volume ** (1 / 3) for atoms in parents]))
+    return Perturbation(parents, noise, steps, max(process.schedule.time(noise / length), 1e-3))
 
 
 class AllowedElements:

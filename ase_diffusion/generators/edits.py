@@ -1,87 +1,20 @@
-"""Generation that begins with given overlayers: partial noising, and regeneration of some atoms."""
+"""Generation that begins with given overlayers: which structures fit, and regeneration of some atoms."""
 
 from __future__ import annotations
 
-import math
 import operator
 from collections import Counter
-from itertools import cycle, islice
 
 import numpy as np
 import torch
 from ase import Atoms
 
-from ..diffusion import Batch, JointProcess
+from ..diffusion import Batch
 from ..diffusion.inpainting import Inpainting
-from ..diffusion.joint import times
 from ..utils.atoms import copy_atoms, frozen_mask
+from .tasks import Fresh
 
 SAME_SUBSTRATE = 1e-3  # A; files that are text round positions
-FEWEST_STEPS = 10  # of a denoising that begins late
-
-
-class Fresh:
-    """Begin with noise: what ``sample`` does.
-
-    Parameters
-    ----------
-    template : Atoms
-        Substrate and composition.
-    start : float
-        Time at which the noise is uniform.
-    steps : int
-        Sampling steps.
-    """
-
-    name, kept, relaxes = 'sample', None, True
-
-    def __init__(self, template: Atoms, start: float, steps: int):
-        self.templates, self.start, self.steps = cycle([template]), start, steps
-
-    def take(self, count: int) -> list[Atoms]:
-        """Return the next templates, one for each structure of a batch."""
-        return list(islice(self.templates, count))
-
-    def begin(self, process: JointProcess, batch: Batch, noise, network) -> tuple[JointProcess, dict]:
-        """Return the process and the keywords of the sampler with which a batch begins."""
-        return process, {'start': self.start, 'steps': self.steps}
-
-    def restore(self, images: list[Atoms], templates: list[Atoms]) -> list[Atoms]:
-        """Return the finished structures with what must not have changed."""
-        return images
-
-    def labels(self) -> dict:
-        """Return what the provenance of a structure says in addition."""
-        return {}
-
-
-class Perturbation(Fresh):
-    """Noise given structures to ``sigma`` and denoise them.
-
-    Parameters
-    ----------
-    parents : list of Atoms
-        Taken in turn, see :func:`as_template`.
-    sigma : float
-        Standard deviation of the noise, A.
-    start, steps : float and int
-        Of a generation from noise; what begins later takes as many steps less, but no fewer than 10.
-    """
-
-    name = 'perturb'
-
-    def __init__(self, parents: list[Atoms], sigma: float, schedule, start: float, steps: int):
-        self.sigma, self.templates = sigma, cycle(parents)
-        self.start = min(schedule.time(sigma), start)
-        self.steps = min(steps, max(FEWEST_STEPS, math.ceil(steps * self.start / start)))
-
-    def begin(self, process, batch, noise, network):
-        """Return the process and the keywords of the sampler; the batch is noised first."""
-        noised, _ = process.noise(batch, times(batch, self.start), noise)
-        return process, {'start': self.start, 'steps': self.steps, 'initial': noised}
-
-    def labels(self):
-        return {'operation': self.name, 'noise': self.sigma}
 
 
 class Completion(Fresh):
@@ -100,7 +33,7 @@ class Completion(Fresh):
     name, relaxes = 'complete', False
 
     def __init__(self, parent: Atoms, indices: list[int], repeats: int, start: float, steps: int):
-        super().__init__(parent, start, steps)
+        super().__init__(lambda seed: parent, steps, start)
         chosen = np.zeros(len(parent), bool)
         chosen[indices] = True
         self.kept = ~chosen[~frozen_mask(parent)]  # (n_mobile,)
@@ -169,20 +102,6 @@ def as_template(atoms: Atoms, template: Atoms) -> Atoms:
     new.set_tags(atoms.get_tags())
     new.set_positions(atoms.positions, apply_constraint=False)
     return new
-
-
-def check_noise(noise, least: float) -> float:
-    """Return ``noise`` as a float; raise a ValueError where it is no length above ``least`` (A)."""
-    try:
-        sigma = float(noise)
-    except (TypeError, ValueError):
-        sigma = math.nan
-    if isinstance(noise, bool) or not (math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f'noise is a positive length in A, the standard deviation of the displacements; got {noise!r}')
-    if sigma <= least:
-        raise ValueError(f'noise must exceed the least noise that the model knows, {least:g} A; got {sigma:g}. '
-                         'For smaller displacements there is atoms.rattle()')  # fmt: skip
-    return sigma
 
 
 def check_indices(indices, template: Atoms) -> list[int]:

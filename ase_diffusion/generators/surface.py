@@ -25,9 +25,10 @@ from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, 
 from ..weights.zoo import load_model
 from .base import Generator, _collect, _integer, compile_core
 from .datafree import DataFree, Plan
-from .edits import Completion, Fresh, Perturbation, as_template, check_indices, check_noise
+from .edits import Completion, as_template, check_indices
 from .guidance import Guidance
 from .movie import Movie
+from .tasks import Fresh, Perturbation, check_noise, given_structures
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +161,8 @@ class SurfaceDiffusion(Generator):
         return self.process.schedule.time(0.5 * longest)
 
     def _generate(self, seeds, conditions, task=None) -> list[Atoms]:
-        task = Fresh(self.template, self._start(), self.steps) if task is None else task
-        templates = task.take(len(seeds))
+        task = Fresh(lambda seed: self.template, self.steps, self._start()) if task is None else task
+        templates = task.take(seeds)
         batch, noise = self._batch(templates, conditions), NoisePerStructure(seeds)
         network = ClassifierFree(self.network, conditions['guidance_scale'])
         kept = None if task.kept is None else task.rows(batch)
@@ -216,11 +217,9 @@ class SurfaceDiffusion(Generator):
         """
         count, conditions = _integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
         sigma = check_noise(noise, self.process.schedule.sigma_min)
-        given = [atoms] if isinstance(atoms, Atoms) else list(atoms)
-        if not given:
-            raise ValueError('perturb needs at least one structure to begin with; got an empty list')
-        task = Perturbation([as_template(one, self.template) for one in given], sigma, self.process.schedule, self._start(),
-                            self.steps)  # fmt: skip
+        start = min(self.process.schedule.time(sigma), self._start())
+        parents = [as_template(one, self.template) for one in given_structures(atoms)]
+        task = Perturbation(parents, sigma, self.steps, start, self._start())
         return _collect(self._iterate(count, conditions, task), n)
 
     def complete(self, atoms: Atoms, indices, n: int | None = None, *, repeats: int = 5, **conditions):

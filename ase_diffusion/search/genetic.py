@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import GenerationFailed, MissingDependency
-from ..generators.edits import check_noise
+from ..generators.tasks import check_noise
 from ..utils.atoms import mobile_mask
 
 try:

@@ -1,0 +1,103 @@
+"""Where a generation begins: with noise, or with given structures that are noised. The same for surfaces and crystals."""
+
+from __future__ import annotations
+
+import math
+from itertools import cycle
+
+from ase import Atoms
+
+from ..diffusion import Batch, JointProcess
+from ..diffusion.joint import times
+
+FEWEST_STEPS = 10  # of a denoising that begins late
+
+
+class Fresh:
+    """Begin with noise: what ``sample`` does.
+
+    Parameters
+    ----------
+    template : callable
+        ``template(seed) -> Atoms``: what is given of the structure with this seed.
+    steps : int
+        Sampling steps.
+    start : float
+        Time at which they begin.
+    """
+
+    name, kept, relaxes = 'sample', None, True
+
+    def __init__(self, template, steps: int, start: float = 1.0):
+        self.template, self.steps, self.start = template, steps, start
+
+    def take(self, seeds: list[int]) -> list[Atoms]:
+        """Return the structures that a batch begins with, one for each seed."""
+        return [self.template(seed) for seed in seeds]
+
+    def begin(self, process: JointProcess, batch: Batch, noise, network) -> tuple[JointProcess, dict]:
+        """Return the process and the keywords of the sampler with which a batch begins."""
+        return process, {'start': self.start, 'steps': self.steps}
+
+    def restore(self, images: list[Atoms], templates: list[Atoms]) -> list[Atoms]:
+        """Return the finished structures with what must not have changed."""
+        return images
+
+    def labels(self) -> dict:
+        """Return what the provenance of a structure says in addition."""
+        return {}
+
+
+class Perturbation(Fresh):
+    """Begin with given structures, noised.
+
+    Parameters
+    ----------
+    parents : list of Atoms
+        Taken in turn.
+    noise : float
+        Standard deviation of the displacements, A; for the provenance.
+    steps : int
+        Of a generation from noise; what begins later takes as many less, but no fewer than 10.
+    start : float
+        Time to which the parents are noised.
+    whole : float
+        Time at which a generation from noise begins.
+    """
+
+    name = 'perturb'
+
+    def __init__(self, parents: list[Atoms], noise: float, steps: int, start: float, whole: float = 1.0):
+        parents = cycle(parents)
+        super().__init__(lambda seed: next(parents), min(steps, max(FEWEST_STEPS, math.ceil(steps * start / whole))), start)
+        self.noise = noise
+
+    def begin(self, process, batch, noise, network):
+        """Return the process and the keywords of the sampler; the batch is noised first, and the sampler keeps what is given."""
+        noised, _ = process.noise(batch, times(batch, self.start), noise)
+        return process, {'start': self.start, 'steps': self.steps, 'initial': noised}
+
+    def labels(self):
+        return {'operation': self.name, 'noise': self.noise}
+
+
+def given_structures(atoms) -> list[Atoms]:
+    """Return one structure or several as a list; raise a ValueError where there is none."""
+    parents = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+    if not parents:
+        raise ValueError('perturb needs at least one structure to begin with; got an empty list')
+    return parents
+
+
+def check_noise(noise, least: float = 0.0) -> float:
+    """Return ``noise`` as a float; raise a ValueError where it is no length above ``least`` (A)."""
+    try:
+        sigma = float(noise)
+    except (TypeError, ValueError):
+        sigma = math.nan
+    if isinstance(noise, (bool, str)) or not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f'noise is a positive length in A, the standard deviation of the displacements; got {noise!r}')
+    if sigma <= least:
+        raise ValueError(f'noise must exceed the least noise that the model knows, {least:g} A; got {sigma:g}. '
+                         'For smaller displacements there is atoms.rattle()')  # fmt: skip
+    return sigma
