@@ -3,22 +3,18 @@
 import copy
 import io
 import logging
-import sys
-from functools import partial
 
 import numpy as np
 import pytest
 from ase.build import fcc111
 from ase.calculators.emt import EMT
-from ase.calculators.vasp import Vasp
 from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 from ase.db import connect
 from ase.geometry import get_distances
-from ase.io import read
 
 from ase_diffusion.data import frames_to_npz, read_frames
-from ase_diffusion.errors import GenerationFailed, MissingDependency
+from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.search import RandomStructureSearch, random_start
 
 
@@ -244,47 +240,6 @@ def test_errors_of_workers_reach_the_parent(slab, tmp_path):
         search(slab, tmp_path / 'a.db', workers=2, stoich='Pt9O9', height=(1.0, 1.1), maxiter=1).run(2)
     with pytest.raises(ValueError, match='cannot be pickled.*workers=1'):
         search(slab, tmp_path / 'b.db', workers=2, calculator=lambda: EMT()).run(2)
-
-
-@pytest.mark.parametrize(('calculator', 'workers'), [('vasp', 1), (partial(Vasp, xc='pbe'), 1), ('vasp', 2)])
-def test_calculators_with_files_have_a_folder_for_each_run(vasp, calculator, workers):
-    """By a name as by a factory; the POSCAR of a run is its last frame, which that of no other run has overwritten."""
-    silver = fcc111('Ag', (1, 1, 2), a=4.16, vacuum=6.0)  # the springs of the stand-in rest at 11 A, 2.6 A above it
-    silver.set_constraint(FixAtoms(indices=[0, 1]))
-    name = calculator if isinstance(calculator, str) else 'Vasp'
-    options = {'stoich': 'O', 'calculator': calculator, 'steps': 1, 'directory': vasp / 'work', 'workers': workers}
-    results = search(silver, vasp / 'a.db', **options).run(2)
-    assert sorted(path.name for path in (vasp / 'work').iterdir()) == [f'{name}-0000', f'{name}-0001']
-    for run, atoms in enumerate(results):
-        written = read(vasp / 'work' / f'{name}-{run:04d}' / 'POSCAR')
-        assert np.allclose(written.positions, atoms.positions, atol=1e-6)
-        assert atoms.info['key_value_pairs']['relax_calculator'] == name
-    assert len(results) == 2 and not np.allclose(results[0].positions, results[1].positions, atol=0.01)
-
-
-def test_a_failed_run_with_files_has_another_folder_the_next_time(vasp, monkeypatch):
-    silver = fcc111('Ag', (1, 1, 2), a=4.16, vacuum=6.0)
-    silver.set_constraint(FixAtoms(indices=[0, 1]))
-    make = search(silver, vasp / 'a.db', stoich='O', calculator='vasp', steps=1)
-    with monkeypatch.context() as without:
-        without.setenv('ASE_VASP_COMMAND', 'false')
-        assert make.run(1) == []
-    assert len(make.run(1)) == 1
-    assert sorted(path.name for path in vasp.glob('vasp-*')) == ['vasp-0000', 'vasp-0000.1']
-
-
-def test_a_finished_calculator_with_files_has_one_worker(slab, tmp_path):
-    with pytest.raises(ValueError, match='one folder.*2 workers.*function that makes it'):
-        search(slab, tmp_path / 'a.db', calculator=Vasp(xc='pbe'), workers=2)
-    search(slab, tmp_path / 'a.db', calculator=Vasp(xc='pbe'))
-    search(slab, tmp_path / 'b.db', calculator=EMT(), workers=2)
-
-
-def test_a_package_that_is_not_installed_ends_a_search(slab, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'gpaw', None)
-    with pytest.raises(MissingDependency, match='gpaw'):
-        search(slab, tmp_path / 'a.db', calculator='gpaw').run(2)
-    assert connect(tmp_path / 'a.db').count() == 0
 
 
 def test_composition_ranges_and_lists(slab, tmp_path):
