@@ -1,15 +1,22 @@
-"""Draw the structures of a file, or their energies."""
+"""Draw the structures of a file, or their energies or properties."""
 
-HELP = 'draw structures or energies'
-KINDS = ('structures', 'ladder', 'histogram', 'denoising')
+HELP = 'draw structures, energies or properties'
+KINDS = ('structures', 'crystals', 'ladder', 'histogram', 'property', 'denoising')
+COMPARED = ('ladder', 'histogram', 'property')
 
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
-    parser.add_argument('images', nargs='+', metavar='FILE', help='structures; ladder and histogram compare files')
+    parser.add_argument('images', nargs='+', metavar='FILE', help='structures; ladder, histogram and property compare files')
     parser.add_argument('-o', '--out', default='picture.png', metavar='FILE', help='.png, .pdf or .svg (picture.png)')
     parser.add_argument('--kind', choices=KINDS, default='structures', help='what to draw (structures)')
-    parser.add_argument('-n', type=int, default=5, metavar='N', help='structures or frames shown (5)')
+    parser.add_argument('-n', type=int, metavar='N', help='structures or frames shown (5; 16 crystals)')
+    crystals = parser.add_argument_group('crystals and property')
+    crystals.add_argument('--property', metavar='NAME', help='property that the structures carry, such as formation_energy')
+    crystals.add_argument('--reference', metavar='DATA', help='data set whose distribution of the property is drawn in grey')
+    crystals.add_argument('--target', type=float, metavar='X', help='value that was asked for; default: what the structures say')
+    crystals.add_argument('--directions', nargs='+', metavar='DIR', choices=('auto', 'a', 'b', 'c'),
+                          help='views, a row for each: auto (default), a, b, c')  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -19,15 +26,46 @@ def run(args):
 
     matplotlib.use('Agg')
     from ase_diffusion.cli.common import read_images
+    from ase_diffusion.cli.evaluate import read
 
-    images = {path: read_images(path) for path in args.images}
-    if args.kind in ('structures', 'denoising') and len(images) > 1:
+    of_crystals = args.kind in ('crystals', 'property')
+    images = {path: read(path, None, '') if of_crystals else read_images(path) for path in args.images}
+    if args.kind not in COMPARED and len(images) > 1:
         raise ValueError(f'{args.kind} are drawn from one file; got {len(images)}. Draw them one after the other.')
-    if args.n < 1:
+    if args.n is not None and args.n < 1:
         raise ValueError(f'-n is the number of structures shown, 1 or more; got {args.n}.')
-    figure = draw(args.kind, images, args.n)
+    if args.kind == 'crystals':
+        figure = crystals(next(iter(images.values())), args)
+    elif args.kind == 'property':
+        figure = histogram(images, args)
+    else:
+        figure = draw(args.kind, images, args.n or 5)
     figure.savefig(args.out, dpi=200, bbox_inches='tight')
     print(f'picture: {args.out}')
+
+
+def crystals(images, args):
+    """Return the grid of unit cells, labelled by formula and property."""
+    from ase_diffusion import plot
+
+    options = {} if args.directions is None else {'directions': tuple(args.directions)}
+    return plot.plot_composition_grid(images, prop=args.property, count=args.n or 16, **options)
+
+
+def histogram(images, args):
+    """Return the histogram of a property; `images` maps names of files to their structures."""
+    from ase_diffusion import metrics, plot
+    from ase_diffusion.cli.evaluate import read
+    from ase_diffusion.plot.properties import asked_for
+
+    if args.property is None:
+        raise ValueError('A histogram of a property needs its name: --property NAME.')
+    values = {name: metrics.property_values(each, args.property) for name, each in images.items()}
+    data = None if args.reference is None else metrics.property_values(read(args.reference, None, ''), args.property)
+    everything = [atoms for each in images.values() for atoms in each]
+    target = asked_for(everything, args.property) if args.target is None else args.target
+    label = plot.property_label(args.property)
+    return plot.plot_property_histogram(values, data, target=target, xlabel=label).figure
 
 
 def draw(kind, images, n):

@@ -7,6 +7,11 @@ from importlib import import_module
 _HOME = {
     'plot_structure': 'structures',
     'plot_structures': 'structures',
+    'plot_crystal': 'crystals',
+    'plot_crystals': 'crystals',
+    'plot_composition_grid': 'crystals',
+    'plot_property_histogram': 'properties',
+    'property_label': 'properties',
     'plot_energy_ladder': 'energies',
     'plot_energy_histogram': 'energies',
     'plot_denoising_strip': 'denoising',

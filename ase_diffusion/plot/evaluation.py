@@ -21,11 +21,14 @@ def plot_evaluation(report, images=None, reference=None):
     Returns
     -------
     matplotlib.figure.Figure
-        Shares; K-S statistics; densities; numbers of elements, or energies above the hull where the report has them.
+        Shares; K-S statistics; densities; numbers of elements, or energies above the hull where the report has them. With a
+        property (the one of the success rates, else the formation energies by CHGNet) two more: its distribution beside that
+        of the reference, with the value that the images were asked for; and volumes per atom.
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(8.0, 5.6), layout='constrained')
+    prop = _property(report, images, reference)
+    figure, axes = plt.subplots(2, 2 if prop is None else 3, figsize=(8.0 if prop is None else 11.5, 5.6), layout='constrained')
     _shares(axes[0, 0], report)
     _ks(axes[0, 1], report.get('ks', {}))
     sets = {name: _sound(each) for name, each in (('evaluated', images), ('reference', reference)) if each}
@@ -34,9 +37,37 @@ def plot_evaluation(report, images=None, reference=None):
         _above_hull(axes[1, 1], report['stability'])
     else:
         _elements(axes[1, 1], sets)
+    if prop is not None:
+        from ase_diffusion.plot.properties import plot_property_histogram
+
+        values, data, options = prop
+        plot_property_histogram({'evaluated': values}, data, axes[0, 2], **options)
+        _volumes(axes[1, 2], sets)
     for ax in axes.flat:
         tidy(ax)
     return figure
+
+
+def _property(report, images, reference):
+    """Return values, those of the reference or None, and options of the histogram; None without a property."""
+    from ase_diffusion.metrics import property_values
+    from ase_diffusion.plot.properties import asked_for, property_label
+
+    name = report.get('success', {}).get('property')
+    if name is not None and images:
+        values, label = property_values(images, name), property_label(name)
+    elif 'formation_energy' in report and 'values' in report['formation_energy']:
+        name, label = 'formation_energy', 'Formation energy by CHGNet (eV/atom)'
+        values = np.array([np.nan if x is None else x for x in report['formation_energy']['values']], float)
+    else:
+        return None
+    if not np.isfinite(values).any():
+        return None
+    try:
+        data = property_values(reference, name) if reference else None
+    except ValueError:  # the reference does not have it
+        data = None
+    return values, data, {'target': asked_for(images, name) if images else None, 'xlabel': label}
 
 
 def _sound(images):
@@ -78,7 +109,17 @@ def _densities(ax, sets):
     """Draw the densities on common bins."""
     from ase_diffusion.metrics.crystals import density
 
-    values = {name: np.array([density(atoms) for atoms in each]) for name, each in sets.items() if each}
+    _distributions(ax, sets, density, r'Density (g/cm$^3$)')
+
+
+def _volumes(ax, sets):
+    """Draw the volumes per atom on common bins."""
+    _distributions(ax, sets, lambda atoms: atoms.cell.volume / len(atoms), 'Volume (Å$^3$/atom)')
+
+
+def _distributions(ax, sets, function, label):
+    """Draw the distributions of a positive function of a crystal on common bins."""
+    values = {name: np.array([function(atoms) for atoms in each]) for name, each in sets.items() if each}
     if not values:
         _empty(ax, 'no valid crystals')
         return
@@ -87,7 +128,7 @@ def _densities(ax, sets):
         heights = np.histogram(np.clip(each, 0, edges[-1]), edges)[0] / len(each)
         look = {'fill': True, 'alpha': 0.3} if k else {'lw': 1.4}
         ax.stairs(heights, edges, color=PALETTE[k], label=f'{name} (n = {len(each)})', **look)
-    ax.set(xlabel=r'Density (g/cm$^3$)', ylabel='Share', xlim=edges[[0, -1]], ylim=(0, None))
+    ax.set(xlabel=label, ylabel='Share', xlim=edges[[0, -1]], ylim=(0, None))
     ax.legend(frameon=False, fontsize=8)
 
 

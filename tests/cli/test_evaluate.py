@@ -72,3 +72,18 @@ def test_bad_input_is_one_line(line, word, data, call, tmp_path):
     status, out, err = call(f'{line} --quiet')
     assert status == 2 and word in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / 'evaluation.json').exists()
+
+
+def test_pictures_of_crystals(data, call, tmp_path):
+    """`plot` draws grids of unit cells and histograms of properties of any file that `evaluate` reads."""
+    (tmp_path / 'other.npz').write_bytes((tmp_path / data).read_bytes())
+    for line in (f'{data} --kind crystals --property gap -n 2', f'{data} --kind crystals --directions auto c',
+                 f'{data} other.npz --kind property --property gap --reference {data} --target 1.5'):  # fmt: skip
+        (tmp_path / 'picture.png').unlink(missing_ok=True)
+        status, out, err = call(f'plot {line}')
+        assert status == 0, err
+        assert (tmp_path / 'picture.png').read_bytes().startswith(b'\x89PNG')
+    for line, word in ((f'{data} --kind property', '--property'), (f'{data} --kind property --property mass', 'gap'),
+                       (f'{data} other.npz --kind crystals', 'one file'), (f'{data} --kind crystals -n 0', '-n')):  # fmt: skip
+        status, _, err = call(f'plot {line}')
+        assert status == 2 and word in err
