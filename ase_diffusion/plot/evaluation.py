@@ -128,7 +128,7 @@ def _distributions(ax, sets, function, label):
         heights = np.histogram(np.clip(each, 0, edges[-1]), edges)[0] / len(each)
         look = {'fill': True, 'alpha': 0.3} if k else {'lw': 1.4}
         ax.stairs(heights, edges, color=PALETTE[k], label=f'{name} (n = {len(each)})', **look)
-    ax.set(xlabel=label, ylabel='Share', xlim=edges[[0, -1]], ylim=(0, None))
+    ax.set(xlabel=label, ylabel='Share', xlim=edges[[0, -1]], ylim=(0, 1.3 * ax.dataLim.y1))  # room for the legend
     ax.legend(frameon=False, fontsize=8)
 
 

@@ -77,6 +77,6 @@ def plot_property_histogram(values, reference=None, ax=None, *, target=None, xla
     if target is not None:
         ax.axvline(target, color=PALETTE[1], lw=1.2, ls=(0, (4, 2)), label=f'target, {target:.3g}'.replace('-', '\N{MINUS SIGN}'))
     ax.set(xlabel=xlabel, ylabel='Share of structures', xlim=edges[[0, -1]] + 0.02 * np.ptp(edges) * np.array([-1, 1]))
-    ax.set_ylim(0, 1.08 * ax.dataLim.y1 if ax.dataLim.y1 > 0 else 1)
+    ax.set_ylim(0, (1.05 + 0.12 * (len(sets) + (target is not None))) * ax.dataLim.y1)  # room for the legend
     ax.legend(frameon=False, fontsize=8)
     return tidy(ax)
