@@ -39,7 +39,8 @@ from crystal_judges import CHGNET, Chgnet, Regressor, kept, relaxed, stability, 
 
 from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
-from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
+from ase_diffusion.diffusion import SAMPLERS
+from ase_diffusion.generators.tasks import Fresh
 from ase_diffusion.utils.rng import spawn_seeds
 from ase_diffusion.weights.zoo import list_models
 
@@ -58,17 +59,11 @@ def in_batches(gen: CrystalDiffusion, path: Path, total: int, seed: int, conditi
 
 def predict(gen: CrystalDiffusion, path: Path, targets: list, samples: int, seed: int) -> list[list[Atoms]]:
     """Return `samples` structures for each composition, many compositions in a batch; nothing is rejected."""
-    seeds = spawn_seeds(seed, samples * len(targets))
-    options = {'corrector': gen.corrector} if gen.sampler == 'predictor_corrector' else {}
-
-    def make(begin, end):
-        batch = gen.representation.encode([targets[k % len(targets)] for k in range(begin, end)])
-        batch.extras['known'] = batch.extras['counts'] > 0
-        noise, mask = NoisePerStructure(seeds[begin:end]), {'species': torch.ones(len(batch.rows['species']), dtype=torch.bool)}
-        final = SAMPLERS[gen.sampler](gen.network, gen.process, batch, steps=gen.steps, generator=noise, mask=mask, **options)
-        return [gen._finished(atoms) for atoms in gen.representation.decode(final)]
-
-    images = kept(path, len(seeds), make)
+    seeds, conditions = spawn_seeds(seed, samples * len(targets)), gen._check_conditions({})
+    given = dict(zip(seeds, targets * samples, strict=True))
+    gen.numbers = []  # the species are known, those of the template
+    task = Fresh(given.get, gen.steps)
+    images = kept(path, len(seeds), lambda begin, end: gen._generate(seeds[begin:end], conditions, task))
     return [images[k :: len(targets)] for k in range(len(targets))]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / 'results' / 'crystal_paper.json'
 # Published numbers are of the full Perov-5, Carbon-24 and MP-20; ours are of parts of them, and mp_le20 is not MP-20.
+COLORS = {'perov_5': 0, 'carbon_24': 2, 'mp_le20': 1}  # in the palette
 PUBLISHED_SETS = {'perov_5': 'Perov-5', 'carbon_24': 'Carbon-24', 'mp_le20': 'MP-20'}
 SUCCESS = {  # SR5, SR10, SR15 (arXiv 2406.09263, table 1)
     'perov_5': {'CDVAE': (0.52, 0.65, 0.79), 'SyMat': (0.73, 0.80, 0.87), 'CDI': (0.93, 0.97, 0.98), 'CDS': (0.97, 0.99, 1.00)},
@@ -48,6 +49,8 @@ def report() -> None:
         mine = [r for r in records if r['data'] == data]
         for title, table in tables(data, mine):
             print(f'\n{data}: {title}\n{table}')
+    print('\nPublished numbers are of the full Perov-5, Carbon-24 and MP-20, by judges of their own; the data here are parts of the '
+          'first two, and mp_le20 is not MP-20.')  # fmt: skip
     figure = draw(records)
     figure.savefig(RESULTS.with_suffix('.png'), dpi=130)
     print(f'\npicture: {RESULTS.with_suffix(".png")}')
@@ -72,7 +75,8 @@ def tables(data: str, records: list) -> list[tuple[str, str]]:
         rows += [(f'{name} ({other})', *map(cell, COLUMNS, row)) for name, row in DENOVO.get(data, {}).items()]
         n = ' and '.join(sorted({str(r['result']['n']) for r in records if r['part'] == 'denovo'}))
         part = next((r['result'].get('coverage_n') for r in records if r['part'] == 'denovo'), None)
-        answers.append((f'de novo, n = {n}, coverage of {part}; W in g/cm3 and elements, against the test split',
+        part = f', coverage of {part}' if part else ''
+        answers.append((f'de novo, n = {n}{part}; W in g/cm3 and elements, against the test split',
                         text(('', *COLUMNS.values()), rows)))  # fmt: skip
     if rows := sun_rows(records):
         rows += [(f'{name} ({other})', '', '', '', *(percent([x]) for x in pair)) for name, pair in STABLE.get(data, {}).items()]
@@ -82,7 +86,7 @@ def tables(data: str, records: list) -> list[tuple[str, str]]:
                         text(('', 'S.U.N. %', 'MSUN %', '<= 0 %', '<= 0.08 %', '<= 0.1 %', 'unique %', 'novel %'),
                              rows)))  # fmt: skip
     if table := step_table(records):
-        answers.append(('match rate (%) of one sample by number of steps; RMSE in brackets', table))
+        answers.append(('match rate (%) of one sample / RMSE, by number of steps', table))
     return answers
 
 
@@ -170,8 +174,8 @@ def step_table(records: list) -> str:
         row = [f'{model}, {sampler}']
         for step in steps:
             of = each.get(step, [])
-            rmse = numbers([x['rmse'] for x in of])
-            row.append(f'{percent([x["match_rate"] for x in of])} ({rmse})' if of else '')
+            rate, rmse = ([x[name] for x in of if x[name] is not None] for name in ('match_rate', 'rmse'))
+            row.append(f'{100 * np.mean(rate):.1f} / {np.mean(rmse):.3f}' if rmse else '0.0 / -' if of else '')
         rows.append(tuple(row))
     return text(('steps', *map(str, steps)), rows) if rows else ''
 
@@ -191,7 +195,8 @@ def spread(values: list, digits: int) -> str:
     if not values:
         return '-'
     mean = f'{np.mean(values):.{digits}f}'
-    return mean if len(values) == 1 else f'{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})'
+    low, high = (f'{edge(values):.{digits}f}' for edge in (min, max))
+    return mean if low == high else f'{mean} ({low} to {high})'
 
 
 def cell(column: str, *values) -> str:
@@ -263,7 +268,8 @@ def draw_candidates(ax, records: list) -> None:
     """Draw the match rate of the best of 1, 2, ... candidates."""
     from ase_diffusion.plot import PALETTE
 
-    for k, (data, group) in enumerate(latest(records, 'prediction').items()):
+    for data, group in latest(records, 'prediction').items():
+        k = COLORS.get(data, 3)
         for kind, style in (('result', '-'), ('prototype', '--'), ('random', ':')):
             curve = np.mean([r[kind]['curve'] for r in group], axis=0)
             name = {'result': data, 'prototype': f'{data}, prototypes', 'random': f'{data}, random'}[kind]
@@ -278,7 +284,8 @@ def draw_steps(ax, records: list) -> None:
     from ase_diffusion.plot import PALETTE
 
     styles: dict = {}
-    for k, data in enumerate(sorted({r['data'] for r in records if r['part'] == 'steps'})):
+    for data in sorted({r['data'] for r in records if r['part'] == 'steps'}):
+        k = COLORS.get(data, 3)
         for (_, sampler), each in step_curves([r for r in records if r['data'] == data]).items():
             style = styles.setdefault(sampler, ('o-', 's--', '^:', 'v-.', 'D-', 'x--')[len(styles) % 6])
             steps = sorted(each)
