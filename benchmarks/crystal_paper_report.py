@@ -49,8 +49,8 @@ def report() -> None:
         mine = [r for r in records if r['data'] == data]
         for title, table in tables(data, mine):
             print(f'\n{data}: {title}\n{table}')
-    print('\nPublished numbers are of the full Perov-5, Carbon-24 and MP-20, by judges of their own; the data here are parts of the '
-          'first two, and mp_le20 is not MP-20.')  # fmt: skip
+    print('\nPublished numbers are of the full Perov-5, Carbon-24 and MP-20, by judges of their own; the data here are parts of '
+          'the first two, and mp_le20 is not MP-20.')  # fmt: skip
     figure = draw(records)
     figure.savefig(RESULTS.with_suffix('.png'), dpi=130)
     print(f'\npicture: {RESULTS.with_suffix(".png")}')
