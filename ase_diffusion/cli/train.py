@@ -85,6 +85,8 @@ def _add_crystal(parser):
     parser.add_argument('data', metavar='DATA',
                         help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept')
     parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
+    parser.add_argument('--scheme', metavar='NAME',
+                        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 50 steps (paper)')
     parser.add_argument('--conditioning', metavar='KIND',
                         help='cds: conditions enter every attention block; cdi: the first embedding (cds)')
     parser.add_argument('--paper-network', dest='coupled', action='store_false', default=None,
@@ -110,7 +112,8 @@ def run_crystal(args):
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)
     training, held = split_crystals(read_crystals(args.data))
     print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
-    options = given(args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'conditioning', 'known', 'coupled')
+    options = given(args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'scheme', 'conditioning', 'known',
+                    'coupled')  # fmt: skip
     if args.init:
         options['network'] = start_from(args.init, 'crystal')
     best = train_crystal(training, args.out, validation=held, compile_network=args.compile, progress=not args.quiet, **options)

@@ -8,9 +8,10 @@ from .guidance import ClassifierFree, ForceGuidance
 from .inpainting import Inpainting
 from .joint import JointProcess
 from .noise import NoisePerStructure, NoiseStream
+from .preconditioned import Embedded, Preconditioned
 from .processes import Components, Gaussian, TruncatedNormal, WrappedNormal
 from .samplers import SAMPLERS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun, predictor_corrector
-from .schedules import CosineVP, GeometricVE, LinearVP
+from .schedules import CosineVP, GeometricVE, GeometricVP, LinearVP
 
 __all__ = [
     'SAMPLERS',
@@ -19,16 +20,19 @@ __all__ = [
     'ClassifierFree',
     'Components',
     'CosineVP',
+    'Embedded',
     'ForceGuidance',
     'Free',
     'Gaussian',
     'GeometricVE',
+    'GeometricVP',
     'Inpainting',
     'Interval',
     'JointProcess',
     'LinearVP',
     'NoisePerStructure',
     'NoiseStream',
+    'Preconditioned',
     'Torus',
     'TruncatedNormal',
     'UnitTorus',

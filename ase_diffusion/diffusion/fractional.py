@@ -89,27 +89,16 @@ class WrappedScore(WrappedNormal):
 
     def x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return the estimate of the clean data, x_t + sigma^2 score (not wrapped)."""
-        return super().x0(xt, self.scale(t, xt) * pred, t)
+        return super().x0(xt, self.noise_of(xt, pred, t), t)
 
     def eps(self, xt: Tensor, x0: Tensor, t: Tensor, domain=None) -> Tensor:
         """Return the prediction that leads from ``x0`` to ``xt``: the inverse of :meth:`x0`."""
-        return super().eps(xt, x0, t) / self.scale(t, xt)
+        return self.pred_of(xt, super().eps(xt, x0, t), t)
 
-    def reverse(self, xt, pred, t, s, noise, domain=None, eta: float = 1.0):
-        """Step from ``t`` to ``s``."""
-        alpha_s, sigma_s = self.scales(s, xt)
-        _, sigma = self.scales(t, xt)
-        std = eta * sigma_s * torch.sqrt((1 - (sigma_s / sigma) ** 2).clamp(min=0))
-        eps = self.scale(t, xt) * pred
-        mean = xt + (torch.sqrt((sigma_s**2 - std**2).clamp(min=0)) - sigma) * eps
-        return self._draw(mean, std, noise if eta > 0 and s is not None else None, domain)
+    def noise_of(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+        """Return -sigma score."""
+        return self.scale(t, xt) * pred
 
-    def diffuse(self, xt, pred, t, s, noise, domain=None):
-        """Make one Euler-Maruyama step of the reverse SDE."""
-        if s is None:
-            return self.reverse(xt, pred, t, None, noise, domain, eta=0.0)
-        return super().diffuse(xt, self.scale(t, xt) * pred, t, s, noise, domain)
-
-    def correct(self, xt, pred, t, size: float, noise, domain=None):
-        """Make one Langevin step."""
-        return super().correct(xt, self.scale(t, xt) * pred, t, size, noise, domain)
+    def pred_of(self, xt: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the prediction for -sigma score: the inverse of :meth:`noise_of`."""
+        return noise / self.scale(t, xt)

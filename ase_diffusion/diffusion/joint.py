@@ -83,6 +83,21 @@ class JointProcess:
         found = self._map(batch, t, lambda n, p, t, d: None if p.discrete else p.eps(batch.fields[n], x0[n], t, d))
         return {name: eps for name, eps in found.items() if eps is not None}
 
+    def mean_slope(self, batch: Batch, pred: dict, t: Tensor, ahead: Batch, again: dict, s: Tensor) -> dict[str, Tensor]:
+        """Return the predictions at ``batch`` whose noise is the mean of those at ``batch`` and ``ahead`` (trapezoidal rule).
+
+        Logits of categories are averaged themselves.
+        """
+
+        def mean(name, process, rows_t, domain):
+            if process.discrete:
+                return (pred[name] + again[name]) / 2
+            x, rows_s = batch.fields[name], s[batch.rows[name]]
+            noise = process.noise_of(x, pred[name], rows_t) + process.noise_of(ahead.fields[name], again[name], rows_s)
+            return process.pred_of(x, noise / 2, rows_t)
+
+        return self._map(batch, t, mean)
+
     def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, eta: float = 1.0) -> Batch:
         """Step every field from ``t`` to ``s`` (None: to clean data)."""
         return self._step('reverse', batch, pred, t, s, generator, eta)

@@ -70,6 +70,17 @@ class Gaussian:
         alpha, sigma = self.scales(t, xt)
         return (xt - alpha * x0) / sigma
 
+    def noise_of(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+        """Return the estimate of eps that belongs to the estimate :meth:`x0`."""
+        if self.limit is None:
+            return pred
+        alpha, sigma = self.scales(t, xt)
+        return (xt - alpha * self.x0(xt, pred, t)) / sigma
+
+    def pred_of(self, xt: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the prediction for an estimate of eps: the inverse of :meth:`noise_of`."""
+        return noise
+
     def reverse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None, eta: float = 1.0):
         """Step from ``t`` to the earlier ``s`` (None: to clean data).
 
@@ -79,10 +90,7 @@ class Gaussian:
         alpha, sigma = self.scales(t, xt)
         ratio = (sigma_s / sigma) * (alpha / alpha_s)  # noise-to-signal at s over that at t, at most 1
         std = eta * sigma_s * torch.sqrt((1 - ratio**2).clamp(min=0))
-        x0 = self.x0(xt, pred, t)
-        if self.limit is not None:
-            pred = (xt - alpha * x0) / sigma
-        mean = alpha_s * x0 + torch.sqrt((sigma_s**2 - std**2).clamp(min=0)) * pred
+        mean = alpha_s * self.x0(xt, pred, t) + torch.sqrt((sigma_s**2 - std**2).clamp(min=0)) * self.noise_of(xt, pred, t)
         return self._draw(mean, std, noise if eta > 0 and s is not None else None, domain)
 
     def diffuse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None) -> Tensor:
@@ -91,16 +99,14 @@ class Gaussian:
             return self.reverse(xt, pred, t, None, noise, domain, eta=0.0)
         alpha_s, sigma_s = self.scales(s, xt)
         alpha, sigma = self.scales(t, xt)
-        if self.limit is not None:
-            pred = (xt - alpha * self.x0(xt, pred, t)) / sigma
         change = ((sigma / alpha) ** 2 - (sigma_s / alpha_s) ** 2).clamp(min=0)
-        mean = alpha_s * (xt / alpha - change * alpha / sigma * pred)
+        mean = alpha_s * (xt / alpha - change * alpha / sigma * self.noise_of(xt, pred, t))
         return self._draw(mean, alpha_s * torch.sqrt(change), noise, domain)
 
     def correct(self, xt: Tensor, pred: Tensor, t: Tensor, size: float, noise, domain=None) -> Tensor:
         """Make one Langevin step of length ``size`` sigma^2 at time ``t``: the distribution at ``t`` stays as it is."""
         _, sigma = self.scales(t, xt)
-        return self._draw(xt - size * sigma * pred, (2 * size) ** 0.5 * sigma, noise, domain)
+        return self._draw(xt - size * sigma * self.noise_of(xt, pred, t), (2 * size) ** 0.5 * sigma, noise, domain)
 
     def confine(self, x: Tensor, domain=None) -> Tensor:
         """Put points back into the domain."""
@@ -225,6 +231,14 @@ class Components:
         """Return the noise that leads from ``x0`` to ``xt``."""
         return torch.cat(self._each(lambda c, p, d: p.eps(xt[..., c], x0[..., c], t), None), -1)
 
+    def noise_of(self, xt, pred, t):
+        """Return the estimate of eps of every part."""
+        return torch.cat(self._each(lambda c, p, d: p.noise_of(xt[..., c], pred[..., c], t), None), -1)
+
+    def pred_of(self, xt, noise, t):
+        """Return the prediction for an estimate of eps."""
+        return torch.cat(self._each(lambda c, p, d: p.pred_of(xt[..., c], noise[..., c], t), None), -1)
+
     def reverse(self, xt, pred, t, s, noise, domain=None, eta=1.0):
         """Step every part from ``t`` to ``s``."""
         return torch.cat(
@@ -260,8 +274,10 @@ def process_from_dict(values: dict):
     """Rebuild a process from ``todict()``; only the classes of this folder are accepted."""
     from .categorical import Categorical
     from .fractional import WrappedScore
+    from .preconditioned import Embedded, Preconditioned
 
-    known = {cls.__name__: cls for cls in (Gaussian, WrappedNormal, TruncatedNormal, WrappedScore, Categorical)}
+    classes = (Gaussian, WrappedNormal, TruncatedNormal, WrappedScore, Categorical, Preconditioned, Embedded)
+    known = {cls.__name__: cls for cls in classes}
     name = values.get('name')
     if name == 'Components':
         return Components([(columns, process_from_dict(part)) for columns, part in values['parts']])

@@ -111,7 +111,7 @@ def heun(network, process, batch, *, steps, generator, mask=None, guidance=(), c
         if s is None:
             return ahead, x0
         again = _predict(network, process, ahead, s)
-        mean = {name: (pred[name] + again[name]) / 2 for name in pred}
+        mean = process.mean_slope(x, pred, t, ahead, again, s)
         return process.reverse(x, mean, t, s, generator, 0.0), x0
 
     return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,

@@ -62,6 +62,23 @@ class GeometricVE(Schedule):
 
 
 @dataclass
+class GeometricVP(GeometricVE):
+    """:class:`GeometricVE` at unit variance: x_t / sqrt(1 + sigma^2), sigma being the noise over the signal.
+
+    Parameters
+    ----------
+    sigma_min, sigma_max : float
+        In units of the standard deviation of the data.
+    """
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 / torch.sqrt(1 + super().sigma(t) ** 2)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return super().sigma(t) * self.alpha(t)
+
+
+@dataclass
 class LinearVP(Schedule):
     """Variance-preserving, beta linear in t (Song et al., arXiv 2011.13456; beta 0.01 -> 3 in Ronne et al. 2024)."""
 
@@ -98,7 +115,7 @@ class CosineVP(Schedule):
 
 def schedule_from_dict(values: dict) -> Schedule:
     """Rebuild a schedule from :meth:`Schedule.todict`; only the classes of this file are accepted."""
-    known = {cls.__name__: cls for cls in (GeometricVE, LinearVP, CosineVP)}
+    known = {cls.__name__: cls for cls in (GeometricVE, GeometricVP, LinearVP, CosineVP)}
     values = dict(values)
     name = values.pop('name', None)
     if name not in known:

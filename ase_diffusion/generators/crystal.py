@@ -16,7 +16,7 @@ from ..data.crystals import read_crystals
 from ..diffusion import SAMPLERS, ClassifierFree, JointProcess, NoisePerStructure
 from ..errors import CheckpointError
 from ..relax.relax import relax as relax_images
-from ..representations.crystal import Crystal
+from ..representations.crystal import crystal_from_dict
 from ..representations.reduction import niggli, symmetrize
 from ..training.crystal import train_crystal
 from ..training.crystal_dataset import split_crystals
@@ -123,7 +123,7 @@ class CrystalDiffusion(Generator):
             sizes = ', '.join(sorted(header['sizes'], key=int))
             log.warning('%s never saw cells of %d atoms, only of %s', self.model, count, sizes)
         self.network, self.header = network.requires_grad_(False), header
-        self.representation = Crystal(known)
+        self.representation = crystal_from_dict(header['representation'])
         self.process = JointProcess.fromdict(header['process'])
         sampling = {**SAMPLING, **header.get('sampling', {})}
         self.corrector = sampling['corrector']

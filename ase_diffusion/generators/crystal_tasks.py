@@ -137,10 +137,9 @@ class CrystalGuidance:
             if t >= self.below or calls[0] % self.every:
                 return {}
             moves = [self._move(k, atoms, t) for k, atoms in enumerate(representation.decode(batch))]
-            f, lattice = batch.fields['fractional'], batch.fields['lattice']
+            f = batch.fields['fractional']
             sites = torch.as_tensor(np.concatenate([m[0] for m in moves]), dtype=f.dtype, device=f.device)
-            strain = torch.as_tensor(np.stack([m[1] for m in moves]), dtype=lattice.dtype, device=f.device)
-            return {'fractional': sites, 'lattice': lattice @ strain}
+            return {'fractional': sites, 'lattice': representation.strained(batch, np.stack([m[1] for m in moves]))}
 
         return hook
 

@@ -29,29 +29,48 @@ class PairTerms(nn.Module):
     hidden, width : int
         Widths of the two layers of the trunk.
     blocks, heads : int
+    cell_width : int
+        Numbers that tell of the cell, 12 of L^T L in the paper.
+    distances : int
+        Gaussians of the shortest distance of a pair, up to 8 A, beside the waves; 0 (the paper): none.
     """
 
-    def __init__(self, frequencies: int, hidden: int, width: int, blocks: int, heads: int):
+    def __init__(self, frequencies: int, hidden: int, width: int, blocks: int, heads: int, cell_width=12, distances=0):
         super().__init__()
         self.blocks, self.heads = blocks, heads
         self.register_buffer('waves', torch.arange(1, frequencies + 1), persistent=False)
         self.first = nn.Linear(6 * frequencies, hidden)
-        self.lattice = nn.Linear(12, hidden, bias=False)
+        self.lattice = nn.Linear(cell_width, hidden, bias=False)
+        self.distance = nn.Linear(distances, hidden, bias=False) if distances else None
+        self.register_buffer('shells', torch.linspace(0.5, 8.0, distances), persistent=False)
         self.second = nn.Linear(hidden, width)
         self.alpha = nn.Linear(width, blocks * heads, bias=False)
 
-    def forward(self, fractional: Tensor, gram: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """fractional (B, N, 3), gram (B, 12), bias (B, N) -> alpha (blocks, B, heads, N, N), h (B, N, N, width)."""
+    def forward(self, fractional: Tensor, cell: Tensor, bias: Tensor, metric: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """fractional (B, N, 3), cell (B, 12), bias (B, N) -> alpha (blocks, B, heads, N, N), h (B, N, N, width).
+
+        ``metric`` (B, 3, 3), A^2, is needed for distances.
+        """
         size, n, _ = fractional.shape
         fractional = fractional - torch.floor(fractional)
         phase = (2 * math.pi * fractional[..., None] * self.waves).flatten(-2)  # (B, N, 3 M)
         sin, cos = torch.sin(phase), torch.cos(phase)
         si, sj, ci, cj = sin[:, :, None], sin[:, None], cos[:, :, None], cos[:, None]
         x = torch.cat([sj * ci - cj * si, cj * ci + sj * si], -1)  # (B, N, N, 6 M): sine and cosine of the difference
-        x = nn.functional.silu(self.first(x) + self.lattice(gram)[:, None, None])  # (B, N, N, hidden)
+        x = self.first(x) + self.lattice(cell)[:, None, None]
+        if self.distance is not None:
+            x = x + self.distance(self._shells_of(fractional, metric))
+        x = nn.functional.silu(x)  # (B, N, N, hidden)
         h = nn.functional.silu(self.second(x))  # (B, N, N, width)
         alpha = self.alpha(h).view(size, n, n, self.blocks, self.heads).permute(3, 0, 4, 1, 2)
         return alpha + bias[None, :, None, None, :], h
+
+    def _shells_of(self, fractional: Tensor, metric: Tensor) -> Tensor:
+        """Return Gaussians (B, N, N, K) of the distance to the nearest image."""
+        d = fractional[:, None] - fractional[:, :, None]
+        d = d - torch.round(d)
+        r = ((d @ metric[:, None]) * d).sum(-1, keepdim=True).clamp(min=1e-6).sqrt()  # (B, N, N, 1) A
+        return torch.exp(-0.5 * ((r - self.shells) / (self.shells[1] - self.shells[0])) ** 2)
 
 
 class Block(nn.Module):
@@ -125,48 +144,76 @@ class CrystalTransformer(nn.Module):
         Lengths enter the network divided by it, A.
     coupled : bool
         See :class:`Block`; False is the network of the paper.
+    points : int
+        D of species that are points (n, D), see :class:`ase_diffusion.representations.SmoothCrystal`; the lattice then comes
+        as six numbers (B, 6), and ``lattice`` of the output is (B, 6). 0: categories and matrices.
+    cell_mean, cell_std : 6 floats
+        Of the six numbers, as in the representation.
+    distances : int
+        See :class:`PairTerms`; for points only.
     """
 
     def __init__(self, classes: int, features=128, blocks=6, heads=3, head_width=48, hidden=256, frequencies=10,
-                 pair_hidden=128, pair_width=64, conditioning='cds', properties=None, length=5.0, coupled=False):  # fmt: skip
+                 pair_hidden=128, pair_width=64, conditioning='cds', properties=None, length=5.0, coupled=False, points=0,
+                 cell_mean=(0.0,) * 6, cell_std=(1.0,) * 6, distances=0):  # fmt: skip
         super().__init__()
         if conditioning not in ('cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
+        if distances and not points:
+            raise ValueError('distances need the lattice numbers of points > 0: a noised matrix may be flat')
         self.settings = dict(classes=classes, features=features, blocks=blocks, heads=heads, head_width=head_width,
                              hidden=hidden, frequencies=frequencies, pair_hidden=pair_hidden, pair_width=pair_width,
                              conditioning=conditioning, properties=dict(properties or {}), length=length,
                              coupled=coupled)  # fmt: skip
+        if points:
+            self.settings |= dict(points=points, cell_mean=list(cell_mean), cell_std=list(cell_std), distances=distances)
         d, self.length, self.conditioning = features, float(length), conditioning
-        self.species = nn.Sequential(nn.Embedding(classes, d), nn.SiLU(), nn.Linear(d, d))
+        self.points = int(points)
+        self.species = nn.Sequential(nn.Linear(points, d) if points else nn.Embedding(classes, d), nn.SiLU(), nn.Linear(d, d))
+        self.cell = nn.Sequential(nn.Linear(6, d), nn.SiLU(), nn.Linear(d, d)) if points else None
+        self.register_buffer('cell_scales', torch.tensor([list(cell_mean), list(cell_std)]), persistent=False)
         self.level = LevelEmbedding(d)
         self.properties = PropertyEmbedding(properties or {}, d)
         self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
         self.known = nn.Parameter(torch.zeros(d))
         self.join = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d))  # eq. 15
         self.initial = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d)) if conditioning == 'cdi' else None
-        self.pairs = PairTerms(frequencies, pair_hidden, pair_width, blocks, heads)
+        self.pairs = PairTerms(frequencies, pair_hidden, pair_width, blocks, heads, 6 if points else 12, distances)
         self.layers = nn.ModuleList(Block(d, heads, head_width, hidden, pair_width, d if conditioning == 'cds' else 0,
                                           coupled)
                                     for _ in range(blocks))  # fmt: skip
         self.head_fractional = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 3))
         self.head_species = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, classes))
-        self.head_lattice = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 9))
+        self.head_lattice = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 6 if points else 9))
 
     def forward(self, batch, level: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``fractional`` (n, 3), ``lattice`` (B, 3, 3) and ``species`` (n, K), the logits of the clean species."""
+        """Return ``fractional`` (n, 3), ``lattice`` (as it came) and ``species`` (n, K), the logits of the clean species."""
         extras, lattice = batch.extras, batch.fields['lattice']
         size, width, slots = batch.size, extras['width'], extras['slots']
         dtype = lattice.dtype
         fractional = pad(batch.fields['fractional'], slots, size, width)  # (B, N, 3)
         species = pad(batch.fields['species'], slots, size, width)  # (B, N)
         here = torch.arange(width, device=lattice.device) < extras['counts'][:, None]  # (B, N)
-        gram = gram_features(lattice, self.length)  # (B, 12)
-        known = extras.get('known')
-        out = self.core(fractional, species, here.to(dtype), gram, self.condition(level.to(dtype), conditions,
-                                                                                  extras['counts'].to(dtype), known))  # fmt: skip
-        noise, logits, phi = out
-        return {'fractional': noise.flatten(0, 1).index_select(0, slots), 'lattice': phi @ lattice,
+        counts, known = extras['counts'].to(dtype), extras.get('known')
+        c = self.condition(level.to(dtype), conditions, counts, known)
+        if self.points:
+            cell, c, metric = lattice, c + self.cell(lattice), self.metric(lattice, counts)
+        else:
+            cell, metric = gram_features(lattice, self.length), None  # (B, 12)
+        noise, logits, phi = self.core(fractional, species, here.to(dtype), cell, c, metric)
+        return {'fractional': noise.flatten(0, 1).index_select(0, slots),
+                'lattice': phi if self.points else phi.view(-1, 3, 3) @ lattice,
                 'species': logits.flatten(0, 1).index_select(0, slots)}  # fmt: skip
+
+    def metric(self, lattice: Tensor, counts: Tensor) -> Tensor:
+        """Return L L^T (B, 3, 3), A^2, of lattice numbers (B, 6); they have unit size, noised as they may be."""
+        mean, std = self.cell_scales.to(lattice.dtype)
+        s = lattice.clamp(-3.0, 3.0) * std + mean
+        diagonal = torch.diag_embed(s[:, :3] + counts.log()[:, None] / 3)
+        yz, xz, xy = (s[:, 3:] / math.sqrt(2.0)).unbind(-1)
+        zero = torch.zeros_like(xy)
+        upper = torch.stack([zero, xy, xz, zero, zero, yz, zero, zero, zero], -1).view(-1, 3, 3)
+        return torch.linalg.matrix_exp(2 * (diagonal + upper + upper.transpose(1, 2)))
 
     def condition(self, level: Tensor, conditions: dict[str, Tensor], counts: Tensor, known: Tensor | None) -> Tensor:
         """Return z_c (B, d) of time, asked-for properties, number of atoms and whether the species are given."""
@@ -176,16 +223,16 @@ class CrystalTransformer(nn.Module):
             z_p = z_p + known.to(z_p.dtype)[:, None] * self.known
         return self.join(torch.cat([z_t, z_p], -1))
 
-    def core(self, fractional: Tensor, species: Tensor, here: Tensor, gram: Tensor, c: Tensor):
+    def core(self, fractional: Tensor, species: Tensor, here: Tensor, cell: Tensor, c: Tensor, metric: Tensor | None = None):
         """Evaluate the network on padded tensors; this is the part to compile."""
         z = self.species(species)  # (B, N, d)
         if self.initial is not None:
             z = self.initial(torch.cat([z, c[:, None].expand_as(z)], -1))  # eq. 16
-        alpha, h = self.pairs(fractional, gram, (1 - here) * _MASKED)
+        alpha, h = self.pairs(fractional, cell, (1 - here) * _MASKED, metric)
         for k, layer in enumerate(self.layers):
             z = layer(z, c, alpha[k], h)
         mean = (z * here[..., None]).sum(1) / here.sum(1)[:, None]  # (B, d)
-        phi = self.head_lattice(mean).view(-1, 3, 3)
+        phi = self.head_lattice(mean if self.cell is None else mean + c)
         noise = self.head_fractional(z) * here[..., None]
         noise = noise - noise.sum(1, keepdim=True) / here.sum(1)[:, None, None]  # no shift of the whole crystal: it has no score
         return noise, self.head_species(z), phi

@@ -9,7 +9,19 @@ import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from ..diffusion import Batch, Categorical, CosineVP, Gaussian, GeometricVE, JointProcess, WrappedScore
+from ..diffusion import (
+    Batch,
+    Categorical,
+    CosineVP,
+    Embedded,
+    Gaussian,
+    GeometricVE,
+    GeometricVP,
+    JointProcess,
+    Preconditioned,
+    WrappedScore,
+)
+from .elements import element_points
 
 FIELDS = ('fractional', 'lattice', 'species')
 
@@ -50,19 +62,14 @@ class Crystal:
 
     def assemble(self, fractional, numbers, cells, counts, conditions=None) -> Batch:
         """Build a batch from flat arrays (fractional (n, 3), numbers (n,), cells (B, 3, 3) in A, counts (B,))."""
-        species = self._index[np.asarray(numbers, int)]
-        if (species < 0).any():
-            unknown = sorted({chemical_symbols[z] for z in np.asarray(numbers)[species < 0]})
-            known = ', '.join(chemical_symbols[z] for z in self.elements)
-            raise ValueError(f'unknown elements {", ".join(unknown)}; known: {known}')
-        counts = torch.as_tensor(np.asarray(counts, int))
+        species, counts = torch.as_tensor(self.index(numbers)), torch.as_tensor(np.asarray(counts, int))
         size, width = len(counts), int(counts.max())
         rows = torch.repeat_interleave(torch.arange(size), counts)
         first = torch.cumsum(counts, 0) - counts
         slots = rows * width + torch.arange(len(rows)) - first[rows]
         return Batch(
             fields={'fractional': torch.as_tensor(np.asarray(fractional), dtype=self.dtype),
-                    'lattice': torch.as_tensor(np.asarray(cells), dtype=self.dtype), 'species': torch.as_tensor(species)},
+                    'lattice': self.from_cells(cells, counts), 'species': self.from_index(species)},
             rows={'fractional': rows, 'lattice': torch.arange(size), 'species': rows},
             size=size,
             conditions={k: torch.as_tensor(np.asarray(v, float), dtype=self.dtype).reshape(size)
@@ -70,10 +77,42 @@ class Crystal:
             extras={'slots': slots, 'counts': counts, 'width': width},
         )  # fmt: skip
 
+    def index(self, numbers) -> np.ndarray:
+        """Return the species of atomic numbers; raise a ValueError for unknown elements."""
+        species = self._index[np.asarray(numbers, int)]
+        if (species < 0).any():
+            unknown = sorted({chemical_symbols[z] for z in np.asarray(numbers)[species < 0]})
+            known = ', '.join(chemical_symbols[z] for z in self.elements)
+            raise ValueError(f'unknown elements {", ".join(unknown)}; known: {known}')
+        return species
+
+    def from_cells(self, cells, counts) -> torch.Tensor:
+        """Return the field ``lattice`` of cells (B, 3, 3) in A."""
+        return torch.as_tensor(np.asarray(cells), dtype=self.dtype)
+
+    def to_cells(self, lattice, counts) -> np.ndarray:
+        """Return cells (B, 3, 3) in A, float64."""
+        return lattice.detach().double().cpu().numpy()
+
+    def from_index(self, species) -> torch.Tensor:
+        """Return the field ``species`` of indices (n,)."""
+        return species
+
+    def to_index(self, species) -> torch.Tensor:
+        """Return indices (n,) of the field ``species``."""
+        return species
+
+    def strained(self, batch: Batch, strain: np.ndarray) -> torch.Tensor:
+        """Return the change of the field ``lattice`` when every cell is strained, (B, 3, 3)."""
+        lattice, counts = batch.fields['lattice'], batch.extras['counts']
+        cells = self.to_cells(lattice, counts)
+        return (self.from_cells(cells + cells @ strain, counts) - self.from_cells(cells, counts)).to(lattice)
+
     def decode(self, batch: Batch) -> list[Atoms]:
         """Return the crystals of a batch: periodic, wrapped; cells that came out left-handed are inverted."""
-        fractional, cells = (batch.fields[name].detach().double().cpu().numpy() for name in ('fractional', 'lattice'))
-        numbers = np.asarray(self.elements)[batch.fields['species'].cpu().numpy()]
+        fractional = batch.fields['fractional'].detach().double().cpu().numpy()
+        cells = self.to_cells(batch.fields['lattice'], batch.extras['counts'])
+        numbers = np.asarray(self.elements)[self.to_index(batch.fields['species']).cpu().numpy()]
         rows = batch.rows['fractional'].cpu().numpy()
         images = []
         for k, cell in enumerate(cells):
@@ -86,6 +125,78 @@ class Crystal:
     def todict(self) -> dict:
         """Return the parameters, fit for JSON."""
         return {'name': 'Crystal', 'elements': list(self.elements)}
+
+
+@dataclass
+class SmoothCrystal(Crystal):
+    """Encode crystals for preconditioned diffusion: ``lattice`` (B, 6) and ``species`` (n, D) are real numbers of unit size.
+
+    The lattice is S = log sqrt(L L^T), which knows no orientation and always gives a right-handed cell of positive volume;
+    its three diagonal numbers are counted from (log number of atoms) / 3, and the others times sqrt 2. A species is a point in
+    the space of :func:`element_points`.
+
+    Parameters
+    ----------
+    mean, std : sequence of 6 floats
+        Of the lattice numbers 11, 22, 33, 23, 13, 12 of the data.
+    """
+
+    mean: tuple[float, ...] = (0.0,) * 6
+    std: tuple[float, ...] = (1.0,) * 6
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.mean, self.std = (tuple(float(x) for x in v) for v in (self.mean, self.std))
+        self.table = element_points(self.elements)
+
+    @classmethod
+    def of(cls, elements, cells, counts, dtype=torch.float32) -> SmoothCrystal:
+        """Measure mean and standard deviation of cells (n, 3, 3); numbers that hardly vary count as 0.02."""
+        numbers = lattice_numbers(cells, counts)
+        return cls(elements, dtype, numbers.mean(0), np.maximum(numbers.std(0), 0.02))
+
+    def from_cells(self, cells, counts) -> torch.Tensor:
+        numbers = lattice_numbers(np.asarray(cells, float), np.asarray(counts))
+        return torch.as_tensor((numbers - self.mean) / self.std, dtype=self.dtype)
+
+    def to_cells(self, lattice, counts) -> np.ndarray:
+        numbers = lattice.detach().double().cpu().numpy() * self.std + self.mean
+        return cells_of_numbers(np.clip(numbers, -5.0, 5.0), counts.cpu().numpy())
+
+    def from_index(self, species) -> torch.Tensor:
+        return torch.as_tensor(self.table, dtype=self.dtype)[species]
+
+    def to_index(self, species) -> torch.Tensor:
+        return Embedded(GeometricVP(), self.table).nearest(species)
+
+    def todict(self) -> dict:
+        return {'name': 'SmoothCrystal', 'elements': list(self.elements), 'mean': list(self.mean), 'std': list(self.std)}
+
+
+_I, _J = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
+_ROOT = np.array([1.0, 1.0, 1.0, 2**0.5, 2**0.5, 2**0.5])
+
+
+def lattice_numbers(cells: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return six numbers of each cell (B, 3, 3): log sqrt(L L^T), less a third of log(number of atoms) on the diagonal."""
+    values, vectors = np.linalg.eigh(cells @ cells.transpose(0, 2, 1))
+    s = np.einsum('bij,bj,bkj->bik', vectors, 0.5 * np.log(np.maximum(values, 1e-12)), vectors)
+    return s[:, _I, _J] * _ROOT - np.log(counts)[:, None] / 3 * (_ROOT == 1)
+
+
+def cells_of_numbers(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return cells (B, 3, 3), symmetric matrices: the inverse of :func:`lattice_numbers` up to a rotation."""
+    s = np.empty((len(numbers), 3, 3))
+    s[:, _I, _J] = s[:, _J, _I] = (numbers + np.log(counts)[:, None] / 3 * (_ROOT == 1)) / _ROOT
+    values, vectors = np.linalg.eigh(s)
+    return np.einsum('bij,bj,bkj->bik', vectors, np.exp(values), vectors)
+
+
+def crystal_from_dict(values: dict) -> Crystal:
+    """Rebuild a representation from :meth:`Crystal.todict`."""
+    if values.get('name', 'Crystal') == 'SmoothCrystal':
+        return SmoothCrystal(values['elements'], mean=values['mean'], std=values['std'])
+    return Crystal(values['elements'])
 
 
 def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
@@ -121,5 +232,26 @@ def crystal_process(classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5,
     """
     processes = {'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)), 'lattice': Gaussian(CosineVP(), longest),
                  'species': Categorical(CosineVP(), classes, steps, auxiliary)}  # fmt: skip
+    lattice, fractional, species = weights
+    return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
+
+
+def smooth_process(table, *, sigma_min=0.005, sigma_max=0.35, weights=(1.0, 1.0, 0.3)) -> JointProcess:
+    """Return the preconditioned joint process of :class:`SmoothCrystal` (Karras et al., arXiv 2206.00364).
+
+    The scaled score of the coordinates has unit size at every noise level, so that it is preconditioned as it is. Lattice and
+    species are decided at the times at which the coordinates are.
+
+    Parameters
+    ----------
+    table : (K, D)
+        Points of the elements.
+    sigma_min, sigma_max : float
+        Of the fractional coordinates. Only differences matter to a crystal, and theirs are uniform to 1.6 % from 0.35 on.
+    weights : (lattice, coordinates, species)
+    """
+    processes = {'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
+                 'lattice': Preconditioned(GeometricVP(0.01, 20.0)),
+                 'species': Embedded(GeometricVP(0.2, 30.0), table)}  # fmt: skip
     lattice, fractional, species = weights
     return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})

@@ -8,18 +8,22 @@ import numpy as np
 import torch
 
 from ..networks import CrystalTransformer
-from ..representations.crystal import Crystal, crystal_process
+from ..representations.crystal import Crystal, SmoothCrystal, crystal_process, smooth_process
 from .crystal_dataset import CrystalData, Crystals
 from .objectives import Denoising
 from .trainer import train
 
 log = logging.getLogger(__name__)
+SCHEMES = {  # how to sample with a model of the scheme
+    'paper': {'sampler': 'predictor_corrector', 'steps': 1000, 'corrector': 0.04},
+    'edm': {'sampler': 'dpmpp_2m', 'steps': 50, 'corrector': 0.0},
+}
 UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as in the data'}
 
 
-def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, properties=None, conditioning='cds', steps=20_000,
-                  features=128, blocks=6, batch_size=128, known=0.33, dropout=0.15, auxiliary=0.05, seed=0, network=None,
-                  warmup=500, coupled=True, settings=None, **options):  # fmt: skip
+def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, properties=None, scheme='paper', conditioning='cds',
+                  steps=20_000, features=128, blocks=6, batch_size=128, known=0.33, dropout=0.15, auxiliary=0.05, seed=0,
+                  network=None, warmup=500, coupled=True, settings=None, **options):  # fmt: skip
     """Train a :class:`CrystalTransformer`; returns the path of the best checkpoint.
 
     Parameters
@@ -28,13 +32,16 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         Without ``validation`` 5 % of the compositions are held out.
     properties : list of str, optional
         Conditions to learn; all properties of the data by default.
+    scheme : 'paper' or 'edm'
+        'paper': matrices of the lattice and discrete species (arXiv 2406.09263), sampled in 1000 steps of two calls; 'edm': six
+        lattice numbers and species as points, preconditioned (:class:`SmoothCrystal`), sampled in 50 steps.
     conditioning : 'cds' or 'cdi'
     known : float
         Share of the crystals whose species are given, not noised: so the same network predicts structures.
     dropout : float
         Share of the crystals for which a condition is left out.
     auxiliary : float
-        See :class:`ase_diffusion.diffusion.Categorical`.
+        See :class:`ase_diffusion.diffusion.Categorical`; for 'paper' only.
     network : CrystalTransformer, optional
         Weights to start from; its elements must be those of the data.
     coupled : bool
@@ -46,33 +53,49 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
     Raises
     ------
     ValueError
-        A property is not in the data, or ``network`` knows other elements or properties.
+        A property is not in the data, the scheme is unknown, or ``network`` knows other elements or properties or is of
+        another scheme.
     """
     names = sorted(data.properties) if properties is None else list(properties)
     if unknown := set(names) - set(data.properties):
         raise ValueError(f'the data has no property {sorted(unknown)}; it has {sorted(data.properties)}')
     if not 0 <= known <= 1:
         raise ValueError(f'known is a share of the crystals, 0 to 1; got {known}')
+    if scheme not in SCHEMES:
+        raise ValueError(f'scheme is one of {sorted(SCHEMES)}; got {scheme!r}')
     if validation is None:
         data, validation = data.split(seed=seed)
     scales = {name: _scale(data.properties[name]) for name in names}
     ranges = {name: [float(np.nanmin(data.properties[name])), float(np.nanmax(data.properties[name]))] for name in names}
     elements = sorted({*data.elements(), *validation.elements()})
+    if scheme == 'edm':
+        representation = SmoothCrystal.of(elements, data.cells, data.counts)
+        if network is not None and network.points:
+            representation = SmoothCrystal(elements, mean=network.settings['cell_mean'], std=network.settings['cell_std'])
+        process = smooth_process(representation.table)
+        more = dict(points=representation.table.shape[1], cell_mean=representation.mean, cell_std=representation.std,
+                    distances=16)  # fmt: skip
+    else:
+        longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
+        representation, process = Crystal(elements), crystal_process(len(elements), auxiliary=auxiliary, longest=longest)
+        more = dict(length=float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean()))
     if network is None:
         torch.manual_seed(seed)
-        length = float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean())
         network = CrystalTransformer(len(elements), features, blocks, conditioning=conditioning, properties=scales,
-                                     length=length, coupled=coupled, **(settings or {}))  # fmt: skip
+                                     coupled=coupled, **more, **(settings or {}))  # fmt: skip
     elif network.settings['classes'] != len(elements) or set(network.settings['properties']) != set(names):
         known_properties = sorted(network.settings['properties'])
         raise ValueError(f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
                          f'{len(elements)} and {names}; train a new one')  # fmt: skip
-    longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
-    representation, process = Crystal(elements), crystal_process(len(elements), auxiliary=auxiliary, longest=longest)
+    elif bool(network.points) != (scheme == 'edm'):
+        other = 'edm' if network.points else 'paper'
+        raise ValueError(f'the network is of the scheme {other!r}, not {scheme!r}; say scheme={other!r} or train a new one')
     header = {'kind': 'crystal', 'process': process.todict(), 'representation': representation.todict(), 'units': UNITS,
-              'conditions': ranges, 'sizes': _sizes(data), 'data': describe(data)}  # fmt: skip
+              'scheme': scheme, 'sampling': SCHEMES[scheme], 'conditions': ranges, 'sizes': _sizes(data),
+              'data': describe(data)}  # fmt: skip
     source = CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed)
-    objective = Denoising(process, {'species': known} if known else None)
+    focus = (0.65, 0.25) if scheme == 'edm' else None  # most at the noise at which atoms find their places
+    objective = Denoising(process, {'species': known} if known else None, focus)
     return train(network, objective, source, out, steps=steps, header=header, seed=seed, warmup=warmup,
                  validation=fixed_batches(validation, representation, names), **options)  # fmt: skip
 

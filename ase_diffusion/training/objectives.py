@@ -19,22 +19,34 @@ class Denoising:
     known : dict of str to float, optional
         Share of the structures in which a field is given: not noised, not learned, and told to the network as
         ``extras['known']`` (B,). With species known it learns to predict structures.
+    focus : (mean, std), optional
+        Of the normal distribution, cut off at 0 and 1, from which times are drawn (Karras et al., arXiv 2206.00364, section 5:
+        a normal distribution of log sigma); uniform by default.
     """
 
-    def __init__(self, process: JointProcess, known: dict[str, float] | None = None):
+    def __init__(self, process: JointProcess, known: dict[str, float] | None = None, focus: tuple[float, float] | None = None):
         self.process, self.known = process, dict(known or {})
+        self.focus = None if focus is None else tuple(float(x) for x in focus)
 
     def __call__(self, network, batch, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Return ``{'loss': ...}`` averaged over the batch; times are stratified over the batch."""
         like = next(iter(batch.fields.values()))
         offset = torch.rand((), generator=generator)
         order = torch.randperm(batch.size, generator=generator)
-        t = ((order + offset) / batch.size).to(like.device, like.dtype)
+        t = self.times((order + offset) / batch.size).to(like.device, like.dtype)
         noisy, target = self.process.noise(batch, t, NoiseStream(generator))
         if self.known:
             return self._partly_known(network, batch, noisy, target, t, generator)
         pred = network(noisy, self.process.level(t), batch.conditions)
         return {'loss': self.process.loss(noisy, pred, target, t).mean()}
+
+    def times(self, u: Tensor) -> Tensor:
+        """Return times for numbers ``u`` that are uniform in (0, 1)."""
+        if self.focus is None:
+            return u
+        mean, std = self.focus
+        low, high = (torch.special.ndtr(torch.tensor((end - mean) / std, dtype=torch.float64)) for end in (0.0, 1.0))
+        return (mean + std * torch.special.ndtri(low + u.double() * (high - low))).clamp(0.0, 1.0)
 
     def _partly_known(self, network, batch, noisy, target, t, generator) -> dict[str, Tensor]:
         """Return the loss and its parts where some structures have fields that are given."""

@@ -14,10 +14,12 @@ from ase_diffusion.diffusion import (
     CosineVP,
     Gaussian,
     GeometricVE,
+    GeometricVP,
     Interval,
     JointProcess,
     LinearVP,
     NoiseStream,
+    Preconditioned,
     Torus,
     TruncatedNormal,
     WrappedNormal,
@@ -25,8 +27,8 @@ from ase_diffusion.diffusion import (
 from ase_diffusion.diffusion.processes import process_from_dict
 
 SCORE_TOL = 1e-5
-PROCESSES = [Gaussian(LinearVP()), Gaussian(CosineVP()), WrappedNormal(GeometricVE(0.03, 7.0)),
-             TruncatedNormal(GeometricVE(0.03, 7.0)),
+PROCESSES = [Gaussian(LinearVP()), Gaussian(CosineVP()), Preconditioned(GeometricVP(0.02, 8.0)),
+             WrappedNormal(GeometricVE(0.03, 7.0)), TruncatedNormal(GeometricVE(0.03, 7.0)),
              Components([((0, 2), WrappedNormal(GeometricVE())), ((2, 3), TruncatedNormal(GeometricVE()))])]
 
 
@@ -126,7 +128,8 @@ def test_transport_in_a_wide_window_is_that_of_free_space():
     assert torch.allclose(new, 0.25 * x, rtol=1e-6)
 
 
-@pytest.mark.parametrize('schedule', [GeometricVE(0.02, 8.0), LinearVP(), LinearVP(0.01, 3.0), CosineVP()], ids=str)
+@pytest.mark.parametrize('schedule', [GeometricVE(0.02, 8.0), GeometricVP(0.02, 8.0), LinearVP(), LinearVP(0.01, 3.0),
+                                      CosineVP()], ids=str)
 def test_schedules_go_from_data_to_noise(schedule):
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     level = schedule.level(t)

@@ -16,18 +16,18 @@ def crystal():
     return Atoms('CsCl', scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.42]], cell=[4.1, 4.6, 5.2, 90, 97, 90], pbc=True)
 
 
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp('memory') / 'one.safetensors'
+@pytest.fixture(scope='module', params=['paper', 'edm'])
+def model(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp('memory') / f'{request.param}.safetensors'
     gen = CrystalDiffusion(model='untrained', logfile=None)
-    return gen.fit([crystal()] * 8, steps=900, **SETTINGS).save(path)
+    return gen.fit([crystal()] * 8, steps=900, scheme=request.param, **SETTINGS).save(path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('options', [{'stoich': 'CsCl'}, {}], ids=['predicted', 'free'])
 def test_one_crystal_is_remembered(model, options):
     matcher, wanted = StructureMatcher(scale=False), AseAtomsAdaptor.get_structure(crystal())
-    images = CrystalDiffusion(model=model, steps=150, rng=1, logfile=None, **options).sample(8)
+    images = CrystalDiffusion(model=model, steps=150, sampler='predictor_corrector', rng=1, logfile=None, **options).sample(8)
     found = [matcher.get_rms_dist(wanted, AseAtomsAdaptor.get_structure(atoms)) for atoms in images]
     close = [rms for rms in found if rms is not None and rms[0] * (crystal().cell.volume / 2) ** (1 / 3) < 0.1]
     assert len(close) >= 6  # of 8, RMSD below 0.1 A

@@ -6,8 +6,9 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from ase_diffusion.representations import Crystal
-from ase_diffusion.representations.crystal import crystal_process
+from ase_diffusion.representations import Crystal, SmoothCrystal
+from ase_diffusion.representations.crystal import cells_of_numbers, crystal_from_dict, crystal_process, lattice_numbers
+from ase_diffusion.representations.elements import element_points, period_and_group
 
 ELEMENTS = (11, 17, 29, 30, 16)
 
@@ -70,3 +71,67 @@ def test_the_process_has_the_weights_of_the_paper():
     assert process.processes['species'].classes == 7 and process.processes['species'].steps == 1000
     sigma = process.schedule.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert sigma.tolist() == pytest.approx([0.005, 0.5])
+
+
+def smooth(dtype=torch.float64):
+    images = crystals()
+    return SmoothCrystal.of(ELEMENTS, np.array([a.cell[:] for a in images]), np.array([len(a) for a in images]), dtype)
+
+
+@pytest.mark.parametrize(('dtype', 'tol'), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_smooth_crystals_come_back_turned_at_most(dtype, tol):
+    images, representation = crystals(), crystal_from_dict(smooth(dtype).todict())
+    representation.dtype = dtype
+    batch = representation.encode(images)
+    assert batch.fields['lattice'].shape == (3, 6) and batch.fields['species'].dtype == dtype
+    for a, b in zip(images, representation.decode(batch), strict=True):
+        assert (a.numbers == b.numbers).all() and np.linalg.det(b.cell) > 0
+        assert np.abs(a.cell.cellpar() - b.cell.cellpar()).max() < 1e4 * tol
+        assert np.abs(a.get_all_distances(mic=True) - b.get_all_distances(mic=True)).max() < 100 * tol
+
+
+def test_lattice_numbers_are_logarithms_of_lengths_and_forget_the_orientation():
+    rng = np.random.default_rng(0)
+    cells, counts = 4 * np.eye(3) + rng.normal(size=(20, 3, 3)), rng.integers(1, 20, 20)
+    numbers = lattice_numbers(cells, counts)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    assert np.allclose(lattice_numbers(cells @ turn, counts), numbers)
+    back = cells_of_numbers(numbers, counts)
+    assert np.allclose(back @ back.transpose(0, 2, 1), cells @ cells.transpose(0, 2, 1))
+    assert np.allclose(numbers[:, :3].sum(1), np.log(np.abs(np.linalg.det(cells)) / counts))  # volume per atom
+    assert np.allclose(lattice_numbers(np.diag([2.0, 3.0, 4.0])[None], np.array([1])), [[*np.log([2, 3, 4]), 0, 0, 0]])
+
+
+def test_smooth_numbers_have_unit_size_and_any_numbers_are_a_cell():
+    cells = np.array([bulk('Cu', 'fcc', a=a).cell[:] for a in (3.4, 3.6, 3.8, 4.0)])
+    representation = SmoothCrystal.of((29,), cells, np.ones(4))
+    lattice = representation.from_cells(cells, np.ones(4))
+    assert lattice[:, :3].mean(0).abs().max() < 1e-5 and lattice[:, :3].std(0, correction=0).tolist() == pytest.approx([1] * 3)
+    wild = representation.to_cells(100 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), torch.ones(50))
+    assert np.isfinite(wild).all() and (np.linalg.det(wild) > 0).all()
+
+
+@pytest.mark.parametrize('representation', [Crystal(ELEMENTS, torch.float64), smooth()], ids=['plain', 'smooth'])
+def test_strain_deforms_the_cells(representation):
+    images = crystals()
+    batch = representation.encode(images)
+    strain = np.random.default_rng(0).normal(size=(3, 3, 3)) * 0.02
+    strain = strain + strain.transpose(0, 2, 1)
+    before = [a.cell[:] for a in representation.decode(batch)]
+    after = batch.with_fields(lattice=batch.fields['lattice'] + representation.strained(batch, strain))
+    for cell, e, atoms in zip(before, strain, representation.decode(after), strict=True):
+        assert np.allclose(atoms.cell[:] @ atoms.cell[:].T, (cell + cell @ e) @ (cell + cell @ e).T)
+
+
+def test_elements_lie_where_the_periodic_table_has_them():
+    from pymatgen.core import Element
+
+    for z in [*range(1, 57), *range(72, 89)]:
+        assert period_and_group(z) == (Element.from_Z(z).row, Element.from_Z(z).group)
+    assert [period_and_group(z) for z in (57, 71, 89, 103, 104)] == [(6, 19), (6, 33), (7, 19), (7, 33), (7, 4)]
+    points = element_points(range(1, 104))
+    apart = np.linalg.norm(points[:, None] - points, axis=-1)
+    assert apart[10, 18] == pytest.approx(apart[10, 11]) and apart[10, 16] < apart[10, 33] / 1.2  # Na K, Na Mg; Na Cl, Na Se
+    assert (apart + 9 * np.eye(103)).min() > 4 and (points**2).mean() == pytest.approx(1)
+    with pytest.raises(ValueError, match='between 1 and'):
+        period_and_group(0)
