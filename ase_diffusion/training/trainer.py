@@ -180,7 +180,7 @@ def _make_keeper(lightning, objective, validation, out, header, every, seconds, 
 
         def __init__(self):
             self.best, self.saved, self.sum, self.count = math.inf, time.monotonic(), 0.0, 0
-            self.begun = time.monotonic()
+            self.begun, self.validated = time.monotonic(), None
 
         def state_dict(self):
             return {'best': self.best}
@@ -205,8 +205,9 @@ def _make_keeper(lightning, objective, validation, out, header, every, seconds, 
             self.saved = time.monotonic()
 
         def validate(self, trainer, task):
-            if not trainer.is_global_zero:
+            if not trainer.is_global_zero or self.validated == trainer.global_step:
                 return
+            self.validated = trainer.global_step
             network = task.average.network
             row = {'step': trainer.global_step, 'seconds': round(time.monotonic() - self.begun, 1),
                    'train_loss': round(self.sum / max(1, self.count), 6)}  # fmt: skip
