@@ -13,8 +13,9 @@ from ase.io import read, write
 
 from ..data.starts import check_count, random_start
 from ..errors import GenerationFailed
-from ..relax.calculators import calculator_name, get_calculator
-from ..relax.relax import relax
+from ..relax.calculators import calculator_name
+from ..relax.relax import make_settings
+from ..relax.relaxer import Relaxer
 from ..representations.slab import surface_height
 from ..training.dataset import Overlayers
 from ..training.surface import train_denoiser
@@ -66,13 +67,15 @@ class DataFree:
     """Carry out one training without data; see ``SurfaceDiffusion.fit_with_calculator``.
 
     Every structure is a file as soon as it is labelled, every round a checkpoint; what is there is not computed again, and
-    round k is seeded from (seed, k) alone.
+    round k is seeded from (seed, k) alone. Calculators with files get a folder for each structure in the folder ``calculations``,
+    ``vasp-0027`` for number 7 of round 1 with 20 in each.
     """
 
     def __init__(self, gen, calculator, out, plan: Plan, options: dict):
         self.gen, self.calculator, self.out, self.plan, self.options = gen, calculator, Path(out), plan, options
         self.slab = gen.template[: -len(parse_formula(gen.stoich))]
-        self.calc = get_calculator(calculator)
+        how = make_settings(fmax=plan.fmax, steps=plan.relax_steps)
+        self.relaxer = Relaxer(calculator, how, directory=self.out / 'calculations')
         self.calls, self.frames, self.found = 0, [], []
         self._check_folder()
 
@@ -119,11 +122,9 @@ class DataFree:
         else:
             starts = self._propose(number)
         ended, random = [], 0
-        for path, start in zip(paths, starts, strict=True):
+        for k, (path, start) in enumerate(zip(paths, starts, strict=True)):
             if not path.exists():
-                history = []
-                done = relax(start, self.calc, fmax=self.plan.fmax, steps=self.plan.relax_steps, frames=history)
-                frames = [_bare(atoms, start) for atoms in [*history[0][:-1], done]]
+                frames = self._relaxed(start, number * len(paths) + k)
                 partial = path.with_suffix('.partial')
                 write(partial, frames, format='traj')
                 partial.replace(path)
@@ -137,6 +138,14 @@ class DataFree:
                 self.frames += [*frames[:-1:THIN], frames[-1]]
         self.found = sorted([*self.found, *ended], key=lambda atoms: atoms.get_potential_energy())
         return ended, random
+
+    def _relaxed(self, start: Atoms, number: int) -> list[Atoms]:
+        """Return the frames of a relaxation, the result last; `number` counts over all rounds."""
+        self.relaxer.check([start])
+        history = []
+        [(_, done)] = self.relaxer.iterate([start], [number], frames=history)
+        done.info['key_value_pairs']['relax_calculator'] = calculator_name(self.calculator)
+        return [_bare(atoms, start) for atoms in [*history[0][:-1], done]]
 
     def _propose(self, number: int) -> list[Atoms]:
         """Return the starts of a round: samples of the model so far, and random ones."""

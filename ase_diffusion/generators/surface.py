@@ -296,6 +296,8 @@ class SurfaceDiffusion(Generator):
         Parameters
         ----------
         calculator : anything :func:`ase_diffusion.relax.get_calculator` takes
+            Where it writes files or keeps wave functions (GPAW, VASP), a name or a factory gives a fresh one for each structure,
+            in a folder of its own below ``out/calculations``.
         out : path
             Folder; the same call with the same folder goes on where it was stopped, and computes nothing twice.
         rounds, samples : int

@@ -2,11 +2,13 @@
 
 import io
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from ase.build import fcc111
 from ase.calculators.emt import EMT
+from ase.calculators.vasp import Vasp
 from ase.constraints import FixAtoms
 from ase.io import read
 
@@ -125,3 +127,55 @@ def test_the_temperature_falls_geometrically_and_weights_are_those_of_boltzmann(
     weights = boltzmann([1.0, 1.5, 3.0], 0.5)
     assert weights.sum() == pytest.approx(1.0)
     assert weights[0] / weights[1] == pytest.approx(np.e)
+
+
+@pytest.fixture
+def silver():
+    """Ag(111) p(1x1), fixed; the springs of the stand-in for VASP rest at 11 A, 2.6 A above it."""
+    slab = fcc111('Ag', (1, 1, 2), a=4.16, vacuum=6.0)
+    slab.set_constraint(FixAtoms(indices=[0, 1]))
+    return slab
+
+
+def made(folder):
+    """Return the names of the folders of calculations, sorted."""
+    return sorted(path.name for path in (folder / 'calculations').iterdir())
+
+
+@pytest.mark.parametrize('calculator', ['vasp', partial(Vasp, xc='pbe')], ids=['name', 'factory'])
+def test_calculators_with_files_have_a_folder_for_each_structure(vasp, silver, calculator):
+    """Over all rounds; the POSCAR of a structure is its last frame, which that of no other has overwritten."""
+    gen = SurfaceDiffusion(silver, 'O', model='untrained', rng=0, steps=5, maxtries=2, logfile=None, compile=False)
+    gen.fit_with_calculator(calculator, vasp / 'out', options=OPTIONS, rounds=2, samples=2, relax_steps=1, steps=4)
+    name = calculator if isinstance(calculator, str) else 'Vasp'
+    assert made(vasp / 'out') == [f'{name}-{number:04d}' for number in range(4)]
+    ends = [read(vasp / 'out' / f'round_{number // 2:03d}' / f'{number % 2:04d}.traj', -1) for number in range(4)]
+    for number, atoms in enumerate(ends):
+        assert np.allclose(read(vasp / 'out' / 'calculations' / f'{name}-{number:04d}' / 'POSCAR').positions, atoms.positions,
+                           atol=1e-6)  # fmt: skip
+        assert atoms.info['key_value_pairs']['relax_calculator'] == name
+    assert not np.allclose(ends[0].positions, ends[1].positions, atol=0.01)
+    assert not (vasp / 'POSCAR').exists()
+
+
+def test_a_structure_that_is_computed_again_has_another_folder(vasp, silver):
+    def fit():
+        gen = SurfaceDiffusion(silver, 'O', model='untrained', rng=0, steps=5, logfile=None, compile=False)
+        gen.fit_with_calculator('vasp', vasp, options=OPTIONS, rounds=1, samples=2, relax_steps=1, steps=4)
+
+    fit()
+    (vasp / 'round_000' / '0001.traj').unlink()  # as where it was killed meanwhile
+    fit()
+    assert made(vasp) == ['vasp-0000', 'vasp-0001', 'vasp-0001.1']
+
+
+def test_a_calculator_without_files_is_made_once(slab, tmp_path):
+    counting = []
+
+    def make():
+        counting.append(Counting())
+        return counting[-1]
+
+    generator(slab).fit_with_calculator(make, tmp_path, options=OPTIONS, **{**PLAN, 'rounds': 1})
+    assert len(counting) == 1 and Counting.calls
+    assert not (tmp_path / 'calculations').exists()
