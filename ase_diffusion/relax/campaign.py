@@ -19,7 +19,7 @@ from .relax import check_limits, make_settings, optimizer_name
 from .relaxer import Relaxer
 from .single import failed
 from .store import Store, StoreError
-from .supply import freeze
+from .supply import check_shared, freeze
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ class Campaign:
     generate : callable
         ``generate(block, count)`` returns the first `count` Atoms of a block, the same ones at each call.
     calculator : str, Path, callable or Calculator
-        Anything `get_calculator` takes; more than this process needs one that can be pickled.
+        Anything `get_calculator` takes; more than this process needs one that can be pickled. A finished GPAW, VASP or other
+        one with files has a single folder, and so a single process; a name or a factory gives one for each structure.
     first_of_kind : callable, optional
         ``first_of_kind(number, atoms)`` returns the number of the first structure that is the same, `number` itself where it
         is new (`ase_diffusion.metrics.Distinct().add`). It is told of all structures in the database first.
@@ -67,8 +68,8 @@ class Campaign:
     Raises
     ------
     ValueError
-        A number is not one, or a calculator for other processes cannot be pickled. :meth:`run` raises where the database
-        belongs to something else.
+        A number is not one, a calculator for other processes cannot be pickled, or several of them would share the folder of a
+        finished one. :meth:`run` raises where the database belongs to something else.
     """
 
     def __init__(self, database, generate, calculator='7net-mf-0', *, first_of_kind=None, made_by=None, block=16,
@@ -79,6 +80,7 @@ class Campaign:
         check_limits(timeout=timeout, batch_size=block)
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
             raise ValueError(f'workers is the number of local processes, an integer, 0 (this process) or more; got {workers!r}.')
+        check_shared(calculator, None if client is not None else workers)
         self.generate, self.calculator, self.first_of_kind, self.block = generate, calculator, first_of_kind, int(block)
         self.options = {'timeout': timeout, 'directory': directory}
         self.workers, self.client, self.retry_failed, self.logfile = workers, client, retry_failed, logfile

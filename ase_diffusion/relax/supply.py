@@ -66,6 +66,29 @@ def is_stateful(calc):
     return hasattr(calc, 'write_input') or hasattr(calc, 'template') or type(calc).__module__.partition('.')[0] == 'gpaw'
 
 
+def check_shared(calculator, workers):
+    """Raise where several processes would share the one folder of a finished calculator.
+
+    Parameters
+    ----------
+    calculator : str, Path, callable or Calculator
+        Anything `get_calculator` takes.
+    workers : int or None
+        Processes that get it; None for those of a cluster, however many.
+
+    Raises
+    ------
+    ValueError
+        It is finished and bound to one structure, and there is more than one process; or it is no calculator.
+    """
+    if check_calculator(calculator) is None and is_stateful(calculator) and workers not in (0, 1):
+        raise ValueError(
+            f'A finished {calculator_name(calculator)} has one folder for its files, in which '
+            f'{"the workers of a cluster" if workers is None else f"{workers} workers"} would overwrite each other. Pass a name '
+            f'or a function that makes it, or workers=1{" and no client" if workers is None else ""}.'
+        )
+
+
 def needs_periodic(calc):
     """Tell whether a calculator expands in plane waves, and so wants a cell that is periodic in all directions."""
     mode = getattr(getattr(calc, 'params', None), 'mode', None)  # of GPAW

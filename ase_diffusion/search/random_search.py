@@ -12,11 +12,11 @@ import numpy as np
 
 from ..data.frames import row_atoms
 from ..data.starts import check_composition, check_count, check_slab, check_window, draw_composition, random_start
-from ..relax.calculators import calculator_name, check_calculator
+from ..relax.calculators import calculator_name
 from ..relax.relax import make_settings, optimizer_name
 from ..relax.relaxer import Relaxer
 from ..relax.store import same_slab, slab_settings
-from ..relax.supply import is_stateful
+from ..relax.supply import check_shared
 from ..utils.atoms import copy_atoms, frozen_mask
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
@@ -92,11 +92,7 @@ class RandomStructureSearch:
         if Path(database).suffix != '.db':
             raise ValueError(f'The database of a search is an ASE sqlite file, *.db; got {str(database)!r}.')
         check_count('workers', 'the number of processes', workers)
-        if check_calculator(calculator) is None and is_stateful(calculator) and workers > 1:
-            raise ValueError(
-                f'A finished {calculator_name(calculator)} has one folder for its files, in which {workers} workers would '
-                'overwrite each other. Pass a name or a function that makes it, or workers=1.'
-            )
+        check_shared(calculator, workers)
         self.settings = make_settings(optimizer, fmax, steps)
         self.slab = copy_atoms(slab)
         self.slab.info.pop('adsorbate_info', None)  # of ase.build; extxyz cannot write it

@@ -3,6 +3,8 @@
 import io
 import os
 import sqlite3
+import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from ase import Atoms
 from ase.build import fcc111
 from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
+from ase.calculators.vasp import Vasp
 from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.db.sqlite import SQLite3Database
@@ -162,8 +165,6 @@ def test_another_slab_is_refused():
 
 
 def test_settings_of_calculators():
-    from functools import partial
-
     assert describe('EMT') == 'emt' and describe(EMT) == 'EMT'
     assert describe(partial(EMT, asap_cutoff=True)) == {'name': 'EMT', 'asap_cutoff': True}
     assert describe(EMT(asap_cutoff=True))['asap_cutoff'] is True
@@ -326,6 +327,22 @@ def test_bad_input(tmp_path, options, text):
         campaign(tmp_path / 'a.db', **options)
     with pytest.raises(ValueError, match='n is the number'):
         campaign(tmp_path / 'a.db').run(0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(('options', 'who', 'way'), [({'workers': 2}, '2 workers', 'workers=1'),
+                                                     ({'client': object()}, 'of a cluster', 'no client')])  # fmt: skip
+def test_a_finished_calculator_with_files_has_one_process(tmp_path, options, who, way):
+    """Refused before a database is made, also where it could not be pickled; all that has folders, or needs none, is taken."""
+    path, finished, locked = tmp_path / 'a.db', Vasp(xc='pbe'), Vasp(xc='pbe')
+    locked.lock = threading.Lock()
+    for calculator in (finished, locked):
+        with pytest.raises(ValueError, match=f'finished Vasp has one folder.*{who}.*function that makes it.*{way}'):
+            campaign(path, calculator=calculator, **options)
+    for calculator in ('vasp', partial(Vasp, xc='pbe'), EMT()):
+        campaign(path, calculator=calculator, **options)
+    for workers in (0, 1):
+        campaign(path, calculator=finished, workers=workers)
     assert list(tmp_path.iterdir()) == []
 
 
