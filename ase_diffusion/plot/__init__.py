@@ -2,7 +2,8 @@
 
 Matplotlib is imported when one is drawn.
 """
-from importlib import import_module
+
+from ..utils.lazy import lazy_names
 
 _HOME = {
     'plot_structure': 'structures',
@@ -20,20 +21,10 @@ _HOME = {
     'plot_isosurface': 'grids',
     'plot_slice': 'grids',
 }
-__all__ = list(_HOME)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)
 
 # Okabe and Ito: told apart by colour-blind readers, and in print
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
-
-
-def __getattr__(name):
-    if name not in _HOME:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(__all__)}')
-    return getattr(import_module(f'{__name__}.{_HOME[name]}'), name)
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
 
 
 def new_axes(figsize):
