@@ -74,10 +74,6 @@ class Generator:
     def _prepare(self, n: int) -> None:
         """Get ready for n structures."""
 
-    def _epilogue(self, accepted: int) -> str | None:
-        """Return the last line of the log of a run, or None."""
-        return None
-
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         """Return why a structure is not fit to be returned, or None."""
         return None
@@ -120,14 +116,18 @@ class Generator:
         keep_freed_memory()
         self._prepare(n)
         done, refused, reasons = 0, 0, {}
+        guidance = self.guidance
+        spent = guidance and guidance.spent()
         try:
             while done < n:
                 size = min(n - done, self.batch_size or self._auto_batch_size())
                 seeds = spawn_seeds(self.rng, size)
-                begun = time.perf_counter()
+                begun, before = time.perf_counter(), guidance and guidance.spent()
                 images = generate(seeds, conditions)
                 seconds = (time.perf_counter() - begun) / size
                 self.statistics['generated'] += size
+                if guidance is not None:
+                    guidance.warn(before)
                 for atoms in images:
                     reason = self._reason_to_reject(atoms)
                     if reason is not None:
@@ -142,8 +142,8 @@ class Generator:
                                            'try more steps, a wider window or another model', reasons)  # fmt: skip
         finally:
             self._close_trajectory()
-            if line := self._epilogue(done):
-                self.log.write(line)
+            if guidance is not None:
+                self.log.write(guidance.cost(spent, done))
 
     def _header(self, n: int, conditions: dict, task=None) -> str:
         conditions = {**conditions, **({} if task is None else task.labels())}

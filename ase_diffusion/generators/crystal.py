@@ -191,12 +191,16 @@ class CrystalDiffusion(Generator):
             sampler = partial(sampler, corrector=self.corrector)
         guides = () if self.guidance is None else (self.guidance.bind(self.representation, len(seeds)),)
         process, begin = task.begin(self.process, batch, noise, network)
+        more = {'sampling_steps': task.steps, **task.labels()}
+        before = self.guidance and self.guidance.calls
         with Movie(self, task.steps, lambda batch: self.representation.decode(batch)[0]) as movie:
             final = sampler(network, process, batch, generator=noise, mask=mask, guidance=guides, callback=movie, **begin)
+        if self.guidance is not None:
+            more['guidance_calls'] = (self.guidance.calls - before) // len(seeds)
         images = [self._finished(atoms) for atoms in self.representation.decode(final)]
         images = images if self.relax is None else [niggli(atoms) for atoms in relax_images(images, **self.relax)]
         for atoms, seed in zip(images, seeds, strict=True):
-            self._label(atoms, seed, conditions, {'sampling_steps': task.steps, **task.labels()})
+            self._label(atoms, seed, conditions, more)
         return images
 
     def _finished(self, atoms: Atoms) -> Atoms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from ..relax.calculators import calculator_name
 from ..relax.forces import Forces
 from ..representations.crystal import Crystal, check_crystal
 from ..utils.atoms import neighbours
+from .guidance import Costs
 from .tasks import Perturbation, check_noise
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class AllowedElements:
 
 
 @dataclass
-class CrystalGuidance:
+class CrystalGuidance(Costs):
     """Move atoms along the forces, and the lattice along the stress, of an ASE calculator after each late step.
 
     Parameters
@@ -93,8 +94,11 @@ class CrystalGuidance:
 
     Attributes
     ----------
-    failures : int
-        Calls that raised, took too long or gave no finite forces.
+    calls, failures : int
+        Evaluations of one crystal, and those that raised, took too long or gave no finite forces, or were not begun since the
+        cell is exactly flat.
+    seconds : float
+        Time that they took.
     """
 
     calculator: object
@@ -106,7 +110,6 @@ class CrystalGuidance:
     strain_cap: float = 0.01
     directory: object = None
     time_limit: float | None = None
-    failures: int = field(default=0, init=False)
 
     @classmethod
     def coerce(cls, guidance, calculator) -> CrystalGuidance | None:
@@ -129,14 +132,14 @@ class CrystalGuidance:
 
     def bind(self, representation: Crystal, count: int):
         """Return the hook ``(batch, t) -> displacements`` of the fields, for a batch of ``count`` crystals."""
-        calls = [0]
+        steps, move = [0], self.timed(self._move)
         self.compute.begin(count)
 
         def hook(batch, t: float) -> dict:
-            calls[0] += 1
-            if t >= self.below or calls[0] % self.every:
+            steps[0] += 1
+            if t >= self.below or steps[0] % self.every:
                 return {}
-            moves = [self._move(k, atoms, t) for k, atoms in enumerate(representation.decode(batch))]
+            moves = [move(k, atoms, t) for k, atoms in enumerate(representation.decode(batch))]
             f = batch.fields['fractional']
             sites = torch.as_tensor(np.concatenate([m[0] for m in moves]), dtype=f.dtype, device=f.device)
             return {'fractional': sites, 'lattice': representation.strained(batch, np.stack([m[1] for m in moves]))}
@@ -146,10 +149,12 @@ class CrystalGuidance:
     def _move(self, k: int, atoms: Atoms, t: float) -> tuple[np.ndarray, np.ndarray]:
         """Return fractional displacements (n, 3) and strain (3, 3) of crystal k; nothing where the calculator fails."""
         size, strain = self.every * (1 - t), np.zeros((3, 3))
+        self.calls += 1
         try:
+            inverse = np.linalg.inv(np.asarray(atoms.cell))  # raises where the cell is exactly flat
             forces, stress = self.compute(k, atoms, stress=bool(self.stress_strength))
         except Exception as error:  # noqa: BLE001  any calculator may raise anything; it is counted
-            log.debug('guidance: the calculator failed: %s', error)
+            log.debug('guidance: no forces: %s', error)
             self.failures += 1
             return np.zeros((len(atoms), 3)), strain
         step = self.strength * size * forces
@@ -157,7 +162,7 @@ class CrystalGuidance:
         if stress is not None:
             strain = -self.stress_strength * size * stress
             strain *= min(1.0, self.strain_cap / max(np.abs(strain).max(), 1e-12))
-        return step @ np.linalg.inv(np.asarray(atoms.cell)), strain
+        return step @ inverse, strain
 
     def close(self) -> None:
         """End the process of the calculator, where there is a time limit; the next call starts another one."""

@@ -20,7 +20,56 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Guidance:
+class Costs:
+    """Count what guidance by a calculator costs: what guidance of surfaces and crystals has in common.
+
+    Attributes
+    ----------
+    calls, failures : int
+        Evaluations of one structure, and those that gave nothing to displace it by.
+    seconds : float
+        Time that they took.
+    """
+
+    calls: int = field(default=0, init=False)
+    failures: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
+
+    def spent(self) -> tuple[int, int, float]:
+        """Return calls, failures and seconds so far."""
+        return self.calls, self.failures, self.seconds
+
+    def since(self, before: tuple) -> tuple[int, int, float]:
+        """Return calls, failures and seconds that came after ``before``, which :meth:`spent` returned."""
+        return tuple(now - then for now, then in zip(self.spent(), before, strict=True))
+
+    def timed(self, function):
+        """Return the function, its time counted."""
+        def call(*args):
+            begun = time.perf_counter()
+            try:
+                return function(*args)
+            finally:
+                self.seconds += time.perf_counter() - begun
+
+        return call
+
+    def warn(self, before: tuple) -> None:
+        """Log a warning where calls failed since ``before``."""
+        calls, failures, _ = self.since(before)
+        if failures:
+            log.warning('force guidance: %d of %d evaluations failed and were skipped', failures, calls)
+
+    def cost(self, before: tuple, accepted: int) -> str:
+        """Return what was spent since ``before`` as a line of the log."""
+        calls, failures, seconds = self.since(before)
+        each = f'{calls / accepted:.1f} calls, {seconds / accepted:.2f} s' if accepted else 'none was accepted'
+        return (f'guidance: {calls} calculator calls, {failures} failed, {seconds:.1f} s; '
+                f'cost per accepted structure: {each}')  # fmt: skip
+
+
+@dataclass
+class Guidance(Costs):
     """Force guidance (Ronne et al., eq. 3): after every step the mobile atoms move along their forces.
 
     Parameters
@@ -62,9 +111,6 @@ class Guidance:
     finish_steps: int = 40
     directory: object = None
     time_limit: float | None = None
-    calls: int = field(default=0, init=False)
-    failures: int = field(default=0, init=False)
-    seconds: float = field(default=0.0, init=False)
 
     @classmethod
     def coerce(cls, guidance, calculator, steps: int) -> Guidance | None:
@@ -105,17 +151,7 @@ class Guidance:
             forces = batch_forces(self.network)
         else:
             forces = _ase_forces(self.compute, templates, representation)
-        return ForceGuidance(self._timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
-
-    def _timed(self, forces):
-        def call(batch):
-            begun = time.perf_counter()
-            try:
-                return forces(batch)
-            finally:
-                self.seconds += time.perf_counter() - begun
-
-        return call
+        return ForceGuidance(self.timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
 
     def finish(self, batch, hook: ForceGuidance, process):
         """Descend along the forces for ``finish_steps`` steps of the same step length."""
@@ -125,17 +161,7 @@ class Guidance:
                 shift = hook(batch, 0.0)
                 batch = process.confine(batch.with_fields(positions=batch.fields['positions'] + shift['positions']))
         self.calls, self.failures = self.calls + hook.calls, self.failures + hook.failures
-        if hook.failures:
-            log.warning('force guidance: %d of %d evaluations failed and were skipped', hook.failures, hook.calls)
         return batch
-
-    def cost(self, before: tuple, accepted: int) -> str:
-        """Return what was spent since ``before`` (calls, failures, seconds) as a line of the log."""
-        calls, failures, seconds = (now - then for now, then in
-                                    zip((self.calls, self.failures, self.seconds), before, strict=True))  # fmt: skip
-        each = f'{calls / accepted:.1f} calls, {seconds / accepted:.2f} s' if accepted else 'none was accepted'
-        return (f'guidance: {calls} calculator calls, {failures} failed, {seconds:.1f} s; '
-                f'cost per accepted structure: {each}')  # fmt: skip
 
     def close(self) -> None:
         """End the process of the calculator, where there is a time limit; the next call starts another one."""

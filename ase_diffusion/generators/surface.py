@@ -116,15 +116,10 @@ class SurfaceDiffusion(Generator):
             compile_core(network)
 
     def _prepare(self, n: int) -> None:
-        if self.guidance is not None:
-            self._before = (self.guidance.calls, self.guidance.failures, self.guidance.seconds)
         if self.compile is None and n * self.steps >= COMPILE_FROM and shutil.which('g++'):
             self.compile = True
             self.log.write('compiling the network first, some 20 to 60 s (compile=False leaves it out)')
             compile_core(self.network)
-
-    def _epilogue(self, accepted: int) -> str | None:
-        return None if self.guidance is None else self.guidance.cost(self._before, accepted)
 
     def _check_conditions(self, conditions: dict) -> dict:
         if self.network is None:

@@ -18,6 +18,7 @@ from ase.db import connect
 from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
 from ase_diffusion.errors import CheckpointError, GenerationFailed
 from ase_diffusion.generators.crystal_tasks import CrystalGuidance, shortest_distance
+from ase_diffusion.representations import Crystal
 
 SMALL = dict(features=16, blocks=1, settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
              batch_size=8, progress=False, accelerator='cpu', lr=3e-3, every=10, warmup=5)  # fmt: skip
@@ -204,7 +205,7 @@ def test_perturb_keeps_what_is_fixed_and_a_little_noise_changes_little(model):
 
 
 class Springs(Calculator):
-    """Pull the first atom along x and ask for a larger cell; fail where the cell is small."""
+    """Pull the first atom along x and ask for a larger cell."""
 
     implemented_properties = ['energy', 'forces', 'stress']
 
@@ -231,11 +232,64 @@ def test_guidance_moves_atoms_and_lattice_by_the_laws(model):
     assert all(b.cell.volume > a.cell.volume * 1.02 for a, b in zip(free, pushed, strict=True))
 
 
-def test_guidance_by_a_calculator_that_fails_does_nothing_and_is_counted(model):
-    gen = CrystalDiffusion('NaCl', model=model, calculator=EMT(), guidance={'below': 0.9}, **QUICK)  # EMT knows no salt
-    free = CrystalDiffusion('NaCl', model=model, **QUICK).sample(2)
-    assert np.allclose(free[0].cell[:], gen.sample(2)[0].cell[:])
-    assert gen.guidance.failures > 0
+def guided(model, calculator, log=None, **options):
+    """Return a generator of salt that accepts whatever comes; guided where a calculator is given."""
+    guidance = None if calculator is None else {'below': 0.9}
+    gen = CrystalDiffusion('NaCl', model=model, calculator=calculator, guidance=guidance, **{**QUICK, 'logfile': log, **options})
+    gen._reason_to_reject = lambda atoms: None
+    return gen
+
+
+def test_guidance_by_a_calculator_that_fails_does_nothing_and_is_counted(model, caplog):
+    log = io.StringIO()
+    gen, free = guided(model, EMT(), log, batch_size=2), guided(model, None)  # EMT knows no salt
+    with caplog.at_level(logging.WARNING):
+        images = gen.sample(4)
+    assert np.allclose(free.sample(4)[0].cell[:], images[0].cell[:])
+    calls = gen.guidance.calls
+    assert gen.guidance.failures == calls > 0 and calls % 4 == 0
+    assert log.getvalue().splitlines()[-1].startswith(f'guidance: {calls} calculator calls, {calls} failed, ')
+    text = f'force guidance: {calls // 2} of {calls // 2} evaluations failed and were skipped'  # of each batch
+    assert [record.getMessage() for record in caplog.records] == [text, text]
+
+
+def test_guidance_counts_its_calls_and_the_log_says_what_a_crystal_costs(model, caplog):
+    class Slow(Springs):
+        made = 0
+
+        def calculate(self, *args, **kwargs):
+            Slow.made += 1
+            time.sleep(0.01)
+            super().calculate(*args, **kwargs)
+
+    log = io.StringIO()
+    gen = guided(model, Slow, log)
+    images = gen.sample(3)
+    calls, _, seconds = gen.guidance.spent()
+    assert calls == Slow.made and calls % 3 == 0 and calls >= 6
+    assert [atoms.info['key_value_pairs']['guidance_calls'] for atoms in images] == [calls // 3] * 3
+    assert seconds >= 0.01 * calls
+    line = f'guidance: {calls} calculator calls, 0 failed, {seconds:.1f} s; cost per accepted structure: {calls / 3:.1f} calls, '
+    assert log.getvalue().splitlines()[-1] == line + f'{seconds / 3:.2f} s'
+    gen.perturb(bulk('NaCl', 'rocksalt', a=5.1), noise=2.0, n=1)
+    more = Slow.made - calls  # of this run, not of all
+    assert more > 0 and log.getvalue().splitlines()[-1].startswith(f'guidance: {more} calculator calls, 0 failed')
+    assert 'guidance' not in caplog.text
+    plain = io.StringIO()
+    assert 'guidance_calls' not in guided(model, None, plain).sample().info['key_value_pairs']
+    assert 'guidance: ' not in plain.getvalue()
+
+
+@pytest.mark.parametrize('flat', [[[4, 0, 0], [0, 4, 0], [4, 4, 0]], [[4, 0, 0], [4, 0, 0], [0, 0, 4]]])
+def test_guidance_of_an_exactly_flat_cell_is_a_failure_and_the_others_are_guided(flat):
+    guide, salt = CrystalGuidance.coerce(None, Springs), Crystal([11, 17])
+    batch = salt.encode([bulk('NaCl', 'rocksalt', a=5.0)] * 2)
+    cells = np.stack([np.array(flat, float), bulk('NaCl', 'rocksalt', a=5.0).cell[:]])
+    batch = batch.with_fields(lattice=salt.from_cells(cells, batch.extras['counts']))
+    moves = guide.bind(salt, 2)(batch, 0.1)
+    assert (guide.calls, guide.failures) == (2, 1)
+    assert not moves['fractional'][:2].any() and not moves['lattice'][0].any()
+    assert moves['fractional'][2:].any() and moves['lattice'][1].any()
 
 
 def test_guidance_with_a_time_limit_survives_a_calculator_that_hangs(model, tmp_path):

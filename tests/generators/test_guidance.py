@@ -114,10 +114,11 @@ class Raises(Recorder):
 
 
 @pytest.mark.parametrize('kind', [Odd, Raises])
-def test_failures_displace_nothing_and_are_counted(slab, kind):
+def test_failures_displace_nothing_and_are_counted(slab, kind, caplog):
     log = io.StringIO()
     gen = generator(slab, kind, log)
     guided = gen.sample()
+    assert f'{gen.guidance.calls} of {gen.guidance.calls} evaluations failed and were skipped' in caplog.text
     plain = SurfaceDiffusion(slab, 'Ag2O', rng=0, steps=8, logfile=None)
     plain._reason_to_reject = lambda atoms: None
     assert np.allclose(guided.positions, plain.sample().positions, atol=1e-5)
