@@ -119,7 +119,7 @@ class Crystal:
             if np.linalg.det(cell) < 0:  # the network sees scalar products only, which do not tell left from right
                 cell = -cell
             mine = rows == k
-            images.append(Atoms(numbers[mine], scaled_positions=fractional[mine] % 1.0, cell=cell, pbc=True))
+            images.append(Atoms(numbers[mine], positions=fractional[mine] % 1.0 @ cell, cell=cell, pbc=True))  # flat cells, too
         return images
 
     def todict(self) -> dict:

@@ -14,9 +14,11 @@ log = logging.getLogger(__name__)
 def niggli(atoms: Atoms) -> Atoms:
     """Return the same crystal in its Niggli cell, lower triangular, right-handed, wrapped; order and info stay.
 
-    A cell that spglib cannot reduce (nearly flat) comes back as it is, in the same orientation.
+    A cell that spglib cannot reduce (flat or nearly so) comes back as it is, in the same orientation.
     """
     cell = np.asarray(atoms.cell)
+    if np.linalg.matrix_rank(cell) < 3:
+        return atoms.copy()
     try:
         reduced = spglib.niggli_reduce(cell)
     except Exception as error:  # noqa: BLE001  newer versions raise an error of their own

@@ -9,6 +9,7 @@ from ase.build import bulk, molecule
 from ase_diffusion.representations import Crystal, SmoothCrystal
 from ase_diffusion.representations.crystal import cells_of_numbers, crystal_from_dict, crystal_process, lattice_numbers
 from ase_diffusion.representations.elements import element_points, period_and_group
+from ase_diffusion.representations.reduction import niggli
 
 ELEMENTS = (11, 17, 29, 30, 16)
 
@@ -135,3 +136,11 @@ def test_elements_lie_where_the_periodic_table_has_them():
     assert (apart + 9 * np.eye(103)).min() > 4 and (points**2).mean() == pytest.approx(1)
     with pytest.raises(ValueError, match='between 1 and'):
         period_and_group(0)
+
+
+def test_flat_cells_are_decoded_and_left_alone():
+    batch = Crystal(ELEMENTS, torch.float64).encode(crystals())
+    flat = batch.fields['lattice'].clone()
+    flat[0, 2], flat[1, 1] = 0.0, flat[1, 0]
+    for k, atoms in enumerate(Crystal(ELEMENTS, torch.float64).decode(batch.with_fields(lattice=flat))):
+        assert len(atoms) == (2, 1, 4)[k] and np.isfinite(niggli(atoms).positions).all()
