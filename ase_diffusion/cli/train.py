@@ -86,7 +86,7 @@ def _add_crystal(parser):
                         help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept')
     parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
     parser.add_argument('--scheme', metavar='NAME',
-                        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 50 steps (paper)')
+                        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)')
     parser.add_argument('--conditioning', metavar='KIND',
                         help='cds: conditions enter every attention block; cdi: the first embedding (cds)')
     parser.add_argument('--paper-network', dest='coupled', action='store_false', default=None,

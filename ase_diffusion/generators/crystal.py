@@ -14,7 +14,6 @@ from ase.data import chemical_symbols
 
 from ..data.crystals import read_crystals
 from ..diffusion import SAMPLERS, ClassifierFree, JointProcess, NoisePerStructure
-from ..errors import CheckpointError
 from ..relax.relax import relax as relax_images
 from ..representations.crystal import crystal_from_dict
 from ..representations.reduction import niggli, symmetrize
@@ -29,7 +28,7 @@ from .tasks import Fresh, given_structures
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = 'perov-5'
+DEFAULT_MODEL = 'mp-le20'
 UNTRAINED = 'untrained'
 SAMPLING = {'sampler': 'predictor_corrector', 'steps': 1000, 'corrector': 0.04}  # the paper's scheme
 SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
@@ -48,7 +47,7 @@ class CrystalDiffusion(Generator):
     elements : list of str, optional
         Elements that may occur; all that the model knows by default.
     model : str or Path, optional
-        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'perov-5'``.
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'mp-le20'``.
     conditioning : 'cds' or 'cdi', optional
         Which variant of a model: conditions enter the attention or the first embedding; default: what the model has.
     symmetrize : float, optional
@@ -317,7 +316,4 @@ def _variant(model: str, conditioning) -> str:
     names = [entry['name'] for entry in list_models('crystal')]
     if conditioning is not None and f'{model}-{conditioning}' in names:
         return f'{model}-{conditioning}'
-    if model in ('perov-5', 'carbon-24', 'mp-le20') and model not in names:
-        raise CheckpointError(f'{model} is not shipped yet: give a checkpoint file or one of {names}; ase-diffusion train '
-                              'crystal makes one')  # fmt: skip
     return model

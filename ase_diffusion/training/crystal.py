@@ -16,12 +16,12 @@ from .trainer import train
 log = logging.getLogger(__name__)
 SCHEMES = {  # how to sample with a model of the scheme
     'paper': {'sampler': 'predictor_corrector', 'steps': 1000, 'corrector': 0.04},
-    'edm': {'sampler': 'dpmpp_2m', 'steps': 50, 'corrector': 0.0},
+    'edm': {'sampler': 'predictor_corrector', 'steps': 100, 'corrector': 0.2},
 }
 UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as in the data'}
 
 
-def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, properties=None, scheme='paper', conditioning='cds',
+def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, properties=None, scheme=None, conditioning='cds',
                   steps=20_000, features=128, blocks=6, batch_size=128, known=0.33, dropout=0.15, auxiliary=0.05, seed=0,
                   network=None, warmup=500, coupled=True, settings=None, **options):  # fmt: skip
     """Train a :class:`CrystalTransformer`; returns the path of the best checkpoint.
@@ -32,9 +32,10 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         Without ``validation`` 5 % of the compositions are held out.
     properties : list of str, optional
         Conditions to learn; all properties of the data by default.
-    scheme : 'paper' or 'edm'
+    scheme : 'edm' or 'paper', optional
+        Default: that of ``network``, else 'edm'.
         'paper': matrices of the lattice and discrete species (arXiv 2406.09263), sampled in 1000 steps of two calls; 'edm': six
-        lattice numbers and species as points, preconditioned (:class:`SmoothCrystal`), sampled in 50 steps.
+        lattice numbers and species as points, preconditioned (:class:`SmoothCrystal`), sampled in 100 steps.
     conditioning : 'cds' or 'cdi'
     known : float
         Share of the crystals whose species are given, not noised: so the same network predicts structures.
@@ -61,6 +62,8 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         raise ValueError(f'the data has no property {sorted(unknown)}; it has {sorted(data.properties)}')
     if not 0 <= known <= 1:
         raise ValueError(f'known is a share of the crystals, 0 to 1; got {known}')
+    if scheme is None:
+        scheme = 'edm' if network is None or network.points else 'paper'
     if scheme not in SCHEMES:
         raise ValueError(f'scheme is one of {sorted(SCHEMES)}; got {scheme!r}')
     if validation is None:

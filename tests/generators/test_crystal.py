@@ -84,8 +84,9 @@ def test_the_same_seed_gives_the_same_atoms_in_any_batch(model, batch_size, opti
 def test_composition_number_and_elements_are_kept(model):
     assert {a.get_chemical_formula() for a in CrystalDiffusion('NaLiCl2', model=model, **QUICK).sample(3)} == {'Cl2LiNa'}
     assert {len(a) for a in CrystalDiffusion(natoms=3, model=model, **QUICK).sample(3)} == {3}
-    some = CrystalDiffusion(natoms=4, elements=['Li', 'F'], model=model, **QUICK).sample(6)
-    assert set().union(*(a.symbols for a in some)) == {'Li', 'F'}
+    for allowed in ({'Li', 'F'}, {'F'}):
+        some = CrystalDiffusion(natoms=4, elements=sorted(allowed), model=model, **QUICK).sample(6)
+        assert set().union(*(a.symbols for a in some)) <= allowed
     one = CrystalDiffusion('NaCl', model=model, **QUICK).sample()
     assert isinstance(one, Atoms) and one.info['key_value_pairs']['stoich'] == 'NaCl'
 
@@ -193,7 +194,7 @@ def test_perturb_keeps_what_is_fixed_and_a_little_noise_changes_little(model):
     assert parent == before
     assert all(a.get_chemical_formula() == 'ClNa' for a in [*near, *far])
     gaps = [np.mean([abs(a.cell.volume / parent.cell.volume - 1) for a in images]) for images in (near, far)]
-    assert gaps[0] < 0.2 < gaps[1]
+    assert gaps[0] < 0.05 and 2 * gaps[0] < gaps[1]
     assert near[0].info['key_value_pairs']['operation'] == 'perturb'
     assert isinstance(gen.perturb(parent, n=None), Atoms)
     for bad, text in (([], 'at least one'), (bulk('KCl', 'rocksalt', a=6.0), 'composition'), (parent * (2, 2, 1), 'up to 4')):
@@ -245,7 +246,7 @@ def test_guidance_by_a_calculator_that_fails_does_nothing_and_is_counted(model, 
     gen, free = guided(model, EMT(), log, batch_size=2), guided(model, None)  # EMT knows no salt
     with caplog.at_level(logging.WARNING):
         images = gen.sample(4)
-    assert np.allclose(free.sample(4)[0].cell[:], images[0].cell[:])
+    assert np.allclose(free.sample(4)[0].cell[:], images[0].cell[:], atol=1e-5)
     calls = gen.guidance.calls
     assert gen.guidance.failures == calls > 0 and calls % 4 == 0
     assert log.getvalue().splitlines()[-1].startswith(f'guidance: {calls} calculator calls, {calls} failed, ')
