@@ -5,7 +5,7 @@ import os
 
 FAST = os.environ.get('ASE_DIFFUSION_FAST') == '1'  # set by the tests
 MODEL = os.environ.get('ASE_DIFFUSION_MODEL', 'perov-5')  # or a file of your own
-N, STEPS = (3, 10) if FAST else (12, 100)  # 1000 steps, the default, make better structures
+N, STEPS = (3, 10) if FAST else (12, None)  # None: what the model says
 
 # %% Cubic perovskites ABX3 with a low heat of formation (eV). `sample` returns ordinary Atoms; `symmetrize` averages each over
 # the symmetry that spglib finds within 0.2 A
