@@ -1,5 +1,7 @@
 """Crystals per hour on one thread: the network of the paper's size, random weights, 1000 steps of two calls, batch 64.
 
+The cases edm are the default scheme with its 100 steps of two calls.
+
     python benchmarks/crystal_speed.py [--cases 'eager, 5 atoms' ...]
 
 Every case runs in its own process and is kept in results/crystal_speed.json; a case that is there is not run again. Times are
@@ -27,6 +29,8 @@ CASES = {
     'eager, 20 atoms, coupled pair terms': {'natoms': 20, 'coupled': True},
     'compiled, 5 atoms': {'natoms': 5, 'compile': True},
     'compiled, 20 atoms': {'natoms': 20, 'compile': True},
+    'edm, 100 steps, 5 atoms': {'natoms': 5, 'coupled': True, 'edm': True},
+    'edm, 100 steps, 20 atoms': {'natoms': 20, 'coupled': True, 'edm': True},
     'training step, 5 atoms': {'natoms': 5, 'train': True},
     'training step, 20 atoms': {'natoms': 20, 'train': True},
 }
@@ -39,15 +43,20 @@ def setting(case: dict):
     import torch
 
     from ase_diffusion.networks import CrystalTransformer
-    from ase_diffusion.representations.crystal import Crystal, crystal_process
+    from ase_diffusion.representations.crystal import Crystal, SmoothCrystal, crystal_process, smooth_process
 
     torch.manual_seed(0)
-    n = case['natoms']
-    network = CrystalTransformer(88, coupled=case.get('coupled', False))
+    n, representation, more = case['natoms'], Crystal(range(1, 89)), {}
+    if case.get('edm'):
+        representation = SmoothCrystal(range(1, 89), mean=(1.0, 1.0, 1.0, 0.0, 0.0, 0.0), std=(0.2,) * 6)
+        more = {'points': representation.table.shape[1], 'cell_mean': representation.mean, 'cell_std': representation.std,
+                'distances': 16}  # fmt: skip
+    network = CrystalTransformer(88, coupled=case.get('coupled', False), **more)
     rng = np.random.default_rng(0)
-    batch = Crystal(range(1, 89)).assemble(rng.random((BATCH * n, 3)), rng.integers(1, 89, BATCH * n),
-                                           np.tile(4 * np.eye(3), (BATCH, 1, 1)), [n] * BATCH)  # fmt: skip
-    return network, crystal_process(88, longest=20.0), batch
+    batch = representation.assemble(rng.random((BATCH * n, 3)), rng.integers(1, 89, BATCH * n),
+                                    np.tile(4 * np.eye(3), (BATCH, 1, 1)), [n] * BATCH)  # fmt: skip
+    process = smooth_process(representation.table) if case.get('edm') else crystal_process(88, longest=20.0)
+    return network, process, batch
 
 
 def one(case: dict) -> dict:
@@ -59,6 +68,7 @@ def one(case: dict) -> dict:
 
     from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
     from ase_diffusion.generators.base import compile_core
+    from ase_diffusion.training.crystal import SCHEMES
     from ase_diffusion.training.objectives import Denoising
     from ase_diffusion.utils.memory import keep_freed_memory
 
@@ -94,9 +104,9 @@ def one(case: dict) -> dict:
     common = {'parameters': parameters, 'first_call_s': round(warm, 1), 'memory_mb': round(memory)}
     if case.get('train'):
         return {'ms_per_step': round(1e3 * seconds, 1), **common}
-    calls = 2 * MEASURED - 1
+    calls, steps = 2 * MEASURED - 1, SCHEMES['edm']['steps'] if case.get('edm') else STEPS
     return {'ms_per_call': round(1e3 * seconds / calls, 2),
-            'structures_per_hour': round(3600 * BATCH / (seconds / calls * 2 * STEPS)), **common}  # fmt: skip
+            'structures_per_hour': round(3600 * BATCH / (seconds / calls * 2 * steps)), **common}  # fmt: skip
 
 
 def main():
