@@ -1,6 +1,7 @@
 """Forces of structures that move step by step, by any ASE calculator: in this process, or in one that can be killed."""
 
 import numpy as np
+import torch
 
 from .calculators import check_calculator
 from .relax import check_limits
@@ -86,6 +87,8 @@ class _Work:
     def __init__(self, calculator, directory=None):
         self.supply, self.first, self.kept = Supply(calculator, directory), None, {}
 
+    @torch.inference_mode(False)  # samplers run without gradients, but many calculators differentiate with torch
+    @torch.enable_grad()
     def __call__(self, first, k, atoms, stress):
         if first != self.first:
             self.first, self.kept = first, {}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
@@ -201,3 +203,28 @@ def test_errors_come_before_any_work():
     for limit in (None, 60.0):
         with pytest.raises(FileNotFoundError, match='no weights here'):
             Forces(make, time_limit=limit)
+
+
+class Differentiated(Calculator):
+    """A Morse-like pair energy whose forces torch differentiates, with a parameter made when the calculator is, as CHGNet has."""
+
+    implemented_properties = ['energy', 'forces']
+
+    def __init__(self):
+        super().__init__()
+        self.width = torch.nn.Parameter(torch.tensor(1.3, dtype=torch.float64))
+
+    def calculate(self, atoms=None, properties=('energy',), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        x = torch.tensor(self.atoms.positions, requires_grad=True)
+        energy = torch.exp(-self.width * torch.pdist(x)).sum()
+        energy.backward()
+        self.results = {'energy': float(energy.detach()), 'forces': -x.grad.numpy()}
+
+
+def test_calculators_that_differentiate_work_inside_a_sampler(images):
+    """Samplers switch gradients off, by inference mode; the calculator is made and called inside."""
+    with torch.inference_mode():
+        forces, _ = Forces(Differentiated)(0, images[0])
+    images[0].calc = Differentiated()
+    assert np.allclose(forces, images[0].get_forces()) and np.abs(forces).max() > 1e-3
