@@ -6,11 +6,13 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # sums do not depend on the machi
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from ase.build import fcc111
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 import ase_diffusion
@@ -66,3 +68,19 @@ def environment():
     """Environment of a subprocess that finds the same ase_diffusion from any folder."""
     path = [str(Path(ase_diffusion.__file__).resolve().parents[1]), os.environ.get('PYTHONPATH', '')]
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, path))}
+
+
+@pytest.fixture
+def sleeper(tmp_path):
+    """EMT that sleeps for ever at the second call of all; the file `pids` has a line with the process of each call."""
+    pids = tmp_path / 'pids'
+
+    class Sleeper(EMT):  # not at the top of the module: other processes cannot import it, and get it by value
+        def calculate(self, *args, **kwargs):
+            with open(pids, 'a') as file:
+                file.write(f'{os.getpid()}\n')
+            if len(pids.read_text().split()) == 2:
+                time.sleep(1e6)
+            super().calculate(*args, **kwargs)
+
+    return Sleeper, pids

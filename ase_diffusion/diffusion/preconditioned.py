@@ -82,8 +82,7 @@ class Embedded(Preconditioned):
 
     def nearest(self, x: Tensor) -> Tensor:
         """Return the category whose point is nearest, (n, D) -> (n,)."""
-        points = self._points(x)
-        return (x @ points.T - points.square().sum(-1) / 2).argmax(-1)
+        return nearest_point(x, self._points(x))
 
     def noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
         """Noise points of the table; the target is their category, (n,)."""
@@ -120,3 +119,8 @@ class Embedded(Preconditioned):
     def fromdict(cls, values: dict) -> Embedded:
         """Rebuild from :meth:`todict`."""
         return cls(schedule_from_dict(values['schedule']), values['table'])
+
+
+def nearest_point(x: Tensor, points: Tensor) -> Tensor:
+    """Return which of the points (K, D) is nearest, (n, D) -> (n,)."""
+    return (x @ points.T - points.square().sum(-1) / 2).argmax(-1)

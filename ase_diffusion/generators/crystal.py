@@ -17,7 +17,7 @@ from ..diffusion import SAMPLERS, ClassifierFree, JointProcess, NoisePerStructur
 from ..relax.relax import relax as relax_images
 from ..representations.crystal import crystal_from_dict
 from ..representations.reduction import niggli, symmetrize
-from ..training.crystal import train_crystal
+from ..training.crystal import SCHEMES, train_crystal
 from ..training.crystal_dataset import split_crystals
 from ..utils.atoms import parse_formula, smallest_ratio
 from ..weights.zoo import list_models, load_model
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = 'mp-le20'
 UNTRAINED = 'untrained'
-SAMPLING = {'sampler': 'predictor_corrector', 'steps': 1000, 'corrector': 0.04}  # the paper's scheme
 SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
 LARGEST = 5000.0  # A^3 per atom: above it is a gas, in which looking for neighbours takes for ever
 
@@ -79,7 +78,7 @@ class CrystalDiffusion(Generator):
 
     def __init__(self, stoich=None, natoms=None, *, elements=None, model=None, conditioning=None, symmetrize=None, relax=None,
                  calculator=None, guidance=None, compile=False, steps=None, sampler=None, **options):  # fmt: skip
-        super().__init__(steps=steps, sampler=SAMPLING['sampler'] if sampler is None else sampler, **options)
+        super().__init__(steps=steps, sampler=SCHEMES['paper']['sampler'] if sampler is None else sampler, **options)
         self._asked = {'steps': steps, 'sampler': sampler}
         self.stoich = None if stoich is None else stoich.strip()
         self.numbers = None if stoich is None else parse_formula(stoich)
@@ -124,7 +123,7 @@ class CrystalDiffusion(Generator):
         self.network, self.header = network.requires_grad_(False), header
         self.representation = crystal_from_dict(header['representation'])
         self.process = JointProcess.fromdict(header['process'])
-        sampling = {**SAMPLING, **header.get('sampling', {})}
+        sampling = {**SCHEMES['paper'], **header.get('sampling', {})}
         self.corrector = sampling['corrector']
         self.steps = sampling['steps'] if self._asked['steps'] is None else self.steps
         self.sampler = sampling['sampler'] if self._asked['sampler'] is None else self.sampler

@@ -21,6 +21,7 @@ from ..diffusion import (
     Preconditioned,
     WrappedScore,
 )
+from ..diffusion.preconditioned import nearest_point
 from .elements import element_points
 
 FIELDS = ('fractional', 'lattice', 'species')
@@ -167,7 +168,7 @@ class SmoothCrystal(Crystal):
         return torch.as_tensor(self.table, dtype=self.dtype)[species]
 
     def to_index(self, species) -> torch.Tensor:
-        return Embedded(GeometricVP(), self.table).nearest(species)
+        return nearest_point(species, torch.as_tensor(self.table, dtype=species.dtype, device=species.device))
 
     def todict(self) -> dict:
         return {'name': 'SmoothCrystal', 'elements': list(self.elements), 'mean': list(self.mean), 'std': list(self.std)}

@@ -1,10 +1,8 @@
 """Force guidance by ASE calculators: who gets which instance, what is counted, what the log says."""
 
 import io
-import os
 import re
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -141,20 +139,11 @@ def test_settings_are_told_in_the_provenance_and_bad_ones_refused(slab):
         SurfaceDiffusion(slab, 'Ag2O', guidance=Guidance(calculator='quantum'), logfile=None)
 
 
-def test_a_call_without_end_is_a_failure_like_others(slab, tmp_path):
+def test_a_call_without_end_is_a_failure_like_others(slab, sleeper):
     """A calculator that sleeps for ever at its second call: that call is counted and skipped, the others guide."""
-    pids = tmp_path / 'pids'
-
-    class Sleeper(EMT):
-        def calculate(self, *args, **kwargs):
-            with open(pids, 'a') as file:
-                file.write(f'{os.getpid()}\n')
-            if len(pids.read_text().split()) == 2:
-                time.sleep(1e6)
-            super().calculate(*args, **kwargs)
-
+    endless, pids = sleeper
     log = io.StringIO()
-    gen = generator(slab, Sleeper, log, time_limit=2.0)
+    gen = generator(slab, endless, log, time_limit=2.0)
     free = generator(slab, EMT)
     guided, same = gen.sample(2), free.sample(2)
     assert gen.guidance.calls == free.guidance.calls == len(pids.read_text().split()) > 2

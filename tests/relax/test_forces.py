@@ -26,22 +26,6 @@ def images():
     return made
 
 
-@pytest.fixture
-def sleeper(tmp_path):
-    """EMT that sleeps for ever at the second call of all; the file `pids` has a line with the process of each call."""
-    pids = tmp_path / 'pids'
-
-    class Sleeper(EMT):  # not at the top of the module: other processes cannot import it, and get it by value
-        def calculate(self, *args, **kwargs):
-            with open(pids, 'a') as file:
-                file.write(f'{os.getpid()}\n')
-            if len(pids.read_text().split()) == 2:
-                time.sleep(1e6)
-            super().calculate(*args, **kwargs)
-
-    return Sleeper, pids
-
-
 def stateful():
     """Return EMT that belongs to one structure, as ASE marks it by `write_input`, and says in its forces where it writes."""
 
