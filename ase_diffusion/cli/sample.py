@@ -31,6 +31,8 @@ def _add_surface(parser):
 
 
 def _add_common(parser):
+    parser.add_argument('--best-of', type=int, metavar='K',
+                        help='keep the lowest in energy of K candidates for each structure (1)')
     parser.add_argument('--relax', metavar='CALC', help='relax each structure: ag-o, emt, 7net-mf-0, ...')
     parser.add_argument('--relax-steps', type=int, default=200, metavar='N', help='most steps of a relaxation (200)')
     parser.add_argument('--fmax', type=float, default=0.05, metavar='F', help='force at its end, eV/A (0.05)')
@@ -77,7 +79,7 @@ def run_crystal(args):
     from ase_diffusion.cli.common import given
 
     options = given(args, 'stoich', 'natoms', 'elements', 'model', 'conditioning', 'steps', 'sampler', 'symmetrize', 'batch_size',
-                    'device', 'compile', 'denoising_trajectory')  # fmt: skip
+                    'best_of', 'device', 'compile', 'denoising_trajectory')  # fmt: skip
     generator = CrystalDiffusion(rng=args.seed, logfile=args.log, **options, **_relaxation(args))
     return _write(generator, args, {**dict(args.condition), **given(args, 'guidance_scale')})
 
@@ -96,7 +98,7 @@ def run(args):
     """Sample overlayers into a file."""
     from ase_diffusion.cli.common import given, overlayers
 
-    options = given(args, 'steps', 'batch_size', 'compile', 'denoising_trajectory') | _relaxation(args)
+    options = given(args, 'steps', 'batch_size', 'best_of', 'compile', 'denoising_trajectory') | _relaxation(args)
     generator, conditions = overlayers(args, rng=args.seed, logfile=args.log, **options)
     return _write(generator, args, conditions)
 

@@ -16,6 +16,8 @@ def add_arguments(parser, again):
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes that relax; 0: this one (1)')
     parser.add_argument('--scheduler', metavar='ADDRESS', help='of dask, in place of local processes, tcp://...')
     parser.add_argument('--denoising-steps', type=int, metavar='N', help='of the sampler (100)')
+    parser.add_argument('--best-of', type=int, metavar='K',
+                        help='relax only the best of K candidates, by the energy of ag-o as generated (1)')
     parser.add_argument('--optimizer', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--fmax', type=float, metavar='F', help='force at the end, eV/A (0.05)')
     parser.add_argument('--steps', type=int, metavar='N', help='most steps of a relaxation (200)')
@@ -35,7 +37,7 @@ def run(args):
 
     check_calculator(args.calculator)
     steps = {} if args.denoising_steps is None else {'steps': args.denoising_steps}
-    generator, conditions = overlayers(args, logfile=None, **steps)
+    generator, conditions = overlayers(args, logfile=None, **steps, **given(args, 'best_of'))
     search = StructureSearch(
         generator, args.db, args.calculator, conditions=conditions, rng=args.seed, workers=args.workers,
         client=connect(args.scheduler), retry_failed=args.retry_failed,

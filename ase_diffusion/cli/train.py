@@ -84,6 +84,8 @@ def run(args):
 def _add_crystal(parser):
     parser.add_argument('data', metavar='DATA',
                         help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept')
+    parser.add_argument('--split', nargs='+', default=['train'], metavar='NAME',
+                        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)')
     parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
     parser.add_argument('--scheme', metavar='NAME',
                         help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)')
@@ -110,7 +112,7 @@ def run_crystal(args):
 
     logging.basicConfig(format='%(message)s')
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)
-    training, held = split_crystals(read_crystals(args.data))
+    training, held = split_crystals(read_crystals(args.data), args.split)
     print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
     options = given(args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'scheme', 'conditioning', 'known',
                     'coupled')  # fmt: skip

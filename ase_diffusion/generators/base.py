@@ -43,6 +43,8 @@ class Generator:
         Every accepted structure is appended.
     denoising_trajectory : path, optional
         The way from noise to structure, for the first structure that is generated.
+    best_of : int
+        Generate this many candidates for each structure of :meth:`sample` and :meth:`irun`, and keep the one of lowest energy.
     maxtries : int, optional
         Rejected structures per accepted one after which :class:`GenerationFailed` is raised.
     """
@@ -51,13 +53,14 @@ class Generator:
     guidance = None
 
     def __init__(self, *, rng=None, steps=None, sampler='ancestral', batch_size=None, device=None, logfile='-',
-                 trajectory=None, denoising_trajectory=None, maxtries=20):  # fmt: skip
+                 trajectory=None, denoising_trajectory=None, best_of=1, maxtries=20):  # fmt: skip
         self.rng = coerce_rng(rng)
         self.steps = self.default_steps if steps is None else _integer('steps', steps, 2)
         if sampler not in SAMPLERS:
             raise ValueError(f'sampler must be one of {sorted(SAMPLERS)}, got {sampler!r}')
         self.sampler = sampler
         self.batch_size = None if batch_size is None else _integer('batch_size', batch_size, 1)
+        self.best_of, self.selection = _integer('best_of', best_of, 1), None
         self.maxtries = _integer('maxtries', maxtries, 1)
         self.device = pick_device(device)
         self.log = Log(logfile)
@@ -114,18 +117,22 @@ class Generator:
         self.log.write(f'{"#":>5s} {"formula":<24s} {"seed":>20s} {"closest":>8s} {"s":>7s}')
         generate = self._generate if task is None else partial(self._generate, task=task)
         keep_freed_memory()
-        self._prepare(n)
+        tries = self.best_of if task is None else 1
+        self._prepare(n * tries)
         done, refused, reasons = 0, 0, {}
         guidance = self.guidance
         spent = guidance and guidance.spent()
         try:
             while done < n:
-                size = min(n - done, self.batch_size or self._auto_batch_size())
-                seeds = spawn_seeds(self.rng, size)
+                batch = self.batch_size or self._auto_batch_size()
+                size = min(n - done, max(1, batch // tries))
+                seeds = spawn_seeds(self.rng, size * tries)
                 begun, before = time.perf_counter(), guidance and guidance.spent()
-                images = generate(seeds, conditions)
+                images = [atoms for k in range(0, len(seeds), batch) for atoms in generate(seeds[k : k + batch], conditions)]
+                self.statistics['generated'] += len(images)
+                if tries > 1:
+                    images = self.selection.choose(images, lambda atoms: self._reason_to_reject(atoms) is None)
                 seconds = (time.perf_counter() - begun) / size
-                self.statistics['generated'] += size
                 if guidance is not None:
                     guidance.warn(before)
                 for atoms in images:
@@ -150,6 +157,7 @@ class Generator:
         shown = ', '.join(f'{k} {v:g}' for k, v in conditions.items() if isinstance(v, (int, float)))
         name, steps = type(self).__name__ + ('' if task is None else f'.{task.name}'), self.steps if task is None else task.steps
         return (f'{name}: {n} structures, {self.sampler}, {steps} steps, {self.device}'
+                + (f', the best of {self.best_of} each' if self.best_of > 1 and task is None else '')
                 + (f', {shown}' if shown else ''))  # fmt: skip
 
     def _accept(self, atoms: Atoms, number: int, seconds: float) -> None:
@@ -202,6 +210,8 @@ class Generator:
         self._close_trajectory()
         if self.guidance is not None:
             self.guidance.close()
+        if self.selection is not None:
+            self.selection.close()
         self.log.close()
 
     def __enter__(self):

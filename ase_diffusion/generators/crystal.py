@@ -24,6 +24,7 @@ from ..weights.zoo import list_models, load_model
 from .base import Generator, _collect, _integer, compile_core
 from .crystal_tasks import AllowedElements, CrystalGuidance, perturbation, shortest_distance
 from .movie import Movie
+from .selection import Selection
 from .tasks import Fresh, given_structures
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,10 @@ class CrystalDiffusion(Generator):
     calculator, guidance : optional
         Guidance along the forces (and the stress) of an ASE calculator: ``guidance`` is a dict of the parameters of
         :class:`ase_diffusion.generators.crystal_tasks.CrystalGuidance`.
+    best_of : int
+        Generate this many candidates for each structure and return the one of lowest energy, that of ``relax`` or else a single
+        point of ``calculator`` (which guides as well unless ``guidance=False``); needs ``stoich``, since energies of different
+        compositions cannot be compared.
     compile : bool
         Compile the network with torch first; needs a C++ compiler.
     steps, sampler : optional
@@ -92,10 +97,21 @@ class CrystalDiffusion(Generator):
         self.conditioning, self.symmetrize, self.compile = conditioning, symmetrize, compile
         self.relax = None if relax is None else _with_cell_filter(relax)
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
+        if self.best_of > 1:
+            self.selection = self._selection(calculator)
         self.network, self.header, self.process = None, {}, None
         self.model = _variant(str(DEFAULT_MODEL if model is None else model), conditioning)
         if self.model != UNTRAINED:
             self._use(*load_model(self.model, self.device))
+
+    def _selection(self, calculator) -> Selection:
+        if self.numbers is None:
+            raise ValueError(f'best_of={self.best_of} compares energies, so that all candidates need one composition: pass '
+                             "stoich='...'")  # fmt: skip
+        if self.relax is None and calculator is None:
+            raise ValueError(f'best_of={self.best_of} needs energies: pass relax={{"calculator": ...}}, or calculator=... (and '
+                             'guidance=False where it shall not guide)')  # fmt: skip
+        return Selection(self.best_of, calculator if self.relax is None else None, self.device)
 
     @classmethod
     def from_pretrained(cls, name_or_path, stoich=None, natoms=None, **options):
@@ -272,7 +288,7 @@ class CrystalDiffusion(Generator):
         """Return what made the structures, fit for JSON."""
         return {'type': 'crystal-diffusion', 'model': self.model, 'stoich': self.stoich, 'natoms': self.natoms,
                 'elements': None if self.elements is None else [chemical_symbols[z] for z in self.elements],
-                'sampler': self.sampler, 'steps': self.steps, 'symmetrize': self.symmetrize,
+                'sampler': self.sampler, 'steps': self.steps, 'best_of': self.best_of, 'symmetrize': self.symmetrize,
                 'fingerprint': self.header.get('data', {}).get('fingerprint'),
                 'guidance': None if self.guidance is None else self.guidance.todict()}  # fmt: skip
 

@@ -114,7 +114,7 @@ class CrystalGuidance(Costs):
     @classmethod
     def coerce(cls, guidance, calculator) -> CrystalGuidance | None:
         """Accept None, True, a dict or a CrystalGuidance, and a calculator."""
-        if guidance in (None, False) and calculator is None:
+        if guidance is False or guidance is None and calculator is None:
             return None
         options = {} if guidance in (None, True) else guidance
         if isinstance(options, dict):

@@ -28,6 +28,7 @@ from .datafree import DataFree, Plan
 from .edits import Completion, as_template, check_indices
 from .guidance import Guidance
 from .movie import Movie
+from .selection import Selection
 from .tasks import Fresh, Perturbation, check_noise, given_structures
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,10 @@ class SurfaceDiffusion(Generator):
         calculator or factory; default: the shipped force field 'ag-o').
     relax : dict, optional
         Keywords of :func:`ase_diffusion.relax.relax`; every structure is relaxed before it is returned.
+    best_of : int
+        Generate this many candidates for each structure and return the one of lowest energy: that of ``relax`` where it is
+        given, else a single point of ``calculator`` (default: 'ag-o'). It costs as many generations, and saves relaxations with
+        an expensive calculator; the structures are then no fair sample of the model's distribution.
     compile : bool, optional
         Compile the network with torch (some 30 s once, then two to three times as fast on a CPU; needs a C++ compiler).
         Default: where the work is worth it.
@@ -94,6 +99,10 @@ class SurfaceDiffusion(Generator):
         elif height is not None:
             _check_window(height, self.template)
         self.guidance = Guidance.coerce(guidance, calculator, self.steps)
+        if self.best_of > 1:
+            judge = (calculator or 'ag-o') if self.relax is None else None
+            self.selection = Selection(self.best_of, judge, self.device)
+            self.selection.check(self.template)
         loose = int((~frozen_mask(slab)).sum())
         if loose:
             self.log.write(f'SurfaceDiffusion: {loose} slab atoms are not in FixAtoms; they are mobile and generated too')
@@ -323,7 +332,7 @@ class SurfaceDiffusion(Generator):
     def todict(self) -> dict:
         """Return what made the structures, fit for JSON."""
         return {'type': 'surface-diffusion', 'model': self.model, 'stoich': self.stoich, 'sampler': self.sampler,
-                'steps': self.steps, 'fingerprint': self.header.get('data', {}).get('fingerprint'),
+                'steps': self.steps, 'best_of': self.best_of, 'fingerprint': self.header.get('data', {}).get('fingerprint'),
                 'height': None if self.network is None else list(self.representation.height),
                 'guidance': None if self.guidance is None else self.guidance.todict()}  # fmt: skip
 

@@ -134,11 +134,22 @@ class CrystalData(EndlessBatches):
         return self.data.batch(index, self.representation, conditions)
 
 
-def split_crystals(images: list[Atoms]) -> tuple[Crystals, Crystals | None]:
-    """Return training and validation set by the split that crystals carry; all and None where they carry none."""
+def split_crystals(images: list[Atoms], train=('train',)) -> tuple[Crystals, Crystals | None]:
+    """Return training and validation set by the split that crystals carry; all and None where they carry none.
+
+    ``train`` names the splits to train on; the split 'val' validates if it is not among them.
+
+    Raises
+    ------
+    ValueError
+        No crystal is of one of these splits, though some carry one.
+    """
     splits = [atoms.info.get('key_value_pairs', {}).get('split') for atoms in images]
-    if 'train' not in splits:
+    present = sorted({split for split in splits if split is not None})
+    if 'train' not in present:
         return Crystals.from_atoms(images), None
-    held = [atoms for atoms, split in zip(images, splits, strict=True) if split == 'val']
-    training = [atoms for atoms, split in zip(images, splits, strict=True) if split == 'train']
+    if missing := set(train) - set(present):
+        raise ValueError(f'the data has no split {sorted(missing)}; it has {present}')
+    held = [atoms for atoms, split in zip(images, splits, strict=True) if split == 'val' and 'val' not in train]
+    training = [atoms for atoms, split in zip(images, splits, strict=True) if split in train]
     return Crystals.from_atoms(training), Crystals.from_atoms(held) if held else None

@@ -1,0 +1,80 @@
+"""Choose the lowest in energy among several candidates of one composition."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from ase import Atoms
+
+from ..relax.calculators import calculator_name, is_own_force_field
+from ..relax.relax import make_settings
+from ..relax.relaxer import Relaxer
+
+log = logging.getLogger(__name__)
+
+
+class Selection:
+    """Keep one of every ``best_of`` candidates: the one of lowest energy.
+
+    Parameters
+    ----------
+    best_of : int
+        Candidates for each structure.
+    calculator : anything :func:`ase_diffusion.relax.get_calculator` takes, or None
+        Judges the candidates by a single point each; None: they carry energies already, those of a relaxation.
+    device : str, optional
+        Of our own force fields.
+
+    Attributes
+    ----------
+    calls : int
+        Single points so far.
+    """
+
+    def __init__(self, best_of: int, calculator=None, device=None):
+        self.best_of, self.calculator, self.calls, self.relaxer = best_of, calculator, 0, None
+        if calculator is not None:
+            settings = make_settings(steps=0, min_distance=None, max_energy=None)
+            self.relaxer = Relaxer(calculator, settings, device=device if is_own_force_field(calculator) else None)
+
+    def check(self, template: Atoms) -> None:
+        """Raise a ValueError where our own force field does not know the elements of ``template``."""
+        if self.relaxer is not None:
+            self.relaxer.check([template])
+
+    def choose(self, images: list[Atoms], fit) -> list[Atoms]:
+        """Return one structure for every ``best_of`` of ``images``; those that are not ``fit(atoms)`` are out of the race.
+
+        Of candidates that are all unfit the first comes back. What comes back carries its energy.
+        """
+        groups = [images[k : k + self.best_of] for k in range(0, len(images), self.best_of)]
+        races = [[atoms for atoms in group if fit(atoms)] for group in groups]
+        if self.relaxer is not None:
+            self._evaluate([atoms for race in races for atoms in race])
+        chosen = [min(race, key=energy_of) if race else group[0] for race, group in zip(races, groups, strict=True)]
+        for atoms in chosen:
+            atoms.info['key_value_pairs']['best_of'] = self.best_of
+            if self.calculator is not None:
+                atoms.info['key_value_pairs']['selected_by'] = calculator_name(self.calculator)
+        return chosen
+
+    def _evaluate(self, images: list[Atoms]) -> None:
+        """Give every structure its energy and forces."""
+        for number, result in self.relaxer.iterate(images):
+            images[number].calc = result.calc
+        self.calls += len(images)
+        if failed := sum(not math.isfinite(energy_of(atoms)) for atoms in images):
+            log.warning('best_of: %d of %d candidates have no energy; they are chosen last', failed, len(images))
+
+    def close(self) -> None:
+        """End the process of the calculator, where there is one."""
+        if self.relaxer is not None:
+            self.relaxer.close()
+
+
+def energy_of(atoms: Atoms) -> float:
+    """Return the energy that a structure carries, eV; infinity where it carries none."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    energy = results.get('energy', math.inf)
+    return energy if math.isfinite(energy) else math.inf
