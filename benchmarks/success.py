@@ -5,12 +5,12 @@
     python benchmarks/success.py run ag6o3-7net   # an expensive potential: 7net-mf-0
     python benchmarks/success.py report           # results/success.json and .png from what is there
 
-All methods relax with BFGS, fmax 0.05 eV/A, at most 400 steps, with the shipped force field ``ag-o``, or, where the system says so,
-with 7net-mf-0. Only relaxations with that potential count. ``screened`` is made for the latter: of 4 guided samples, relaxed with
-``ag-o``, the lowest is relaxed with 7net-mf-0; CPU time counts everything. The store is keyed by the
-sha256 of the weights: with other weights the same command computes anew what depends on them (random search depends on the
-force field only). Found means: same composition, energy within 0.02 eV and fingerprint (invariant under the symmetry of the
-substrate) within the tolerance of ``metrics.duplicates`` of the best structure that any method has seen.
+All methods relax with BFGS, fmax 0.05 eV/A, at most 400 steps, with the shipped force field ``ag-o``, or with 7net-mf-0 where the
+system says so; only relaxations with that potential count. ``screened`` is made for the latter: of 4 guided samples, relaxed with
+``ag-o``, the lowest is relaxed with 7net-mf-0; its CPU time counts everything. The store is keyed by the sha256 of the weights:
+with other weights the same command computes anew what depends on them (random search depends on the force field only). Found
+means: same composition, energy within 0.02 eV and fingerprint (invariant under the symmetry of the substrate) within the
+tolerance of ``metrics.duplicates`` of the best structure that any method has seen.
 """
 
 from __future__ import annotations

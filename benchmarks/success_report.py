@@ -18,8 +18,8 @@ from ase_diffusion.metrics import duplicates
 
 HERE = Path(__file__).parent
 REPEATS = 1000  # searches drawn from the pool of independent attempts
-NAMES = {'random': 'random search', 'diffusion': 'diffusion', 'guided': 'guided diffusion', 'screened': 'guided, best of 4 with ag-o', 'ga': 'ase-ga',
-         'ga-diffusion': 'ase-ga with our operators'}  # fmt: skip
+NAMES = {'random': 'random search', 'diffusion': 'diffusion', 'guided': 'guided diffusion',
+         'screened': 'guided, best of 4 with ag-o', 'ga': 'ase-ga', 'ga-diffusion': 'ase-ga with our operators'}  # fmt: skip
 
 
 def hits_of(images, best) -> np.ndarray:
@@ -103,13 +103,13 @@ def report() -> None:
                 plot_success_curve(x * scale, rows[method]['p'], rows[method]['band'], ax=ax, label=NAMES[method], logx=True)
         row[0].set_title('{1} in p({0[0]}x{0[1]}), {2}'.format(*SYSTEMS[system]))
         row[1].set_xlabel('CPU time (s)')
-        table[system] = {'best_eV': best.get_potential_energy(), 'weights': {m: folder(system, m).parent.name for m in rows},
-                         'methods': rows}  # fmt: skip
+        table[system] = {'potential': SYSTEMS[system][2], 'best_eV': best.get_potential_energy(),
+                         'weights': {m: folder(system, m).parent.name for m in rows}, 'methods': rows}  # fmt: skip
         show(system, rows)
     out = HERE / 'results' / 'success.json'
     record = {'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread, beside other programs',
               'versions': {'ase_diffusion': ase_diffusion.__version__, 'ase': ase.__version__, 'torch': torch.__version__},
-              'settings': {'potential': 'ag-o, or as the system says', **RELAX, 'sampling_steps': SAMPLING_STEPS, 'ga_runs_side_by_side': RUNS},
+              'settings': {**RELAX, 'sampling_steps': SAMPLING_STEPS, 'ga_runs_side_by_side': RUNS},
               'results': table}  # fmt: skip
     out.write_text(json.dumps(plain(record), indent=1) + '\n')
     figure.savefig(out.with_suffix('.png'), dpi=130)

@@ -50,6 +50,11 @@ def variants() -> dict:
     table['guided-early'] = ({'guidance': {'strength': 0.02, 'below': 1.0}}, UNCONDITIONED)
     for scale in (2, 4):
         table[f'energy-{scale}-guided'] = ({'guidance': True}, {'energy': 0.0, 'guidance_scale': float(scale)})
+    for count in (4, 8):  # the best of several, as generated, and relaxed with ag-o first
+        asked = {'energy': 0.0, 'guidance_scale': 4.0}
+        table[f'energy-4-guided-best-{count}'] = ({'guidance': True, 'best_of': count}, asked)
+        relax = {'calculator': 'ag-o', 'fmax': 0.05, 'steps': 200}
+        table[f'energy-4-guided-relaxed-best-{count}'] = ({'guidance': True, 'best_of': count, 'relax': relax}, asked)
     for sampler in SAMPLERS:
         for steps in (20, 50, 100, 200, 500, 1000):
             table[f'{sampler}-{steps}'] = ({'sampler': sampler, 'steps': steps}, UNCONDITIONED)
@@ -164,10 +169,10 @@ def report(args) -> None:
 def show(system, potential, rows) -> None:
     """Print one table."""
     print(f'\n{system}, {potential}; eV per cell')
-    print(f'{"variant":<22s} {"n":>4s} {"valid":>6s} {"as generated":>16s} {"relaxed":>16s} {"best":>6s} {"steps":>6s} '
+    print(f'{"variant":<32s} {"n":>4s} {"valid":>6s} {"as generated":>16s} {"relaxed":>16s} {"best":>6s} {"steps":>6s} '
           f'{"minima":>6s} {"Ag6":>4s}')  # fmt: skip
     for name, r in rows.items():
-        print(f'{name:<22s} {r["n"]:4d} {100 * r["valid"]:5.1f}% {r["generated_mean"]:8.2f} +- {r["generated_error"]:4.2f} '
+        print(f'{name:<32s} {r["n"]:4d} {100 * r["valid"]:5.1f}% {r["generated_mean"]:8.2f} +- {r["generated_error"]:4.2f} '
               f'{r["relaxed_mean"]:8.2f} +- {r["relaxed_error"]:4.2f} {r["relaxed_best"]:6.2f} {r["relax_steps_mean"]:6.0f} '
               f'{r["distinct_minima"]:6d} {r.get("ag6_found", "-"):>4}')  # fmt: skip
 
@@ -184,7 +189,7 @@ def draw(pool, table, path) -> None:
     figure, axes = plt.subplots(len(pool), 2, figsize=(11, 3.6 * len(pool)), squeeze=False)
     for row, ((system, potential), found) in zip(axes, pool.items(), strict=True):
         entry = table[f'{system} {potential}']
-        names = [n for n in ('random', 'all', 'D-low', 'energy-4', 'energy-4-guided') if n in found]
+        names = [n for n in ('random', 'all', 'D-low', 'energy-4', 'energy-4-guided', 'energy-4-guided-best-4') if n in found]
         energies = {n: [a.get_potential_energy() - entry['reference_eV'] for a in found[n] if a.calc] for n in names}
         if energies:
             plot_energy_histogram(energies, ax=row[0], limits=(-0.3, 5), xlabel='Energy after relaxation (eV per cell)')
