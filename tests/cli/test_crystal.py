@@ -38,6 +38,13 @@ def test_train_and_sample(call, salts):
     assert status == 0
 
 
+def test_the_validation_split_may_be_trained_on(call, salts):
+    status, out, _ = call(f'{TRAIN} --steps 2 --split train val')
+    assert status == 0 and '9 crystals to train on, 5 % to validate' in out
+    status, _, err = call(f'{TRAIN} --steps 2 --split test')
+    assert status == 2 and "the data has no split ['test']; it has ['train', 'val']" in err
+
+
 def test_mistakes_are_one_line(call, salts):
     call(f'{TRAIN} --steps 2')
     for line, text in ((f'{TRAIN} --steps 2 --init ag-o-overlayer', 'of kind crystal is asked for'),

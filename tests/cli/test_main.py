@@ -32,6 +32,12 @@ def test_help_imports_nothing_slow(environment):
     assert not roots & {'torch', 'numpy', 'ase', 'scipy', 'matplotlib', 'lightning', 'pymatgen'}
 
 
+def test_python_m_is_the_same(environment):
+    done = subprocess.run([sys.executable, '-m', 'ase_diffusion', 'models', '--nonsense'], env=environment, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 2 and 'unrecognized arguments: --nonsense' in done.stderr
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(['--version'])

@@ -54,7 +54,7 @@ def test_sample(call, slab, slab_file):
 
 def test_sample_with_all_options(call, slab_file):
     status, _, _ = call(f'{SAMPLE} -n 1 -o out.extxyz --model ag-o-overlayer --sampler ddim --energy none '
-                        '--guidance-scale 1 --height 0.5 4.5 --relax emt --relax-steps 3 --force-guidance '
+                        '--guidance-scale 1 --height 0.5 4.5 --relax emt --relax-steps 3 --force-guidance --best-of 2 '
                         '--device cpu --denoising-trajectory way.traj')  # fmt: skip
     assert status == 0
     assert np.isfinite(read('out.extxyz').get_potential_energy())
@@ -96,6 +96,7 @@ def test_ctrl_c(slab_file, tmp_path, environment):
         ('sample surface slab.traj --stoich Foo', 'Foo'),
         ('sample surface slab.traj --stoich AuO', 'Au'),
         ('sample surface slab.traj --stoich Ag3O -n 0', 'n is an integer'),
+        ('sample surface slab.traj --stoich Ag3O --best-of 0', 'best_of is an integer'),
         ('sample surface slab.traj --stoich Ag3O --steps 1', 'steps'),
         ('sample surface slab.traj --stoich Ag3O --sampler fast', 'sampler'),
         ('sample surface slab.traj --stoich Ag3O --height 4 1', 'height'),

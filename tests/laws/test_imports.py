@@ -27,6 +27,7 @@ GROUPS = [
     ('search',),
     ('plot',),
     ('cli',),
+    ('__main__',),
 ]
 PLACE = {room: place for place, group in enumerate(GROUPS) for room in group}
 SLOW = ('torch', 'schnetpack', 'lightning', 'matplotlib', 'pymatgen', 'scipy', 'numpy', 'ase', 'h5py')
