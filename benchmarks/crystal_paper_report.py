@@ -111,8 +111,11 @@ def prediction_rows(records: list) -> list[tuple]:
     """Return the rows of models and baselines."""
     rows = []
     for key, group in grouped(records, 'prediction').items():
-        for kind, name in (('result', named(key)), ('prototype', 'prototypes, species at random'), ('random', 'atoms at random')):
-            of = [r[kind] for r in group]
+        names = {'result': named(key), 'selected': f'{named(key)}, the lowest of {key[-1]} by CHGNet',
+                 'prototype': 'prototypes, species at random', 'random': 'atoms at random'}  # fmt: skip
+        for kind, name in names.items():
+            if not (of := [r[kind] for r in group if kind in r]):
+                continue
             row = (name, percent([x['match_rate'] for x in of]), numbers([x['rmse'] for x in of]))
             if of[0]['samples'] > 1:
                 row += (str(of[0]['samples']), percent([x['match_rate_best'] for x in of]), numbers([x['rmse_best'] for x in of]))
