@@ -137,7 +137,7 @@ def stability(images: list, start: list, known: list, phases: list, processes: i
     images, start : list of Atoms
         After and before relaxation; without energy where it failed.
     known : list of Atoms
-        The training split.
+        What the model may have seen.
     phases : list of Atoms
         With `CHGNET` in their key-value pairs.
 

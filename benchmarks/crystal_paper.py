@@ -17,8 +17,8 @@ target: n samples with the condition at the minimum of the training split; share
     SR10, SR15). --judge regressor: trained here on the training split; --judge chgnet (default for formation energies): CHGNet
     without relaxation. The error of the judge on the test split is printed beside. Plain shares, no best of several.
 free: n samples without condition; the same shares, for comparison.
-denovo: n samples without condition: validity, uniqueness, novelty against the training split, coverage (of --coverage-n
-    structures) and Wasserstein distances against the test split, and the same for a random sample of the training split.
+denovo: n samples without condition: validity, uniqueness, novelty against what models may have seen (training and validation
+    split), coverage (of --coverage-n structures) and Wasserstein distances against the test split, and the same for a random sample of the training split.
 sun: n samples without condition, relaxed with CHGNet (cell and positions, at most 200 steps, fmax 0.05): stable, unique, novel
     on the hull of CHGNet energies of all crystals of the data; and the same for crystals of the test split.
 steps: prediction by one sample, for all --step-list and --samplers.
@@ -129,6 +129,7 @@ class Benchmark:
         self.all, self.sets = everything, {'train': [], 'val': [], 'test': []}
         for atoms in everything:
             self.sets[atoms.info['key_value_pairs']['split']].append(atoms)
+        self.known = self.sets['train'] + self.sets['val']  # what a model may have seen
         gen = self.generator()
         state = hashlib.sha256()
         for tensor in gen.network.state_dict().values():
@@ -232,7 +233,7 @@ class Benchmark:
         is_unique = metrics.unique(images, **options)
         row = {'n': len(images), 'structural': sound.mean(), 'compositional': neutral.mean(), 'unique': is_unique.mean()}
         if novelty:
-            is_novel = metrics.novel(images, self.sets['train'], **options)
+            is_novel = metrics.novel(images, self.known, **options)
             row |= {'novel': is_novel.mean(), 'unique_novel': (is_unique & is_novel).mean()}
         row |= {f'wasserstein_{k}': v for k, v in metrics.wasserstein_distances(images, self.sets['test']).items() if k != 'n'}
         if count := self.args.coverage_n:
@@ -258,7 +259,7 @@ class Benchmark:
         path, test = self.path('free', gen, seed), thinned(self.sets['test'], self.args.n, seed)
         sets = {'result': (self.sample(gen, seed), path.with_name(f'relaxed-{path.name}')),
                 'ceiling': (test, STORE / f'relaxed-{self.data.stem}-test-seed-{seed}.traj')}  # fmt: skip
-        return {name: stability(relaxed(images, where), images, self.sets['train'], self.all, self.args.processes)
+        return {name: stability(relaxed(images, where), images, self.known, self.all, self.args.processes)
                 for name, (images, where) in sets.items()}  # fmt: skip
 
 
