@@ -18,7 +18,8 @@ target: n samples with the condition at the minimum of the training split; share
     without relaxation. The error of the judge on the test split is printed beside. Plain shares, no best of several.
 free: n samples without condition; the same shares, for comparison.
 denovo: n samples without condition: validity, uniqueness, novelty against what models may have seen (training and validation
-    split), coverage (of --coverage-n structures) and Wasserstein distances against the test split, and the same for a random sample of the training split.
+    split), coverage (of --coverage-n structures) and Wasserstein distances against the test split, and the same for a random
+    sample of the training split.
 sun: n samples without condition, relaxed with CHGNet (cell and positions, at most 200 steps, fmax 0.05): stable, unique, novel
     on the hull of CHGNet energies of all crystals of the data; and the same for crystals of the test split.
 steps: prediction by one sample, for all --step-list and --samplers.
