@@ -17,7 +17,8 @@ def add_arguments(parser, again):
     parser.add_argument('--scheduler', metavar='ADDRESS', help='of dask, in place of local processes, tcp://...')
     parser.add_argument('--denoising-steps', type=int, metavar='N', help='of the sampler (100)')
     parser.add_argument('--best-of', type=int, metavar='K',
-                        help='relax only the best of K candidates, by the energy of ag-o as generated (1)')
+                        help='relax only the best of K candidates, by the energy of ag-o, or of --prerelax after that (1)')
+    parser.add_argument('--prerelax', metavar='CALC', help='relax with a cheap potential first, such as ag-o')
     parser.add_argument('--optimizer', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--fmax', type=float, metavar='F', help='force at the end, eV/A (0.05)')
     parser.add_argument('--steps', type=int, metavar='N', help='most steps of a relaxation (200)')
@@ -36,8 +37,11 @@ def run(args):
     from ase_diffusion.search import StructureSearch
 
     check_calculator(args.calculator)
-    steps = {} if args.denoising_steps is None else {'steps': args.denoising_steps}
-    generator, conditions = overlayers(args, logfile=None, **steps, **given(args, 'best_of'))
+    options = given(args, 'best_of') | ({} if args.denoising_steps is None else {'steps': args.denoising_steps})
+    if args.prerelax:
+        check_calculator(args.prerelax)
+        options['relax'] = {'calculator': args.prerelax}
+    generator, conditions = overlayers(args, logfile=None, **options)
     search = StructureSearch(
         generator, args.db, args.calculator, conditions=conditions, rng=args.seed, workers=args.workers,
         client=connect(args.scheduler), retry_failed=args.retry_failed,

@@ -288,9 +288,10 @@ class CrystalDiffusion(Generator):
         """Return what made the structures, fit for JSON."""
         return {'type': 'crystal-diffusion', 'model': self.model, 'stoich': self.stoich, 'natoms': self.natoms,
                 'elements': None if self.elements is None else [chemical_symbols[z] for z in self.elements],
-                'sampler': self.sampler, 'steps': self.steps, 'best_of': self.best_of, 'symmetrize': self.symmetrize,
+                'sampler': self.sampler, 'steps': self.steps, 'symmetrize': self.symmetrize,
                 'fingerprint': self.header.get('data', {}).get('fingerprint'),
-                'guidance': None if self.guidance is None else self.guidance.todict()}  # fmt: skip
+                'guidance': None if self.guidance is None else self.guidance.todict(),
+                **({} if self.selection is None else self.selection.todict())}  # fmt: skip
 
 
 def _elements(elements) -> list[int]:

@@ -54,10 +54,13 @@ class Selection:
             self._evaluate([atoms for race in races for atoms in race])
         chosen = [min(race, key=energy_of) if race else group[0] for race, group in zip(races, groups, strict=True)]
         for atoms in chosen:
-            atoms.info['key_value_pairs']['best_of'] = self.best_of
-            if self.calculator is not None:
-                atoms.info['key_value_pairs']['selected_by'] = calculator_name(self.calculator)
+            atoms.info['key_value_pairs'] |= self.todict()
         return chosen
+
+    def todict(self) -> dict:
+        """Return how candidates are chosen, for provenance."""
+        by = {} if self.calculator is None else {'selected_by': calculator_name(self.calculator)}
+        return {'best_of': self.best_of, **by}
 
     def _evaluate(self, images: list[Atoms]) -> None:
         """Give every structure its energy and forces."""

@@ -332,9 +332,10 @@ class SurfaceDiffusion(Generator):
     def todict(self) -> dict:
         """Return what made the structures, fit for JSON."""
         return {'type': 'surface-diffusion', 'model': self.model, 'stoich': self.stoich, 'sampler': self.sampler,
-                'steps': self.steps, 'best_of': self.best_of, 'fingerprint': self.header.get('data', {}).get('fingerprint'),
+                'steps': self.steps, 'fingerprint': self.header.get('data', {}).get('fingerprint'),
                 'height': None if self.network is None else list(self.representation.height),
-                'guidance': None if self.guidance is None else self.guidance.todict()}  # fmt: skip
+                'guidance': None if self.guidance is None else self.guidance.todict(),
+                **({} if self.selection is None else self.selection.todict())}  # fmt: skip
 
 
 def _template(slab: Atoms, numbers: list[int]) -> Atoms:

@@ -6,7 +6,7 @@ It stands here and not in relax/, because it needs a generator and metrics; the 
 import numpy as np
 
 from ..metrics.surface import Distinct
-from ..relax.campaign import Campaign
+from ..relax.campaign import Campaign, describe, plain
 from ..relax.store import slab_settings, stored_campaign
 from ..utils.rng import coerce_rng
 
@@ -22,7 +22,9 @@ class StructureSearch(Campaign):
     Parameters
     ----------
     generator : SurfaceDiffusion or another generator
-        With ``rng``, ``sample(n, **conditions)`` and ``todict()``. Its rng is set for each block, and it must not relax.
+        With ``rng``, ``sample(n, **conditions)`` and ``todict()``. Its rng is set for each block. Where it relaxes by itself
+        (``relax={'calculator': 'ag-o'}``) that is a first stage, best with a cheap potential, and with ``best_of`` only the
+        lowest of several go on to the calculator of the search.
     database : str or Path
         ``*.db`` or ``postgresql://...``, see :class:`ase_diffusion.relax.campaign.Campaign`.
     calculator : str, Path, callable or Calculator
@@ -37,7 +39,7 @@ class StructureSearch(Campaign):
     Raises
     ------
     ValueError
-        The generator relaxes by itself, or an option is not one.
+        An option is not one.
 
     Examples
     --------
@@ -47,14 +49,13 @@ class StructureSearch(Campaign):
 
     def __init__(self, generator, database='search.db', calculator='7net-mf-0', *, conditions=None, rng=None, block=BLOCK,
                  **options):  # fmt: skip
-        if getattr(generator, 'relax', None):
-            raise ValueError('A search relaxes what a generator samples; this generator has relax=... of its own. '
-                             'Leave that out, and give its options to the search.')  # fmt: skip
         self.generator, self.conditions = generator, dict(conditions or {})
         generator._check_conditions(self.conditions)
         self.seed = _find_seed(rng, database)
         self.seen = Distinct()
         made_by = {'seed': self.seed, 'generator': generator.todict(), 'conditions': self.conditions}
+        if first := getattr(generator, 'relax', None):
+            made_by['prerelax'] = {k: describe(v) if k == 'calculator' else plain(v) for k, v in first.items()}
         slab = getattr(generator, 'slab', None) if hasattr(generator, 'slab') else _slab_of(generator)
         if slab is not None:
             made_by['slab'] = slab_settings(slab)

@@ -69,10 +69,26 @@ def test_what_must_not_change(generator, slab, tmp_path):
     other.set_constraint(FixAtoms(indices=range(8)))
     with pytest.raises(ValueError, match='another slab'):
         search(SurfaceDiffusion(other, 'AgO', steps=8, logfile=None), path).run(1)
-    with pytest.raises(ValueError, match='relax=... of its own'):
-        search(SurfaceDiffusion(slab, 'AgO', steps=8, logfile=None, relax={'calculator': 'ag-o'}), path)
     with pytest.raises(TypeError, match='unknown conditions'):
         search(generator, path, conditions={'colour': 1})
+
+
+def test_a_generator_may_relax_first_and_choose(slab, tmp_path):
+    def make(steps):
+        relax = {'calculator': 'ag-o', 'steps': steps}
+        return SurfaceDiffusion(slab, 'AgO', steps=8, logfile=None, best_of=2, relax=relax)
+
+    path = tmp_path / 'a.db'
+    search(make(3), path, rng=3).run(2)
+    plain = SurfaceDiffusion(slab, 'AgO', steps=8, logfile=None, rng=np.random.default_rng([3, 0]), relax=make(3).relax)
+    candidates = [atoms.get_potential_energy() for atoms in plain.sample(4)]
+    for k, row in rows(path).items():
+        assert row.best_of == 2 and row.data['diffusion']['best_of'] == 2
+        assert row.energy_generated == pytest.approx(min(candidates[2 * k : 2 * k + 2]), abs=1e-3)
+    with pytest.raises(ValueError, match='prerelax.steps 3, now 4'):
+        search(make(4), path).run(2)
+    with pytest.raises(ValueError, match='generator.best_of 2, now None'):
+        search(plain, path).run(2)
 
 
 def test_images_by_all_symmetries_of_the_substrate_are_one_structure(slab):
@@ -152,6 +168,12 @@ def test_the_command_line(call, tmp_path):
     assert status == 2 and 'fmax 0.05, now 0.2' in err and err.count('\n') == 1
     status, out, err = call(f'{LINE} -n 3 --timeout -1')
     assert status == 2 and 'timeout' in err
+    status, out, err = call(f'{LINE} -n 3 --best-of 2 --prerelax ag-o')
+    assert status == 2 and 'best_of None, now 2' in err and 'prerelax None, now' in err
+    status, out, err = call(f'{LINE.replace("s.db", "t.db")} -n 1 --best-of 2 --prerelax ag-o')
+    assert status == 0 and rows('t.db')[0].best_of == 2
+    status, out, err = call(f'{LINE} -n 3 --prerelax nonsense')
+    assert status == 2 and 'nonsense' in err
     with connect('s.db', use_lock_file=False) as db:
         assert json.loads(json.dumps(db.metadata))['campaign']['calculator'] == 'emt'
 
