@@ -47,10 +47,10 @@ RELAX = {'fmax': 0.05, 'steps': 400}
 SAMPLING_STEPS = 100
 CHUNK = {'ag-o': 32, '7net-mf-0': 4}  # independent attempts per file
 SCREENED = {'guidance': True, 'best_of': 4, 'relax': {'calculator': 'ag-o', **RELAX}}
-RUNS, SIZE = 8, {'ag6o3': 40, 'ag12o6': 100}  # runs of the genetic algorithm per file, and relaxations of each
+RUNS, SIZE = 8, {'ag6o3': 40, 'ag12o6': 60}  # runs of the genetic algorithm per file, and relaxations of each
 TARGETS = {  # attempts; for the genetic algorithm 32 runs times SIZE
     'ag6o3': {'random': 1024, 'diffusion': 512, 'guided': 512, 'ga': 1280, 'ga-diffusion': 1280},
-    'ag12o6': {'random': 2048, 'diffusion': 512, 'guided': 256, 'ga': 3200, 'ga-diffusion': 3200},
+    'ag12o6': {'random': 2048, 'diffusion': 512, 'guided': 256, 'ga': 1920, 'ga-diffusion': 1920},
     'ag6o3-7net': {'random': 64, 'screened': 32},
     'ag12o6-7net': {'random': 64, 'screened': 32},
 }
