@@ -41,7 +41,11 @@ class Selection:
     def check(self, template: Atoms) -> None:
         """Raise a ValueError where our own force field does not know the elements of ``template``."""
         if self.relaxer is not None:
-            self.relaxer.check([template])
+            try:
+                self.relaxer.check([template])
+            except ValueError as error:
+                raise ValueError(f'best_of needs energies: {error}; or pass calculator=... (and guidance=False where it shall '
+                                 'not guide), or relax=...') from None  # fmt: skip
 
     def choose(self, images: list[Atoms], fit) -> list[Atoms]:
         """Return one structure for every ``best_of`` of ``images``; those that are not ``fit(atoms)`` are out of the race.

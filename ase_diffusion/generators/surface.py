@@ -60,8 +60,9 @@ class SurfaceDiffusion(Generator):
         Keywords of :func:`ase_diffusion.relax.relax`; every structure is relaxed before it is returned.
     best_of : int
         Generate this many candidates for each structure and return the one of lowest energy: that of ``relax`` where it is
-        given, else a single point of ``calculator`` (default: 'ag-o'). It costs as many generations, and saves relaxations with
-        an expensive calculator; the structures are then no fair sample of the model's distribution.
+        given, else a single point of ``calculator`` (default: 'ag-o'; one that is given guides as well unless
+        ``guidance=False``). It costs as many generations, and saves relaxations with an expensive calculator; the structures are
+        then no fair sample of the model's distribution.
     compile : bool, optional
         Compile the network with torch (some 30 s once, then two to three times as fast on a CPU; needs a C++ compiler).
         Default: where the work is worth it.
@@ -100,7 +101,7 @@ class SurfaceDiffusion(Generator):
             _check_window(height, self.template)
         self.guidance = Guidance.coerce(guidance, calculator, self.steps)
         if self.best_of > 1:
-            judge = (calculator or 'ag-o') if self.relax is None else None
+            judge = None if self.relax is not None else 'ag-o' if calculator is None else calculator
             self.selection = Selection(self.best_of, judge, self.device)
             self.selection.check(self.template)
         loose = int((~frozen_mask(slab)).sum())

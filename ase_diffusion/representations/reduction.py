@@ -7,12 +7,16 @@ import logging
 import numpy as np
 import spglib
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 log = logging.getLogger(__name__)
 
 
 def niggli(atoms: Atoms) -> Atoms:
     """Return the same crystal in its Niggli cell, lower triangular, right-handed, wrapped; order and info stay.
+
+    Energy, forces and stress that it carries stay as well, the latter two turned with it.
 
     A cell that spglib cannot reduce (flat or nearly so) comes back as it is, in the same orientation.
     """
@@ -32,7 +36,21 @@ def niggli(atoms: Atoms) -> Atoms:
     if np.linalg.det(whole @ cell) < 0:
         whole = -whole
     fractional = np.linalg.solve(whole.T, atoms.get_scaled_positions(wrap=False).T).T
-    return _rebuilt(atoms, whole @ cell, fractional)
+    new = _rebuilt(atoms, whole @ cell, fractional)
+    _carry_results(atoms, new, np.linalg.solve(whole @ cell, np.asarray(new.cell)))
+    return new
+
+
+def _carry_results(atoms: Atoms, new: Atoms, turn: np.ndarray) -> None:
+    """Give ``new`` the results of ``atoms``, whose row vectors times ``turn`` (3, 3) are its own."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    kept = {'energy': results['energy']} if 'energy' in results else {}
+    if 'forces' in results:
+        kept['forces'] = results['forces'] @ turn
+    if 'stress' in results:
+        kept['stress'] = full_3x3_to_voigt_6_stress(turn.T @ voigt_6_to_full_3x3_stress(results['stress']) @ turn)
+    if kept:
+        new.calc = SinglePointCalculator(new, **kept)
 
 
 def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:

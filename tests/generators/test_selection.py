@@ -127,8 +127,17 @@ def test_crystals_of_lowest_energy():
     assert atoms.get_potential_energy() == pytest.approx(min(calc.get_potential_energy(a) for a in candidates), abs=1e-3)
 
 
+def test_relaxed_crystals_carry_their_energy_and_are_judged_by_it():
+    options = {'rng': 1, 'steps': 6, 'logfile': None, 'relax': {'calculator': EMT(), 'steps': 3}}
+    candidates = CrystalDiffusion('Cu2', **options).sample(3)
+    energies = [atoms.get_potential_energy() for atoms in candidates]
+    calc = EMT()
+    assert energies == pytest.approx([calc.get_potential_energy(atoms) for atoms in candidates], abs=1e-6)
+    assert CrystalDiffusion('Cu2', best_of=3, **options).sample().get_potential_energy() == pytest.approx(min(energies), abs=1e-6)
+
+
 def test_bad_input_is_refused_at_once():
     with pytest.raises(ValueError, match='best_of'):
         make(0)
-    with pytest.raises(ValueError, match='Pt'):
+    with pytest.raises(ValueError, match='(?s)Pt.*calculator='):
         Selection(2, 'ag-o').check(make_slab('Pt', 3.92))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import spglib
 from ase.build import bulk
+from ase.calculators.emt import EMT
 
 from ase_diffusion.representations.reduction import niggli, symmetrize
 
@@ -63,3 +64,19 @@ def test_a_crystal_without_symmetry_stays_and_nonsense_is_refused():
     assert np.allclose(same.get_all_distances(mic=True), atoms.get_all_distances(mic=True), atol=1e-6)
     with pytest.raises(ValueError, match='tolerance in A'):
         symmetrize(atoms, 0.0)
+
+
+def test_energy_forces_and_stress_turn_with_the_crystal():
+    atoms = awkward()
+    atoms.numbers[:] = [29, 47, 29, 47]
+    atoms.set_cell(1.3 * atoms.cell[:], scale_atoms=True)
+    atoms.calc = EMT()
+    before = atoms.get_forces(), atoms.get_stress()
+    new = niggli(atoms)
+    fresh = new.copy()
+    fresh.calc = EMT()
+    assert new.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-8)
+    assert np.allclose(new.get_forces(), fresh.get_forces(), atol=1e-7)
+    assert np.allclose(new.get_stress(), fresh.get_stress(), atol=1e-9)
+    assert np.abs(before[0] - new.get_forces()).max() > 0.01 and np.abs(before[1] - new.get_stress()).max() > 1e-4
+    assert niggli(awkward()).calc is None
