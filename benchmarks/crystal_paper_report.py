@@ -67,8 +67,9 @@ def tables(data: str, records: list) -> list[tuple[str, str]]:
     if rows := success_rows(records):
         about = next(r for r in records if r['part'] in ('target', 'free'))
         rows += [(f'{name} ({other})', *(percent([x]) for x in shares)) for name, shares in SUCCESS.get(data, {}).items()]
+        n = ' and '.join(sorted({str(r['n']) for r in records if r['part'] in ('target', 'free')}))
         limits = ', '.join(f'{x:g}' for x in about['result']['thresholds'].values())
-        answers.append((f'{about["property"]}, share at or below {limits} (n = {about["n"]}; judge: {about["judge"]}, mean error '
+        answers.append((f'{about["property"]}, share at or below {limits} (n = {n}; judge: {about["judge"]}, mean error '
                         f'{about["judge_mae"]:g} on {about["judge_n"]} test crystals)',
                         text(('', 'SR5 %', 'SR10 %', 'SR15 %', 'valid %'), rows)))  # fmt: skip
     if rows := denovo_rows(records):
