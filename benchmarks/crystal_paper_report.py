@@ -160,12 +160,11 @@ def sun_rows(records: list) -> list[tuple]:
 
 
 def step_curves(records: list) -> dict[tuple, dict]:
-    """Return {(model, sampler): {steps: results of all seeds}}, of those with most compositions."""
+    """Return {(model, sampler and number of compositions): {steps: results of all seeds}}; different numbers do not mix."""
     curves: dict = {}
-    most = max((r['result']['n'] for r in records if r['part'] == 'steps'), default=0)
     for key, group in grouped(records, 'steps').items():
-        if group[0]['result']['n'] == most:
-            curves.setdefault(key[:2], {})[key[2]] = [r['result'] for r in group]
+        name = f'{key[1]}, n {group[0]["result"]["n"]}'
+        curves.setdefault((key[0], name), {})[key[2]] = [r['result'] for r in group]
     return curves
 
 
