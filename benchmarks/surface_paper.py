@@ -50,10 +50,11 @@ def variants() -> dict:
     table['guided-early'] = ({'guidance': {'strength': 0.02, 'below': 1.0}}, UNCONDITIONED)
     for scale in (2, 4):
         table[f'energy-{scale}-guided'] = ({'guidance': True}, {'energy': 0.0, 'guidance_scale': float(scale)})
+    asked = {'energy': 0.0, 'guidance_scale': 4.0}
+    relax = {'calculator': 'ag-o', 'fmax': 0.05, 'steps': 200}
+    table['energy-4-guided-relaxed'] = ({'guidance': True, 'relax': relax}, asked)
     for count in (4, 8):  # the best of several, as generated, and relaxed with ag-o first
-        asked = {'energy': 0.0, 'guidance_scale': 4.0}
         table[f'energy-4-guided-best-{count}'] = ({'guidance': True, 'best_of': count}, asked)
-        relax = {'calculator': 'ag-o', 'fmax': 0.05, 'steps': 200}
         table[f'energy-4-guided-relaxed-best-{count}'] = ({'guidance': True, 'best_of': count, 'relax': relax}, asked)
     for sampler in SAMPLERS:
         for steps in (20, 50, 100, 200, 500, 1000):
