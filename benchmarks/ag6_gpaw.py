@@ -1,6 +1,6 @@
 """GPAW as the arbiter: does density-functional theory put the Ag6 model below the other Ag12O6 overlayers on p(4x4) Ag(111)?
 
-    python benchmarks/ag6_gpaw.py run runs/surface_paper/ag12o6.energy-4*.traj --relax-steps 0
+    python benchmarks/ag6_gpaw.py run runs/surface_paper/ag12o6.energy-8*.traj --relax-steps 0
     python benchmarks/ag6_gpaw.py report
 
 ``run`` relaxes the Ag6 model with 7net-mf-0 (with its symmetry, and without), takes the lowest different candidates of the files

@@ -44,18 +44,18 @@ UNCONDITIONED = {'energy': None, 'guidance_scale': 0.0}
 def variants() -> dict:
     """Return name -> (constructor keywords, conditions); None stands for random starts."""
     table = {'random': None, 'all': ({}, UNCONDITIONED)}
-    for scale in (1, 2, 3, 4, 6):
+    for scale in (1, 2, 4, 6, 8, 12):
         table[f'energy-{scale}'] = ({}, {'energy': 0.0, 'guidance_scale': float(scale)})
     table['guided'] = ({'guidance': True}, UNCONDITIONED)
     table['guided-early'] = ({'guidance': {'strength': 0.02, 'below': 1.0}}, UNCONDITIONED)
-    for scale in (2, 4):
-        table[f'energy-{scale}-guided'] = ({'guidance': True}, {'energy': 0.0, 'guidance_scale': float(scale)})
-    asked = {'energy': 0.0, 'guidance_scale': 4.0}
     relax = {'calculator': 'ag-o', 'fmax': 0.05, 'steps': 200}
-    table['energy-4-guided-relaxed'] = ({'guidance': True, 'relax': relax}, asked)
-    for count in (4, 8):  # the best of several, as generated, and relaxed with ag-o first
-        table[f'energy-4-guided-best-{count}'] = ({'guidance': True, 'best_of': count}, asked)
-        table[f'energy-4-guided-relaxed-best-{count}'] = ({'guidance': True, 'best_of': count, 'relax': relax}, asked)
+    for scale in (4, 8):
+        asked = {'energy': 0.0, 'guidance_scale': float(scale)}
+        table[f'energy-{scale}-guided'] = ({'guidance': True}, asked)
+        table[f'energy-{scale}-guided-relaxed'] = ({'guidance': True, 'relax': relax}, asked)
+        for count in (4, 8):  # the best of several, as generated, and relaxed with ag-o first
+            table[f'energy-{scale}-guided-best-{count}'] = ({'guidance': True, 'best_of': count}, asked)
+            table[f'energy-{scale}-guided-relaxed-best-{count}'] = ({'guidance': True, 'best_of': count, 'relax': relax}, asked)
     for sampler in SAMPLERS:
         for steps in (20, 50, 100, 200, 500, 1000):
             table[f'{sampler}-{steps}'] = ({'sampler': sampler, 'steps': steps}, UNCONDITIONED)
@@ -190,7 +190,7 @@ def draw(pool, table, path) -> None:
     figure, axes = plt.subplots(len(pool), 2, figsize=(11, 3.6 * len(pool)), squeeze=False)
     for row, ((system, potential), found) in zip(axes, pool.items(), strict=True):
         entry = table[f'{system} {potential}']
-        names = [n for n in ('random', 'all', 'D-low', 'energy-4', 'energy-4-guided', 'energy-4-guided-best-4') if n in found]
+        names = [n for n in ('random', 'all', 'D-low', 'energy-8', 'energy-8-guided', 'energy-8-guided-best-4') if n in found]
         energies = {n: [a.get_potential_energy() - entry['reference_eV'] for a in found[n] if a.calc] for n in names}
         if energies:
             plot_energy_histogram(energies, ax=row[0], limits=(-0.3, 5), xlabel='Energy after relaxation (eV per cell)')
