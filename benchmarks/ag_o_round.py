@@ -22,14 +22,12 @@ os.environ.setdefault('MALLOC_MMAP_THRESHOLD_', '4000000000')
 import numpy as np
 import torch
 from ase.build import fcc111, make_supercell
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import Trajectory
-from ase.optimize import BFGS
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.data.frames import read_frames, write_frames
-from ase_diffusion.relax import get_calculator, relax_batched, surrogate_hessian
+from ase_diffusion.relax import get_calculator, relax, relax_batched
 from ase_diffusion.search import random_start
 
 STORE = Path(__file__).parent.parent / 'runs' / 'round'
@@ -72,23 +70,18 @@ def candidates(slab, formula, low, rng, count):
 
 def refine(atoms, calculator, run: int, held: bool) -> list:
     """Relax with ``calculator`` from a minimum of `ag-o`; return the frames kept, with energies and raw forces."""
-    atoms = atoms.copy()
-    optimizer = BFGS(atoms, logfile=None)
-    optimizer.H0 = surrogate_hessian(atoms, 'ag-o')
-    atoms.calc = calculator
-    frames, last = [], None
-    for _ in optimizer.irun(fmax=0.05, steps=40):
-        last = atoms.copy()
-        last.calc = SinglePointCalculator(
-            last, energy=atoms.get_potential_energy(), forces=atoms.get_forces(apply_constraint=False)
-        )
-        last.info = {'key_value_pairs': {'run': run, 'step': optimizer.nsteps, 'last': False, 'held': held}}
-        frames.append(last)
-    frames = [f for f in frames[:-1] if f.info['key_value_pairs']['step'] in KEEP] + frames[-1:]
-    frames[-1].info['key_value_pairs']['last'] = True
-    for f in frames:
-        f.info['key_value_pairs']['converged'] = bool(optimizer.converged(optimizer.optimizable.get_gradient()))
-    return frames
+    paths: list = []
+    result = relax(atoms, calculator, hessian='ag-o', fmax=0.05, steps=40, frames=paths)
+    if result.info['key_value_pairs'].get('relax_failed'):
+        return []
+    kept = []
+    for step, frame in enumerate(path := paths[0]):
+        last = step == len(path) - 1
+        if last or step in KEEP:
+            converged = result.info['key_value_pairs']['relax_converged']
+            frame.info['key_value_pairs'] = {'run': run, 'step': step, 'last': last, 'held': held, 'converged': converged}
+            kept.append(frame)
+    return kept
 
 
 def run(args) -> None:
@@ -120,6 +113,8 @@ def run(args) -> None:
                 seen.append(energy)
                 number, new = number + 1, new + 1
                 frames = refine(atoms, calculator, number, rng.random() < 0.06)
+                if not frames:
+                    continue
                 for frame in frames:
                     frame.info['key_value_pairs']['source'] = source.split()[0]
                     file.write(frame)

@@ -227,27 +227,28 @@ def draw(records: list):
             ax.text(0.5, 0.5, 'not computed', ha='center', va='center', color='0.5', transform=ax.transAxes)
             ax.set(xticks=[], yticks=[])
         elif ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize=7, loc='center right' if panel is draw_hull else 'best')
+            ax.legend(frameon=False, fontsize=7, loc='lower right' if panel is draw_hull else 'best')
     return figure
 
 
-def latest(records: list, part: str) -> dict[str, list]:
-    """Return for each data set the records of the last group of this part (all seeds)."""
+def shown(records: list, part: str) -> dict[str, list]:
+    """Return the group of this part (all seeds) to draw of each data set: its own model, no guidance, most candidates."""
     found: dict = {}
     for data in sorted({r['data'] for r in records}):
-        groups = list(grouped([r for r in records if r['data'] == data], part).values())
+        groups = grouped([r for r in records if r['data'] == data], part)
+        rank = {key: (key[0] == data.replace('_', '-'), key[4] == 1, key[6] or 1, key[5]) for key in groups}
         if groups:
-            found[data] = groups[-1]
+            found[data] = groups[max(reversed(groups), key=rank.get)]  # of equals the last
     return found
 
 
 def draw_success(ax, records: list) -> None:
-    """Draw SR5, SR10 and SR15 of the last model of each set as nested bars, beside the paper's."""
+    """Draw SR5, SR10 and SR15 of the model of each set as nested bars, beside the paper's."""
     from ase_diffusion.plot import PALETTE
 
     bars = []
-    for data, group in latest(records, 'target').items():
-        free = latest(records, 'free').get(data)
+    for data, group in shown(records, 'target').items():
+        free = shown(records, 'free').get(data)
         mine = [(name, [np.mean([r['result'][k] for r in each]) for k in ('SR5', 'SR10', 'SR15')], PALETTE[0])
                 for name, each in (('ours', group), ('ours, free', free)) if each]  # fmt: skip
         bars += [mine + [(name, row, PALETTE[4]) for name, row in SUCCESS.get(data, {}).items()]]
@@ -271,7 +272,7 @@ def draw_candidates(ax, records: list) -> None:
     """Draw the match rate of the best of 1, 2, ... candidates."""
     from ase_diffusion.plot import PALETTE
 
-    for data, group in latest(records, 'prediction').items():
+    for data, group in shown(records, 'prediction').items():
         k = COLORS.get(data, 3)
         for kind, style in (('result', '-'), ('prototype', '--'), ('random', ':')):
             curve = np.mean([r[kind]['curve'] for r in group], axis=0)
@@ -305,7 +306,7 @@ def draw_hull(ax, records: list) -> None:
     """Draw the cumulative distributions of the energy above the hull."""
     from ase_diffusion.plot import PALETTE
 
-    for data, group in latest(records, 'sun').items():
+    for data, group in shown(records, 'sun').items():
         for kind, state, name, color in (('result', 'relaxed', 'generated, relaxed', PALETTE[0]),
                                          ('result', 'as generated', 'generated', PALETTE[5]),
                                          ('ceiling', 'relaxed', 'test split, relaxed', PALETTE[6])):  # fmt: skip

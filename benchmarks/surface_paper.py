@@ -49,7 +49,7 @@ def variants() -> dict:
     table['guided'] = ({'guidance': True}, UNCONDITIONED)
     table['guided-early'] = ({'guidance': {'strength': 0.02, 'below': 1.0}}, UNCONDITIONED)
     relax = {'calculator': 'ag-o', 'fmax': 0.05, 'steps': 200}
-    for scale in (4, 8):
+    for scale in (4, 6, 8, 12):
         asked = {'energy': 0.0, 'guidance_scale': float(scale)}
         table[f'energy-{scale}-guided'] = ({'guidance': True}, asked)
         table[f'energy-{scale}-guided-relaxed'] = ({'guidance': True, 'relax': relax}, asked)
