@@ -186,6 +186,17 @@ class CrystalTransformer(nn.Module):
         self.head_species = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, classes))
         self.head_lattice = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 6 if points else 9))
 
+    def without(self, *names: str) -> CrystalTransformer:
+        """Return a network that does not know these conditions, and else predicts what this one does where they are not asked."""
+        kept = {name: scales for name, scales in self.settings['properties'].items() if name not in names}
+        other = CrystalTransformer(**{**self.settings, 'properties': kept})
+        mine = set(other.state_dict())
+        other.load_state_dict({name: value for name, value in self.state_dict().items() if name in mine})
+        with torch.no_grad():
+            for name in set(self.settings['properties']) - set(kept):
+                other.count[2].bias += self.properties.absent[name]  # what is not asked for is a constant
+        return other.to(self.known.device, self.known.dtype)
+
     def forward(self, batch, level: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``fractional`` (n, 3), ``lattice`` (as it came) and ``species`` (n, K), the logits of the clean species."""
         extras, lattice = batch.extras, batch.fields['lattice']

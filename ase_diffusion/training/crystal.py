@@ -40,11 +40,11 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
     known : float
         Share of the crystals whose species are given, not noised: so the same network predicts structures.
     dropout : float
-        Share of the crystals for which a condition is left out.
+        Share of the crystals for which a condition is left out, and of those for which all are.
     auxiliary : float
         See :class:`ase_diffusion.diffusion.Categorical`; for 'paper' only.
     network : CrystalTransformer, optional
-        Weights to start from; its elements must be those of the data.
+        Weights to start from; its elements must be those of the data. Conditions that are not in ``properties`` it forgets.
     coupled : bool
         Pair terms know the state of the sender, see :class:`CrystalTransformer`; False is the network of the paper.
     settings : dict, optional
@@ -86,13 +86,15 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         torch.manual_seed(seed)
         network = CrystalTransformer(len(elements), features, blocks, conditioning=conditioning, properties=scales,
                                      coupled=coupled, **more, **(settings or {}))  # fmt: skip
-    elif network.settings['classes'] != len(elements) or set(network.settings['properties']) != set(names):
+    elif network.settings['classes'] != len(elements) or not set(names) <= set(network.settings['properties']):
         known_properties = sorted(network.settings['properties'])
         raise ValueError(f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
                          f'{len(elements)} and {names}; train a new one')  # fmt: skip
     elif bool(network.points) != (scheme == 'edm'):
         other = 'edm' if network.points else 'paper'
         raise ValueError(f'the network is of the scheme {other!r}, not {scheme!r}; say scheme={other!r} or train a new one')
+    else:
+        network = network.without(*set(network.settings['properties']) - set(names))
     header = {'kind': 'crystal', 'process': process.todict(), 'representation': representation.todict(), 'units': UNITS,
               'scheme': scheme, 'sampling': SCHEMES[scheme], 'conditions': ranges, 'sizes': _sizes(data),
               'data': describe(data)}  # fmt: skip

@@ -106,7 +106,7 @@ class CrystalData(EndlessBatches):
     properties : names of the conditions
     batch_size : int
     dropout : float
-        Share of the crystals for which a condition is left out (classifier-free guidance).
+        Share of the crystals for which a condition is left out (classifier-free guidance); of several, each alone, and all.
     start : int
         First batch.
     """
@@ -126,10 +126,10 @@ class CrystalData(EndlessBatches):
         chunk = rng.permutation(CHUNKS)[k % CHUNKS]
         index = index[order[chunk * self.batch_size : (chunk + 1) * self.batch_size]]
         rng = np.random.default_rng((self.seed, k, 1))
-        conditions = {}
+        conditions, nothing = {}, rng.random(len(index)) < (self.dropout if len(self.properties) > 1 else 0.0)
         for name in self.properties:
             values = self.data.properties[name][index].copy()
-            values[rng.random(len(index)) < self.dropout] = np.nan
+            values[nothing | (rng.random(len(index)) < self.dropout)] = np.nan
             conditions[name] = values
         return self.data.batch(index, self.representation, conditions)
 

@@ -1,5 +1,7 @@
 """Laws of the Transformer of crystals: permutation, rotation, translation, periods, padding, precision, conditions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -134,3 +136,13 @@ def test_gradients_reach_every_parameter():
 def test_a_conditioning_is_one_of_two():
     with pytest.raises(ValueError, match="'cds' or 'cdi'"):
         CrystalTransformer(3, conditioning='cross')
+
+
+@KINDS
+def test_a_network_forgets_a_condition_and_predicts_as_if_it_were_not_asked(conditioning):
+    batch, net = crystals(), network(conditioning)
+    asked = evaluate(net, batch)
+    nothing = evaluate(net, replace(batch, conditions={'energy': torch.full((3,), float('nan'))}))
+    less = net.without('energy')
+    assert less.settings['properties'] == {} and net.settings['properties']
+    assert close(evaluate(less, batch), nothing) and not close(asked, nothing)

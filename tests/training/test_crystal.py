@@ -77,6 +77,18 @@ def test_batches_depend_on_seed_and_number_and_are_sorted_by_size():
     assert 0.45 < float(dropped) < 0.8  # half of them, and the fifth that is unknown
 
 
+def test_conditions_are_left_out_alone_and_together():
+    crystals = images()
+    for k, atoms in enumerate(crystals):
+        atoms.info['key_value_pairs'] = {'gap': float(k), 'energy': -float(k)}
+    data = Crystals.from_atoms(crystals)
+    batch = CrystalData(data, Crystal(data.elements()), ['energy', 'gap'], batch_size=4000, dropout=0.2).draw(0)
+    gap, energy = (torch.isnan(batch.conditions[name]) for name in ('gap', 'energy'))
+    together, alone = 0.2 + 0.8 * 0.2**2, 0.8 * 0.2 * 0.8
+    for share, expected in (((gap & energy), together), ((gap & ~energy), alone), ((energy & ~gap), alone)):
+        assert share.double().mean() == pytest.approx(expected, abs=0.03)
+
+
 def test_given_species_are_not_noised_not_learned_and_told():
     data = Crystals.from_atoms(images())
     batch = fixed_batches(data, Crystal(data.elements()), ['gap'])[0]
@@ -120,4 +132,6 @@ def test_a_short_training_learns_and_goes_on(tmp_path):
     assert header['sizes'] == {'2': 18, '4': 6} and header['conditions']['gap'] == pytest.approx([0.1, 2.3])
     assert JointProcess.fromdict(header['process']).discrete == {'species'}
     with pytest.raises(ValueError, match='train a new one'):
-        train_crystal(data, tmp_path / 'b', properties=[], network=network, steps=1)
+        train_crystal(data, tmp_path / 'b', properties=['gap'], network=network.without('gap'), steps=1)
+    best = train_crystal(data, tmp_path / 'b', properties=[], network=network, validation=data, steps=2, **SMALL)
+    assert load_checkpoint(best)[1]['conditions'] == {}
