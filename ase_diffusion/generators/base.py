@@ -121,7 +121,7 @@ class Generator:
         self._prepare(n * tries)
         done, refused, reasons = 0, 0, {}
         guidance = self.guidance
-        spent = guidance and guidance.spent()
+        spent, chosen = guidance and guidance.spent(), self.selection.calls if tries > 1 else 0
         try:
             while done < n:
                 batch = self.batch_size or self._auto_batch_size()
@@ -151,6 +151,8 @@ class Generator:
             self._close_trajectory()
             if guidance is not None:
                 self.log.write(guidance.cost(spent, done))
+            if tries > 1:
+                self.log.write(self.selection.cost(chosen))
 
     def _header(self, n: int, conditions: dict, task=None) -> str:
         conditions = {**conditions, **({} if task is None else task.labels())}

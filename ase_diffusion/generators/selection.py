@@ -74,6 +74,12 @@ class Selection:
         if failed := sum(not math.isfinite(energy_of(atoms)) for atoms in images):
             log.warning('best_of: %d of %d candidates have no energy; they are chosen last', failed, len(images))
 
+    def cost(self, calls: int) -> str:
+        """Return what choosing cost since there were ``calls`` as a line of the log."""
+        if self.relaxer is None:
+            return 'best_of: chosen by the energies of the relaxation'
+        return f'best_of: {self.calls - calls} single points by {calculator_name(self.calculator)}'
+
     def close(self) -> None:
         """End the process of the calculator, where there is one."""
         if self.relaxer is not None:

@@ -45,6 +45,16 @@ def test_the_lowest_of_each_three_candidates_comes_back():
         assert np.isfinite(atoms.get_forces()).all()
 
 
+def test_the_log_says_what_choosing_cost(tmp_path):
+    gen = make(3, logfile=tmp_path / 'log')
+    gen.sample(2)
+    gen.sample(1)
+    lines = [line for line in (tmp_path / 'log').read_text().splitlines() if line.startswith('best_of')]
+    assert lines == ['best_of: 6 single points by ag-o', 'best_of: 3 single points by ag-o']
+    gen.perturb(gen.sample(), 0.2)
+    assert (tmp_path / 'log').read_text().count('best_of:') == 3  # neighbours are not chosen
+
+
 @pytest.mark.parametrize('batch_size', [1, 2, 7])
 def test_the_size_of_a_batch_does_not_matter(batch_size):
     one, other = (gen.sample(3, guidance_scale=1.0) for gen in (make(3), make(3, batch_size=batch_size)))  # rounding
