@@ -150,7 +150,9 @@ class Benchmark:
     def generator(self, sampler=None, steps=None) -> CrystalDiffusion:
         """Return a generator with the settings of the command line, or with others."""
         args = self.args
-        return CrystalDiffusion(model=args.model, steps=steps or args.steps, sampler=sampler or args.sampler, rng=0, logfile=None)
+        any_formula = self.all[0].get_chemical_formula() if {*args.parts} <= {'prediction', 'steps'} else None
+        return CrystalDiffusion(any_formula, model=args.model, steps=steps or args.steps, sampler=sampler or args.sampler, rng=0,
+                                logfile=None)  # fmt: skip
 
     def path(self, what: str, gen: CrystalDiffusion, seed: int) -> Path:
         """Return where structures are kept."""

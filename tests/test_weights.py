@@ -36,7 +36,7 @@ def test_a_changed_file_is_refused(tmp_path, monkeypatch):
 
 def test_the_test_cell_is_not_in_the_shipped_data():
     images = read_frames('ag-o-rss')
-    assert len({atoms.info['key_value_pairs']['run'] for atoms in images}) == 2101
+    assert len({atoms.info['key_value_pairs']['run'] for atoms in images}) == 3013
     assert all(len(atoms.constraints[0].index) % 32 for atoms in images)  # two layers of p(4x4), and of its multiples
 
 

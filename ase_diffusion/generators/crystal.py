@@ -29,7 +29,7 @@ from .tasks import Fresh, given_structures
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = 'mp-le20'
+DEFAULT_MODEL, DEFAULT_PREDICTOR = 'mp-le20', 'mp-le20-prediction'
 UNTRAINED = 'untrained'
 SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
 LARGEST = 5000.0  # A^3 per atom: above it is a gas, in which looking for neighbours takes for ever
@@ -47,7 +47,8 @@ class CrystalDiffusion(Generator):
     elements : list of str, optional
         Elements that may occur; all that the model knows by default.
     model : str or Path, optional
-        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'mp-le20'``.
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'mp-le20-prediction'``
+        where ``stoich`` is given (it knows no conditions; ``'mp-le20'`` does), else ``'mp-le20'``.
     conditioning : 'cds' or 'cdi', optional
         Which variant of a model: conditions enter the attention or the first embedding; default: what the model has.
     symmetrize : float, optional
@@ -100,7 +101,9 @@ class CrystalDiffusion(Generator):
         if self.best_of > 1:
             self.selection = self._selection(calculator)
         self.network, self.header, self.process = None, {}, None
-        self.model = _variant(str(DEFAULT_MODEL if model is None else model), conditioning)
+        if model is None:
+            model = DEFAULT_MODEL if stoich is None else DEFAULT_PREDICTOR
+        self.model = _variant(str(model), conditioning)
         if self.model != UNTRAINED:
             self._use(*load_model(self.model, self.device))
 
@@ -124,6 +127,8 @@ class CrystalDiffusion(Generator):
         has = network.settings['conditioning']
         if self.conditioning not in (None, has):
             raise ValueError(f'{self.model} was trained with conditioning={has!r}, not {self.conditioning!r}')
+        if header.get('known') == 1 and self.numbers is None:
+            raise ValueError(f"{self.model} predicts the structure of a given composition: pass stoich='...', or take another model")
         known, limit = header['representation']['elements'], max(int(n) for n in header['sizes'])
         asked = set(self.numbers or ()) | set(self.elements or ())
         if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):
@@ -152,7 +157,8 @@ class CrystalDiffusion(Generator):
         ranges = self.header.get('conditions', {})
         defaults = {'guidance_scale': 1.0, **dict.fromkeys(ranges), **self.header.get('defaults', {})}
         if unknown := set(conditions) - set(defaults):
-            raise TypeError(f'unknown conditions {sorted(unknown)}; this model knows {sorted(defaults)}')
+            hint = f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
+            raise TypeError(f'unknown conditions {sorted(unknown)}; this model knows {sorted(defaults)}{hint}')
         merged = {**defaults, **conditions}
         for name, value in merged.items():
             if value is not None and (isinstance(value, (bool, str)) or not np.isfinite(value)):

@@ -96,7 +96,7 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
     else:
         network = network.without(*set(network.settings['properties']) - set(names))
     header = {'kind': 'crystal', 'process': process.todict(), 'representation': representation.todict(), 'units': UNITS,
-              'scheme': scheme, 'sampling': SCHEMES[scheme], 'conditions': ranges, 'sizes': _sizes(data),
+              'scheme': scheme, 'known': known, 'sampling': SCHEMES[scheme], 'conditions': ranges, 'sizes': _sizes(data),
               'data': describe(data)}  # fmt: skip
     source = CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed)
     focus = (0.65, 0.25) if scheme == 'edm' else None  # most at the noise at which atoms find their places
