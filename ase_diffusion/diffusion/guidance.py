@@ -83,8 +83,10 @@ class ForceGuidance:
         if self.kept is not None:
             force = torch.where(self.kept[:, None], torch.zeros_like(force), force)
         shift = self.strength * self.every * (1 - t) ** self.power * force
-        length = shift.norm(dim=-1)
-        longest = torch.zeros(batch.size, dtype=shift.dtype, device=shift.device)
-        longest = longest.scatter_reduce(0, rows, length, 'amax')
-        scale = (self.cap / longest.clamp(min=1e-12)).clamp(max=1.0)
-        return {self.field_name: shift * scale[rows, None]}
+        return {self.field_name: limited(shift, rows, batch.size, self.cap)}
+
+
+def limited(shift: Tensor, rows: Tensor, size: int, cap: float) -> Tensor:
+    """Scale displacements (n, d) of whole structures so that no atom moves by more than ``cap``."""
+    longest = shift.new_zeros(size).scatter_reduce(0, rows, shift.norm(dim=-1), 'amax')
+    return shift * (cap / longest.clamp(min=1e-12)).clamp(max=1.0)[rows, None]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..diffusion import ForceGuidance
+from ..diffusion.guidance import limited
 from ..relax.calculators import calculator_name
 from ..relax.forcefield import ALIASES, ForceFieldCalculator, batch_forces, load_forcefield
 from ..relax.forces import Forces
@@ -17,6 +18,7 @@ from ..representations.slab import Slab
 from ..utils.atoms import frozen_mask
 
 log = logging.getLogger(__name__)
+STRIDE, MOMENTUM = 0.03, 0.95  # of the descent at the end; A^2/eV
 
 
 @dataclass
@@ -79,14 +81,14 @@ class Guidance(Costs):
         structure or write files (GPAW, VASP, ...) are made anew for each structure where they come from a name or a factory,
         each with a folder of its own, see :class:`ase_diffusion.relax.supply.Supply`.
     strength : float, optional
-        Displacement per unit force and step, A^2/eV; default 2 / steps (0.02 at 100 steps). The paper has 0.001 at every one
-        of its steps; here guidance acts late only, and more.
+        Displacement per unit force and step, A^2/eV; default 3 / steps, at most 0.05 (0.03 at 100 steps). The paper has 0.001
+        at every one of its steps; here guidance acts late only, and more.
     power, every, cap : see :class:`ase_diffusion.diffusion.ForceGuidance`
     below : float
         Guidance acts at times t < below (0.5: sigma < 0.4 A with the shipped model). Earlier the atoms still overlap, and a
         force field that never saw that pulls some of them together.
     finish_steps : int
-        Steps of plain descent along the forces, of the same step length, at the end.
+        Steps of descent along the forces at the end, each 0.03 A^2/eV, with momentum.
     directory : str or Path, optional
         Where those folders go; here by default.
     time_limit : float, optional
@@ -108,7 +110,7 @@ class Guidance(Costs):
     below: float = 0.5
     every: int = 1
     cap: float = 0.1
-    finish_steps: int = 40
+    finish_steps: int = 60
     directory: object = None
     time_limit: float | None = None
 
@@ -129,7 +131,7 @@ class Guidance(Costs):
         if calculator is not None:
             guidance.calculator = calculator
         if guidance.strength is None:
-            guidance.strength = 2.0 / steps
+            guidance.strength = min(3.0 / steps, 0.05)
         guidance.prepare()
         return guidance
 
@@ -154,12 +156,15 @@ class Guidance(Costs):
         return ForceGuidance(self.timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
 
     def finish(self, batch, hook: ForceGuidance, process):
-        """Descend along the forces for ``finish_steps`` steps of the same step length."""
-        hook.every = 1
+        """Descend along the forces for ``finish_steps`` steps; a structure whose momentum turns against its forces drops it."""
+        hook.every, hook.strength = 1, STRIDE
+        rows, velocity = batch.rows['positions'], torch.zeros_like(batch.fields['positions'])
         with torch.inference_mode():
             for _ in range(self.finish_steps):
-                shift = hook(batch, 0.0)
-                batch = process.confine(batch.with_fields(positions=batch.fields['positions'] + shift['positions']))
+                shift = hook(batch, 0.0)['positions']
+                power = shift.new_zeros(batch.size).index_add_(0, rows, (shift * velocity).sum(-1))
+                velocity = limited(shift + MOMENTUM * velocity * (power > 0)[rows, None], rows, batch.size, self.cap)
+                batch = process.confine(batch.with_fields(positions=batch.fields['positions'] + velocity))
         self.calls, self.failures = self.calls + hook.calls, self.failures + hook.failures
         return batch
 

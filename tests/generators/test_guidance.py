@@ -6,12 +6,14 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from ase.build import fcc111
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 from ase_diffusion import SurfaceDiffusion
+from ase_diffusion.diffusion import Batch, ForceGuidance, GeometricVE, JointProcess, WrappedNormal
 from ase_diffusion.generators.guidance import Guidance
 
 PLAN = {'finish_steps': 2, 'below': 0.5}
@@ -127,6 +129,19 @@ def test_failures_displace_nothing_and_are_counted(slab, kind, caplog):
 def test_forces_act_in_their_direction(slab):
     below = [generator(slab, calc, strength=0.2).sample().positions[8:, 2].mean() for calc in (Recorder, Raises)]
     assert below[0] < below[1] - 0.01
+
+
+def test_the_descent_at_the_end_reaches_soft_and_stiff_minima_and_leaves_failures_alone():
+    rows, stiffness = torch.arange(3), torch.tensor([[0.5], [20.0], [torch.nan]])  # eV/A^2, one atom in each of three structures
+    start = torch.tensor([[0.4, 0.0, 0.1], [0.0, 0.3, 0.0], [0.2, 0.2, 0.2]])
+    batch = Batch(fields={'positions': start}, rows={'positions': rows}, size=3)
+    process = JointProcess({'positions': WrappedNormal(GeometricVE())})
+    guidance = Guidance()
+    hook = ForceGuidance(lambda batch: -stiffness * batch.fields['positions'])
+    end = guidance.finish(batch, hook, process).fields['positions']
+    energies = (stiffness / 2 * end.square()).sum(-1) / (stiffness / 2 * start.square()).sum(-1)
+    assert energies[:2].max() < 0.02  # without momentum the soft one would keep 16 %
+    assert torch.equal(end[2], start[2]) and guidance.failures == guidance.finish_steps
 
 
 def test_settings_are_told_in_the_provenance_and_bad_ones_refused(slab):
