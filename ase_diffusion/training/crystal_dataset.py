@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from ase import Atoms
 
 from ..representations.crystal import Crystal, check_crystal
@@ -99,6 +100,8 @@ class Crystals:
 class CrystalData(EndlessBatches):
     """Draw random batches without end; batch k depends on ``(seed, k)`` only, so that a resumed run sees the same ones.
 
+    Half of the crystals are inverted (f -> 1 - f): a crystal and its mirror image are equally good.
+
     Parameters
     ----------
     data : Crystals
@@ -131,7 +134,10 @@ class CrystalData(EndlessBatches):
             values = self.data.properties[name][index].copy()
             values[nothing | (rng.random(len(index)) < self.dropout)] = np.nan
             conditions[name] = values
-        return self.data.batch(index, self.representation, conditions)
+        batch = self.data.batch(index, self.representation, conditions)
+        inverted = torch.as_tensor(rng.random(len(index)) < 0.5)[batch.rows['fractional'], None]
+        fractional = batch.fields['fractional']
+        return batch.with_fields(fractional=torch.where(inverted, 1 - fractional, fractional))
 
 
 def split_crystals(images: list[Atoms], train=('train',)) -> tuple[Crystals, Crystals | None]:

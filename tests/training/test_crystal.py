@@ -89,6 +89,15 @@ def test_conditions_are_left_out_alone_and_together():
         assert share.double().mean() == pytest.approx(expected, abs=0.03)
 
 
+def test_half_of_the_crystals_are_inverted():
+    atoms = Atoms('NaCl', scaled_positions=[[0, 0.1, 0.2], [0.3, 0.4, 0.6]], cell=[4, 5, 6], pbc=True)
+    data = Crystals.from_atoms([atoms])
+    f = CrystalData(data, Crystal(data.elements()), batch_size=400).draw(0).fields['fractional'].view(400, 2, 3)
+    as_it_is = np.isclose(f, atoms.get_scaled_positions(), atol=1e-6).all((1, 2))
+    assert np.allclose(f[~as_it_is], 1 - atoms.get_scaled_positions(), atol=1e-6)
+    assert 150 < as_it_is.sum() < 250
+
+
 def test_given_species_are_not_noised_not_learned_and_told():
     data = Crystals.from_atoms(images())
     batch = fixed_batches(data, Crystal(data.elements()), ['gap'])[0]
