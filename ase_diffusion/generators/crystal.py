@@ -128,7 +128,7 @@ class CrystalDiffusion(Generator):
         if self.conditioning not in (None, has):
             raise ValueError(f'{self.model} was trained with conditioning={has!r}, not {self.conditioning!r}')
         if header.get('known') == 1 and self.numbers is None:
-            raise ValueError(f"{self.model} predicts the structure of a given composition: pass stoich='...', or take another model")
+            raise ValueError(f"{self.model} predicts structures of a given composition: pass stoich='...', or another model")
         known, limit = header['representation']['elements'], max(int(n) for n in header['sizes'])
         asked = set(self.numbers or ()) | set(self.elements or ())
         if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):

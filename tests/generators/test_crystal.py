@@ -105,6 +105,16 @@ def test_conditions_change_what_comes(model):
     assert not np.allclose(cells[0], cells[1]) and not np.allclose(cells[1], cells[2])
 
 
+def test_a_given_composition_is_predicted_by_the_specialist():
+    gen = CrystalDiffusion('TiO2', **QUICK)
+    assert gen.model == 'mp-le20-prediction' and CrystalDiffusion(**QUICK).model == 'mp-le20'
+    assert sorted(gen.sample().symbols) == ['O', 'O', 'Ti']
+    with pytest.raises(TypeError, match="unknown conditions .'band_gap'.; .* model='mp-le20' knows more"):
+        gen.sample(band_gap=1.0)
+    with pytest.raises(ValueError, match='predicts structures of a given composition: pass stoich'):
+        CrystalDiffusion(model='mp-le20-prediction', **QUICK)
+
+
 # bad input
 
 
