@@ -235,8 +235,9 @@ def shown(records: list, part: str) -> dict[str, list]:
     """Return the group of this part (all seeds) to draw of each data set: its own model, no guidance, most candidates."""
     found: dict = {}
     for data in sorted({r['data'] for r in records}):
-        groups = grouped([r for r in records if r['data'] == data], part)
-        rank = {key: (key[0] == data.replace('_', '-'), key[4] == 1, key[6] or 1, key[5]) for key in groups}
+        groups, own = grouped([r for r in records if r['data'] == data], part), data.replace('_', '-')
+        names = ['', own, f'{own}-prediction']  # the last has this part only
+        rank = {key: (names.index(key[0] if key[0] in names else ''), key[4] == 1, key[6] or 1, key[5]) for key in groups}
         if groups:
             found[data] = groups[max(reversed(groups), key=rank.get)]  # of equals the last
     return found
