@@ -227,7 +227,9 @@ def draw(records: list):
             ax.text(0.5, 0.5, 'not computed', ha='center', va='center', color='0.5', transform=ax.transAxes)
             ax.set(xticks=[], yticks=[])
         elif ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize=7, loc='lower right' if panel is draw_hull else 'best')
+            place = {draw_hull: {'loc': 'lower right'},
+                     draw_candidates: {'loc': 'center right', 'bbox_to_anchor': (1, 0.42), 'ncol': 2}}  # fmt: skip
+            ax.legend(frameon=False, fontsize=7, **place.get(panel, {}))
     return figure
 
 
