@@ -93,8 +93,8 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
     elif bool(network.points) != (scheme == 'edm'):
         other = 'edm' if network.points else 'paper'
         raise ValueError(f'the network is of the scheme {other!r}, not {scheme!r}; say scheme={other!r} or train a new one')
-    else:
-        network = network.without(*set(network.settings['properties']) - set(names))
+    elif forgotten := set(network.settings['properties']) - set(names):
+        network = network.without(*forgotten)
     header = {'kind': 'crystal', 'process': process.todict(), 'representation': representation.todict(), 'units': UNITS,
               'scheme': scheme, 'known': known, 'sampling': SCHEMES[scheme], 'conditions': ranges, 'sizes': _sizes(data),
               'data': describe(data)}  # fmt: skip

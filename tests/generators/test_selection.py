@@ -73,7 +73,7 @@ def test_what_is_to_be_rejected_is_out_of_the_race():
 
 def test_candidates_that_are_all_unfit_count_as_one_rejection():
     bad = [atoms.positions for atoms in make().sample(3, guidance_scale=1.0)]  # a larger scale amplifies rounding
-    gen = make(3, accept=lambda atoms: 'bad' if any(np.allclose(atoms.positions, p, atol=1e-3) for p in bad) else None)
+    gen = make(3, accept=lambda atoms: 'bad' if any(np.allclose(atoms.positions, p, atol=1e-4) for p in bad) else None)
     assert len(gen.sample(2, guidance_scale=1.0)) == 2
     assert gen.statistics == {'generated': 9, 'accepted': 2, 'rejected': 1}
 
