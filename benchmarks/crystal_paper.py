@@ -66,7 +66,7 @@ def predict(gen: CrystalDiffusion, path: Path, targets: list, samples: int, seed
     """Return `samples` structures for each composition, many compositions in a batch; nothing is rejected."""
     seeds, conditions = spawn_seeds(seed, samples * len(targets)), gen._check_conditions({})
     given = dict(zip(seeds, targets * samples, strict=True))
-    gen.numbers = []  # the species are known, those of the template
+    gen.numbers, gen.stoich = [], None  # the species are known, those of the template
     task = Fresh(given.get, gen.steps)
     images = kept(path, len(seeds), lambda begin, end: gen._generate(seeds[begin:end], conditions, task))
     return [images[k :: len(targets)] for k in range(len(targets))]
