@@ -10,7 +10,7 @@ from .joint import JointProcess
 from .noise import NoisePerStructure, NoiseStream
 from .preconditioned import Embedded, Preconditioned
 from .processes import Components, Gaussian, TruncatedNormal, WrappedNormal
-from .samplers import SAMPLERS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun, predictor_corrector
+from .samplers import SAMPLERS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun, predictor_corrector, resampling
 from .schedules import CosineVP, GeometricVE, GeometricVP, LinearVP
 
 __all__ = [
@@ -44,4 +44,5 @@ __all__ = [
     'euler_maruyama',
     'heun',
     'predictor_corrector',
+    'resampling',
 ]

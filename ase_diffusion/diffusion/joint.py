@@ -118,6 +118,18 @@ class JointProcess:
 
         return batch.with_fields(**self._map(batch, t, step))
 
+    def renoise(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
+        """Noise the estimates of the clean fields to ``t``, where the batch is; categories stay."""
+        noise = as_noise(generator)
+
+        def step(name, process, rows_t, domain):
+            x = batch.fields[name]
+            if process.discrete:
+                return x
+            return process.noise(process.x0(x, pred[name], rows_t), rows_t, noise.bind(batch.rows[name]), domain)[0]
+
+        return batch.with_fields(**self._map(batch, t, step))
+
     def _step(self, method: str, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, *options) -> Batch:
         noise = as_noise(generator)
 

@@ -121,3 +121,26 @@ def schedule_from_dict(values: dict) -> Schedule:
     if name not in known:
         raise ValueError(f'unknown schedule {name!r}; known: {sorted(known)}')
     return known[name](**values)
+
+
+def focused(u: Tensor, mean: float, std: float, share: float, end: float = 1.0) -> Tensor:
+    """Return times for numbers ``u`` (n,) in [0, 1]: uniform u become times that are dense around ``mean``.
+
+    The inverse of the cumulative distribution of a mixture on [0, ``end``]: with weight ``share`` a normal distribution, cut off
+    at the ends (Karras et al., arXiv 2206.00364, section 5: a normal distribution of log sigma), else uniform. Monotonic, 0 at
+    0, ``end`` at 1.
+    """
+    if not (std > 0 and 0 <= share <= 1):
+        raise ValueError(f'a focus is (mean, std > 0, share in [0, 1]), got {(mean, std, share)}')
+    t = torch.linspace(0.0, end, 4001, dtype=torch.float64)
+    part = share * _primitive(t, mean, std) + (1 - share) * t / end
+    u = u.double()
+    k = torch.searchsorted(part, u.contiguous()).clamp(1, len(t) - 1)
+    rest = (u - part[k - 1]) / (part[k] - part[k - 1]).clamp(min=1e-300)
+    return (t[k - 1] + rest.clamp(0.0, 1.0) * (t[k] - t[k - 1])).clamp(0.0, end)
+
+
+def _primitive(t: Tensor, mean: float, std: float) -> Tensor:
+    """Return the cumulative distribution of a normal distribution that is cut off at the ends of ``t``."""
+    total = torch.special.ndtr((t - mean) / std)
+    return (total - total[0]) / (total[-1] - total[0])

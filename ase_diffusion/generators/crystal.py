@@ -65,7 +65,8 @@ class CrystalDiffusion(Generator):
     compile : bool
         Compile the network with torch first; needs a C++ compiler.
     steps, sampler : optional
-        Default: what the model says, else the paper's scheme, predictor-corrector with 1000 steps.
+        Default: what the model says: ``'resampling'`` with 100 steps, which finds minima, or the paper's
+        ``'predictor_corrector'`` with 1000, which shows how they are spread.
     rng, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries
         See :class:`ase_diffusion.generators.base.Generator`.
 
@@ -145,7 +146,7 @@ class CrystalDiffusion(Generator):
         self.representation = crystal_from_dict(header['representation'])
         self.process = JointProcess.fromdict(header['process'])
         sampling = {**SCHEMES['paper'], **header.get('sampling', {})}
-        self.corrector = sampling['corrector']
+        self.sampling = {name: sampling[name] for name in ('corrector', 'focus') if name in sampling}
         self.steps = sampling['steps'] if self._asked['steps'] is None else self.steps
         self.sampler = sampling['sampler'] if self._asked['sampler'] is None else self.sampler
         if self.compile:
@@ -164,7 +165,7 @@ class CrystalDiffusion(Generator):
             if value is not None and (isinstance(value, (bool, str)) or not np.isfinite(value)):
                 raise ValueError(f'{name} must be a finite number or None, got {value!r}')
             if value is not None and name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
-                log.warning('%s = %g lies outside the training data, %.3g to %.3g', name, value, *ranges[name])
+                log.warning('%s = %g lies outside the training data, %.6g to %.6g', name, value, *ranges[name])
         if merged['guidance_scale'] is None:
             raise ValueError('guidance_scale must be a number; 1 is the plain conditional model, 0 the unconditional one')
         return merged
@@ -206,9 +207,7 @@ class CrystalDiffusion(Generator):
         network = ClassifierFree(self.network, conditions['guidance_scale'])
         if self.elements is not None:
             network = AllowedElements(network, [z in self.elements for z in self.representation.elements])
-        sampler = SAMPLERS[self.sampler]
-        if self.sampler == 'predictor_corrector':
-            sampler = partial(sampler, corrector=self.corrector)
+        sampler = self._sampler()
         guides = () if self.guidance is None else (self.guidance.bind(self.representation, len(seeds)),)
         process, begin = task.begin(self.process, batch, noise, network)
         more = {'sampling_steps': task.steps, **task.labels()}
@@ -222,6 +221,11 @@ class CrystalDiffusion(Generator):
         for atoms, seed in zip(images, seeds, strict=True):
             self._label(atoms, seed, conditions, more)
         return images
+
+    def _sampler(self):
+        """Return the sampler, with the settings that the model has for it."""
+        own = {'predictor_corrector': 'corrector', 'resampling': 'focus'}.get(self.sampler)
+        return partial(SAMPLERS[self.sampler], **({own: self.sampling[own]} if own in self.sampling else {}))
 
     def _finished(self, atoms: Atoms) -> Atoms:
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):

@@ -16,8 +16,9 @@ from .trainer import train
 log = logging.getLogger(__name__)
 SCHEMES = {  # how to sample with a model of the scheme
     'paper': {'sampler': 'predictor_corrector', 'steps': 1000, 'corrector': 0.04},
-    'edm': {'sampler': 'predictor_corrector', 'steps': 100, 'corrector': 0.2},
+    'edm': {'sampler': 'resampling', 'steps': 100, 'corrector': 0.2, 'focus': (0.5, 0.15, 0.9)},
 }
+FOCUS = (0.65, 0.25, 0.5)  # half of the times where atoms find their places, see Denoising
 UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as in the data'}
 
 
@@ -68,41 +69,51 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         raise ValueError(f'scheme is one of {sorted(SCHEMES)}; got {scheme!r}')
     if validation is None:
         data, validation = data.split(seed=seed)
-    scales = {name: _scale(data.properties[name]) for name in names}
-    ranges = {name: [float(np.nanmin(data.properties[name])), float(np.nanmax(data.properties[name]))] for name in names}
     elements = sorted({*data.elements(), *validation.elements()})
-    if scheme == 'edm':
-        representation = SmoothCrystal.of(elements, data.cells, data.counts)
-        if network is not None and network.points:
-            representation = SmoothCrystal(elements, mean=network.settings['cell_mean'], std=network.settings['cell_std'])
-        process = smooth_process(representation.table)
-        more = dict(points=representation.table.shape[1], cell_mean=representation.mean, cell_std=representation.std,
-                    distances=16)  # fmt: skip
-    else:
-        longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
-        representation, process = Crystal(elements), crystal_process(len(elements), auxiliary=auxiliary, longest=longest)
-        more = dict(length=float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean()))
+    representation, process, more = _scheme(scheme, elements, data, network, auxiliary)
+    scales = {name: _scale(data.properties[name]) for name in names}
     if network is None:
         torch.manual_seed(seed)
         network = CrystalTransformer(len(elements), features, blocks, conditioning=conditioning, properties=scales,
                                      coupled=coupled, **more, **(settings or {}))  # fmt: skip
-    elif network.settings['classes'] != len(elements) or not set(names) <= set(network.settings['properties']):
-        known_properties = sorted(network.settings['properties'])
-        raise ValueError(f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
-                         f'{len(elements)} and {names}; train a new one')  # fmt: skip
-    elif bool(network.points) != (scheme == 'edm'):
-        other = 'edm' if network.points else 'paper'
-        raise ValueError(f'the network is of the scheme {other!r}, not {scheme!r}; say scheme={other!r} or train a new one')
-    elif forgotten := set(network.settings['properties']) - set(names):
-        network = network.without(*forgotten)
+    else:
+        network = _adapted(network, scheme, elements, names)
+    ranges = {name: [float(np.nanmin(data.properties[name])), float(np.nanmax(data.properties[name]))] for name in names}
     header = {'kind': 'crystal', 'process': process.todict(), 'representation': representation.todict(), 'units': UNITS,
               'scheme': scheme, 'known': known, 'sampling': SCHEMES[scheme], 'conditions': ranges, 'sizes': _sizes(data),
               'data': describe(data)}  # fmt: skip
     source = CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed)
-    focus = (0.65, 0.25) if scheme == 'edm' else None  # most at the noise at which atoms find their places
-    objective = Denoising(process, {'species': known} if known else None, focus)
+    objective = Denoising(process, {'species': known} if known else None, FOCUS if scheme == 'edm' else None)
     return train(network, objective, source, out, steps=steps, header=header, seed=seed, warmup=warmup,
                  validation=fixed_batches(validation, representation, names), **options)  # fmt: skip
+
+
+def _scheme(scheme: str, elements: list[int], data: Crystals, network, auxiliary: float):
+    """Return representation and process of a scheme, and the settings of the network that belong to it."""
+    if scheme == 'edm':
+        representation = SmoothCrystal.of(elements, data.cells, data.counts)
+        if network is not None and network.points:
+            representation = SmoothCrystal(elements, mean=network.settings['cell_mean'], std=network.settings['cell_std'])
+        more = dict(points=representation.table.shape[1], cell_mean=representation.mean, cell_std=representation.std,
+                    distances=16)  # fmt: skip
+        return representation, smooth_process(representation.table), more
+    longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
+    process = crystal_process(len(elements), auxiliary=auxiliary, longest=longest)
+    return Crystal(elements), process, dict(length=float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean()))
+
+
+def _adapted(network: CrystalTransformer, scheme: str, elements: list[int], names: list[str]):
+    """Return a trained network to go on with: without the conditions it shall forget."""
+    if network.settings['classes'] != len(elements) or not set(names) <= set(network.settings['properties']):
+        known_properties = sorted(network.settings['properties'])
+        raise ValueError(f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
+                         f'{len(elements)} and {names}; train a new one')  # fmt: skip
+    if bool(network.points) != (scheme == 'edm'):
+        other = 'edm' if network.points else 'paper'
+        raise ValueError(f'the network is of the scheme {other!r}, not {scheme!r}; say scheme={other!r} or train a new one')
+    if forgotten := set(network.settings['properties']) - set(names):
+        network = network.without(*forgotten)
+    return network
 
 
 def fixed_batches(data: Crystals, representation: Crystal, names, limit: int = 512, size: int = 128) -> list:

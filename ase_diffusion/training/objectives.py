@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion import JointProcess, NoiseStream
+from ..diffusion.schedules import focused
 
 
 class Denoising:
@@ -19,12 +20,12 @@ class Denoising:
     known : dict of str to float, optional
         Share of the structures in which a field is given: not noised, not learned, and told to the network as
         ``extras['known']`` (B,). With species known it learns to predict structures.
-    focus : (mean, std), optional
-        Of the normal distribution, cut off at 0 and 1, from which times are drawn (Karras et al., arXiv 2206.00364, section 5:
-        a normal distribution of log sigma); uniform by default.
+    focus : (mean, std, share), optional
+        Where times are dense, see :func:`ase_diffusion.diffusion.schedules.focused`; uniform by default.
     """
 
-    def __init__(self, process: JointProcess, known: dict[str, float] | None = None, focus: tuple[float, float] | None = None):
+    def __init__(self, process: JointProcess, known: dict[str, float] | None = None,
+                 focus: tuple[float, float, float] | None = None):  # fmt: skip
         self.process, self.known = process, dict(known or {})
         self.focus = None if focus is None else tuple(float(x) for x in focus)
 
@@ -42,11 +43,7 @@ class Denoising:
 
     def times(self, u: Tensor) -> Tensor:
         """Return times for numbers ``u`` that are uniform in (0, 1)."""
-        if self.focus is None:
-            return u
-        mean, std = self.focus
-        low, high = (torch.special.ndtr(torch.tensor((end - mean) / std, dtype=torch.float64)) for end in (0.0, 1.0))
-        return (mean + std * torch.special.ndtri(low + u.double() * (high - low))).clamp(0.0, 1.0)
+        return u if self.focus is None else focused(u, *self.focus)
 
     def _partly_known(self, network, batch, noisy, target, t, generator) -> dict[str, Tensor]:
         """Return the loss and its parts where some structures have fields that are given."""

@@ -8,18 +8,23 @@ import torch
 
 from ase_diffusion.diffusion import (
     SAMPLERS,
+    Batch,
+    Categorical,
     CosineVP,
     Gaussian,
     GeometricVE,
+    JointProcess,
     LinearVP,
     NoiseStream,
     TruncatedNormal,
     WrappedNormal,
 )
+from ase_diffusion.diffusion.schedules import focused
 
 SCHEDULES = {'geometric': GeometricVE(0.02, 8.0), 'linear': LinearVP(), 'cosine': CosineVP()}
 SAMPLES = 4000
 MEAN_TOL, STD_TOL = 0.03, 0.06  # Monte Carlo noise is 0.008 and 1.1 %; the rest is the finite number of steps
+EXACT = [name for name in SAMPLERS if name != 'resampling']  # which narrows what is wide, see its tests
 DETERMINISTIC = {'ddim': 1, 'heun': 2, 'dpmpp_2m': 2}
 
 
@@ -28,7 +33,7 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize('schedule', SCHEDULES)
-@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('sampler', EXACT)
 def test_moments_of_a_gaussian(sampler, schedule):
     process = exact.single(Gaussian(SCHEDULES[schedule]))
     network = exact.GaussianNoise(SCHEDULES[schedule])
@@ -39,7 +44,7 @@ def test_moments_of_a_gaussian(sampler, schedule):
     assert x.std(0).tolist() == pytest.approx([exact.WIDTH] * 2, rel=STD_TOL)
 
 
-@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('sampler', EXACT)
 def test_moments_of_a_wrapped_normal(sampler):
     process = exact.single(WrappedNormal(GeometricVE(0.02, 4.0)))
     batch = exact.torus_batch(1000)
@@ -53,7 +58,7 @@ def test_moments_of_a_wrapped_normal(sampler):
 
 
 @pytest.mark.parametrize('start', [(2.7, 0.35), (0.9, 0.25)], ids=['middle', 'at the lower end'])
-@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('sampler', EXACT)
 def test_moments_in_a_window(sampler, start):
     """Also where sigma_max is much wider than the window: nothing may draw the atoms together or push them out.
 
@@ -138,3 +143,60 @@ def test_a_direction_that_is_not_periodic_ends_in_mirrors():
         wave = torch.cos(xt[:, 1] * k * math.pi / 3.0)
         assert abs(float(((target - expected)[:, 1] * wave).mean())) < 4 / math.sqrt(n)
         assert abs(float(((target - expected)[:, 1] * torch.sin(wave)).mean())) < 4 / math.sqrt(n)
+
+
+# resampling
+
+
+@pytest.mark.parametrize('ratio', [0.01, 1.0, 3.0])
+def test_noising_the_estimate_again_narrows_a_gaussian_by_the_formula(ratio):
+    """From variance v + s^2 to v^2 / (v + s^2) + s^2, s = sigma / alpha: unchanged for points, 3/4 of it where v = s^2."""
+    schedule, n, t = GeometricVE(0.02, 8.0), 40_000, torch.full((40_000,), 0.5, dtype=torch.float64)
+    sigma = float(schedule.sigma(t[0]))
+    v = (ratio * sigma) ** 2
+    process, batch = exact.single(Gaussian(schedule)), exact.free_batch(n)
+    x = math.sqrt(v + sigma**2) * torch.randn(n, 2, dtype=torch.float64, generator=generator())
+    noise = x * sigma / (v + sigma**2)  # E[eps | x] of a Gaussian around 0
+    out = process.renoise(batch.with_fields(**{exact.FIELD: x}), {exact.FIELD: noise}, t, generator(1)).fields[exact.FIELD]
+    assert float(out.var()) == pytest.approx(v**2 / (v + sigma**2) + sigma**2, rel=0.02)
+    assert float((out * x).mean()) == pytest.approx(v, rel=0.05, abs=0.02 * sigma**2)  # what is left of x is its estimate
+
+
+def test_resampling_of_points_returns_them():
+    """Two points of different weight: both are found, in their shares."""
+    schedule, n, shift = GeometricVE(0.02, 8.0), 4000, math.log(0.7 / 0.3)
+
+    def network(state, level, conditions):
+        x, sigma = state.fields[exact.FIELD], float(torch.exp(4 * level[0]))
+        first = torch.sigmoid(shift - ((x - 1).square() - (x + 1).square()).sum(-1) / (2 * sigma**2))
+        return {exact.FIELD: (x - (2 * first - 1)[:, None]) / sigma}
+
+    out = SAMPLERS['resampling'](network, exact.single(Gaussian(schedule)), exact.free_batch(n), steps=60, generator=generator())
+    x = out.fields[exact.FIELD]
+    assert (x.abs() - 1).abs().max() < 1e-3
+    assert float((x[:, 0] > 0).double().mean()) == pytest.approx(0.7, abs=0.1)
+
+
+def test_resampling_keeps_categories_and_what_is_given():
+    process, batch = exact.single(WrappedNormal(GeometricVE(0.02, 4.0))), exact.torus_batch(6)
+    kept = {exact.FIELD: torch.arange(6) < 3}
+    out = SAMPLERS['resampling'](exact.torus_noise, process, batch, steps=5, generator=generator(), mask=kept)
+    assert torch.equal(out.fields[exact.FIELD][:3], batch.fields[exact.FIELD][:3])
+    assert (out.fields[exact.FIELD][3:] != batch.fields[exact.FIELD][3:]).all()
+    joint = JointProcess({'species': Categorical(CosineVP(), 4)})
+    species = Batch({'species': torch.tensor([0, 3, 2])}, {'species': torch.tensor([0, 0, 1])}, 2)
+    same = joint.renoise(species, {'species': torch.randn(3, 4)}, torch.full((2,), 0.5), generator())
+    assert torch.equal(same.fields['species'], species.fields['species'])
+
+
+def test_focused_times_begin_and_end_where_uniform_ones_do():
+    u = torch.linspace(1.0, 0.0, 101, dtype=torch.float64)
+    for end in (1.0, 0.4):
+        t = focused(u, 0.5, 0.15, 0.9, end)
+        assert float(t[0]) == pytest.approx(end) and float(t[-1]) == pytest.approx(0.0, abs=1e-9)
+        assert (t.diff() < 0).all()
+    t = focused(u, 0.5, 0.15, 0.9)
+    assert ((t > 0.35) & (t < 0.65)).double().mean() == pytest.approx(0.9 * 0.6835 + 0.1 * 0.3, abs=0.02)
+    assert torch.allclose(focused(u, 0.5, 0.15, 0.0), u)
+    with pytest.raises(ValueError, match='std > 0'):
+        focused(u, 0.5, 0.0, 0.9)

@@ -70,7 +70,11 @@ def test_heights_stay_in_the_window_at_every_step(sampler):
         return {exact.FIELD: torch.full_like(batch.fields[exact.FIELD], 3.0)}
 
     sample(sampler, callback=callback, guidance=[push], steps=9)
-    assert times == pytest.approx([1 - k / 8 for k in range(9)])
+    equidistant = [1 - k / 8 for k in range(9)]
+    if sampler is SAMPLERS['resampling']:
+        assert (times[0], times[-1], len(times)) == (1.0, 0.0, 9) and times != pytest.approx(equidistant)
+    else:
+        assert times == pytest.approx(equidistant)
     assert all(((z >= exact.LOW) & (z <= exact.HIGH)).all() for z in heights)
     assert all(((f > -1e-5) & (f < 1 + 1e-5)).all() for f in inside)
 

@@ -178,7 +178,7 @@ def test_provenance_survives_traj_extxyz_and_db(model, tmp_path):
     log = io.StringIO()
     with CrystalDiffusion(model=model, steps=6, rng=1, logfile=log, trajectory=str(tmp_path / 'a.traj')) as gen:
         atoms = gen.sample(2, gap=0.5)[1]
-    assert 'CrystalDiffusion: 2 structures, predictor_corrector, 6 steps' in log.getvalue() and 'gap 0.5' in log.getvalue()
+    assert 'CrystalDiffusion: 2 structures, resampling, 6 steps' in log.getvalue() and 'gap 0.5' in log.getvalue()
     assert ase.io.read(tmp_path / 'a.traj').info['key_value_pairs']['condition_gap'] == 0.5
     ase.io.write(tmp_path / 'a.extxyz', atoms)
     assert 'condition_gap' in (tmp_path / 'a.extxyz').read_text()
