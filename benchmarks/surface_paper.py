@@ -37,7 +37,8 @@ from ase_diffusion.search import random_start
 HERE = Path(__file__).parent
 STORE = HERE.parent / 'runs' / 'surface_paper'
 SYSTEMS = {'ag12o6': ((4, 4), 'Ag12O6'), 'ag6o3': ((3, 3), 'Ag6O3')}
-SAMPLERS = ('ancestral', 'euler_maruyama', 'ddim', 'heun', 'dpmpp_2m')
+SAMPLERS = ('resampling', 'ancestral', 'euler_maruyama', 'ddim', 'heun', 'dpmpp_2m')
+ANCESTRAL = {'sampler': 'ancestral', 'steps': 100}  # as many calls as 50 steps of resampling, the default
 UNCONDITIONED = {'energy': None, 'guidance_scale': 0.0}
 
 
@@ -48,19 +49,24 @@ def variants() -> dict:
         table[f'energy-{scale}'] = ({}, {'energy': 0.0, 'guidance_scale': float(scale)})
     table['guided'] = ({'guidance': True}, UNCONDITIONED)
     table['guided-early'] = ({'guidance': {'strength': 0.02, 'below': 1.0}}, UNCONDITIONED)
+    for name in ('all', 'guided', 'energy-2', 'energy-4', 'energy-8', 'energy-12'):
+        table[f'{name}-ancestral'] = ({**table[name][0], **ANCESTRAL}, table[name][1])
     relax = {'calculator': 'ag-o', 'fmax': 0.05, 'steps': 200}
-    for scale in (4, 6, 8, 12):
+    for scale in (2, 4, 6, 8, 12):
         asked = {'energy': 0.0, 'guidance_scale': float(scale)}
         table[f'energy-{scale}-guided'] = ({'guidance': True}, asked)
+        table[f'energy-{scale}-guided-ancestral'] = ({'guidance': True, **ANCESTRAL}, asked)
         table[f'energy-{scale}-guided-relaxed'] = ({'guidance': True, 'relax': relax}, asked)
         for count in (4, 8):  # the best of several, as generated, and relaxed with ag-o first
             table[f'energy-{scale}-guided-best-{count}'] = ({'guidance': True, 'best_of': count}, asked)
+            table[f'energy-{scale}-guided-best-{count}-ancestral'] = ({'guidance': True, 'best_of': count, **ANCESTRAL}, asked)
             table[f'energy-{scale}-guided-relaxed-best-{count}'] = ({'guidance': True, 'best_of': count, 'relax': relax}, asked)
     for sampler in SAMPLERS:
         for steps in (20, 50, 100, 200, 500, 1000):
             table[f'{sampler}-{steps}'] = ({'sampler': sampler, 'steps': steps}, UNCONDITIONED)
     for subset in ('all', 'low', 'ox', 'red'):  # checkpoints trained on parts of the data by surface_subsets.py
-        table[f'D-{subset}'] = ({'model': str(HERE.parent / 'runs' / f'den_{subset}' / 'best.safetensors')}, UNCONDITIONED)
+        model = HERE.parent / 'runs' / f'den_{subset}' / 'best.safetensors'
+        table[f'D-{subset}'] = ({'model': str(model), **ANCESTRAL}, UNCONDITIONED)  # which shows what was learnt as it is
     return table
 
 
@@ -190,7 +196,7 @@ def draw(pool, table, path) -> None:
     figure, axes = plt.subplots(len(pool), 2, figsize=(11, 3.6 * len(pool)), squeeze=False)
     for row, ((system, potential), found) in zip(axes, pool.items(), strict=True):
         entry = table[f'{system} {potential}']
-        names = [n for n in ('random', 'all', 'D-low', 'energy-8', 'energy-8-guided', 'energy-8-guided-best-4') if n in found]
+        names = [n for n in ('random', 'all-ancestral', 'all', 'energy-8-ancestral', 'energy-2', 'energy-2-guided') if n in found]
         energies = {n: [a.get_potential_energy() - entry['reference_eV'] for a in found[n] if a.calc] for n in names}
         if energies:
             plot_energy_histogram(energies, ax=row[0], limits=(-0.3, 5), xlabel='Energy after relaxation (eV per cell)')
@@ -221,7 +227,7 @@ def main() -> None:
     one.add_argument('variants', nargs='+', choices=variants(), metavar='variant')
     one.add_argument('-n', type=int, default=200)
     one.add_argument('--potential', default='ag-o')
-    one.add_argument('--steps', type=int, default=100)
+    one.add_argument('--steps', type=int, default=50)
     one.add_argument('--chunk', type=int, default=16)
     one.add_argument('--minutes', type=float, default=1e9, help='stop beginning new chunks after this time')
     commands.add_parser('report')

@@ -12,7 +12,7 @@ def add_arguments(parser, again):
     parser.add_argument('-n', type=int, default=16, metavar='N', help='structures (16)')
     parser.add_argument('--out', default='.', metavar='DIR', help='folder for what is written (here)')
     parser.add_argument('--seed', type=int, default=0, help='same seed, same structures (0)')
-    parser.add_argument('--steps', type=int, default=100, metavar='N', help='denoising steps (100)')
+    parser.add_argument('--steps', type=int, default=50, metavar='N', help='denoising steps (50)')
     parser.add_argument('--relax-steps', type=int, default=RELAX['steps'], metavar='N', help='most steps (150)')
     parser.add_argument('--model', default=None, metavar='NAME', help='shipped model or .safetensors (ag-o-overlayer)')
     parser.add_argument('--calculator', default='ag-o', metavar='CALC', help='what relaxes them (ag-o)')

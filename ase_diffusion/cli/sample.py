@@ -24,7 +24,7 @@ def _add_surface(parser):
     parser.add_argument('-n', type=int, default=16, metavar='N', help='how many structures (16)')
     parser.add_argument('-o', '--out', default='overlayers.traj', metavar='FILE',
                         help='.traj, .db, .extxyz, ... (overlayers.traj)')
-    parser.add_argument('--steps', type=int, metavar='N', help='denoising steps (100)')
+    parser.add_argument('--steps', type=int, metavar='N', help='denoising steps (50)')
     parser.add_argument('--compile', action=BooleanOptionalAction,
                         help='compile the network first, some 30 s (default: where it pays)')
     _add_common(parser)

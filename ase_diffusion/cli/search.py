@@ -15,7 +15,7 @@ def add_arguments(parser, again):
     parser.add_argument('--db', default='search.db', metavar='DB', help='*.db or postgresql://user@host/name (search.db)')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes that relax; 0: this one (1)')
     parser.add_argument('--scheduler', metavar='ADDRESS', help='of dask, in place of local processes, tcp://...')
-    parser.add_argument('--denoising-steps', type=int, metavar='N', help='of the sampler (100)')
+    parser.add_argument('--denoising-steps', type=int, metavar='N', help='of the sampler (50)')
     parser.add_argument('--best-of', type=int, metavar='K',
                         help='relax only the best of K candidates, by the energy of ag-o, or of --prerelax after that (1)')
     parser.add_argument('--prerelax', metavar='CALC', help='relax with a cheap potential first, such as ag-o')

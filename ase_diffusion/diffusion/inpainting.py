@@ -50,6 +50,10 @@ class Inpainting:
         """Make one Euler-Maruyama step."""
         return self._step(self.process.diffuse, batch, pred, t, s, generator)
 
+    def renoise(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
+        """Noise the estimates to ``t`` again, the given rows as they are."""
+        return self._put(self.process.renoise(batch, pred, t, generator), t, generator)
+
     def _step(self, step, batch, pred, t, s, generator, *options) -> Batch:
         x = self._put(step(batch, pred, t, s, generator, *options), s, generator)
         for _ in range(0 if s is None else self.repeats - 1):

@@ -33,7 +33,7 @@ class Generator:
         Source of all randomness; the same seed gives the same structures at any batch size.
     steps : int, optional
         Sampling steps, at least 2.
-    sampler : str
+    sampler : str, optional
         A name of :data:`ase_diffusion.diffusion.SAMPLERS`.
     batch_size : int, optional
         Structures sampled at once.
@@ -49,13 +49,14 @@ class Generator:
         Rejected structures per accepted one after which :class:`GenerationFailed` is raised.
     """
 
-    default_steps = 100
+    default_steps, default_sampler = 100, 'ancestral'
     guidance = None
 
-    def __init__(self, *, rng=None, steps=None, sampler='ancestral', batch_size=None, device=None, logfile='-',
+    def __init__(self, *, rng=None, steps=None, sampler=None, batch_size=None, device=None, logfile='-',
                  trajectory=None, denoising_trajectory=None, best_of=1, maxtries=20):  # fmt: skip
         self.rng = coerce_rng(rng)
         self.steps = self.default_steps if steps is None else _integer('steps', steps, 2)
+        sampler = self.default_sampler if sampler is None else sampler
         if sampler not in SAMPLERS:
             raise ValueError(f'sampler must be one of {sorted(SAMPLERS)}, got {sampler!r}')
         self.sampler = sampler

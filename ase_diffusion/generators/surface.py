@@ -66,7 +66,10 @@ class SurfaceDiffusion(Generator):
     compile : bool, optional
         Compile the network with torch (some 30 s once, then two to three times as fast on a CPU; needs a C++ compiler).
         Default: where the work is worth it.
-    rng, steps, sampler, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries
+    steps, sampler : optional
+        50 steps of ``'resampling'`` by default, which finds low energies; 100 of ``'ancestral'`` cost the same and show how the
+        training data are spread.
+    rng, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries
         See :class:`ase_diffusion.generators.base.Generator`.
 
     Raises
@@ -82,6 +85,8 @@ class SurfaceDiffusion(Generator):
     >>> gen = SurfaceDiffusion(slab, stoich='Ag12O6')  # doctest: +SKIP
     >>> atoms = gen.sample()                           # doctest: +SKIP
     """
+
+    default_steps, default_sampler = 50, 'resampling'
 
     def __init__(self, slab, stoich, *, height=None, model=None, calculator=None, guidance=None, relax=None,
                  compile=None, **options):  # fmt: skip

@@ -57,6 +57,15 @@ def test_noise_back_to_t_has_the_variance_that_is_missing(s, t):
     assert torch.allclose(total, schedule.sigma(t) ** 2)
 
 
+def test_given_rows_are_noised_again_as_they_are():
+    process = JointProcess({'x': Gaussian(GeometricVE(0.02, 8.0))})
+    batch = Batch({'x': torch.full((2000, 1), 7.0)}, {'x': torch.arange(2000)}, 2000)
+    inpainting = Inpainting(process, batch, {'x': torch.arange(2000) < 1000}, None, 1)
+    far = {'x': torch.full((2000, 1), 100.0)}  # predicts x - 100 sigma for every row
+    again = inpainting.renoise(batch, far, torch.full((2000,), 0.5), torch.Generator().manual_seed(0)).fields['x']
+    assert again[:1000].mean().item() == pytest.approx(7.0, abs=0.1) and again[1000:].mean().item() < -20
+
+
 def test_given_rows_follow_their_noised_values_on_the_way():
     process = JointProcess({'x': Gaussian(GeometricVE(0.02, 8.0))})
     batch = Batch({'x': torch.zeros(2000, 1)}, {'x': torch.arange(2000)}, 2000)

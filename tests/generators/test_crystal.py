@@ -91,7 +91,7 @@ def test_composition_number_and_elements_are_kept(model):
     assert isinstance(one, Atoms) and one.info['key_value_pairs']['stoich'] == 'NaCl'
 
 
-@pytest.mark.parametrize('sampler', ['ancestral', 'ddim', 'heun', 'dpmpp_2m', 'euler_maruyama'])
+@pytest.mark.parametrize('sampler', ['resampling', 'ancestral', 'ddim', 'heun', 'dpmpp_2m', 'euler_maruyama'])
 def test_every_sampler_makes_crystals(model, sampler):
     images = CrystalDiffusion(model=model, sampler=sampler, **QUICK).sample(2, gap=1.0, guidance_scale=2.0)
     assert all(shortest_distance(atoms) >= 0.5 for atoms in images)

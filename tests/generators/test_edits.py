@@ -107,7 +107,7 @@ def test_an_own_order_of_the_mobile_atoms_is_kept(gen, parent):
     assert travel(atoms, mixed).max() < 0.5
 
 
-@pytest.mark.parametrize('sampler', ['ancestral', 'euler_maruyama', 'ddim', 'heun', 'dpmpp_2m'])
+@pytest.mark.parametrize('sampler', ['resampling', 'ancestral', 'euler_maruyama', 'ddim', 'heun', 'dpmpp_2m'])
 def test_complete_moves_the_chosen_atoms_only(slab, parent, sampler):
     gen = SurfaceDiffusion(slab, 'Ag6O3', rng=3, steps=10, sampler=sampler, logfile=None)
     gen._reason_to_reject = lambda atoms: None

@@ -98,7 +98,7 @@ def test_random_state_and_generator_seeds_are_accepted(slab):
         assert SurfaceDiffusion(slab, 'Ag2O', rng=rng, **QUICK).rng is not None
 
 
-@pytest.mark.parametrize('sampler', ['ancestral', 'euler_maruyama', 'ddim', 'heun', 'dpmpp_2m'])
+@pytest.mark.parametrize('sampler', ['resampling', 'ancestral', 'euler_maruyama', 'ddim', 'heun', 'dpmpp_2m'])
 def test_every_sampler_gives_valid_overlayers(slab, sampler):
     gen = SurfaceDiffusion(slab, 'Ag6O3', rng=1, sampler=sampler, steps=40, logfile=None)
     for atoms in gen.sample(3):
@@ -188,7 +188,7 @@ def test_a_mobile_top_layer_is_generated_and_the_log_says_so(slab):
 def test_force_guidance_lowers_the_energy_as_generated(slab):
     energies = []
     for guidance in (None, {'strength': 0.02, 'finish_steps': 20}):
-        gen = SurfaceDiffusion(slab, 'Ag6O3', rng=2, steps=40, logfile=None, guidance=guidance)
+        gen = SurfaceDiffusion(slab, 'Ag6O3', rng=2, steps=40, sampler='ancestral', logfile=None, guidance=guidance)
         gen._reason_to_reject = lambda atoms: None
         images = gen.sample(4, energy=None, guidance_scale=0.0)
         energies.append(np.mean([_energy(atoms) for atoms in images]))
