@@ -130,7 +130,7 @@ def test_what_comes_back_relaxes_with_bfgs(slab):
     atoms = SurfaceDiffusion(slab, 'Ag6O3', rng=1, steps=50, logfile=None).sample()
     atoms.calc = get_calculator('ag-o')
     before = atoms.get_potential_energy()
-    BFGS(atoms, logfile=None).run(fmax=0.1, steps=60)
+    BFGS(atoms, logfile=None).run(fmax=0.01, steps=60)
     assert atoms.get_potential_energy() < before
     assert np.array_equal(atoms.positions[:16], slab.positions)
 
