@@ -62,7 +62,7 @@ def one(case: dict) -> dict:
     slab = fcc111('Ag', (4, 4, 2), a=4.16, vacuum=10.0)
     slab.set_constraint(FixAtoms(indices=range(32)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gen = SurfaceDiffusion(slab, 'Ag12O6', rng=0, steps=MEASURED, batch_size=case['batch'], logfile=None,
+    gen = SurfaceDiffusion(slab, 'Ag12O6', rng=0, sampler='ancestral', steps=MEASURED, batch_size=case['batch'], logfile=None,
                            compile=case.get('compile', False))  # fmt: skip
     gen._reason_to_reject = lambda atoms: None
     begun = time.perf_counter()

@@ -56,7 +56,7 @@ generated = [atoms.info['key_value_pairs']['energy_generated'] - relaxed[0].get_
 plot.plot_energy_histogram({'generated': generated, 'relaxed': energies}).figure.savefig('energies.png', dpi=150)
 
 # %% Conditions: low energies (the default), any energy, and a push along the forces while the noise is small
-gen.sample(N, energy=0.0, guidance_scale=8.0)  # eV per mobile atom above the best of the composition
+gen.sample(N, energy=0.0, guidance_scale=2.0)  # eV per mobile atom above the best of the composition
 gen.sample(N, energy=None)
 guided = SurfaceDiffusion(slab, 'Ag12O6', rng=1, steps=STEPS, guidance=True)
 guided.sample(N)

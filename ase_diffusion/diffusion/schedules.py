@@ -143,4 +143,5 @@ def focused(u: Tensor, mean: float, std: float, share: float, end: float = 1.0) 
 def _primitive(t: Tensor, mean: float, std: float) -> Tensor:
     """Return the cumulative distribution of a normal distribution that is cut off at the ends of ``t``."""
     total = torch.special.ndtr((t - mean) / std)
-    return (total - total[0]) / (total[-1] - total[0])
+    mass = total[-1] - total[0]
+    return (total - total[0]) / mass if mass > 1e-9 else t / t[-1]  # far from the mean it is as good as uniform

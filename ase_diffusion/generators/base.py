@@ -30,7 +30,8 @@ class Generator:
     Parameters
     ----------
     rng : int, numpy Generator, RandomState, numpy.random or None
-        Source of all randomness; the same seed gives the same structures at any batch size.
+        Source of all randomness; the same seed gives the same structures, at any batch size up to rounding (which the sampler
+        'resampling' amplifies, so that one structure in ten or so is another one).
     steps : int, optional
         Sampling steps, at least 2.
     sampler : str, optional

@@ -198,5 +198,6 @@ def test_focused_times_begin_and_end_where_uniform_ones_do():
     t = focused(u, 0.5, 0.15, 0.9)
     assert ((t > 0.35) & (t < 0.65)).double().mean() == pytest.approx(0.9 * 0.6835 + 0.1 * 0.3, abs=0.02)
     assert torch.allclose(focused(u, 0.5, 0.15, 0.0), u)
+    assert torch.allclose(focused(u, 0.9, 0.01, 1.0, 0.1), 0.1 * u)  # where the normal distribution is nowhere near
     with pytest.raises(ValueError, match='std > 0'):
         focused(u, 0.5, 0.0, 0.9)
