@@ -61,6 +61,7 @@ def variants() -> dict:
             table[f'energy-{scale}-guided-best-{count}'] = ({'guidance': True, 'best_of': count}, asked)
             table[f'energy-{scale}-guided-best-{count}-ancestral'] = ({'guidance': True, 'best_of': count, **ANCESTRAL}, asked)
             table[f'energy-{scale}-guided-relaxed-best-{count}'] = ({'guidance': True, 'best_of': count, 'relax': relax}, asked)
+    table['energy-2-200'] = ({'steps': 200}, {'energy': 0.0, 'guidance_scale': 2.0})
     for sampler in SAMPLERS:
         for steps in (20, 50, 100, 200, 500, 1000):
             table[f'{sampler}-{steps}'] = ({'sampler': sampler, 'steps': steps}, UNCONDITIONED)
