@@ -234,12 +234,14 @@ def draw(records: list):
 
 
 def shown(records: list, part: str) -> dict[str, list]:
-    """Return the group of this part (all seeds) to draw of each data set: its own model, no guidance, most candidates."""
+    """Return the group of this part (all seeds) to draw of each data set: its own model, no guidance, the default
+    sampler, most candidates."""
     found: dict = {}
     for data in sorted({r['data'] for r in records}):
         groups, own = grouped([r for r in records if r['data'] == data], part), data.replace('_', '-')
         names = ['', own, f'{own}-prediction']  # the last has this part only
-        rank = {key: (names.index(key[0] if key[0] in names else ''), key[4] == 1, key[6] or 1, key[5]) for key in groups}
+        rank = {key: (names.index(key[0] if key[0] in names else ''), key[4] == 1, key[6] or 1, key[1] == 'resampling', key[5])
+                for key in groups}  # fmt: skip
         if groups:
             found[data] = groups[max(reversed(groups), key=rank.get)]  # of equals the last
     return found
