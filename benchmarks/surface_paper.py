@@ -49,18 +49,16 @@ def variants() -> dict:
         table[f'energy-{scale}'] = ({}, {'energy': 0.0, 'guidance_scale': float(scale)})
     table['guided'] = ({'guidance': True}, UNCONDITIONED)
     table['guided-early'] = ({'guidance': {'strength': 0.02, 'below': 1.0}}, UNCONDITIONED)
-    for name in ('all', 'guided', 'energy-2', 'energy-4', 'energy-8', 'energy-12'):
-        table[f'{name}-ancestral'] = ({**table[name][0], **ANCESTRAL}, table[name][1])
     relax = {'calculator': 'ag-o', 'fmax': 0.05, 'steps': 200}
     for scale in (2, 4, 6, 8, 12):
         asked = {'energy': 0.0, 'guidance_scale': float(scale)}
         table[f'energy-{scale}-guided'] = ({'guidance': True}, asked)
-        table[f'energy-{scale}-guided-ancestral'] = ({'guidance': True, **ANCESTRAL}, asked)
         table[f'energy-{scale}-guided-relaxed'] = ({'guidance': True, 'relax': relax}, asked)
         for count in (4, 8):  # the best of several, as generated, and relaxed with ag-o first
             table[f'energy-{scale}-guided-best-{count}'] = ({'guidance': True, 'best_of': count}, asked)
-            table[f'energy-{scale}-guided-best-{count}-ancestral'] = ({'guidance': True, 'best_of': count, **ANCESTRAL}, asked)
             table[f'energy-{scale}-guided-relaxed-best-{count}'] = ({'guidance': True, 'best_of': count, 'relax': relax}, asked)
+    for name, (options, asked) in [item for item in table.items() if item[1] is not None]:
+        table[f'{name}-ancestral'] = ({**options, **ANCESTRAL}, asked)
     table['energy-2-200'] = ({'steps': 200}, {'energy': 0.0, 'guidance_scale': 2.0})
     for sampler in SAMPLERS:
         for steps in (20, 50, 100, 200, 500, 1000):

@@ -83,9 +83,11 @@ class CrystalDiffusion(Generator):
     >>> images = gen.sample(16, heat_of_formation=-0.2)      # doctest: +SKIP
     """
 
+    default_sampler = SCHEMES['paper']['sampler']
+
     def __init__(self, stoich=None, natoms=None, *, elements=None, model=None, conditioning=None, symmetrize=None, relax=None,
                  calculator=None, guidance=None, compile=False, steps=None, sampler=None, **options):  # fmt: skip
-        super().__init__(steps=steps, sampler=SCHEMES['paper']['sampler'] if sampler is None else sampler, **options)
+        super().__init__(steps=steps, sampler=sampler, **options)
         self._asked = {'steps': steps, 'sampler': sampler}
         self.stoich = None if stoich is None else stoich.strip()
         self.numbers = None if stoich is None else parse_formula(stoich)

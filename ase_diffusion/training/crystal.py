@@ -58,15 +58,7 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         A property is not in the data, the scheme is unknown, or ``network`` knows other elements or properties or is of
         another scheme.
     """
-    names = sorted(data.properties) if properties is None else list(properties)
-    if unknown := set(names) - set(data.properties):
-        raise ValueError(f'the data has no property {sorted(unknown)}; it has {sorted(data.properties)}')
-    if not 0 <= known <= 1:
-        raise ValueError(f'known is a share of the crystals, 0 to 1; got {known}')
-    if scheme is None:
-        scheme = 'edm' if network is None or network.points else 'paper'
-    if scheme not in SCHEMES:
-        raise ValueError(f'scheme is one of {sorted(SCHEMES)}; got {scheme!r}')
+    names, scheme = _checked(data, properties, known, scheme, network)
     if validation is None:
         data, validation = data.split(seed=seed)
     elements = sorted({*data.elements(), *validation.elements()})
@@ -86,6 +78,20 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
     objective = Denoising(process, {'species': known} if known else None, FOCUS if scheme == 'edm' else None)
     return train(network, objective, source, out, steps=steps, header=header, seed=seed, warmup=warmup,
                  validation=fixed_batches(validation, representation, names), **options)  # fmt: skip
+
+
+def _checked(data: Crystals, properties, known: float, scheme: str | None, network) -> tuple[list[str], str]:
+    """Return the conditions to learn and the scheme; ValueError where they do not fit."""
+    names = sorted(data.properties) if properties is None else list(properties)
+    if unknown := set(names) - set(data.properties):
+        raise ValueError(f'the data has no property {sorted(unknown)}; it has {sorted(data.properties)}')
+    if not 0 <= known <= 1:
+        raise ValueError(f'known is a share of the crystals, 0 to 1; got {known}')
+    if scheme is None:
+        scheme = 'edm' if network is None or network.points else 'paper'
+    if scheme not in SCHEMES:
+        raise ValueError(f'scheme is one of {sorted(SCHEMES)}; got {scheme!r}')
+    return names, scheme
 
 
 def _scheme(scheme: str, elements: list[int], data: Crystals, network, auxiliary: float):

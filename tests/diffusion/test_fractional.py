@@ -77,7 +77,7 @@ def wrapped_data(batch, level, conditions):
     return {exact.FIELD: noise / wrapped_scale(sigma)}
 
 
-@pytest.mark.parametrize('sampler', [name for name in SAMPLERS if name != 'resampling'])  # it narrows what is wide
+@pytest.mark.parametrize('sampler', exact.EXACT_SAMPLERS)
 def test_every_sampler_returns_the_data_distribution(sampler):
     n = 2000
     batch = Batch({exact.FIELD: torch.zeros(n, 2, dtype=torch.float64)}, {exact.FIELD: torch.arange(n)}, n)

@@ -24,7 +24,6 @@ from ase_diffusion.diffusion.schedules import focused
 SCHEDULES = {'geometric': GeometricVE(0.02, 8.0), 'linear': LinearVP(), 'cosine': CosineVP()}
 SAMPLES = 4000
 MEAN_TOL, STD_TOL = 0.03, 0.06  # Monte Carlo noise is 0.008 and 1.1 %; the rest is the finite number of steps
-EXACT = [name for name in SAMPLERS if name != 'resampling']  # which narrows what is wide, see its tests
 DETERMINISTIC = {'ddim': 1, 'heun': 2, 'dpmpp_2m': 2}
 
 
@@ -33,7 +32,7 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize('schedule', SCHEDULES)
-@pytest.mark.parametrize('sampler', EXACT)
+@pytest.mark.parametrize('sampler', exact.EXACT_SAMPLERS)
 def test_moments_of_a_gaussian(sampler, schedule):
     process = exact.single(Gaussian(SCHEDULES[schedule]))
     network = exact.GaussianNoise(SCHEDULES[schedule])
@@ -44,7 +43,7 @@ def test_moments_of_a_gaussian(sampler, schedule):
     assert x.std(0).tolist() == pytest.approx([exact.WIDTH] * 2, rel=STD_TOL)
 
 
-@pytest.mark.parametrize('sampler', EXACT)
+@pytest.mark.parametrize('sampler', exact.EXACT_SAMPLERS)
 def test_moments_of_a_wrapped_normal(sampler):
     process = exact.single(WrappedNormal(GeometricVE(0.02, 4.0)))
     batch = exact.torus_batch(1000)
@@ -58,7 +57,7 @@ def test_moments_of_a_wrapped_normal(sampler):
 
 
 @pytest.mark.parametrize('start', [(2.7, 0.35), (0.9, 0.25)], ids=['middle', 'at the lower end'])
-@pytest.mark.parametrize('sampler', EXACT)
+@pytest.mark.parametrize('sampler', exact.EXACT_SAMPLERS)
 def test_moments_in_a_window(sampler, start):
     """Also where sigma_max is much wider than the window: nothing may draw the atoms together or push them out.
 

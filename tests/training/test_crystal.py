@@ -137,13 +137,13 @@ def test_given_species_are_not_noised_not_learned_and_told():
 
 def test_a_short_training_learns_and_goes_on(tmp_path):
     data = Crystals.from_atoms(images())
-    common = dict(validation=data, properties=['gap'], every=20, lr=3e-3, warmup=5, seed=1, **SMALL)
+    common = dict(validation=data, properties=['gap'], every=20, lr=6e-3, warmup=5, seed=1, **SMALL)
     train_crystal(data, tmp_path, steps=20, **common)
     best = train_crystal(data, tmp_path, steps=120, **common)
     log = (tmp_path / 'log.csv').read_text().splitlines()
     column = log[0].split(',').index('val_loss')
     losses = [float(line.split(',')[column]) for line in log[1:]]
-    assert len(losses) >= 3 and losses[-1] < 0.97 * losses[0]  # half of the times are such as tell little
+    assert len(losses) >= 3 and losses[-1] < 0.95 * losses[0]
     network, header = load_checkpoint(best)
     assert network.settings['coupled']
     assert header['kind'] == 'crystal' and header['steps'] <= 120
