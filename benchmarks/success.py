@@ -7,8 +7,9 @@
 
 All methods relax with BFGS, fmax 0.05 eV/A, at most 400 steps, with the shipped force field ``ag-o``, or with 7net-mf-0 where the
 system says so; only relaxations with that potential count. ``screened`` is made for the latter: of 4 guided samples, relaxed with
-``ag-o``, the lowest is relaxed with 7net-mf-0; its CPU time counts everything. The store is keyed by the sha256 of the weights:
-with other weights the same command computes anew what depends on them (random search depends on the force field only). Found
+``ag-o``, the lowest is relaxed with 7net-mf-0; its CPU time counts everything. Generators have their default sampler; ``long``
+takes four times its steps. The store is keyed by the sha256 of the weights and by the sampler: with others the same command
+computes anew what depends on them (random search depends on the force field only). Found
 means: same composition, energy within 0.02 eV and fingerprint (invariant under the symmetry of the substrate) within the
 tolerance of ``metrics.duplicates`` of the best structure that any method has seen.
 """
@@ -44,13 +45,18 @@ SYSTEMS = {  # cell, what is on it, potential
     'ag12o6-7net': ((4, 4), 'Ag12O6', '7net-mf-0'),
 }
 RELAX = {'fmax': 0.05, 'steps': 400}
-SAMPLING_STEPS = 100
+SAMPLER = f'{SurfaceDiffusion.default_sampler}-{SurfaceDiffusion.default_steps}'
 CHUNK = {'ag-o': 32, '7net-mf-0': 4}  # independent attempts per file
-SCREENED = {'guidance': True, 'best_of': 4, 'relax': {'calculator': 'ag-o', **RELAX}}
+OPTIONS = {
+    'diffusion': {},
+    'guided': {'guidance': True},
+    'long': {'steps': 4 * SurfaceDiffusion.default_steps},
+    'screened': {'guidance': True, 'best_of': 4, 'relax': {'calculator': 'ag-o', **RELAX}},
+}
 RUNS, SIZE = 8, {'ag6o3': 40, 'ag12o6': 60}  # runs of the genetic algorithm per file, and relaxations of each
 TARGETS = {  # attempts; for the genetic algorithm 32 runs times SIZE
     'ag6o3': {'random': 1024, 'diffusion': 512, 'guided': 512, 'ga': 1280, 'ga-diffusion': 1280},
-    'ag12o6': {'random': 2048, 'diffusion': 512, 'guided': 256, 'ga': 1920, 'ga-diffusion': 1920},
+    'ag12o6': {'random': 2048, 'diffusion': 512, 'guided': 256, 'long': 128, 'ga': 1920, 'ga-diffusion': 1920},
     'ag6o3-7net': {'random': 64, 'screened': 32},
     'ag12o6-7net': {'random': 64, 'screened': 32},
 }
@@ -66,8 +72,10 @@ def slab_of(system: str):
 
 def folder(system: str, method: str) -> Path:
     """Return where the results of a method with the present weights are kept."""
-    models = ['ag-o-forcefield'] + ([] if method in ('random', 'ga') else ['ag-o-overlayer'])
+    without = method in ('random', 'ga')
+    models = ['ag-o-forcefield'] + ([] if without else ['ag-o-overlayer'])
     key = '-'.join(hashlib.sha256(find_model(name).read_bytes()).hexdigest()[:10] for name in models)
+    key += '' if without else f'-{SAMPLER}'
     return STORE / key / f'{system}.{method}'
 
 
@@ -78,9 +86,8 @@ def attempts(system: str, method: str, chunk: int, size: int):
     if method == 'random':
         images = [random_start(slab, stoich, np.random.default_rng((7, chunk, k))) for k in range(size)]
     else:
-        options = {'diffusion': {}, 'guided': {'guidance': True}, 'screened': SCREENED}[method]
-        gen = SurfaceDiffusion(slab, stoich, rng=np.random.default_rng((11, chunk)), steps=SAMPLING_STEPS, logfile=None,
-                               compile=False, **options)  # fmt: skip
+        gen = SurfaceDiffusion(slab, stoich, rng=np.random.default_rng((11, chunk)), logfile=None, compile=False,
+                               **OPTIONS[method])  # fmt: skip
         images = gen.sample(size)
         calls = gen.guidance.calls if gen.guidance else 0
     middle = time.process_time()
@@ -142,7 +149,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest='command', required=True)
     one = commands.add_parser('run')
     one.add_argument('system', nargs='?', choices=SYSTEMS)
-    one.add_argument('methods', nargs='*', choices=[*TARGETS['ag6o3'], 'screened', []])
+    one.add_argument('methods', nargs='*', choices=[*TARGETS['ag12o6'], 'screened', []])
     one.add_argument('-n', type=int, help='attempts per method instead of the targets')
     one.add_argument('--minutes', type=float, default=1e6, help='begin nothing new after this time')
     commands.add_parser('report')

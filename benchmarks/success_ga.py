@@ -19,7 +19,7 @@ from ase_ga.standard_comparators import InteratomicDistanceComparator
 from ase_ga.standardmutations import RattleMutation
 from ase_ga.startgenerator import StartGenerator
 from ase_ga.utilities import closest_distances_generator, get_all_atom_types
-from success import RELAX, RUNS, SAMPLING_STEPS, SIZE, SYSTEMS, slab_of
+from success import RELAX, RUNS, SIZE, SYSTEMS, slab_of
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.relax import relax_batched
@@ -43,7 +43,7 @@ class Run:
         pairing = CutAndSplicePairing(self.slab, len(numbers), blmin, rng=self.rng)
         rattle = RattleMutation(blmin, len(numbers), rng=self.rng)
         if ours:
-            gen = SurfaceDiffusion(self.slab, SYSTEMS[system][1], rng=self.rng, steps=SAMPLING_STEPS, logfile=None, compile=False)
+            gen = SurfaceDiffusion(self.slab, SYSTEMS[system][1], rng=self.rng, logfile=None, compile=False)
             start = DiffusionStartGenerator(gen, batch=POPULATION)
             self.selector = OperationSelector([2, 2, 1], [pairing, DiffusionMutation(gen, NOISE), rattle], rng=self.rng)
         else:

@@ -57,10 +57,10 @@ def read_slab(args):
     return slab
 
 
-def add_height(parser):
-    """Add ``--height LOW HIGH``."""
+def add_height(parser, above='fixed'):
+    """Add ``--height LOW HIGH``, measured from the topmost fixed atom, or from the topmost slab atom."""
     parser.add_argument('--height', nargs=2, type=float, metavar=('LOW', 'HIGH'),
-                        help='window of the new atoms above the topmost slab atom, A')
+                        help=f'window of the new atoms above the topmost {above} atom, A')
 
 
 def number_or_none(text):
@@ -115,6 +115,24 @@ def given(args, *names):
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
+def check_picture(path):
+    """Raise where matplotlib could not write a picture: no such folder, a folder itself, or an ending that it does not know."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    check_path(path)
+    known = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f'A picture is a file .{", .".join(sorted(known))}; got {path}.')
+
+
+def check_path(path):
+    """Raise where no file of this name can be written: its folder does not exist, or it is a folder."""
+    if not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f'The folder of {path} does not exist: mkdir -p {Path(path).parent}')
+    if Path(path).is_dir():
+        raise IsADirectoryError(f'A file is written; {path} is a folder. Name a file in it.')
+
+
 class Output:
     """Write structures to a file as they come; what was written stays after Ctrl-C.
 
@@ -126,14 +144,13 @@ class Output:
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        The folder does not exist; ASE does not know how to write the format.
+    OSError, ValueError
+        The folder does not exist, or the path is one; ASE does not know how to write the format.
     """
 
     def __init__(self, path):
         self.path, self.count, self._file, self._waiting = Path(path), 0, None, []
-        if not self.path.absolute().parent.is_dir():
-            raise FileNotFoundError(f'The folder of {path} does not exist: mkdir -p {self.path.parent}')
+        check_path(path)
         if self.path.suffix != '.npz':
             self._check_format()
 
@@ -146,6 +163,25 @@ class Output:
             known = False
         if not known:
             raise ValueError(f'ASE does not write files like {self.path.name}; take .traj, .db, .extxyz or .npz.')
+
+    def expect(self, count, *, crystals=False):
+        """Return this, ready for so many structures.
+
+        Raises
+        ------
+        ValueError
+            The format holds one structure only, or overlayers only where crystals will come.
+        """
+        from ase.io.formats import filetype, ioformats
+
+        npz = self.path.suffix == '.npz'
+        if npz and crystals:
+            raise ValueError(f'A .npz file written here holds overlayers on fixed slabs, not crystals; got {self.path.name}. '
+                             'Take .traj, .db, .extxyz or .cif.')  # fmt: skip
+        if not npz and count > 1 and ioformats[filetype(str(self.path), read=False)].single:
+            raise ValueError(f'A file like {self.path.name} holds one structure; {count} are to be written. Take .traj, .db, '
+                             '.extxyz or .cif, which hold many.')  # fmt: skip
+        return self
 
     def write(self, atoms):
         """Add a structure; Ctrl-C waits until it is complete."""

@@ -16,14 +16,14 @@ def _add_rss(parser):
     from ase_diffusion.cli.common import add_height, add_slab
 
     add_slab(parser)
-    parser.add_argument('--stoich', required=True, nargs='+', metavar='FORMULA',
+    parser.add_argument('--stoich', required=True, nargs='+', action='extend', metavar='FORMULA',
                         help='Ag6O3; or several to draw from; or ranges such as Ag:4-6,O:2-5')
     parser.add_argument('-n', type=int, default=100, metavar='N', help='relaxations in all (100)')
     parser.add_argument('--calculator', default='7net-mf-0', metavar='CALC',
                         help='emt, ag-o, 7net-mf-0, ... (7net-mf-0)')
     parser.add_argument('--db', default='rss.db', metavar='FILE', help='ASE database (rss.db)')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes (1)')
-    add_height(parser)
+    add_height(parser, above='slab')
     parser.add_argument('--ratio', type=float, metavar='X', help='smallest distance / sum of covalent radii (0.7)')
     parser.add_argument('--optimizer', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--fmax', type=float, metavar='F', help='eV/A (0.05)')
@@ -86,7 +86,7 @@ def run_convert(args):
         count = frames_to_npz(args.source, args.out, every)
     else:
         images = read_images(args.source)
-        with out:
+        with out.expect(len(images)):
             for atoms in images:
                 out.write(atoms)
         count = len(images)

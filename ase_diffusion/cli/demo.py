@@ -24,7 +24,9 @@ def run(args):
     import time
 
     from ase_diffusion import SurfaceDiffusion
+    from ase_diffusion.relax import get_calculator
 
+    get_calculator(args.calculator)  # its name, and that its package is there, before the work begins
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     slab, begun = make_slab(), time.monotonic()

@@ -34,26 +34,32 @@ def run(args):
 
     matplotlib.use('Agg')
     from ase_diffusion import metrics, plot
-    from ase_diffusion.cli.common import table
+    from ase_diffusion.cli.common import check_path, check_picture, table
     from ase_diffusion.utils.parallel import count_processes
 
     count_processes(args.processes)
     if args.property and not args.reference:
         raise ValueError('Success rates compare with percentiles of data: give --reference DATA together with --property.')
-    for path in (args.json, args.picture):
-        if not Path(path).absolute().parent.is_dir():
-            raise FileNotFoundError(f'The folder of {path} does not exist: mkdir -p {Path(path).parent}')
+    check_path(args.json)
+    check_picture(args.picture)
     images = read(args.images, args.n, '-n')
     reference, known, phases = read_reference(args.reference, args.reference_n)
     targets = None if args.targets is None else read(args.targets, None, '')
+
+    def save(report, what='numbers without CHGNet'):
+        """Write and announce the numbers that are there, and return them with the names of the files."""
+        report = {'file': str(args.images), 'reference': args.reference, 'targets': args.targets, **report}
+        Path(args.json).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+        print(f'{what}: {args.json}', flush=True)
+        return report
+
     report = metrics.evaluate_crystals(
         images, reference, known=known, phases=phases, targets=targets, prop=args.property, chgnet=args.chgnet,
-        cutoffs=args.cutoffs, cov=not args.no_coverage, processes=args.processes, progress=not args.quiet)  # fmt: skip
+        cutoffs=args.cutoffs, cov=not args.no_coverage, processes=args.processes, progress=not args.quiet,
+        before_chgnet=save)  # fmt: skip
     print(table(('metric', 'value', ''), metrics.report_rows(report)))
-    report = {'file': str(args.images), 'reference': args.reference, 'targets': args.targets, **report}
-    Path(args.json).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
-    plot.plot_evaluation(report, images, reference).savefig(args.picture, dpi=200)
-    print(f'numbers: {args.json}\npicture: {args.picture}')
+    plot.plot_evaluation(save(report, 'numbers'), images, reference).savefig(args.picture, dpi=200)
+    print(f'picture: {args.picture}')
 
 
 def read(path, n, option):

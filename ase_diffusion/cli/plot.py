@@ -25,9 +25,10 @@ def run(args):
     import matplotlib
 
     matplotlib.use('Agg')
-    from ase_diffusion.cli.common import read_images
+    from ase_diffusion.cli.common import check_picture, read_images
     from ase_diffusion.cli.evaluate import read
 
+    check_picture(args.out)
     of_crystals = args.kind in ('crystals', 'property')
     images = {path: read(path, None, '') if of_crystals else read_images(path) for path in args.images}
     if args.kind not in COMPARED and len(images) > 1:

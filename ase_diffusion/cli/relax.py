@@ -23,15 +23,18 @@ def run(args):
     """Relax the structures of a file into another."""
     from ase_diffusion.cli.common import Output, read_images
     from ase_diffusion.relax import irelax
+    from ase_diffusion.utils.atoms import frozen_mask
 
     images = read_images(args.images)
+    crystals = any(atoms.pbc.all() and not frozen_mask(atoms).any() for atoms in images)
+    out = Output(args.out).expect(len(images), crystals=crystals)
     limits = {'batch_size': args.batch_size} if args.timeout is None else {'timeout': args.timeout}
     results = irelax(images, args.calculator, fmax=args.fmax, steps=args.steps, optimizer=args.optimizer,
                      hessian=args.hessian, **limits)  # fmt: skip
     print(f'{args.calculator}, fmax {args.fmax:g} eV/A, at most {args.steps} steps')
     print(f'{"#":>5s} {"formula":<20s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s}')
     status, failed, waiting, turn = 0, 0, {}, 0
-    with Output(args.out) as out:
+    with out:
         try:
             for number, atoms in results:
                 print(line(number, atoms), flush=True)

@@ -46,12 +46,13 @@ def _add_common(parser):
 def _add_crystal(parser):
     parser.add_argument('--stoich', metavar='FORMULA', help='content of the cell, such as Ti4O8: predict its structure')
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell (as in the training data)')
-    parser.add_argument('--elements', nargs='+', metavar='X', help='elements that may occur (all that the model knows)')
+    parser.add_argument('--elements', nargs='+', action='extend', metavar='X',
+                        help='elements that may occur (all that the model knows)')
     parser.add_argument('-n', type=int, default=16, metavar='N', help='how many structures (16)')
     parser.add_argument('-o', '--out', default='crystals.traj', metavar='FILE', help='.traj, .db, .extxyz, ... (crystals.traj)')
     parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file')
     parser.add_argument('--conditioning', metavar='KIND', help='cds or cdi: the variant of a shipped model')
-    parser.add_argument('--condition', nargs='+', type=condition, default=[], metavar='NAME=X',
+    parser.add_argument('--condition', nargs='+', action='extend', type=condition, default=[], metavar='NAME=X',
                         help='asked-for properties, such as heat_of_formation=-0.2; ase-diffusion info MODEL lists them')
     parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of the conditions (1)')
     parser.add_argument('--steps', type=int, metavar='N', help='denoising steps')
@@ -76,39 +77,47 @@ def condition(text):
 def run_crystal(args):
     """Sample crystals into a file."""
     from ase_diffusion import CrystalDiffusion
-    from ase_diffusion.cli.common import given
+    from ase_diffusion.cli.common import Output, given
 
+    out, conditions = Output(args.out).expect(args.n, crystals=True), unique(args.condition)
     options = given(args, 'stoich', 'natoms', 'elements', 'model', 'conditioning', 'steps', 'sampler', 'symmetrize', 'batch_size',
                     'best_of', 'device', 'compile', 'denoising_trajectory')  # fmt: skip
     generator = CrystalDiffusion(rng=args.seed, logfile=args.log, **options, **_relaxation(args))
-    return _write(generator, args, {**dict(args.condition), **given(args, 'guidance_scale')})
+    return _write(generator, args, out, {**conditions, **given(args, 'guidance_scale')})
+
+
+def unique(pairs):
+    """Return a dict of the pairs (name, value); raise where a name comes twice."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f'A condition has one value; --condition names {", ".join(twice)} more than once. Leave one of each.')
+    return dict(pairs)
 
 
 def _relaxation(args):
     """Return the option ``relax`` where one is asked for, with a calculator that is there."""
     if not args.relax:
         return {}
-    from ase_diffusion.relax.calculators import check_calculator
+    from ase_diffusion.relax import get_calculator
 
-    check_calculator(args.relax)
+    get_calculator(args.relax)  # its name, and that its package is there, before the work begins
     return {'relax': {'calculator': args.relax, 'steps': args.relax_steps, 'fmax': args.fmax}}
 
 
 def run(args):
     """Sample overlayers into a file."""
-    from ase_diffusion.cli.common import given, overlayers
+    from ase_diffusion.cli.common import Output, given, overlayers
 
+    out = Output(args.out).expect(args.n)
     options = given(args, 'steps', 'batch_size', 'best_of', 'compile', 'denoising_trajectory') | _relaxation(args)
     generator, conditions = overlayers(args, rng=args.seed, logfile=args.log, **options)
-    return _write(generator, args, conditions)
+    return _write(generator, args, out, conditions)
 
 
-def _write(generator, args, conditions):
+def _write(generator, args, out, conditions):
     """Generate into the file of the arguments; return the exit status."""
-    from ase_diffusion.cli.common import Output
-
     status = 0
-    with Output(args.out) as out, generator:
+    with out, generator:
         try:
             for atoms in generator.irun(args.n, **conditions):
                 out.write(atoms)

@@ -71,7 +71,7 @@ def run(args):
     print(f'{len(data.items)} structures of {relaxations} relaxations from {", ".join(args.data)}')
     options.update(compile_network=args.compile, progress=not args.quiet)
     if args.init:
-        options['network'] = start_from(args.init, args.kind)
+        options['network'], _ = start_from(args.init, args.kind)
     if args.kind == 'surface':
         best = train_denoiser(data, args.out, **options, **given(args, 'repeat', 'max_relative', 'height'))
         then = f'ase-diffusion sample surface slab.traj --stoich ... --model {best}'
@@ -117,19 +117,20 @@ def run_crystal(args):
     options = given(args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'scheme', 'conditioning', 'known',
                     'coupled')  # fmt: skip
     if args.init:
-        options['network'] = start_from(args.init, 'crystal')
+        options['network'], header = start_from(args.init, 'crystal')
+        options['elements'] = header['representation']['elements']
     best = train_crystal(training, args.out, validation=held, compile_network=args.compile, progress=not args.quiet, **options)
     print(f'best model: {best}\nnext: ase-diffusion sample crystal --model {best}')
 
 
 def start_from(model, kind):
-    """Return the network of a model; ValueError if it is of another kind."""
+    """Return network and header of a model; ValueError if it is of another kind."""
     from ase_diffusion.weights.zoo import load_model
 
     network, header = load_model(model)
     if header.get('kind') != kind:
         raise ValueError(f'--init {model}: a model of kind {kind} is asked for, this one is of kind {header.get("kind")}.')
-    return network
+    return network, header
 
 
 def read_data(paths):

@@ -23,7 +23,17 @@ ALIASES = {
     'ind_gap_eV': 'ind_gap', 'energy_per_atom_eV': 'energy_per_atom', 'formation_energy_per_atom_eV': 'formation_energy',
     'formation_energy_per_atom': 'formation_energy', 'band_gap_eV': 'band_gap', 'e_above_hull_eV': 'e_above_hull',
 }  # fmt: skip
-NO_PROPERTY = {'material_id', 'index', 'split', 'cdvae_split', 'seed', 'id', 'year', 'natoms', 'unique_id', 'ctime', 'mtime'}
+NO_PROPERTY = {'material_id', 'index', 'split', 'cdvae_split', 'seed', 'id', 'year', 'natoms', 'unique_id', 'ctime', 'mtime',
+               'spacegroup.number'}  # fmt: skip
+# what generators, relaxations and searches of this package note: of how a structure was made, not what it is
+BOOKKEEPING = {'closest_ratio', 'sampling_steps', 'noise', 'regenerated', 'repeats', 'best_of', 'random', 'energy_generated',
+               'run', 'step', 'last', 'held', 'converged', 'failed', 'number', 'duplicate_of', 'unique'}  # fmt: skip
+BOOKKEEPING_PREFIXES = ('condition_', 'relax_', 'guidance_')
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Tell whether a number of this name says how a structure was made or filed, and is no property of it."""
+    return name in NO_PROPERTY | BOOKKEEPING or name.startswith(BOOKKEEPING_PREFIXES)
 
 
 def read_crystals(path, split=None):
@@ -73,14 +83,14 @@ def read_crystals(path, split=None):
 
 
 def _pairs(columns: dict) -> dict:
-    """Return the properties that are numbers under their names here, and the split."""
+    """Return the properties that are numbers (or true or false) under their names here, and the split."""
     pairs = {}
     for name, value in columns.items():
         if name == 'split':
             pairs['split'] = str(value)
         elif name not in NO_PROPERTY:
             try:
-                pairs[ALIASES.get(name, name)] = float(value)
+                pairs[ALIASES.get(name, name)] = bool(value) if isinstance(value, (bool, np.bool_)) else float(value)
             except (TypeError, ValueError):
                 continue
     return {name: value for name, value in pairs.items() if name == 'split' or np.isfinite(value)}

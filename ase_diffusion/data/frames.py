@@ -21,6 +21,7 @@ The slab of a frame is its leading block of atoms held by FixAtoms; a mobile top
 
 import gzip
 import io
+import logging
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+
+log = logging.getLogger(__name__)
 
 ROW_KEYS = {'run': int, 'step': int, 'last': bool, 'converged': bool}
 ARRAYS = ['slab_numbers', 'slab_positions', 'cell', 'pbc', 'natoms', 'numbers', 'positions', 'forces', 'energy']
@@ -52,7 +55,7 @@ def read_frames(path):
     list of Atoms
         With energy (eV) and raw forces (eV/A) in a SinglePointCalculator where they are known, and run, step, last and
         converged in ``info['key_value_pairs']`` where they are known. Slabs of npz files are held by FixAtoms; frames
-        of databases come sorted by run and step.
+        of databases come sorted by run and step, without the rows that a search marked as failed.
 
     Raises
     ------
@@ -297,9 +300,12 @@ def _connect(db):
 
 
 def _read_db(path):
-    """Read all rows of an ASE database, by run and step where rows have them."""
+    """Read all rows of an ASE database but those marked as failed, by run and step where rows have them."""
     db = _connect(path)
-    rows = list(db.select())
+    everything = list(db.select())
+    rows = [row for row in everything if not row.get('failed')]
+    if failed := len(everything) - len(rows):
+        log.warning('%s: %d of %d rows are marked as failed and left out', path, failed, len(everything))
     rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
     images = [row_atoms(row) for row in rows]
     if '_property_unit_dict' in db.metadata:

@@ -136,8 +136,12 @@ def check_composition(stoich):
         return formulas
     ranges = {}
     for symbol, counts in stoich.items():
-        low, high = (counts, counts) if isinstance(counts, (int, np.integer)) else counts
-        if symbol not in chemical_symbols[1:] or int(low) != low or int(high) != high or not 0 <= low <= high:
+        try:
+            low, high = (counts, counts) if isinstance(counts, (int, np.integer)) else counts
+            good = symbol in chemical_symbols[1:] and int(low) == low and int(high) == high and 0 <= low <= high
+        except (TypeError, ValueError):  # not two numbers
+            good = False
+        if not good:
             raise ValueError(
                 'Ranges are whole numbers of atoms of an element, {"Ag": (4, 6), "O": (2, 5)}; '
                 f'got {symbol!r}: {counts!r}.'
@@ -190,9 +194,12 @@ def check_count(name, what, value):
 
 
 def check_slab(slab):
-    """Raise where there are no atoms, or the surface does not lie in the xy plane."""
+    """Raise where there are no atoms, one has no place, or the surface does not lie in the xy plane."""
     if not isinstance(slab, Atoms):
         raise TypeError(f'A slab is an ase.Atoms object; got {type(slab).__name__}. Read files with ase.io.read.')
+    if not np.isfinite(slab.positions).all():
+        raise ValueError('The atoms of a slab have finite positions; some of '
+                         f'{slab.get_chemical_formula()} are NaN or infinite. Mend them.')  # fmt: skip
     plane = slab.cell[:2]
     if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
         raise ValueError(

@@ -10,11 +10,12 @@ from .joint import JointProcess
 from .noise import NoisePerStructure, NoiseStream
 from .preconditioned import Embedded, Preconditioned
 from .processes import Components, Gaussian, TruncatedNormal, WrappedNormal
-from .samplers import SAMPLERS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun, predictor_corrector, resampling
+from .samplers import SAMPLERS, TWO_CALLS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun, predictor_corrector, resampling
 from .schedules import CosineVP, GeometricVE, GeometricVP, LinearVP
 
 __all__ = [
     'SAMPLERS',
+    'TWO_CALLS',
     'Batch',
     'Categorical',
     'ClassifierFree',

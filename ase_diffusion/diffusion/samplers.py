@@ -197,3 +197,4 @@ SAMPLERS = {
     'heun': heun,
     'dpmpp_2m': dpmpp_2m,
 }
+TWO_CALLS = ('resampling', 'predictor_corrector', 'heun')  # network calls a step, others one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import time
 from functools import partial
@@ -20,6 +21,9 @@ from ..utils.interrupts import held_interrupts
 from ..utils.log import Log
 from ..utils.memory import keep_freed_memory
 from ..utils.rng import coerce_rng, spawn_seeds
+from .checks import check_folder
+from .relaxation import in_turn
+from .selection import energy_of
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ class Generator:
     """
 
     default_steps, default_sampler = 100, 'ancestral'
-    guidance = None
+    guidance = relax = None
 
     def __init__(self, *, rng=None, steps=None, sampler=None, batch_size=None, device=None, logfile='-',
                  trajectory=None, denoising_trajectory=None, best_of=1, maxtries=20):  # fmt: skip
@@ -65,6 +69,8 @@ class Generator:
         self.best_of, self.selection = _integer('best_of', best_of, 1), None
         self.maxtries = _integer('maxtries', maxtries, 1)
         self.device = pick_device(device)
+        check_folder('trajectory', trajectory)
+        check_folder('denoising_trajectory', denoising_trajectory)
         self.log = Log(logfile)
         self._trajectory, self._opened = trajectory, None
         self.denoising_trajectory = denoising_trajectory
@@ -82,6 +88,17 @@ class Generator:
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         """Return why a structure is not fit to be returned, or None."""
         return None
+
+    def _reason(self, atoms: Atoms, chosen: bool = False) -> str | None:
+        """Return why a structure, relaxed and ``chosen`` by its energy where that was asked for, is not fit, or None."""
+        if atoms.info['key_value_pairs'].get('relax_failed'):
+            return 'the relaxation failed'
+        reason = self._reason_to_reject(atoms)
+        return 'no energy to choose by' if reason is None and chosen and not math.isfinite(energy_of(atoms)) else reason
+
+    def _after_relaxation(self, atoms: Atoms) -> Atoms:
+        """Return the result of a relaxation as it shall be handed out."""
+        return atoms
 
     def _check_conditions(self, conditions: dict) -> dict:
         """Return all conditions with their defaults; raise for unknown ones."""
@@ -132,13 +149,15 @@ class Generator:
                 begun, before = time.perf_counter(), guidance and guidance.spent()
                 images = [atoms for k in range(0, len(seeds), batch) for atoms in generate(seeds[k : k + batch], conditions)]
                 self.statistics['generated'] += len(images)
-                if tries > 1:
-                    images = self.selection.choose(images, lambda atoms: self._reason_to_reject(atoms) is None)
-                seconds = (time.perf_counter() - begun) / size
                 if guidance is not None:
                     guidance.warn(before)
+                if self.relax is not None and (task is None or task.relaxes):
+                    images = in_turn(images, lambda atoms: self._reason(atoms) is None, self.relax, self._after_relaxation)
+                if tries > 1:
+                    images = self.selection.choose(list(images), lambda atoms: self._reason(atoms) is None)
+                seconds = (time.perf_counter() - begun) / size
                 for atoms in images:
-                    reason = self._reason_to_reject(atoms)
+                    reason = self._reason(atoms, chosen=tries > 1)
                     if reason is not None:
                         refused, reasons[reason] = refused + 1, reasons.get(reason, 0) + 1
                         self.statistics['rejected'] += 1

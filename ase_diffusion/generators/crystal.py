@@ -14,7 +14,6 @@ from ase.data import chemical_symbols
 
 from ..data.crystals import read_crystals
 from ..diffusion import SAMPLERS, ClassifierFree, JointProcess, NoisePerStructure
-from ..relax.relax import relax as relax_images
 from ..representations.crystal import crystal_from_dict
 from ..representations.reduction import niggli, symmetrize
 from ..training.crystal import SCHEMES, train_crystal
@@ -22,8 +21,10 @@ from ..training.crystal_dataset import split_crystals
 from ..utils.atoms import parse_formula, smallest_ratio
 from ..weights.zoo import list_models, load_model
 from .base import Generator, _collect, _integer, compile_core
+from .checks import as_text, check_condition, copy_network, formula_text
 from .crystal_tasks import AllowedElements, CrystalGuidance, perturbation, shortest_distance
 from .movie import Movie
+from .relaxation import relax_keywords
 from .selection import Selection
 from .tasks import Fresh, given_structures
 
@@ -54,10 +55,12 @@ class CrystalDiffusion(Generator):
     symmetrize : float, optional
         Average every structure over the symmetry that spglib finds within this tolerance, A.
     relax : dict, optional
-        Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a structure is returned.
+        Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a structure is returned. One whose
+        relaxation fails is rejected, and another takes its place.
     calculator, guidance : optional
         Guidance along the forces (and the stress) of an ASE calculator: ``guidance`` is a dict of the parameters of
-        :class:`ase_diffusion.generators.crystal_tasks.CrystalGuidance`.
+        :class:`ase_diffusion.generators.crystal_tasks.CrystalGuidance`. It moves more with ``sampler='ancestral'`` or
+        ``'predictor_corrector'``: 'resampling' takes the opinion of the network anew before each step.
     best_of : int
         Generate this many candidates for each structure and return the one of lowest energy, that of ``relax`` or else a single
         point of ``calculator`` (which guides as well unless ``guidance=False``); needs ``stoich``, since energies of different
@@ -89,6 +92,8 @@ class CrystalDiffusion(Generator):
                  calculator=None, guidance=None, compile=False, steps=None, sampler=None, **options):  # fmt: skip
         super().__init__(steps=steps, sampler=sampler, **options)
         self._asked = {'steps': steps, 'sampler': sampler}
+        if not isinstance(stoich, (str, type(None))):
+            raise TypeError(f"stoich is a formula such as 'Ti4O8', got {type(stoich).__name__}; natoms=... counts atoms")
         self.stoich = None if stoich is None else stoich.strip()
         self.numbers = None if stoich is None else parse_formula(stoich)
         self.natoms = None if natoms is None else _integer('natoms', natoms, 1)
@@ -96,10 +101,10 @@ class CrystalDiffusion(Generator):
         _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
-        if symmetrize is not None and not symmetrize > 0:
+        if symmetrize is not None and (isinstance(symmetrize, (bool, str)) or not symmetrize > 0):
             raise ValueError(f'symmetrize is a tolerance in A, positive; got {symmetrize!r}')
         self.conditioning, self.symmetrize, self.compile = conditioning, symmetrize, compile
-        self.relax = None if relax is None else _with_cell_filter(relax)
+        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
         if self.best_of > 1:
             self.selection = self._selection(calculator)
@@ -127,23 +132,8 @@ class CrystalDiffusion(Generator):
     def _use(self, network, header) -> None:
         if header.get('kind') != 'crystal':
             raise ValueError(f'{self.model} is a {header.get("kind")!r} model; CrystalDiffusion needs a crystal model')
-        has = network.settings['conditioning']
-        if self.conditioning not in (None, has):
-            raise ValueError(f'{self.model} was trained with conditioning={has!r}, not {self.conditioning!r}')
-        if header.get('known') == 1 and self.numbers is None:
-            raise ValueError(f"{self.model} predicts structures of a given composition: pass stoich='...', or another model")
-        known, limit = header['representation']['elements'], max(int(n) for n in header['sizes'])
-        asked = set(self.numbers or ()) | set(self.elements or ())
-        if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):
-            names = ', '.join(chemical_symbols[z] for z in known)
-            raise ValueError(f'{self.model} never saw {", ".join(unknown)}; it knows {names}')
-        count = self.natoms if self.numbers is None else len(self.numbers)
-        if count is not None and count > limit:
-            raise ValueError(f'{self.stoich or "the cell"} has {count} atoms, {self.model} knows cells of up to {limit}; take '
-                             'fewer formula units or another model')  # fmt: skip
-        if count is not None and str(count) not in header['sizes']:
-            sizes = ', '.join(sorted(header['sizes'], key=int))
-            log.warning('%s never saw cells of %d atoms, only of %s', self.model, count, sizes)
+        self._check_asked(self.model, network.settings['conditioning'], header.get('known'), header['representation']['elements'],
+                          [int(n) for n in header['sizes']])  # fmt: skip
         self.network, self.header = network.requires_grad_(False), header
         self.representation = crystal_from_dict(header['representation'])
         self.process = JointProcess.fromdict(header['process'])
@@ -153,6 +143,23 @@ class CrystalDiffusion(Generator):
         self.sampler = sampling['sampler'] if self._asked['sampler'] is None else self.sampler
         if self.compile:
             compile_core(network)
+
+    def _check_asked(self, name: str, conditioning: str, given, known, sizes) -> None:
+        """Raise a ValueError where a model, or one trained on such data, could not make what this generator is for."""
+        if self.conditioning not in (None, conditioning):
+            raise ValueError(f'{name} was trained with conditioning={conditioning!r}, not {self.conditioning!r}')
+        if given == 1 and self.numbers is None:
+            raise ValueError(f"{name} predicts structures of a given composition: pass stoich='...', or another model")
+        asked = set(self.numbers or ()) | set(self.elements or ())
+        if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):
+            names = ', '.join(chemical_symbols[z] for z in known)
+            raise ValueError(f'{name} never saw {", ".join(unknown)}; it knows {names}')
+        count = self.natoms if self.numbers is None else len(self.numbers)
+        if count is not None and count > max(sizes):
+            raise ValueError(f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}; take '
+                             'fewer formula units or another model')  # fmt: skip
+        if count is not None and count not in sizes:
+            log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
 
     def _check_conditions(self, conditions: dict) -> dict:
         if self.network is None:
@@ -164,8 +171,7 @@ class CrystalDiffusion(Generator):
             raise TypeError(f'unknown conditions {sorted(unknown)}; this model knows {sorted(defaults)}{hint}')
         merged = {**defaults, **conditions}
         for name, value in merged.items():
-            if value is not None and (isinstance(value, (bool, str)) or not np.isfinite(value)):
-                raise ValueError(f'{name} must be a finite number or None, got {value!r}')
+            check_condition(name, value)
             if value is not None and name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
                 log.warning('%s = %g lies outside the training data, %.6g to %.6g', name, value, *ranges[name])
         if merged['guidance_scale'] is None:
@@ -203,7 +209,7 @@ class CrystalDiffusion(Generator):
         given = {k: [np.nan if v is None else v] * len(seeds) for k, v in conditions.items() if k != 'guidance_scale'}
         batch = self.representation.encode(task.take(seeds), given).to(self.device)
         mask, noise = None, NoisePerStructure(seeds)
-        if self.numbers is not None:
+        if self.numbers is not None or task.keeps_species:
             batch.extras['known'] = batch.extras['counts'] > 0
             mask = {'species': batch.extras['known'][batch.rows['species']]}
         network = ClassifierFree(self.network, conditions['guidance_scale'])
@@ -219,7 +225,6 @@ class CrystalDiffusion(Generator):
         if self.guidance is not None:
             more['guidance_calls'] = (self.guidance.calls - before) // len(seeds)
         images = [self._finished(atoms) for atoms in self.representation.decode(final)]
-        images = images if self.relax is None else [niggli(atoms) for atoms in relax_images(images, **self.relax)]
         for atoms, seed in zip(images, seeds, strict=True):
             self._label(atoms, seed, conditions, more)
         return images
@@ -236,17 +241,25 @@ class CrystalDiffusion(Generator):
             atoms = symmetrize(atoms, self.symmetrize)
         return niggli(atoms)
 
+    def _after_relaxation(self, atoms: Atoms) -> Atoms:
+        atoms = niggli(atoms)
+        atoms.info['key_value_pairs']['closest_ratio'] = self._closest(atoms)
+        return atoms
+
+    def _closest(self, atoms: Atoms) -> float:
+        return float(min(smallest_ratio(atoms), 99.0)) if self._reason_to_reject(atoms) is None else 0.0
+
     def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
-        ratio = min(smallest_ratio(atoms), 99.0) if self._reason_to_reject(atoms) is None else 0.0
-        pairs = {'generator': type(self).__name__, 'model': Path(self.model).stem, 'sampler': self.sampler, 'seed': f's{seed:x}',
-                 'closest_ratio': float(ratio), **more}  # fmt: skip
+        model = as_text(Path(self.model).stem, Path(self.model).name)
+        pairs = {'generator': type(self).__name__, 'model': model, 'sampler': self.sampler, 'seed': f's{seed:x}',
+                 'closest_ratio': self._closest(atoms), **more}  # fmt: skip
         if self.stoich is not None:
-            pairs['stoich'] = self.stoich
+            pairs['stoich'] = formula_text(self.stoich, self.numbers)
         pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v) for k, v in conditions.items() if v is not None}
         atoms.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), **pairs}
         atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
 
-    def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, **conditions):
+    def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions):
         """Noise given crystals a little and denoise them: neighbours of theirs that the model finds likely.
 
         Parameters
@@ -254,22 +267,29 @@ class CrystalDiffusion(Generator):
         atoms : Atoms or list of Atoms
             Crystals of elements that the model knows; of several, each has its turn. Never changed.
         noise : float
-            Standard deviation of the noise on the positions, A; lattice and, unless ``stoich`` is set, species are noised to the
-            same time of the diffusion.
+            Standard deviation of the noise on the positions, A; the lattice is noised to the same time of the diffusion.
         n : int or None
             Number of structures; None returns one Atoms and not a list.
+        species : bool
+            Noise the species as well. They forget what they were far earlier than the sites do (perov-5: 0.05 A keeps the
+            formulas, 0.1 A four in ten, 0.2 A none), so by default they stay, except in models that were trained without given
+            species (``known=0``).
         conditions
             As for :meth:`sample`, which also describes what is raised in addition.
 
         Raises
         ------
         ValueError
-            noise is not positive; a structure is no crystal, too large, or has elements that the model does not know.
+            noise is not above the least that the model knows; a structure is no crystal, too large, or has elements that the
+            model does not know; ``species`` together with ``stoich``.
         """
+        if species and self.numbers is not None:
+            raise ValueError(f'stoich={self.stoich!r} fixes the species; leave species=True out')
         count, conditions = _integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
         limit = max(int(size) for size in self.header['sizes'])
         task = perturbation(given_structures(atoms), noise, self.process, self.representation, limit=limit, steps=self.steps,
                             numbers=self.numbers)  # fmt: skip
+        task.keeps_species = not species and self.header.get('known', 1) > 0
         return _collect(self._iterate(count, conditions, task), n)
 
     def fit(self, data, out=None, *, steps=20_000, **options):
@@ -285,11 +305,15 @@ class CrystalDiffusion(Generator):
         options : see :func:`ase_diffusion.training.crystal.train_crystal` and :func:`ase_diffusion.training.train`.
         """
         images = read_crystals(data) if isinstance(data, (str, Path)) else list(data)
-        if self.network is not None:
-            options.setdefault('network', self.network.requires_grad_(True))
-        elif self.conditioning is not None:
-            options.setdefault('conditioning', self.conditioning)
         training, held = split_crystals(images)
+        if self.network is not None:
+            elements = self.header['representation']['elements']
+            options = {'network': copy_network(self.network).requires_grad_(True), 'elements': elements, **options}
+        else:
+            elements = sorted({*training.elements(), *(held.elements() if held else ())})
+            options = {'conditioning': self.conditioning or 'cds', **options}
+        conditioning = options['conditioning'] if self.network is None else self.network.settings['conditioning']
+        self._check_asked('a model of these data', conditioning, options.get('known'), elements, training.counts.tolist())
         with tempfile.TemporaryDirectory() as folder:
             best = train_crystal(training, out or folder, validation=held, steps=steps, **options)
             self.model = str(best) if out is not None else 'fitted'
@@ -330,13 +354,6 @@ def _check_agreement(stoich, numbers, natoms, elements) -> None:
     if elements is not None and set(elements) != set(numbers):
         names = [chemical_symbols[z] for z in elements]
         raise ValueError(f'stoich={stoich!r} fixes the elements, elements={names} are others; leave elements out')
-
-
-def _with_cell_filter(relax: dict) -> dict:
-    """Return the keywords of a relaxation of positions and cell."""
-    from ase.filters import FrechetCellFilter
-
-    return {'filter': FrechetCellFilter, **relax}
 
 
 def _variant(model: str, conditioning) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from ase import Atoms
 from ..relax.calculators import calculator_name
 from ..relax.forces import Forces
 from ..representations.crystal import Crystal, check_crystal
+from ..representations.reduction import niggli
 from ..utils.atoms import neighbours
-from .guidance import Costs
+from .guidance import Costs, guidance_options
 from .tasks import Perturbation, check_noise
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ def perturbation(parents, noise, process, representation: Crystal, *, limit: int
     Raises
     ------
     ValueError
-        noise is not positive; a structure is no crystal, too large, of another composition, or has unknown elements.
+        noise is not above the least that the model knows; a structure is no crystal, too large, of another composition, or has
+        unknown elements.
     """
-    noise = check_noise(noise)
     for k, atoms in enumerate(parents):
         check_crystal(atoms, f'structure {k}')
         if len(atoms) > limit:
@@ -51,7 +52,9 @@ def perturbation(parents, noise, process, representation: Crystal, *, limit: int
             raise ValueError(f'structure {k} is {atoms.get_chemical_formula()}, not the composition of the generator')
     representation.encode(parents)  # raises for elements that the model does not know
     length = float(np.mean([atoms.cell.volume ** (1 / 3) for atoms in parents]))
-    return Perturbation(parents, noise, steps, max(process.schedule.time(noise / length), 1e-3))
+    noise = check_noise(noise, process.schedule.sigma_min * length)
+    parents = [niggli(atoms) for atoms in parents]  # the cells that models are trained on
+    return Perturbation(parents, noise, steps, process.schedule.time(noise / length))
 
 
 class AllowedElements:
@@ -113,22 +116,11 @@ class CrystalGuidance(Costs):
 
     @classmethod
     def coerce(cls, guidance, calculator) -> CrystalGuidance | None:
-        """Accept None, True, a dict or a CrystalGuidance, and a calculator."""
-        if guidance is False or guidance is None and calculator is None:
-            return None
-        options = {} if guidance in (None, True) else guidance
-        if isinstance(options, dict):
-            known = {each.name for each in fields(cls) if each.init}
-            if unknown := set(options) - known:
-                raise ValueError(f'unknown guidance parameters {sorted(unknown)}; known: {sorted(known)}')
-            options = {**options, **({} if calculator is None else {'calculator': calculator})}
-            if 'calculator' not in options:
-                raise ValueError('guidance needs a calculator: calculator=EMT(), or a name that get_calculator knows')
-            options = cls(**options)
-        if not isinstance(options, cls):
-            raise TypeError(f'guidance must be None, True, a dict or a CrystalGuidance, got {type(guidance).__name__}')
-        options.compute = Forces(options.calculator, options.directory, time_limit=options.time_limit)
-        return options
+        """Accept None, True, a dict, a calculator (or what makes one) or a CrystalGuidance, which is copied, and a calculator."""
+        made = guidance_options(cls, guidance, calculator)
+        if made is not None:
+            made.compute = Forces(made.calculator, made.directory, time_limit=made.time_limit)
+        return made
 
     def bind(self, representation: Crystal, count: int):
         """Return the hook ``(batch, t) -> displacements`` of the fields, for a batch of ``count`` crystals."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 
 import numpy as np
 import torch
+from ase import Atoms
 
 from ..diffusion import ForceGuidance
 from ..diffusion.guidance import limited
-from ..relax.calculators import calculator_name
-from ..relax.forcefield import ALIASES, ForceFieldCalculator, batch_forces, load_forcefield
+from ..relax.calculators import calculator_name, check_calculator, is_own_force_field
+from ..relax.forcefield import ForceFieldCalculator, batch_forces, check_known
 from ..relax.forces import Forces
 from ..representations.slab import Slab
 from ..utils.atoms import frozen_mask
@@ -70,6 +71,44 @@ class Costs:
                 f'cost per accepted structure: {each}')  # fmt: skip
 
 
+def guidance_options(kind, guidance, calculator):
+    """Return a copy of the guidance that a user asked for, of the class ``kind``, or None.
+
+    Parameters
+    ----------
+    guidance : None, bool, dict, calculator or ``kind``
+        True and a dict have the defaults of ``kind``; a name, a calculator or a factory is one to follow.
+    calculator : optional
+        Where forces come from; None: as ``guidance`` says.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Unknown parameters, two calculators, or none of these.
+    """
+    if guidance is False or guidance is None and calculator is None:
+        return None
+    if isinstance(guidance, kind):
+        return replace(guidance, **({} if calculator is None else {'calculator': calculator}))
+    options = {} if guidance in (None, True) else guidance
+    if not isinstance(options, dict):
+        try:
+            check_calculator(options)
+        except TypeError:
+            raise TypeError(f'guidance must be None, True, a dict, a calculator or a {kind.__name__}, got '
+                            f'{type(guidance).__name__}') from None  # fmt: skip
+        if calculator is not None:
+            raise ValueError('guidance=... and calculator=... are two calculators; pass one of them')
+        options = {'calculator': options}
+    known = {each.name for each in fields(kind) if each.init}
+    if unknown := set(options) - known:
+        raise ValueError(f'unknown guidance parameters {sorted(unknown)}; known: {sorted(known)}')
+    options = {**options, **({} if calculator is None else {'calculator': calculator})}
+    if 'calculator' not in options and kind.__dataclass_fields__['calculator'].default is MISSING:
+        raise ValueError('guidance needs a calculator: calculator=EMT(), or a name that get_calculator knows')
+    return kind(**options)
+
+
 @dataclass
 class Guidance(Costs):
     """Force guidance (Ronne et al., eq. 3): after every step the mobile atoms move along their forces.
@@ -115,35 +154,29 @@ class Guidance(Costs):
     time_limit: float | None = None
 
     @classmethod
-    def coerce(cls, guidance, calculator, steps: int) -> Guidance | None:
-        """Accept None, True, a dict or a Guidance, and a calculator."""
-        if guidance is None and calculator is None or guidance is False:
-            return None
-        if guidance is None or guidance is True:
-            guidance = {}
-        if isinstance(guidance, dict):
-            known = {each.name for each in fields(cls) if each.init}
-            if unknown := set(guidance) - known:
-                raise ValueError(f'unknown guidance parameters {sorted(unknown)}; known: {sorted(known)}')
-            guidance = cls(**guidance)
-        if not isinstance(guidance, cls):
-            raise TypeError(f'guidance must be None, True, a dict or a Guidance, got {type(guidance).__name__}')
-        if calculator is not None:
-            guidance.calculator = calculator
-        if guidance.strength is None:
-            guidance.strength = min(3.0 / steps, 0.05)
-        guidance.prepare()
-        return guidance
+    def coerce(cls, guidance, calculator, steps: int, template: Atoms, device=None) -> Guidance | None:
+        """Accept None, True, a dict, a calculator (or what makes one) or a Guidance, which is copied, and a calculator.
 
-    def prepare(self) -> None:
+        ``template`` is what is generated: our own force fields must know its elements; they live on ``device``.
+        """
+        made = guidance_options(cls, guidance, calculator)
+        if made is not None:
+            made.strength = min(3.0 / steps, 0.05) if made.strength is None else made.strength
+            made.prepare(template, device)
+        return made
+
+    def prepare(self, template: Atoms, device=None) -> None:
         """Load the force field or make the calculator, so that errors come before any work."""
         own, self.network = self.calculator, None
         if self.time_limit is not None:
             self.compute = Forces(own, self.directory, time_limit=self.time_limit)
-        elif isinstance(own, str) and (own in ALIASES or own.endswith('.safetensors')):
-            self.network = load_forcefield(own)[0]
-        elif isinstance(own, ForceFieldCalculator):
+        elif is_own_force_field(own):
+            own = own if isinstance(own, ForceFieldCalculator) else ForceFieldCalculator(own, device)
             self.network = own.network
+            try:
+                check_known(template, own.header, own.network.passive_edges)
+            except ValueError as error:
+                raise ValueError(f'guidance needs forces: {error}; or pass calculator=...') from None
         else:
             self.compute = Forces(own, self.directory)
 

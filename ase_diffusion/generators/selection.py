@@ -50,7 +50,7 @@ class Selection:
     def choose(self, images: list[Atoms], fit) -> list[Atoms]:
         """Return one structure for every ``best_of`` of ``images``; those that are not ``fit(atoms)`` are out of the race.
 
-        Of candidates that are all unfit the first comes back. What comes back carries its energy.
+        Of candidates that are all unfit the first comes back. What comes back carries its energy, unless all are without.
         """
         groups = [images[k : k + self.best_of] for k in range(0, len(images), self.best_of)]
         races = [[atoms for atoms in group if fit(atoms)] for group in groups]

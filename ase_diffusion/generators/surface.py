@@ -14,20 +14,20 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from ..data.frames import read_frames
-from ..diffusion import SAMPLERS, Batch, ClassifierFree, JointProcess, NoisePerStructure
+from ..diffusion import SAMPLERS, TWO_CALLS, Batch, ClassifierFree, JointProcess, NoisePerStructure
 from ..errors import GenerationFailed
-from ..relax.calculators import is_own_force_field
-from ..relax.relax import relax as relax_images
-from ..representations.slab import Slab, check_slab, surface_height
+from ..representations.slab import Slab, check_slab, loose_thickness, surface_height
 from ..training.dataset import Overlayers
 from ..training.surface import train_denoiser
 from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, parse_formula, smallest_ratio
 from ..weights.zoo import load_model
 from .base import Generator, _collect, _integer, compile_core
+from .checks import as_text, check_condition, copy_network, foreign_constraints, formula_text
 from .datafree import DataFree, Plan
 from .edits import Completion, as_template, check_indices
 from .guidance import Guidance
 from .movie import Movie
+from .relaxation import relax_keywords
 from .selection import Selection
 from .tasks import Fresh, Perturbation, check_noise, given_structures
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = 'ag-o-overlayer'
 UNTRAINED = 'untrained'
-COMPILE_FROM = 15_000  # structures times steps; below, compiling takes longer than it saves
+COMPILE_FROM = 15_000  # structures times network calls; below, compiling takes longer than it saves
 
 
 class SurfaceDiffusion(Generator):
@@ -49,15 +49,17 @@ class SurfaceDiffusion(Generator):
     stoich : str
         What is put on it, e.g. ``'Ag12O6'``.
     height : (low, high), optional
-        Window of the mobile atoms in A above the topmost fixed atom; default: that of the training data.
+        Window of the mobile atoms in A above the topmost fixed atom; default: that of the training data, higher by as much as
+        slab atoms that are not fixed reach above the fixed ones.
     model : str or Path, optional
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'``.
     calculator, guidance : optional
         Force guidance: ``guidance=True``, a dict of the parameters of
         :class:`ase_diffusion.generators.guidance.Guidance`, or one of these; forces come from ``calculator`` (name, ASE
-        calculator or factory; default: the shipped force field 'ag-o').
+        calculator or factory; default: the shipped force field 'ag-o'). ``guidance=EMT()`` says both at once.
     relax : dict, optional
-        Keywords of :func:`ase_diffusion.relax.relax`; every structure is relaxed before it is returned.
+        Keywords of :func:`ase_diffusion.relax.relax`; every structure is relaxed before it is returned. One whose relaxation
+        fails is rejected, and another takes its place.
     best_of : int
         Generate this many candidates for each structure and return the one of lowest energy: that of ``relax`` where it is
         given, else a single point of ``calculator`` (default: 'ag-o'; one that is given guides as well unless
@@ -97,14 +99,14 @@ class SurfaceDiffusion(Generator):
         self.template = _template(slab, numbers)
         self.model = str(DEFAULT_MODEL if model is None else model)
         self.compile = compile
-        self.relax = dict(relax) if relax else None
+        self.relax = relax_keywords(relax, self.device, self.template)
         self.network, self.header, self.process = None, {}, None
-        self._height = height
+        self._height, self._thickness = height, loose_thickness(slab)
         if self.model != UNTRAINED:
             self._use(*load_model(self.model, self.device))
         elif height is not None:
             _check_window(height, self.template)
-        self.guidance = Guidance.coerce(guidance, calculator, self.steps)
+        self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.template, self.device)
         if self.best_of > 1:
             judge = None if self.relax is not None else 'ag-o' if calculator is None else calculator
             self.selection = Selection(self.best_of, judge, self.device)
@@ -112,6 +114,9 @@ class SurfaceDiffusion(Generator):
         loose = int((~frozen_mask(slab)).sum())
         if loose:
             self.log.write(f'SurfaceDiffusion: {loose} slab atoms are not in FixAtoms; they are mobile and generated too')
+        if names := foreign_constraints(slab):
+            log.warning('of the constraints of the slab only FixAtoms holds atoms while structures are generated; %s is kept and '
+                        'holds them afterwards only', ', '.join(names))  # fmt: skip
 
     @classmethod
     def from_pretrained(cls, name_or_path, slab, stoich, **options):
@@ -123,7 +128,8 @@ class SurfaceDiffusion(Generator):
             raise ValueError(f'{self.model} is a {header.get("kind")!r} model; SurfaceDiffusion needs a surface model')
         check_elements(self.template, header.get('data', {}), 'the model',
                        "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)")  # fmt: skip
-        height = header['representation']['height'] if self._height is None else self._height
+        low, high = header['representation']['height']
+        height = (low, high + self._thickness) if self._height is None else self._height
         self.representation = Slab(height=_check_window(height, self.template))
         self.network, self.header = network.requires_grad_(False), header
         self.process = JointProcess.fromdict(header['process'])
@@ -131,7 +137,8 @@ class SurfaceDiffusion(Generator):
             compile_core(network)
 
     def _prepare(self, n: int) -> None:
-        if self.compile is None and n * self.steps >= COMPILE_FROM and shutil.which('g++'):
+        calls = n * self.steps * (2 if self.sampler in TWO_CALLS else 1)
+        if self.compile is None and calls >= COMPILE_FROM and shutil.which('g++'):
             self.compile = True
             self.log.write('compiling the network first, some 20 to 60 s (compile=False leaves it out)')
             compile_core(self.network)
@@ -145,8 +152,7 @@ class SurfaceDiffusion(Generator):
             raise TypeError(f'unknown conditions {sorted(unknown)}; this model knows {sorted(defaults)}')
         merged = {**defaults, **conditions}
         for name, value in merged.items():
-            if value is not None and (isinstance(value, bool) or not np.isfinite(value)):
-                raise ValueError(f'{name} must be a finite number or None, got {value!r}')
+            check_condition(name, value)
             if value is not None and name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
                 log.warning('%s = %g lies outside the training data, %.3g to %.3g', name, value, *ranges[name])
         if merged['guidance_scale'] is None:
@@ -188,15 +194,15 @@ class SurfaceDiffusion(Generator):
         images = task.restore(self.representation.decode(final, templates), templates)
         for atoms, seed in zip(images, seeds, strict=True):
             self._label(atoms, seed, conditions, more)
-        return self._relaxed(images) if task.relaxes else images
+        return images
 
     def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
         positions = atoms.positions[~frozen_mask(self.template)]
         if not np.isfinite(positions).all():
             raise GenerationFailed('the network returned positions that are not finite; the checkpoint may be damaged',
                                    {'not finite': 1})  # fmt: skip
-        pairs = {'generator': type(self).__name__, 'model': Path(self.model).stem, 'stoich': self.stoich,
-                 'sampler': self.sampler, 'seed': f's{seed:x}',
+        pairs = {'generator': type(self).__name__, 'model': as_text(Path(self.model).stem, Path(self.model).name),
+                 'stoich': formula_text(self.stoich, parse_formula(self.stoich)), 'sampler': self.sampler, 'seed': f's{seed:x}',
                  'closest_ratio': float(min(smallest_ratio(atoms), 99.0)), **more}  # fmt: skip
         pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v)
                   for k, v in conditions.items() if v is not None}  # fmt: skip
@@ -264,11 +270,9 @@ class SurfaceDiffusion(Generator):
         task = Completion(template, check_indices(indices, template), _integer('repeats', repeats, 1), self._start(), self.steps)
         return _collect(self._iterate(count, conditions, task), n)
 
-    def _relaxed(self, images):
-        if self.relax is None:
-            return images
-        own = is_own_force_field(self.relax.get('calculator', ''))
-        return relax_images(images, **{'device': self.device, **self.relax} if own else self.relax)
+    def _after_relaxation(self, atoms: Atoms) -> Atoms:
+        atoms.info['key_value_pairs']['closest_ratio'] = float(min(smallest_ratio(atoms), 99.0))
+        return atoms
 
     def fit(self, data, out=None, *, steps=20_000, **options):
         """Train on overlayers and use the result; returns self.
@@ -286,10 +290,14 @@ class SurfaceDiffusion(Generator):
         """
         images = read_frames(data) if isinstance(data, (str, Path)) else list(data)
         overlayers = Overlayers.from_atoms(images)
+        height = self._height
+        if self.network is not None:
+            options.setdefault('network', copy_network(self.network).requires_grad_(True))
+            height = self.header['representation']['height'] if height is None else height
+        mobile, substrate = overlayers.elements()
+        check_elements(self.template, {'mobile_elements': mobile, 'substrate_elements': substrate}, 'the data')
         with tempfile.TemporaryDirectory() as folder:
-            start = {} if self.network is None else {'network': self.network.requires_grad_(True), 'height':
-                                                     options.pop('height', self.header['representation']['height'])}  # fmt: skip
-            best = train_denoiser(overlayers, out or folder, steps=steps, **start, **options)
+            best = train_denoiser(overlayers, out or folder, steps=steps, **{'height': height, **options})
             self.model = str(best) if out is not None else 'fitted'
             self._use(*load_model(best, self.device))
         return self
@@ -362,9 +370,12 @@ def _check_window(height, template: Atoms) -> tuple[float, float]:
         raise ValueError(f'height is (low, high) in A above the topmost fixed atom, got {height!r}') from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f'height is (low, high) in A with low < high, got {height!r}')
+    if high <= 0:
+        raise ValueError(f'height=({low:g}, {high:g}) ends at or below the topmost fixed atom, where there is no room; both are '
+                         'counted from that atom upwards')  # fmt: skip
     radii = VALID_RATIO * covalent_radii[template.numbers[~frozen_mask(template)]]
     area = float(np.linalg.norm(np.cross(template.cell[0], template.cell[1])))
-    room = 0.74 * area * (high - low + 2 * float(radii.mean()))
+    room = 0.74 * area * (high - max(low, 0.0) + 2 * float(radii.mean()))
     if (4 / 3 * np.pi * radii**3).sum() > room:
         raise ValueError(f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
                          'widen height=(low, high), enlarge the cell, or use fewer atoms')  # fmt: skip

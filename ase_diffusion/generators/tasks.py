@@ -26,7 +26,7 @@ class Fresh:
         Time at which they begin.
     """
 
-    name, kept, relaxes = 'sample', None, True
+    name, kept, relaxes, keeps_species = 'sample', None, True, False
 
     def __init__(self, template, steps: int, start: float = 1.0):
         self.template, self.steps, self.start = template, steps, start

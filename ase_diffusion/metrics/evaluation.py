@@ -7,14 +7,14 @@ import numpy as np
 from .composition import compositional_validity
 from .crystals import check_crystals, crystal_features, structural_validity
 from .distributions import checked_cutoffs, coverage, ks_statistics, property_values, success_rates, wasserstein_distances
-from .hull import energies_above_hull, formation_energies, sun
+from .hull import chgnet_class, energies_above_hull, formation_energies, sun
 from .matching import match_rate, novel, unique
 
 CHGNET = 'chgnet_energy_per_atom'  # eV/atom by CHGNet 0.3.0, as data sets may carry it
 
 
 def evaluate_crystals(images, reference=None, *, known=None, phases=None, targets=None, prop=None, chgnet=False, cutoffs='mp',
-                      cov=True, rng=0, processes=None, progress=False):  # fmt: skip
+                      cov=True, rng=0, processes=None, progress=False, before_chgnet=None):  # fmt: skip
     """Judge crystals, whoever made them, by all metrics that the arguments allow.
 
     Parameters
@@ -23,7 +23,7 @@ def evaluate_crystals(images, reference=None, *, known=None, phases=None, target
     reference : list of Atoms, optional
         What they should look like (the test set): coverage, Wasserstein distances, K-S statistics.
     known : list of Atoms, optional
-        The training set: novelty, percentiles of the property. The reference by default.
+        The training set: novelty, percentiles of the property and of the formation energy. The reference by default.
     phases : list of Atoms, optional
         Competing phases of the hull: all that is at hand, training and test set. The known crystals by default.
     targets : list of Atoms, optional
@@ -32,8 +32,8 @@ def evaluate_crystals(images, reference=None, *, known=None, phases=None, target
     prop : str, optional
         Property that images and known crystals carry (see `property_values`), for the success rates.
     chgnet : bool
-        Compute energies with CHGNet (slow): formation energies, energy above the hull of the phases, S.U.N., success rates of the
-        formation energy. Phases that carry ``chgnet_energy_per_atom`` are not computed again.
+        Compute energies with CHGNet (slow): formation energies, energy above the hull of the phases, S.U.N.; with known crystals
+        success rates of the formation energy. Crystals of these that carry ``chgnet_energy_per_atom`` are not computed again.
     cutoffs : 'mp', 'perovskite', 'carbon' or (float, float)
         Of `coverage`.
     cov : bool
@@ -44,11 +44,20 @@ def evaluate_crystals(images, reference=None, *, known=None, phases=None, target
         All cores by default; the numbers do not depend on it.
     progress : bool
         Show bars on stderr.
+    before_chgnet : callable, optional
+        With chgnet, called with the report of all else before that part begins, to keep it where CHGNet fails.
 
     Returns
     -------
     dict
         Nested, of numbers and lists (see `report_rows`); None where a number does not exist.
+
+    Raises
+    ------
+    ValueError
+        The arguments do not fit each other.
+    MissingDependency
+        CHGNet is asked for and not installed.
     """
     images = check_crystals(images)
     options = {'processes': processes, 'progress': progress}
@@ -56,6 +65,9 @@ def evaluate_crystals(images, reference=None, *, known=None, phases=None, target
     known = reference if known is None else check_crystals(known, 'known')
     # mistakes come out before the work begins
     checked_cutoffs(cutoffs)
+    if chgnet:
+        chgnet_class()
+        phases = known if phases is None else check_crystals(phases, 'phases')
     groups = None if targets is None else _candidates(images, check_crystals(targets, 'targets'))
     values = None if prop is None or known is None else (property_values(images, prop), property_values(known, prop))
     sound, neutral = structural_validity(images), compositional_validity(images)
@@ -76,8 +88,9 @@ def evaluate_crystals(images, reference=None, *, known=None, phases=None, target
     if groups is not None:
         report['prediction'] = match_rate(groups, targets, **options) | {'candidates': len(groups[0])}
     if chgnet:
-        phases = known if phases is None else check_crystals(phases, 'phases')
-        report |= _stability(images, phases, is_unique, is_unique if known is None else is_novel, options)
+        if before_chgnet is not None:
+            before_chgnet(_plain(report))
+        report |= _stability(images, phases, known, (is_unique, is_unique if known is None else is_novel), options)
     return _plain(report)
 
 
@@ -89,18 +102,22 @@ def _candidates(images, targets):
     return [images[k * each : (k + 1) * each] for k in range(len(targets))]
 
 
-def _stability(images, phases, is_unique, is_novel, options):
-    """Return the part of the report that needs CHGNet."""
+def _stability(images, phases, known, unique_and_novel, options):
+    """Return the part of the report that needs CHGNet; `unique_and_novel` are two arrays of bool (n,)."""
     energies = formation_energies(images, progress=options['progress'])
     part = {'formation_energy': {'median': np.nanmedian(energies) if np.isfinite(energies).any() else None,
                                  'values': energies.tolist()}}  # fmt: skip
     if phases is None:
         return part
-    references = formation_energies(phases, _chgnet_of(phases, options['progress']))
+    each = {id(atoms): atoms for atoms in (*phases, *(known or ()))}  # the known are usually phases, too
+    crystals = list(each.values())
+    found = dict(zip(each, formation_energies(crystals, _chgnet_of(crystals, options['progress'])), strict=True))
+    references, of_known = (np.array([found[id(atoms)] for atoms in part or ()]) for part in (phases, known))
     above = energies_above_hull(images, energies, phases, references, **options)
     count = int(np.isfinite(references).sum())
-    part['stability'] = sun(above, is_unique, is_novel) | {'above_hull': above.tolist(), 'n_phases': count}
-    part['success_formation_energy'] = {'property': 'formation energy by CHGNet', **success_rates(energies, references)}
+    part['stability'] = sun(above, *unique_and_novel) | {'above_hull': above.tolist(), 'n_phases': count}
+    if np.isfinite(of_known).any():
+        part['success_formation_energy'] = {'property': 'formation energy by CHGNet', **success_rates(energies, of_known)}
     return part
 
 

@@ -48,16 +48,11 @@ def chgnet_energies(images, *, batch_size=16, device=None, progress=False):
     MissingDependency
         chgnet is not installed.
     """
-    try:
-        from chgnet.model.model import CHGNet
-    except ModuleNotFoundError as err:
-        if (err.name or '').split('.')[0] != 'chgnet':
-            raise
-        raise MissingDependency('chgnet', 'chgnet') from err
+    model_class = chgnet_class()
     images = check_crystals(images)
     sound = np.flatnonzero(structural_validity(images))
     with contextlib.redirect_stdout(io.StringIO()):  # it says that it was loaded
-        model = CHGNet.load(use_device=device or 'cpu', verbose=False)
+        model = model_class.load(use_device=device or 'cpu', verbose=False)
     energies = np.full(len(images), np.nan)
     blocks = [sound[k : k + batch_size] for k in range(0, len(sound), batch_size)]
     if progress:
@@ -74,6 +69,17 @@ def chgnet_energies(images, *, batch_size=16, device=None, progress=False):
             found = [found] if isinstance(found, dict) else found  # of a single graph
             energies[list(graphs)] = [float(each['e']) for each in found]
     return energies
+
+
+def chgnet_class():
+    """Return the class of CHGNet's model, or raise MissingDependency."""
+    try:
+        from chgnet.model.model import CHGNet
+    except ModuleNotFoundError as err:
+        if (err.name or '').split('.')[0] != 'chgnet':
+            raise
+        raise MissingDependency('chgnet', 'chgnet') from err
+    return CHGNet
 
 
 def _graph(model, atoms):

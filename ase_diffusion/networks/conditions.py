@@ -30,6 +30,21 @@ class LevelEmbedding(nn.Module):
         return self.net(torch.cat([level[:, None], torch.sin(x), torch.cos(x)], -1))
 
 
+def _key(name: str) -> str:
+    """Return the key under which torch keeps the weights of a property: its name, or a safe one where torch forbids that."""
+    taken = hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)  # such as type, keys, pop
+    if name and '.' not in name and not taken:
+        return name
+    return 'property ' + name.replace('%', '%25').replace('.', '%2E')
+
+
+class _Vectors(nn.ParameterDict):
+    """Parameters that are found by the names of properties."""
+
+    def __getitem__(self, name):
+        return super().__getitem__(_key(name))
+
+
 class PropertyEmbedding(nn.Module):
     """Embed named scalar properties; NaN means "not asked for" and has a learned vector of its own.
 
@@ -45,9 +60,9 @@ class PropertyEmbedding(nn.Module):
         super().__init__()
         self.scales = {name: (float(a), float(b)) for name, (a, b) in scales.items()}
         self.nets = nn.ModuleDict(
-            {name: nn.Sequential(nn.Linear(9, width), nn.SiLU(), nn.Linear(width, width)) for name in scales}
+            {_key(name): nn.Sequential(nn.Linear(9, width), nn.SiLU(), nn.Linear(width, width)) for name in scales}
         )
-        self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name in scales})
+        self.absent = _Vectors({_key(name): nn.Parameter(torch.zeros(width)) for name in scales})
 
     def forward(self, conditions: dict[str, Tensor], like: Tensor) -> Tensor:
         """Return the sum of all embeddings, shaped like ``like`` (B, width)."""
@@ -60,6 +75,6 @@ class PropertyEmbedding(nn.Module):
             given = torch.isfinite(value)
             value = torch.where(given, value, torch.zeros_like(value)).clamp(-4.0, 4.0)
             waves = [torch.sin(value * k) for k in (1, 2, 4, 8)] + [torch.cos(value * k) for k in (1, 2, 4, 8)]
-            embedded = self.nets[name](torch.stack([value, *waves], -1))  # (B, width)
+            embedded = self.nets[_key(name)](torch.stack([value, *waves], -1))  # (B, width)
             total = total + torch.where(given[:, None], embedded, self.absent[name])
         return total

@@ -145,7 +145,7 @@ def forcefield_from_schnetpack(model, *, energy_key='energy', energy_unit='eV', 
     -------
     ForceField
         With ``passive_edges=True``: ``forward`` gives the energy without the constants per atom,
-        ``reference_energy`` these, in eV.
+        ``reference_energy`` these, in eV. `ase_diffusion.relax.get_calculator` makes an ASE calculator of it.
 
     Raises
     ------

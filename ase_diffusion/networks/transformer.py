@@ -32,7 +32,8 @@ class PairTerms(nn.Module):
     cell_width : int
         Numbers that tell of the cell, 12 of L^T L in the paper.
     distances : int
-        Gaussians of the shortest distance of a pair, up to 8 A, beside the waves; 0 (the paper): none.
+        Gaussians of the distance of a pair, up to 8 A, beside the waves; 0 (the paper): none. The distance is that of the
+        nearest of 27 images, which is the shortest one in a reduced cell.
     """
 
     def __init__(self, frequencies: int, hidden: int, width: int, blocks: int, heads: int, cell_width=12, distances=0):
@@ -43,6 +44,8 @@ class PairTerms(nn.Module):
         self.lattice = nn.Linear(cell_width, hidden, bias=False)
         self.distance = nn.Linear(distances, hidden, bias=False) if distances else None
         self.register_buffer('shells', torch.linspace(0.5, 8.0, distances), persistent=False)
+        steps = torch.cartesian_prod(*3 * [torch.arange(-1.0, 2.0)])
+        self.register_buffer('images', steps[14:], persistent=False)  # (13, 3), one of each pair of opposite ones
         self.second = nn.Linear(hidden, width)
         self.alpha = nn.Linear(width, blocks * heads, bias=False)
 
@@ -66,10 +69,14 @@ class PairTerms(nn.Module):
         return alpha + bias[None, :, None, None, :], h
 
     def _shells_of(self, fractional: Tensor, metric: Tensor) -> Tensor:
-        """Return Gaussians (B, N, N, K) of the distance to the nearest image."""
+        """Return Gaussians (B, N, N, K) of the distance to the nearest of 27 images."""
         d = fractional[:, None] - fractional[:, :, None]
         d = d - torch.round(d)
-        r = ((d @ metric[:, None]) * d).sum(-1, keepdim=True).clamp(min=1e-6).sqrt()  # (B, N, N, 1) A
+        along = d @ metric[:, None]  # (B, N, N, 3)
+        images = self.images.to(metric.dtype)
+        squares = ((images @ metric) * images).sum(-1)[:, None, None]  # |m|^2 of m lattice vectors, (B, 1, 1, 13)
+        nearer = (squares - 2 * (along @ images.T).abs()).amin(-1, keepdim=True).clamp(max=0.0)  # |d +- m|^2 - |d|^2
+        r = ((along * d).sum(-1, keepdim=True) + nearer).clamp(min=1e-6).sqrt()  # (B, N, N, 1) A
         return torch.exp(-0.5 * ((r - self.shells) / (self.shells[1] - self.shells[0])) ** 2)
 
 

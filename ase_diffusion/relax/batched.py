@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 
 from ..representations.slab import Slab, check_same_pbc, check_slab
@@ -28,7 +29,7 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     ----------
     images : list of Atoms
         On a frozen substrate; not changed.
-    model : str, Path or ForceFieldCalculator
+    model : str, Path, ForceField or ForceFieldCalculator
         Force field, see :func:`ase_diffusion.relax.forcefield.load_forcefield`.
     fmax : float
         eV/A.
@@ -69,6 +70,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
             number, atoms = waiting.pop(0)
             try:
                 check_slab(atoms)
+                _check_constraints(atoms)
                 check_known(atoms, header, network.passive_edges)
                 active.append(_State(number, atoms, settings))
             except Exception as err:  # noqa: BLE001  the others go on
@@ -86,9 +88,16 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
                 yield state.number, result
 
 
+def _check_constraints(atoms):
+    others = sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
+    if others:
+        raise ValueError(f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}. Take '
+                         'ase_diffusion.relax.relax, which relaxes such structures one by one')  # fmt: skip
+
+
 def _evaluate(network, states) -> None:
     device = network.scale.device
-    batch = Slab().encode([s.atoms for s in states]).to(device)
+    batch = Slab(dtype=network.scale.dtype).encode([s.atoms for s in states]).to(device)
     with torch.no_grad():
         energy, forces = network(batch)
         energy = (energy.double() + network.reference_energy(batch)).cpu().numpy()

@@ -4,6 +4,7 @@ Every package is imported when its calculator is asked for, not before.
 """
 
 import os
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ def get_calculator(calculator, **kwargs):
 
     Parameters
     ----------
-    calculator : str, Path, callable or Calculator
+    calculator : str, Path, callable, Calculator or ForceField
         ``'ag-o'`` (the shipped force field), ``'emt'``, ``'lj'``, ``'7net-mf-0'`` (SevenNet, fidelity PBE),
         ``'7net-0'``, ``'chgnet'``, ``'gpaw'``, ``'vasp'``; the path of a ``.safetensors`` force field; a class or
-        function that makes a calculator; or a calculator, which is returned as it is.
+        function that makes a calculator; a network of `forcefield_from_schnetpack`; or a calculator, which is returned as it
+        is.
     **kwargs
         Passed to the constructor; they win over the defaults of a name.
 
@@ -66,6 +68,8 @@ def check_calculator(calculator):
     """
     if isinstance(calculator, (str, Path)):
         return _from_text(str(calculator))
+    if _is_network(calculator):
+        return partial(_own, calculator)
     if _is_calculator(calculator):
         return None
     if callable(calculator):
@@ -94,7 +98,13 @@ def is_own_force_field(calculator):
     """Tell whether a name, path or calculator is a force field of this package, which takes many structures at once."""
     if isinstance(calculator, (str, Path)):
         return str(calculator).lower() == 'ag-o' or str(calculator).endswith('.safetensors')
-    return hasattr(calculator, 'network') and hasattr(calculator, 'header')
+    return _is_network(calculator) or (hasattr(calculator, 'network') and hasattr(calculator, 'header'))
+
+
+def _is_network(thing):
+    """Tell whether this is a network `ForceField`; nothing is imported for it."""
+    module = sys.modules.get('ase_diffusion.networks.forcefield')
+    return module is not None and isinstance(thing, module.ForceField)
 
 
 def _from_text(text):
@@ -132,11 +142,11 @@ def _is_calculator(thing):
     return not isinstance(thing, type) and hasattr(thing, 'get_potential_energy') and hasattr(thing, 'get_forces')
 
 
-def _own(path_or_name='ag-o', **kwargs):
+def _own(model='ag-o', **kwargs):
     """Return the force field of this package."""
     from .forcefield import ForceFieldCalculator
 
-    return ForceFieldCalculator(path_or_name, **kwargs)
+    return ForceFieldCalculator(model, **kwargs)
 
 
 def _emt(**kwargs):

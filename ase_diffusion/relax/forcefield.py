@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from ase.calculators.calculator import Calculator, all_changes
 
+from ..networks.forcefield import ForceField
 from ..representations.slab import Slab
 from ..utils.atoms import check_elements, frozen_mask
 from ..utils.device import pick_device
@@ -15,13 +18,15 @@ ALIASES = {'ag-o': 'ag-o-forcefield'}
 
 
 def load_forcefield(model='ag-o', device=None):
-    """Return the network and the header of a force field.
+    """Return the network and the header of a force field: of a name, a checkpoint or a ForceField, which is copied.
 
     Raises
     ------
     ValueError
         The model is a checkpoint, but of something else.
     """
+    if isinstance(model, ForceField):
+        return copy.deepcopy(model).to(pick_device(device)).eval().requires_grad_(False), {'kind': 'forcefield'}
     network, header = load_model(ALIASES.get(str(model), model), pick_device(device))
     if header.get('kind') != 'forcefield':
         raise ValueError(f'{model} is a {header.get("kind")!r} model; a force field is asked for, such as "ag-o"')
@@ -33,14 +38,15 @@ class ForceFieldCalculator(Calculator):
 
     Parameters
     ----------
-    model : str or Path
-        'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)) or a checkpoint.
+    model : str, Path or ForceField
+        'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), a checkpoint, or a network, as
+        :func:`ase_diffusion.networks.schnetpack_io.forcefield_from_schnetpack` returns it.
     device : str, optional
 
     Notes
     -----
     A model without edges between frozen atoms knows the substrate only as a frozen body: ``FixAtoms`` tells it which atoms
-    those are, and their forces are returned as zero.
+    those are, and their forces are returned as zero. A model with ``passive_edges=True`` returns the forces on all atoms.
     """
 
     implemented_properties = ['energy', 'free_energy', 'forces']  # noqa: RUF012  ASE's own form
@@ -48,7 +54,7 @@ class ForceFieldCalculator(Calculator):
     def __init__(self, model='ag-o', device=None, **kwargs):
         super().__init__(**kwargs)
         self.network, self.header = load_forcefield(model, device)
-        self.representation = Slab()
+        self.representation = Slab(dtype=self.network.scale.dtype)
 
     def check_state(self, atoms, tol=1e-15):
         """Return what changed since the last call; FixAtoms count, since they change the meaning of the structure."""
@@ -62,17 +68,15 @@ class ForceFieldCalculator(Calculator):
         super().calculate(atoms, list(properties), system_changes)
         frozen = frozen_mask(self.atoms)
         check_known(self.atoms, self.header, self.network.passive_edges)
-        forces = np.zeros((len(self.atoms), 3))
-        if frozen.all():
-            numbers = torch.as_tensor(self.atoms.numbers, dtype=torch.long)
-            energy = float(self.network.references[1][numbers].sum())
+        references = self.network.references.cpu().numpy()  # (role, Z)
+        energy = float(references[frozen.astype(int), self.atoms.numbers].sum())
+        if frozen.all() and not self.network.passive_edges:
+            forces = np.zeros((len(self.atoms), 3))
         else:
-            device = self.network.scale.device
-            batch = self.representation.encode([self.atoms]).to(device)
             with torch.no_grad():
-                value, mobile_forces = self.network(batch)
-                energy = float(value[0].double() + self.network.reference_energy(batch)[0])
-            forces[~frozen] = mobile_forces.double().cpu().numpy()
+                values, flat = self.network(self._encode([self.atoms]))
+            energy += float(values[0].double())
+            [forces] = self._split([self.atoms], flat)
         self.results = {'energy': energy, 'free_energy': energy, 'forces': forces}
 
     def forces_of(self, images, batch_size=64):
@@ -88,14 +92,27 @@ class ForceFieldCalculator(Calculator):
             part = images[start : start + batch_size]
             for atoms in part:
                 check_known(atoms, self.header, self.network.passive_edges)
-            batch = self.representation.encode(part).to(self.network.scale.device)
             with torch.no_grad():
-                flat = self.network(batch)[1].double().cpu().numpy()
-            rows = batch.rows['positions'].cpu().numpy()
-            for k, atoms in enumerate(part):
-                forces = np.zeros((len(atoms), 3))
-                forces[~frozen_mask(atoms)] = flat[rows == k]
-                out.append(forces)
+                out += self._split(part, self.network(self._encode(part))[1])
+        return out
+
+    def _encode(self, images):
+        """Return the batch of the images; with edges between frozen atoms all are mobile in it, so that all have forces."""
+        if self.network.passive_edges:
+            images = [atoms.copy() for atoms in images]
+            for atoms in images:
+                atoms.set_constraint()
+        return self.representation.encode(images).to(self.network.scale.device)
+
+    def _split(self, images, flat):
+        """Return forces (n, 3) for each image from those of the batch of `_encode`, 0 on atoms that are not mobile in it."""
+        out, flat, start = [], flat.double().cpu().numpy(), 0
+        for atoms in images:
+            mobile = ~frozen_mask(atoms) | self.network.passive_edges
+            forces = np.zeros((len(atoms), 3))
+            forces[mobile] = flat[start : start + mobile.sum()]
+            start += mobile.sum()
+            out.append(forces)
         return out
 
 

@@ -90,11 +90,15 @@ class Relaxer:
             return failed(atoms, str(err), number), []
 
     def _batchable(self, images):
-        """Tell whether structures can be relaxed in batches: plain BFGS, one periodicity, something to move."""
+        """Tell whether structures can be relaxed in batches: plain BFGS, one periodicity, something to move, only FixAtoms."""
+        from ase.constraints import FixAtoms
         from ase.optimize import BFGS
 
+        if self.own.network.passive_edges:  # then they need no substrate, and fixed atoms have forces
+            return False
         how, first = self.settings, images[0] if images else None
         same = all((atoms.pbc == first.pbc).all() and not frozen_mask(atoms).all() for atoms in images)
+        same = same and all(isinstance(each, FixAtoms) for atoms in images for each in atoms.constraints)
         plain = how.optimizer is BFGS and how.filter is None and how.pbc is None and how.hessian is None
         return same and plain and self.batch_size > 1 and len(images) > 1
 

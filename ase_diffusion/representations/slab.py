@@ -61,6 +61,11 @@ def surface_height(slab: Atoms) -> float:
     return float(slab.positions[frozen, 2].max()) if frozen.any() else 0.0
 
 
+def loose_thickness(slab: Atoms) -> float:
+    """Return how far atoms of the slab that no FixAtoms holds reach above the topmost frozen one, A."""
+    return max(0.0, float(slab.positions[:, 2].max()) - surface_height(slab))
+
+
 @dataclass
 class Slab:
     """Encode overlayers as the field ``positions`` (n_mobile, 3) on a frozen substrate.

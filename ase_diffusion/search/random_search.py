@@ -1,9 +1,11 @@
 """Random structure search: random overlayers on a fixed slab, relaxed, every frame kept in one database."""
 
+import logging
 import os
 import pickle
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,17 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from ..data.frames import row_atoms
-from ..data.starts import check_composition, check_count, check_slab, check_window, draw_composition, random_start
+from ..data.starts import check_composition, check_count, check_window, draw_composition, random_start
+from ..errors import GenerationFailed
 from ..relax.calculators import calculator_name
 from ..relax.relax import make_settings, optimizer_name
 from ..relax.relaxer import Relaxer
 from ..relax.store import same_slab, slab_settings
 from ..relax.supply import check_shared
-from ..utils.atoms import copy_atoms, frozen_mask
+from ..utils.atoms import copy_atoms
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
 
 __all__ = ['RandomStructureSearch', 'random_start']
+
+logger = logging.getLogger(__name__)
 
 HEADER = f'{"run":>6s} {"formula":<16s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s} {"time/s":>7s}  outcome'
 _worker = None  # of a worker process: (search, Relaxer), or the error that kept it from starting
@@ -36,7 +41,7 @@ class RandomStructureSearch:
     Parameters
     ----------
     slab : Atoms
-        The substrate; FixAtoms on what stays. Not changed.
+        The substrate, periodic in the plane only; FixAtoms on what stays. Not changed.
     stoich : str, dict or list of str
         Formula of the new atoms; or ranges (ends included), ``{'Ag': (4, 6), 'O': (2, 5)}``, drawn evenly for each run;
         or a list of formulas to draw from (name one twice to have it twice as often).
@@ -83,14 +88,13 @@ class RandomStructureSearch:
         workers=1,
         logfile='-',
     ):
+        from ..representations.slab import check_slab  # of all that is trained and sampled; needs torch, which workers do not
+
         check_slab(slab)
-        if not frozen_mask(slab).any():
-            raise ValueError(
-                f'FixAtoms says which atoms are the substrate; the slab {slab.get_chemical_formula()} has none. Add '
-                'the line: slab.set_constraint(FixAtoms(indices=[atom.index for atom in slab]))'
-            )
         if Path(database).suffix != '.db':
             raise ValueError(f'The database of a search is an ASE sqlite file, *.db; got {str(database)!r}.')
+        if not Path(database).absolute().parent.is_dir():
+            raise FileNotFoundError(f'The folder of {database} does not exist: mkdir -p {Path(database).parent}')
         check_count('workers', 'the number of processes', workers)
         check_shared(calculator, workers)
         self.settings = make_settings(optimizer, fmax, steps)
@@ -120,7 +124,7 @@ class RandomStructureSearch:
         ValueError
             n is not a positive integer, or the database belongs to another search.
         GenerationFailed
-            The atoms do not fit into the window. The runs before stay in the database.
+            The atoms do not fit into the window, and the runs before stay in the database; or all runs failed.
         """
         check_count('n', 'the number of runs', n)
         db = self._open()
@@ -130,11 +134,25 @@ class RandomStructureSearch:
             log.write(f'{type(self).__name__}: {calculator_name(self.calculator)}, seed {self.seed}, {self.database}')
             log.write(f'{n} runs, {n - len(todo)} of them done, {self.workers} worker{"s" * (self.workers > 1)}')
             log.write(HEADER)
+            failures = Counter()
             for run, frames, seconds in self._results(todo):
                 self._store(db, run, frames)
                 log.write(_line(run, frames[-1], seconds, len(self.slab)))
+                if frames[-1].info['key_value_pairs'].get('failed'):
+                    failures[frames[-1].info['data']['relax_error']] += 1
         rows = [row for row in db.select('last=True') if row.run < n and not row.get('failed')]
+        if todo and failures.total() == len(todo):
+            self._all_failed(failures, rows)
         return [row_atoms(row) for row in sorted(rows, key=lambda row: row.run)]
+
+    def _all_failed(self, failures, rows):
+        """Raise where a call found nothing; warn where there are results of earlier calls."""
+        text = (f'All {failures.total()} runs of this call failed. Look whether {calculator_name(self.calculator)} knows '
+                'the elements and runs at all; the next call tries them again.')  # fmt: skip
+        error = GenerationFailed(text, failures)
+        if not rows:
+            raise error
+        logger.warning('%s', error)
 
     def start(self, run):
         """Return the start structure of a run, the same at every call.

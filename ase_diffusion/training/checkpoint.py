@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -10,11 +11,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..diffusion import SAMPLERS, JointProcess
 from ..errors import CheckpointError
 from ..networks import NETWORKS
+from ..representations.crystal import crystal_from_dict
 
 FORMAT = 1
 _KEY = 'ase_diffusion'
+_DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
+FIELDS = {'surface': {'positions'}, 'crystal': {'fractional', 'lattice', 'species'}}  # of the process
 
 
 def save_checkpoint(path, network: torch.nn.Module, header: dict, dtype: torch.dtype | None = None) -> Path:
@@ -77,7 +82,8 @@ def load_checkpoint(path, device='cpu') -> tuple[torch.nn.Module, dict]:
     Raises
     ------
     CheckpointError
-        See :func:`read_header`; also where weights and header do not fit together.
+        See :func:`read_header`; also where weights and header do not fit together, weights are not finite, or what generators
+        and calculators read in the header is missing or of another form.
     """
     header = read_header(path)
     try:
@@ -88,4 +94,56 @@ def load_checkpoint(path, device='cpu') -> tuple[torch.nn.Module, dict]:
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError,
             AttributeError, MemoryError) as error:  # fmt: skip
         raise CheckpointError(f'{path}: the weights do not fit the header ({error})') from error
+    if broken := sorted(name for name, value in tensors.items() if not torch.isfinite(value).all()):
+        raise CheckpointError(f'{path}: weights must be finite numbers; {len(broken)} tensors have others, such as {broken[0]}')
+    try:
+        _check_header(header, network)
+    except _DAMAGE as error:
+        raise CheckpointError(f'{path} has a damaged header of a {header["kind"]} model ({error!r})') from error
     return network.to(device).eval(), header
+
+
+def _check_header(header: dict, network: torch.nn.Module) -> None:
+    """Raise where a header lacks what a user of this kind of model reads; who uses a model says which kind he needs."""
+    kind = header.get('kind')
+    if kind not in ('surface', 'crystal', 'forcefield'):
+        return
+    for name in ('data', 'conditions', 'defaults', 'sampling', 'metrics'):
+        _demand(isinstance(header.get(name, {}), dict), f'{name} is a table')
+    elements = [z for name, value in header.get('data', {}).items() if name.endswith('elements') for z in value]
+    _demand(all(type(z) is int and 0 < z < 119 for z in elements), 'elements are atomic numbers')
+    for name, ends in header.get('conditions', {}).items():
+        _demand(len(ends) == 2 and all(map(_finite, ends)), f'the range of {name} is two numbers')
+    _demand(all(v is None or _finite(v) for v in header.get('defaults', {}).values()), 'defaults are numbers')
+    if kind in FIELDS:
+        process = JointProcess.fromdict(header['process'])
+        _demand(set(process.processes) == FIELDS[kind], f'the process is one of {sorted(FIELDS[kind])}')
+        for one in process.processes.values():
+            _demand(torch.isfinite(one.schedule.level(torch.tensor(0.5))), 'noise levels are finite')
+    if kind == 'surface':
+        low, high = header['representation']['height']
+        _demand(_finite(low) and _finite(high) and low < high, 'the window has a lower and an upper end')
+    if kind == 'crystal':
+        _check_crystal(header, network)
+
+
+def _check_crystal(header: dict, network: torch.nn.Module) -> None:
+    known = crystal_from_dict(header['representation']).elements
+    _demand(len(known) == network.settings['classes'] and all(0 < z < 119 for z in known), 'the network knows the elements')
+    sizes = {int(n): count for n, count in header['sizes'].items()}
+    _demand(sizes and min(sizes) > 0 and all(_finite(c) and c > 0 for c in sizes.values()), 'sizes are counts of cells')
+    sampling = header.get('sampling', {})
+    steps, focus = sampling.get('steps', 1), sampling.get('focus', (0, 0, 0))
+    _demand(sampling.get('sampler') in (None, *SAMPLERS), f'the sampler is one of {sorted(SAMPLERS)}')
+    _demand(type(steps) is int and steps > 0 and _finite(sampling.get('corrector', 0)), 'steps and corrector are numbers')
+    _demand(len(focus) == 3 and all(map(_finite, focus)), 'the focus is three numbers')
+    _demand(_finite(header.get('known', 0)), 'known is a share')
+
+
+def _finite(value) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _demand(holds, law: str) -> None:
+    if not holds:
+        raise ValueError(f'{law}; here it is not so')

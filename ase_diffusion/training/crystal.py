@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from ..networks import CrystalTransformer
 from ..representations.crystal import Crystal, SmoothCrystal, crystal_process, smooth_process
@@ -24,7 +25,7 @@ UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as i
 
 def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, properties=None, scheme=None, conditioning='cds',
                   steps=20_000, features=128, blocks=6, batch_size=128, known=0.33, dropout=0.15, auxiliary=0.05, seed=0,
-                  network=None, warmup=500, coupled=True, settings=None, **options):  # fmt: skip
+                  network=None, elements=None, warmup=500, coupled=True, settings=None, **options):  # fmt: skip
     """Train a :class:`CrystalTransformer`; returns the path of the best checkpoint.
 
     Parameters
@@ -32,7 +33,8 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
     data, validation : Crystals
         Without ``validation`` 5 % of the compositions are held out.
     properties : list of str, optional
-        Conditions to learn; all properties of the data by default.
+        Conditions to learn; by default all properties of the data. True or false and what this package noted of how it made
+        structures (:func:`ase_diffusion.data.crystals.is_bookkeeping`) are learned where they are named.
     scheme : 'edm' or 'paper', optional
         Default: that of ``network``, else 'edm'.
         'paper': matrices of the lattice and discrete species (arXiv 2406.09263), sampled in 1000 steps of two calls; 'edm': six
@@ -45,7 +47,9 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
     auxiliary : float
         See :class:`ase_diffusion.diffusion.Categorical`; for 'paper' only.
     network : CrystalTransformer, optional
-        Weights to start from; its elements must be those of the data. Conditions that are not in ``properties`` it forgets.
+        Weights to start from. Conditions that are not in ``properties`` it forgets.
+    elements : list of int, optional
+        Atomic numbers that ``network`` was trained with, in its order; the data may have fewer. Default: those of the data.
     coupled : bool
         Pair terms know the state of the sender, see :class:`CrystalTransformer`; False is the network of the paper.
     settings : dict, optional
@@ -59,11 +63,11 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
         another scheme.
     """
     names, scheme = _checked(data, properties, known, scheme, network)
-    if validation is None:
-        data, validation = data.split(seed=seed)
-    elements = sorted({*data.elements(), *validation.elements()})
+    data = data.taking(names)
+    data, validation = data.split(seed=seed) if validation is None else (data, validation.taking(names))
+    elements = _elements({*data.elements(), *validation.elements()}, elements)
     representation, process, more = _scheme(scheme, elements, data, network, auxiliary)
-    scales = {name: _scale(data.properties[name]) for name in names}
+    scales = {name: _scale(name, data.properties[name]) for name in names}
     if network is None:
         torch.manual_seed(seed)
         network = CrystalTransformer(len(elements), features, blocks, conditioning=conditioning, properties=scales,
@@ -83,7 +87,11 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
 def _checked(data: Crystals, properties, known: float, scheme: str | None, network) -> tuple[list[str], str]:
     """Return the conditions to learn and the scheme; ValueError where they do not fit."""
     names = sorted(data.properties) if properties is None else list(properties)
-    if unknown := set(names) - set(data.properties):
+    if properties is None and data.others:
+        log.info('no conditions, unless properties=[...] names them: %s', ', '.join(data.others))
+    if 'guidance_scale' in names:
+        raise ValueError('guidance_scale is a keyword of sampling, no condition to learn; give the property another name')
+    if unknown := set(names) - {*data.properties, *data.others}:
         raise ValueError(f'the data has no property {sorted(unknown)}; it has {sorted(data.properties)}')
     if not 0 <= known <= 1:
         raise ValueError(f'known is a share of the crystals, 0 to 1; got {known}')
@@ -92,6 +100,16 @@ def _checked(data: Crystals, properties, known: float, scheme: str | None, netwo
     if scheme not in SCHEMES:
         raise ValueError(f'scheme is one of {sorted(SCHEMES)}; got {scheme!r}')
     return names, scheme
+
+
+def _elements(found: set[int], known) -> list[int]:
+    """Return the elements of a model: those of the data, or those that are known, if the data has no others."""
+    if known is None:
+        return sorted(found)
+    if beyond := sorted(found - set(known)):
+        symbols, names = (', '.join(chemical_symbols[z] for z in numbers) for numbers in (beyond, sorted(known)))
+        raise ValueError(f'the network never saw {symbols}; it knows {names}. Leave out crystals with others, or train a new one')
+    return [int(z) for z in known]
 
 
 def _scheme(scheme: str, elements: list[int], data: Crystals, network, auxiliary: float):
@@ -141,9 +159,10 @@ def _sizes(data: Crystals) -> dict[str, int]:
     return {str(int(v)): int(c) for v, c in zip(values, counts, strict=True)}
 
 
-def _scale(values: np.ndarray) -> tuple[float, float]:
+def _scale(name: str, values: np.ndarray) -> tuple[float, float]:
     """Return shift and scale of a property."""
     known = values[np.isfinite(values)]
     if not len(known):
-        raise ValueError('a condition needs at least one crystal of which the property is known')
+        raise ValueError(f'a condition needs crystals of which the property is known; to train on there is none with {name}. '
+                         'Leave it out of properties, or give more data')  # fmt: skip
     return float(known.mean()), float(known.std() + 1e-3)

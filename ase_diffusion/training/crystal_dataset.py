@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from ase import Atoms
 
+from ..data.crystals import is_bookkeeping
 from ..representations.crystal import Crystal, check_crystal
+from ..representations.reduction import niggli
 from .dataset import EndlessBatches
 
+NUMBERS = (int, float, np.number, np.bool_)
 CHUNKS = 4  # batches drawn together and sorted by size, so that little is padded
 
 
@@ -25,6 +28,8 @@ class Crystals:
     cells : (n, 3, 3), rows in A
     counts : (n,), atoms per crystal
     properties : dict of str to (n,); NaN where unknown
+    others : dict of str to (n,)
+        Numbers that are no properties unless someone says so: true or false, and what this package notes of how it made them.
     """
 
     fractional: np.ndarray
@@ -32,6 +37,7 @@ class Crystals:
     cells: np.ndarray
     counts: np.ndarray
     properties: dict[str, np.ndarray] = field(default_factory=dict)
+    others: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         self.ends = np.cumsum(self.counts)
@@ -41,7 +47,7 @@ class Crystals:
 
     @classmethod
     def from_atoms(cls, images: list[Atoms]) -> Crystals:
-        """Take crystals; every number in ``info['key_value_pairs']`` is a property.
+        """Take crystals, in their Niggli cells; numbers in ``info['key_value_pairs']`` are properties.
 
         Raises
         ------
@@ -52,18 +58,30 @@ class Crystals:
             raise ValueError('the data set is empty: no crystals to train on')
         for k, atoms in enumerate(images):
             check_crystal(atoms, f'structure {k} of the data')
+        images = [niggli(atoms) for atoms in images]  # one cell for each crystal: which was chosen is nothing to learn
         pairs = [atoms.info.get('key_value_pairs', {}) for atoms in images]
-        names = sorted({name for p in pairs for name, v in p.items() if isinstance(v, (int, float, np.number))})
-        properties = {name: np.array([float(p.get(name, np.nan)) for p in pairs]) for name in names}
+        properties, others = {}, {}
+        for name in sorted({name for p in pairs for name, v in p.items() if isinstance(v, NUMBERS)}):
+            values = [p[name] if isinstance(p.get(name), NUMBERS) else np.nan for p in pairs]
+            other = is_bookkeeping(name) or any(isinstance(v, (bool, np.bool_)) for v in values)
+            (others if other else properties)[name] = np.array(values, float)
         return cls(np.concatenate([a.get_scaled_positions() for a in images]), np.concatenate([a.numbers for a in images]),
-                   np.stack([np.asarray(a.cell) for a in images]), np.array([len(a) for a in images]), properties)  # fmt: skip
+                   np.stack([np.asarray(a.cell) for a in images]), np.array([len(a) for a in images]), properties,
+                   others)  # fmt: skip
 
     def select(self, index) -> Crystals:
         """Return the crystals of an index array."""
         index = np.asarray(index, int)
         atoms = self.atoms_of(index)
         return Crystals(self.fractional[atoms], self.numbers[atoms], self.cells[index], self.counts[index],
-                        {name: values[index] for name, values in self.properties.items()})  # fmt: skip
+                        *({name: values[index] for name, values in table.items()}
+                          for table in (self.properties, self.others)))  # fmt: skip
+
+    def taking(self, names) -> Crystals:
+        """Return the crystals with these properties only; what is not finite counts as unknown."""
+        known, unknown = {**self.others, **self.properties}, np.full(len(self), np.nan)
+        chosen = {name: known.get(name, unknown) for name in names}
+        return replace(self, others={}, properties={k: np.where(np.isfinite(v), v, np.nan) for k, v in chosen.items()})
 
     def atoms_of(self, index) -> np.ndarray:
         """Return the rows of the atoms of some crystals, in their order."""
@@ -152,10 +170,11 @@ def split_crystals(images: list[Atoms], train=('train',)) -> tuple[Crystals, Cry
     """
     splits = [atoms.info.get('key_value_pairs', {}).get('split') for atoms in images]
     present = sorted({split for split in splits if split is not None})
-    if 'train' not in present:
+    if not present:
         return Crystals.from_atoms(images), None
     if missing := set(train) - set(present):
-        raise ValueError(f'the data has no split {sorted(missing)}; it has {present}')
+        raise ValueError(f'the data has no split {sorted(missing)}; it has {present}. Name those to train on, or take the key '
+                         'split away')  # fmt: skip
     held = [atoms for atoms, split in zip(images, splits, strict=True) if split == 'val' and 'val' not in train]
     training = [atoms for atoms, split in zip(images, splits, strict=True) if split in train]
     return Crystals.from_atoms(training), Crystals.from_atoms(held) if held else None

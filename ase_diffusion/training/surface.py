@@ -51,6 +51,8 @@ def train_denoiser(data: Overlayers, out, *, steps=20_000, features=64, blocks=4
     """
     if max_relative is not None:
         data = data.select(lambda item: item.relative <= max_relative)
+        _check_left(data, f'an energy of up to {max_relative} eV per mobile atom above the best of its composition',
+                    'raise max_relative; the best itself has 0, and structures without energy have none')  # fmt: skip
     height = tuple(height or data.window())
     representation = Slab(height=height)
     training, held = data.split(seed=seed)
@@ -66,12 +68,20 @@ def train_denoiser(data: Overlayers, out, *, steps=20_000, features=64, blocks=4
         torch.manual_seed(seed)
         network = OverlayerDenoiser(features, blocks, cutoff, properties=properties)
     ranges = {'energy': [float(relative[known].min()), float(relative[known].max())]} if known.any() else {}
+    if ranges and 'energy' not in network.settings['properties']:
+        log.warning('the network to start from knows no condition energy: the energies of the data are not learned')
+        ranges = {}
     header = {'kind': 'surface', 'process': process.todict(), 'representation': representation.todict(),
               'units': {'positions': 'A', 'energy': 'eV per mobile atom'}, 'conditions': ranges,
               'data': describe(training)}  # fmt: skip
     source = OverlayerData(training, representation, batch_size=batch_size, repeat=repeat, seed=seed)
     return train(network, Denoising(process), source, out, steps=steps, header=header, seed=seed,
                  validation=fixed_batches(inside, representation, 32), **options)  # fmt: skip
+
+
+def _check_left(data: Overlayers, law: str, way_out: str) -> None:
+    if not data.items:
+        raise ValueError(f'no structure of the data has {law}: {way_out}')
 
 
 def _inside(item, height) -> bool:
@@ -89,6 +99,7 @@ def train_forcefield(data: Overlayers, out, *, steps=20_000, features=64, blocks
         Structures with a larger force component on a mobile atom are left out, eV/A.
     """
     data = data.select(lambda i: i.forces is not None and np.isfinite(i.energy) and np.abs(i.forces).max() <= max_force)
+    _check_left(data, f'an energy and forces of up to {max_force} eV/A', 'raise max_force, or give data with forces')
     representation = Slab()
     training, held = data.split(seed=seed)
     if network is None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import logging
 import math
+import signal
+import threading
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +21,7 @@ from ..utils.memory import keep_freed_memory
 from .checkpoint import save_checkpoint
 
 log = logging.getLogger(__name__)
+NOT_THE_RUN = ('metrics', 'units', 'sampling')  # entries of a header that do not change what is trained
 
 
 class Average:
@@ -46,7 +50,8 @@ def _lightning():
     return lightning
 
 
-def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema, compile_network, seed, weight_decay):
+def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema, compile_network, seed, weight_decay,
+               run):  # fmt: skip
     begun = time.monotonic()
 
     class Task(lightning.LightningModule):
@@ -71,6 +76,7 @@ def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema
 
         def on_save_checkpoint(self, checkpoint):
             checkpoint['average'] = {'state': self.average.network.state_dict(), 'steps': self.average.steps}
+            checkpoint['run'] = run
 
         def on_load_checkpoint(self, checkpoint):
             self.average.network.load_state_dict(checkpoint['average']['state'])
@@ -119,7 +125,7 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
     objective : callable ``(network, batch, generator) -> dict`` with the key ``loss``.
     data : iterable data set of batches with an attribute ``start`` (first batch), see :class:`OverlayerData`.
     out : folder for ``best.safetensors``, ``last.safetensors``, ``log.csv`` and ``resume.ckpt``; an interrupted run
-        with the same ``out`` goes on from the last minute.
+        with the same ``out`` goes on from where it was, a killed one from the last minute.
     steps : int
     header : dict stored in the checkpoints.
     validation : list of batches for the choice of the best checkpoint (EMA weights).
@@ -132,33 +138,115 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
     ------
     MissingDependency
         Lightning is not installed.
+    ValueError
+        The folder belongs to another training, or the loss is not finite.
+    KeyboardInterrupt
+        After Ctrl-C, when the step is done and everything is kept; a second Ctrl-C stops at once.
     """
     lightning = _lightning()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    torch.set_flush_denormal(True)  # gradients fade through denormal numbers, which are slow on CPUs
-    resume = out / 'resume.ckpt'
-    task = _make_task(lightning, network, objective, lr=lr, steps=steps, minutes=minutes, warmup=warmup, ema=ema,
-                      compile_network=compile_network, seed=seed, weight_decay=weight_decay)  # fmt: skip
+    resume, best, run = out / 'resume.ckpt', out / 'best.safetensors', _what(network, header)
     if resume.exists():
-        data.start = torch.load(resume, map_location='cpu', weights_only=True)['global_step']
-        log.info('resuming %s at step %d', out, data.start)
-    keeper = _make_keeper(lightning, objective, validation, out, header, every, checkpoint_seconds, resume)
+        data.start = _begun(resume, run, steps)
+        if data.start >= steps and best.exists():
+            return best
+    task = _make_task(lightning, network, objective, lr=lr, steps=steps, minutes=minutes, warmup=warmup, ema=ema,
+                      compile_network=compile_network, seed=seed, weight_decay=weight_decay, run=run)  # fmt: skip
     loader = torch.utils.data.DataLoader(data, batch_size=None)
+    torch.set_flush_denormal(True)  # gradients fade through denormal numbers, which are slow on CPUs
     try:
-        with _quiet('lightning.pytorch.utilities.rank_zero', 'lightning.pytorch.trainer.connectors'):
+        with _quiet('lightning.pytorch.utilities.rank_zero', 'lightning.pytorch.trainer.connectors'), _interrupts() as came:
+            keeper = _make_keeper(lightning, objective, validation, out, header, every, checkpoint_seconds, resume, came)
             trainer = lightning.Trainer(
                 max_steps=steps, max_time=None if minutes is None else timedelta(minutes=minutes),
                 accelerator=accelerator, devices=devices, precision=precision, gradient_clip_val=clip, logger=False,
                 enable_checkpointing=False, enable_progress_bar=progress, enable_model_summary=False,
                 callbacks=[keeper], log_every_n_steps=50, use_distributed_sampler=False)  # fmt: skip
-            trainer.fit(task, loader, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
-            keeper.finish(trainer, task)
+            _fit(trainer, task, loader, resume, keeper)
+            if came or keeper.interrupted:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        log.warning('interrupted; the same call goes on with what is in %s', out)
+        raise
     finally:
         torch.set_flush_denormal(False)
         network.__dict__.pop('core', None)  # the compiled one
-    return out / 'best.safetensors'
+    return best
+
+
+def _fit(trainer, task, loader, resume, keeper) -> None:
+    """Train and keep the result; KeyboardInterrupt stays what it is, though Lightning makes it a SystemExit."""
+    try:
+        trainer.fit(task, loader, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    keeper.finish(trainer, task)
+
+
+@contextmanager
+def _interrupts():
+    """Yield a list that is no longer empty after Ctrl-C; a second Ctrl-C interrupts as usual."""
+    came, usual = [], signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):  # ignored, or not of Python
+        yield came
+        return
+
+    def note(*args):
+        came.append(args)
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _what(network, header: dict) -> dict:
+    """Return all that must be the same where a training goes on, fit for JSON."""
+    network = {'name': type(network).__name__, 'settings': network.settings}
+    rest = {key: value for key, value in header.items() if key not in NOT_THE_RUN}
+    return json.loads(json.dumps({'data': rest.pop('data', {}), **rest, 'network': network}))
+
+
+def _begun(resume: Path, run: dict, steps: int) -> int:
+    """Return the steps that are done of those asked for; ValueError where they were those of another training."""
+    state = torch.load(resume, map_location='cpu', weights_only=True)
+    if differ := _differences(state.get('run', run), run):  # older files do not say what they are of
+        more = f'; and {len(differ) - 6} more' if len(differ) > 6 else ''
+        raise ValueError(f'A folder belongs to one training; {resume.parent} was begun with {"; ".join(differ[:6])}{more}. '
+                         'Take another folder (out), or delete this one to begin anew.')  # fmt: skip
+    done = state['global_step']
+    if done >= steps:
+        log.warning('%s has its %d steps already and is not trained again: ask for more, or take another folder', resume.parent,
+                    done)  # fmt: skip
+    else:
+        log.info('resuming %s at step %d', resume.parent, done)
+    return done
+
+
+def _differences(old, new, name: str = '') -> list[str]:
+    """Return texts such as 'scheme 'edm', now 'paper'' for all entries in which two settings differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [text for key in {**old, **new}
+                for text in _differences(old.get(key), new.get(key), f'{name}.{key}' if name else key)]  # fmt: skip
+    if _same(old, new):
+        return []
+    texts = [text if len(text := repr(value)) <= 60 else f'{text[:57]}...' for value in (old, new)]
+    return [f'{name} {texts[0]}, now {texts[1]}']
+
+
+def _same(a, b) -> bool:
+    """Tell whether two settings are the same up to rounding."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+    return a == b
 
 
 @contextmanager
@@ -174,13 +262,38 @@ def _quiet(*names):
             logger.setLevel(level)
 
 
-def _make_keeper(lightning, objective, validation, out, header, every, seconds, resume):
+def _append(path: Path, row: dict) -> None:
+    """Append a row to a table."""
+    new = not path.exists()
+    with path.open('a', newline='') as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _mean(losses: list[float]) -> float:
+    """Return the mean of the batches that were not skipped (NaN); NaN where all were, 0 where there were none."""
+    finite = [x for x in losses if math.isfinite(x)]
+    return round(sum(finite) / len(finite), 6) if finite else math.nan if losses else 0.0
+
+
+def _score(row: dict, lr: float, out: Path) -> float:
+    """Return the loss by which the best is chosen; ValueError where it is not finite."""
+    score = row.get('val_loss', row['train_loss'])
+    if not (math.isfinite(score) and math.isfinite(row['train_loss'])):
+        raise ValueError(f'A training needs a loss that is finite; at step {row["step"]} it is not, with lr={lr:g}. Begin anew '
+                         f'with a smaller lr, in another folder than {out}; if it does not help, look for outliers in the data.')
+    return score
+
+
+def _make_keeper(lightning, objective, validation, out, header, every, seconds, resume, came):
     class Keeper(lightning.Callback):
         """Validate, log, and keep checkpoints."""
 
         def __init__(self):
-            self.best, self.saved, self.sum, self.count = math.inf, time.monotonic(), 0.0, 0
-            self.begun, self.validated = time.monotonic(), None
+            self.best, self.saved, self.losses = math.inf, time.monotonic(), []
+            self.begun, self.validated, self.interrupted = time.monotonic(), None, False
 
         def state_dict(self):
             return {'best': self.best}
@@ -190,12 +303,18 @@ def _make_keeper(lightning, objective, validation, out, header, every, seconds, 
 
         def on_train_batch_end(self, trainer, task, outputs, batch, index):
             task.average.update(task.network)  # here, since hooks of the task itself come after checkpoints are kept
-            if outputs:
-                self.sum, self.count = self.sum + float(outputs['loss'].detach()), self.count + 1
+            self.losses.append(float(outputs['loss'].detach()) if outputs else math.nan)  # NaN: skipped
             if trainer.global_step % every == 0:
                 self.validate(trainer, task)
             if time.monotonic() - self.saved > seconds:
                 self.keep(trainer)
+            if trainer.strategy.reduce_boolean_decision(bool(came), all=False):
+                self.interrupted = trainer.should_stop = True
+
+        def on_exception(self, trainer, task, exception):
+            # where it does not come from a signal that we hold, and not for the second Ctrl-C, which is in a hurry
+            if isinstance(exception, KeyboardInterrupt) and not came and trainer.global_step and trainer.world_size == 1:
+                self.finish(trainer, task)
 
         def keep(self, trainer):
             partial = resume.with_suffix('.partial')
@@ -210,22 +329,16 @@ def _make_keeper(lightning, objective, validation, out, header, every, seconds, 
             self.validated = trainer.global_step
             network = task.average.network
             row = {'step': trainer.global_step, 'seconds': round(time.monotonic() - self.begun, 1),
-                   'train_loss': round(self.sum / max(1, self.count), 6)}  # fmt: skip
-            self.sum, self.count = 0.0, 0
+                   'train_loss': _mean(self.losses)}  # fmt: skip
+            self.losses = []
             row |= {f'val_{k}': round(v, 6) for k, v in evaluate(network, objective, validation).items()}
-            score = row.get('val_loss', row['train_loss'])
+            _append(out / 'log.csv', row)
+            score = _score(row, trainer.optimizers[0].defaults['lr'], out)
             full = {**header, 'steps': trainer.global_step, 'metrics': {**header.get('metrics', {}), **row}}
             save_checkpoint(out / 'last.safetensors', network, full)
-            if score <= self.best:
+            if score <= self.best or not (out / 'best.safetensors').exists():
                 self.best = score
                 save_checkpoint(out / 'best.safetensors', network, full)
-            path = out / 'log.csv'
-            new = not path.exists()
-            with path.open('a', newline='') as file:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
 
         def finish(self, trainer, task):
             self.validate(trainer, task)

@@ -8,7 +8,7 @@ from ase.db import connect
 from ase.io import read, write
 
 from ase_diffusion.cli import sample, search
-from ase_diffusion.cli.common import Output, number_or_none, overlayers, read_images, read_slab, table
+from ase_diffusion.cli.common import Output, check_picture, number_or_none, overlayers, read_images, read_slab, table
 
 
 @pytest.mark.parametrize('name', ['out.traj', 'out.extxyz', 'out.db', 'out.npz', 'out.json', 'out.xyz'])
@@ -51,6 +51,27 @@ def test_a_database_gets_the_columns(starts, tmp_path):
 def test_output_that_cannot_be_written_is_an_error_at_once(name, error, tmp_path):
     with pytest.raises(error):
         Output(tmp_path / name)
+
+
+def test_formats_that_would_lose_structures_are_refused(tmp_path):
+    for name in ('out.vasp', 'POSCAR'):
+        assert Output(tmp_path / name).expect(1).count == 0
+        with pytest.raises(ValueError, match='holds one structure; 2 are to be written. Take .traj'):
+            Output(tmp_path / name).expect(2)
+    for name in ('out.cif', 'out.traj', 'out.db', 'out.extxyz', 'out.json', 'out.npz'):
+        Output(tmp_path / name).expect(2)
+    with pytest.raises(ValueError, match='not crystals'):
+        Output(tmp_path / 'out.npz').expect(1, crystals=True)
+    with pytest.raises(IsADirectoryError, match='is a folder'):
+        Output(tmp_path)
+
+
+def test_pictures_that_cannot_be_written(tmp_path):
+    check_picture(tmp_path / 'a.PNG')
+    for path, error in ((tmp_path / 'a.xyz', ValueError), (tmp_path / 'a', ValueError), (tmp_path, IsADirectoryError),
+                        (tmp_path / 'no/a.png', FileNotFoundError)):  # fmt: skip
+        with pytest.raises(error):
+            check_picture(path)
 
 
 def test_reading_what_is_not_there_or_nothing(tmp_path):

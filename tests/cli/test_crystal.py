@@ -57,6 +57,20 @@ def test_mistakes_are_one_line(call, salts):
         call('sample crystal --condition gap')
 
 
+def test_every_condition_counts(call, monkeypatch):
+    """Also those of a second --condition; nothing is sampled where a name comes twice or the file could not take the crystals."""
+    came, line = [], 'sample crystal -n 2 --condition a=1 --condition b=2 c=3'
+    monkeypatch.setattr('ase_diffusion.CrystalDiffusion', lambda **options: came.append(options))
+    monkeypatch.setattr('ase_diffusion.cli.sample._write', lambda generator, args, out, conditions: came.append(conditions))
+    assert call(f'{line} --elements Na --elements F')[0] == 0
+    assert came[0]['elements'] == ['Na', 'F'] and came[1] == {'a': 1, 'b': 2, 'c': 3}
+    for more, text in (('--condition a=2', '--condition names a more than once'), ('-o p.vasp', 'holds one structure'),
+                       ('-o POSCAR', 'holds one structure'), ('-o p.npz', 'not crystals')):  # fmt: skip
+        status, _, err = call(f'{line} {more}')
+        assert status == 2 and text in err and len(err.splitlines()) == 1
+    assert len(came) == 2
+
+
 @pytest.fixture(autouse=True)
 def quiet_again():
     yield

@@ -1,6 +1,7 @@
 """``ase-diffusion evaluate``: any file, a table, JSON, a picture."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -72,6 +73,29 @@ def test_bad_input_is_one_line(line, word, data, call, tmp_path):
     status, out, err = call(f'{line} --quiet')
     assert status == 2 and word in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / 'evaluation.json').exists()
+
+
+@pytest.mark.parametrize(('line', 'word'), [('--chgnet', 'pip install chgnet'), ('--picture out.xyz', 'out.xyz'),
+                                            ('--json folder', 'is a folder')])  # fmt: skip
+def test_what_cannot_end_well_does_not_begin(line, word, data, call, tmp_path, monkeypatch):
+    (tmp_path / 'folder').mkdir()
+    monkeypatch.setitem(sys.modules, 'chgnet', None)
+    monkeypatch.setattr('ase_diffusion.metrics.evaluation.structural_validity', lambda images: pytest.fail('began'))
+    status, _, err = call(f'evaluate {data} --quiet {line}')
+    assert status == 2 and word in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(('error', 'status'), [(KeyboardInterrupt(), 130), (ValueError('no memory'), 2)])
+def test_the_rest_is_kept_where_chgnet_fails(error, status, data, call, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr('ase_diffusion.metrics.evaluation.chgnet_class', lambda: None)
+    monkeypatch.setattr('ase_diffusion.metrics.hull.chgnet_energies', fail)
+    found, out, _ = call(f'evaluate {data} --reference {data} --no-coverage --chgnet --quiet')
+    assert found == status and 'numbers without CHGNet: evaluation.json' in out
+    report = json.loads((tmp_path / 'evaluation.json').read_text())
+    assert report['file'] == data and 'novelty' in report and 'stability' not in report
 
 
 def test_pictures_of_crystals(data, call, tmp_path):

@@ -23,6 +23,14 @@ def test_help(line, capsys):
     assert f'usage: ase-diffusion {line}'.strip() in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(('line', 'above'), [('sample surface', 'fixed'), ('search', 'fixed'), ('train surface', 'fixed'),
+                                             ('data rss', 'slab')])  # fmt: skip
+def test_help_says_where_heights_begin(line, above, capsys):
+    with pytest.raises(SystemExit):
+        main([*line.split(), '--help'])
+    assert f'above the topmost {above} atom' in ' '.join(capsys.readouterr().out.split())
+
+
 def test_help_imports_nothing_slow(environment):
     code = ('import sys, json\nfrom ase_diffusion.cli.main import main\ntry: main(["--help"])\n'
             'except SystemExit: print("\\n" + json.dumps(list(sys.modules)))')

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from ase.db import connect
 from ase.io import read, write
 
@@ -122,15 +123,33 @@ def test_ctrl_c(slab_file, tmp_path, environment):
         ('data convert nothing.db out.npz', 'nothing.db'),
         ('data convert slab.traj out.tra', 'out.tra'),
         ('demo -n 0', 'n is an integer'),
+        ('sample surface slab.traj --stoich Ag3O -o out.vasp', 'one structure'),
+        ('relax copper.traj -o out.npz --calculator emt', 'not crystals'),
+        ('relax coppers.traj -o POSCAR --calculator emt', 'one structure'),
+        ('data convert coppers.traj out.vasp', 'one structure'),
+        ('data rss slab.traj --stoich Ag3O --calculator emt --db nodir/r.db', 'mkdir -p nodir'),
+        ('data rss slab.traj --stoich U --calculator emt --db r.db -n 2', '2 x NotImplementedError'),
+        ('plot slab.traj -o out.xyz', 'out.xyz'),
     ],
 )
 def test_wrong_input_is_one_line(call, slab, slab_file, line, word):
     slab.set_constraint()
     call('models')  # now in the temporary folder
     write('free.traj', slab)
+    write('copper.traj', bulk('Cu'))
+    write('coppers.traj', [bulk('Cu')] * 2)
     status, _, err = call(line)
     assert status == 2, err
     assert word in err and err.count('\n') == 1 and err.startswith('ase-diffusion: ')
+
+
+@pytest.mark.parametrize('line', ['sample surface slab.traj --stoich Ag3O --relax', 'demo --calculator'])
+@pytest.mark.parametrize(('name', 'word'), [('nope', 'nope'), ('chgnet', 'pip install chgnet')])
+def test_calculators_are_looked_for_before_anything_is_sampled(call, slab_file, monkeypatch, line, name, word):
+    monkeypatch.setattr(SurfaceDiffusion, 'irun', lambda *args, **kwargs: pytest.fail('sampled'))
+    monkeypatch.setitem(sys.modules, 'chgnet', None)
+    status, _, err = call(f'{line} {name}')
+    assert status == 2 and word in err and err.count('\n') == 1
 
 
 @pytest.mark.parametrize('options', ['', '--optimizer FIRE', '--calculator emt'])

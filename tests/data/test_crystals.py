@@ -86,6 +86,26 @@ def test_a_folder_of_csv_files_skips_counts_and_names_cifs_that_cannot_be_read(t
     assert len(read_crystals(tmp_path / 'test.csv')) == 1
 
 
+def test_the_published_header_of_mp_20_gives_properties_only(tmp_path):
+    header = ',material_id,formation_energy_per_atom,band_gap,pretty_formula,e_above_hull,elements,cif,spacegroup.number'
+    with open(tmp_path / 'val.csv', 'w', newline='') as file:
+        file.write(header + '\n')
+        csv.writer(file).writerow([0, 'mp-1', -1.5, 0.5, 'NaCl', 0.0, "['Na', 'Cl']", cif(crystals()[0]), 225])
+    [atoms] = read_crystals(tmp_path / 'val.csv')
+    assert atoms.info['key_value_pairs'] == {'formation_energy': -1.5, 'band_gap': 0.5, 'e_above_hull': 0.0, 'split': 'val'}
+
+
+def test_true_and_false_stay_what_they_are(tmp_path):
+    a, b, _ = crystals()
+    with connect(tmp_path / 'a.db') as db:
+        db.write(a, relax_converged=True, gap=1)
+    [atoms] = read_crystals(tmp_path / 'a.db')
+    assert atoms.info['key_value_pairs'] == {'relax_converged': True, 'gap': 1.0}
+    assert atoms.info['key_value_pairs']['relax_converged'] is True
+    write_npz(tmp_path / 'a.npz', [a, b], metal=[False, True])
+    assert read_crystals(tmp_path / 'a.npz')[1].info['key_value_pairs']['metal'] is True
+
+
 def test_a_table_without_cifs_and_empty_folders_are_refused(tmp_path):
     (tmp_path / 'a.csv').write_text('x,y\n1,2\n')
     with pytest.raises(ValueError, match='has a column cif'):

@@ -208,6 +208,16 @@ def test_frames_to_npz(tmp_path):
     assert_same([db.get(run=5, step=29).toatoms(add_additional_information=True)], read_frames(tmp_path / 'b.npz')[-1:])
 
 
+def test_rows_marked_as_failed_are_left_out(images, tmp_path, caplog):
+    with connect(tmp_path / 'a.db') as db:
+        for atoms in images:
+            db.write(atoms, failed=False, **atoms.info['key_value_pairs'])
+        db.write(images[0].copy(), run=9, step=0, last=True, converged=False, failed=True)
+    again = read_frames(tmp_path / 'a.db')
+    assert len(again) == len(images) and all(atoms.calc for atoms in again)
+    assert '1 of 8 rows are marked as failed and left out' in caplog.text
+
+
 def test_bad_input(images, tmp_path):
     with pytest.raises(FileNotFoundError, match='none at .*nowhere.npz'):
         read_frames(tmp_path / 'nowhere.npz')

@@ -128,7 +128,8 @@ def test_a_given_composition_is_predicted_by_the_specialist():
      ({'stoich': 'NaCl', 'elements': ['Na', 'F']}, 'fixes the elements'), ({'stoich': 'salt'}, 'A formula is'),
      ({'natoms': 0}, 'natoms is an integer'), ({'conditioning': 'x'}, "'cds' or 'cdi'"),
      ({'conditioning': 'cds'}, "trained with .*'cdi'"),
-     ({'symmetrize': -1}, 'tolerance in A'), ({'sampler': 'x'}, 'sampler must be one of'),
+     ({'symmetrize': -1}, 'tolerance in A'), ({'symmetrize': True}, 'tolerance in A'),
+     ({'sampler': 'x'}, 'sampler must be one of'),
      ({'guidance': {'power': 1}}, 'unknown guidance'),
      ({'guidance': {'strength': 1}}, 'needs a calculator')],
 )  # fmt: skip
@@ -141,7 +142,7 @@ def test_conditions_that_are_unknown_are_refused_and_those_outside_the_data_warn
     gen = CrystalDiffusion(model=model, **QUICK)
     with pytest.raises(TypeError, match=r"unknown conditions \['heat'\]; this model knows .*'energy_per_atom', 'gap'"):
         gen.sample(1, heat=1.0)
-    for value in (float('nan'), True, 'low'):
+    for value in (float('nan'), True, 'low', [0.1, 0.2]):
         with pytest.raises(ValueError, match='gap must be a finite number'):
             gen.sample(1, gap=value)
     with caplog.at_level(logging.WARNING):
@@ -355,15 +356,3 @@ def test_structures_too_close_are_rejected_and_counted(model, monkeypatch):
 def test_distances_in_cells_of_any_shape(cell, distance):
     atoms = Atoms('NaCl', positions=[[0, 0, 0], [2.5, 0, 0]], cell=cell, pbc=True)
     assert shortest_distance(atoms) == pytest.approx(distance)
-
-
-def test_fit_uses_the_splits_that_the_data_carries(tmp_path):
-    images = data()
-    for k, atoms in enumerate(images):
-        atoms.info['key_value_pairs']['split'] = ('train', 'train', 'val', 'test')[k % 4]
-    gen = CrystalDiffusion(model='untrained', logfile=None, rng=1)
-    gen.fit(images, tmp_path / 'run', steps=5, properties=['gap'], **SMALL)
-    assert gen.header['data']['structures'] == 8
-    assert list(gen.header['conditions']) == ['gap']
-    again = CrystalDiffusion.from_pretrained(tmp_path / 'run' / 'best.safetensors', **QUICK).sample(1)
-    assert len(again) == 1

@@ -155,6 +155,28 @@ def test_settings_are_told_in_the_provenance_and_bad_ones_refused(slab):
         SurfaceDiffusion(slab, 'Ag2O', guidance=Guidance(calculator='quantum'), logfile=None)
 
 
+@pytest.mark.parametrize('given', ['emt', EMT, EMT()], ids=['name', 'factory', 'calculator'])
+def test_guidance_takes_a_calculator_itself(slab, given):
+    gen = SurfaceDiffusion(slab, 'Ag2O', guidance=given, logfile=None)
+    assert gen.guidance.todict()['calculator'] in ('emt', 'EMT')
+    with pytest.raises(ValueError, match='two calculators'):
+        SurfaceDiffusion(slab, 'Ag2O', guidance=given, calculator='ag-o', logfile=None)
+
+
+def test_guidance_that_is_handed_over_is_not_changed(slab):
+    mine = Guidance(finish_steps=3)
+    gen = SurfaceDiffusion(slab, 'Ag2O', guidance=mine, calculator='emt', steps=1000, logfile=None)
+    assert (mine.calculator, mine.strength) == ('ag-o', None)
+    assert (gen.guidance.calculator, gen.guidance.strength, gen.guidance.finish_steps) == ('emt', 0.003, 3)
+
+
+def test_a_force_field_that_does_not_know_the_elements_guides_nothing():
+    copper = fcc111('Cu', (2, 2, 2), vacuum=8.0)
+    copper.set_constraint(FixAtoms(indices=range(8)))
+    with pytest.raises(ValueError, match='guidance needs forces: the force field never saw Cu'):
+        SurfaceDiffusion(copper, 'Cu3', model='untrained', guidance=True, logfile=None)
+
+
 def test_a_call_without_end_is_a_failure_like_others(slab, sleeper):
     """A calculator that sleeps for ever at its second call: that call is counted and skipped, the others guide."""
     endless, pids = sleeper

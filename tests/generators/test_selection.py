@@ -10,7 +10,8 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
-from ase_diffusion.generators.selection import Selection, energy_of
+from ase_diffusion.errors import GenerationFailed
+from ase_diffusion.generators.selection import Selection
 from ase_diffusion.relax import get_calculator
 
 QUICK = {'steps': 12, 'logfile': None}
@@ -105,12 +106,11 @@ class Failing(Calculator):
         self.results = {'energy': -float(self.count), 'forces': np.zeros((len(atoms), 3))}
 
 
-def test_a_calculator_that_fails_ends_nothing(caplog):
-    with caplog.at_level(logging.WARNING, 'ase_diffusion'):
-        one = make(2, calculator=Failing(2), guidance=False).sample()
-        none = make(2, calculator=Failing(1), guidance=False).sample()
+def test_candidates_without_energy_are_not_chosen(caplog):
+    one = make(2, calculator=Failing(2), guidance=False).sample()
     assert one.get_potential_energy() == -1.0
-    assert none.calc is None and energy_of(none) == np.inf
+    with caplog.at_level(logging.WARNING, 'ase_diffusion'), pytest.raises(GenerationFailed, match='no energy to choose by'):
+        make(2, calculator=Failing(1), guidance=False, maxtries=1).sample()
     assert '2 of 2 candidates have no energy' in caplog.text
 
 

@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import fcc111
 from ase.calculators.calculator import Calculator
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCartesian
 from ase.db import connect
 from ase.io import read, write
 from ase.io.trajectory import Trajectory
@@ -135,6 +135,12 @@ def test_what_comes_back_relaxes_with_bfgs(slab):
     assert np.array_equal(atoms.positions[:16], slab.positions)
 
 
+@pytest.mark.parametrize('name', ['trajectory', 'denoising_trajectory'])
+def test_a_folder_that_is_not_there_is_noticed_at_once(slab, name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=name):
+        SurfaceDiffusion(slab, 'Ag2O', **{name: tmp_path / 'no' / 'x.traj'}, **QUICK)
+
+
 def test_trajectory_log_and_observers(gen, slab, tmp_path):
     log, seen = io.StringIO(), []
     gen = SurfaceDiffusion(slab, 'Ag2O', rng=0, steps=8, logfile=log, trajectory=tmp_path / 'out.traj', batch_size=2)
@@ -185,6 +191,24 @@ def test_a_mobile_top_layer_is_generated_and_the_log_says_so(slab):
     assert not np.allclose(atoms.positions[8:16], slab.positions[8:16])
 
 
+def test_the_default_window_makes_room_for_mobile_layers_of_the_slab():
+    slab = fcc111('Ag', (2, 4, 3), a=4.16, vacuum=10.0)
+    slab.set_constraint(FixAtoms(indices=range(16)))
+    fixed = slab.copy()
+    fixed.set_constraint(FixAtoms(indices=range(24)))
+    low, high = SurfaceDiffusion(fixed, 'Ag2O', **QUICK).representation.height
+    layer = slab.positions[16:, 2].max() - slab.positions[:16, 2].max()
+    assert SurfaceDiffusion(slab, 'Ag2O', **QUICK).representation.height == pytest.approx((low, high + layer))
+    assert SurfaceDiffusion(slab, 'Ag2O', height=(1.0, 7.0), **QUICK).representation.height == (1.0, 7.0)
+
+
+def test_constraints_that_do_not_hold_while_sampling_are_named(slab, caplog):
+    slab.set_constraint([FixAtoms(indices=range(8)), FixCartesian([8], (True, True, True))])
+    gen = SurfaceDiffusion(slab, 'Ag2O', height=(1.0, 7.0), **QUICK)
+    assert 'FixCartesian is kept' in caplog.text
+    assert len(gen.template.constraints) == 2
+
+
 def test_force_guidance_lowers_the_energy_as_generated(slab):
     energies = []
     for guidance in (None, {'strength': 0.02, 'finish_steps': 20}):
@@ -223,12 +247,6 @@ def test_a_calculator_that_fails_or_returns_nan_does_not_end_the_sampling(slab):
     assert np.isfinite(gen.sample().positions).all()
 
 
-def test_a_failing_relaxation_is_reported_and_the_structure_kept(slab):
-    gen = SurfaceDiffusion(slab, 'Ag2O', rng=2, steps=8, logfile=None, relax={'calculator': Broken(), 'steps': 2})
-    gen._reason_to_reject = lambda atoms: None
-    assert [a.info['key_value_pairs']['relax_failed'] for a in gen.sample(2)] == [True, True]
-
-
 def test_save_and_load_give_the_same_structures(gen, slab, tmp_path):
     path = gen.save(tmp_path / 'mine.safetensors')
     again = SurfaceDiffusion.from_pretrained(path, slab, 'Ag6O3', rng=3, **QUICK)
@@ -236,8 +254,8 @@ def test_save_and_load_give_the_same_structures(gen, slab, tmp_path):
     assert np.allclose(again.sample().positions, gen.sample().positions, atol=1e-4)
 
 
-def test_fit_from_nothing_on_own_data(tmp_path):
-    pytest.importorskip('lightning')
+def oxygen_on_copper():
+    """A slab, and twelve places of one oxygen atom on it, without energies."""
     slab = fcc111('Cu', (2, 2, 2), vacuum=8.0)
     slab.set_constraint(FixAtoms(indices=range(8)))
     rng = np.random.default_rng(0)
@@ -247,6 +265,24 @@ def test_fit_from_nothing_on_own_data(tmp_path):
         place = x * slab.cell[0] + y * slab.cell[1] + [0, 0, slab.positions[:, 2].max() + 1.5 + rng.random()]
         images.append(slab + Atoms('O', [place]))
         images[-1].set_constraint(slab.constraints)
+    return slab, images
+
+
+def test_a_fit_keeps_the_window_asked_for_and_refuses_data_without_the_elements(tmp_path):
+    pytest.importorskip('lightning')
+    slab, images = oxygen_on_copper()
+    gen = SurfaceDiffusion(slab, 'O', model='untrained', height=(1.0, 2.9), logfile=None)
+    gen.fit(images, tmp_path / 'run', steps=4, features=8, blocks=2, batch_size=4, every=2, progress=False, accelerator='cpu')
+    again = SurfaceDiffusion(slab, 'O', model=tmp_path / 'run' / 'best.safetensors', logfile=None)
+    assert gen.representation.height == again.representation.height == (1.0, 2.9)
+    with pytest.raises(ValueError, match='the data never saw Cu as mobile'):
+        SurfaceDiffusion(slab, 'CuO', model='untrained', logfile=None).fit(images, tmp_path / 'other', steps=4)
+    assert not (tmp_path / 'other').exists()
+
+
+def test_fit_from_nothing_on_own_data(tmp_path):
+    pytest.importorskip('lightning')
+    slab, images = oxygen_on_copper()
     gen = SurfaceDiffusion(slab, 'O', model='untrained', rng=0, steps=5, logfile=None)
     with pytest.raises(ValueError, match=r'gen\.fit'):
         gen.sample()
@@ -290,7 +326,7 @@ def test_unknown_elements_are_named_with_what_is_known(slab):
         SurfaceDiffusion(slab, 'Ag2O', **QUICK)
 
 
-@pytest.mark.parametrize('height', [(3.0, 1.0), (1.0,), 2.0, (np.nan, 4.0), ('a', 'b')])
+@pytest.mark.parametrize('height', [(3.0, 1.0), (1.0,), 2.0, (np.nan, 4.0), ('a', 'b'), (-3.0, -1.0)])
 def test_bad_windows_are_refused(slab, height):
     with pytest.raises(ValueError, match='height'):
         SurfaceDiffusion(slab, 'Ag2O', height=height, **QUICK)
@@ -320,8 +356,9 @@ def test_unknown_keywords_and_conditions_are_refused(slab, gen):
         SurfaceDiffusion(slab, 'Ag2O', colour='red', **QUICK)
     with pytest.raises(TypeError, match='unknown conditions'):
         gen.sample(band_gap=1.0)
-    with pytest.raises(ValueError, match='finite'):
-        gen.sample(energy=float('nan'))
+    for value in (float('nan'), 'low', [0, 1]):
+        with pytest.raises(ValueError, match='finite'):
+            gen.sample(energy=value)
     with pytest.raises(ValueError, match='unknown guidance'):
         SurfaceDiffusion(slab, 'Ag2O', guidance={'force': 1}, **QUICK)
 

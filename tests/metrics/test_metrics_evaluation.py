@@ -78,12 +78,28 @@ def test_stability(monkeypatch):
         return np.array([table[atoms.get_chemical_formula()] for atoms in images]) + zero
 
     monkeypatch.setattr('ase_diffusion.metrics.hull.chgnet_energies', judge)
+    monkeypatch.setattr('ase_diffusion.metrics.evaluation.chgnet_class', lambda: None)
     salt, caesium = bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12)
     images = [salt, salt, caesium, bulk('Cu'), bulk('C')]
     report = metrics.evaluate_crystals(images, known=[caesium], phases=[caesium, salt], chgnet=True)
     assert report['stability']['above_hull'] == pytest.approx([0, 0, 0, 0.05, 0.3], abs=1e-9)
     assert report['stability']['stable'] == 0.8 and report['stability']['sun'] == 0.4 and report['stability']['n_phases'] == 2
+    # percentiles of the training set (-2.2), not of all phases
+    assert report['success_formation_energy']['thresholds']['15'] == pytest.approx(-2.2)
+    assert report['success_formation_energy']['SR15'] == 0.2
     assert ('S.U.N.', '40.0 %', 'stable up to 0.1 eV/atom, unique, novel') in metrics.report_rows(report)
+
+
+def test_known_crystals_need_not_be_phases(monkeypatch):
+    """They get energies of their own for the percentiles; without any there are no success rates."""
+    monkeypatch.setattr('ase_diffusion.metrics.hull.chgnet_energies', lambda images, **o: -np.array([*map(len, images)], float))
+    monkeypatch.setattr('ase_diffusion.metrics.evaluation.chgnet_class', lambda: None)
+    zero = metrics.elemental_references()[29]
+    one, two = bulk('Cu'), bulk('Cu', cubic=True)
+    report = metrics.evaluate_crystals([one], known=[two, two], phases=[one], chgnet=True)
+    assert report['success_formation_energy']['thresholds']['5'] == pytest.approx(-4 - zero)
+    assert report['stability']['n_phases'] == 1
+    assert 'success_formation_energy' not in metrics.evaluate_crystals([one], phases=[one], chgnet=True)
 
 
 def test_energies_that_crystals_carry_are_not_computed_again(monkeypatch):

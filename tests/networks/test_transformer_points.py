@@ -7,7 +7,9 @@ from ase import Atoms
 from ase.build import bulk
 
 from ase_diffusion.networks import CrystalTransformer
+from ase_diffusion.networks.transformer import PairTerms
 from ase_diffusion.representations import SmoothCrystal
+from ase_diffusion.representations.reduction import niggli
 
 ELEMENTS = (11, 17, 29, 30, 16)
 
@@ -93,3 +95,17 @@ def test_distances_are_those_to_the_nearest_image():
 def test_distances_need_lattice_numbers():
     with pytest.raises(ValueError, match='distances need'):
         CrystalTransformer(3, distances=8)
+
+
+def test_distances_are_those_of_the_nearest_image_in_a_skewed_reduced_cell():
+    terms = PairTerms(frequencies=3, hidden=8, width=8, blocks=1, heads=2, cell_width=6, distances=12)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        cell = np.diag([3.0, 3.4, 4.1]) + np.tril(rng.uniform(-1.7, 1.7, (3, 3)), -1)
+        atoms = niggli(Atoms('Cu6', scaled_positions=rng.random((6, 3)), cell=cell, pbc=True))
+        metric = torch.tensor(atoms.cell[:] @ atoms.cell[:].T)
+        fractional = torch.tensor(atoms.get_scaled_positions()) + torch.tensor(rng.integers(-2, 3, (6, 3)))  # not wrapped
+        found = terms._shells_of(fractional[None], metric[None])[0]
+        exact = torch.tensor(atoms.get_all_distances(mic=True)).clamp(min=1e-3)[..., None]
+        wanted = torch.exp(-0.5 * ((exact - terms.shells) / (terms.shells[1] - terms.shells[0])) ** 2)
+        assert torch.allclose(found, wanted, atol=1e-6)

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
-from ase.build import fcc111
-from ase.constraints import FixAtoms
+import torch
+from ase.build import bulk, fcc111
+from ase.constraints import FixAtoms, FixCartesian
 from ase.optimize import BFGS
 
+from ase_diffusion.networks import ForceField
 from ase_diffusion.relax import get_calculator, relax, relax_batched
+from ase_diffusion.relax.forcefield import ForceFieldCalculator
 from ase_diffusion.search import random_start
 
 
@@ -70,6 +73,50 @@ def test_a_structure_without_fixed_atoms_is_refused(images):
     images[0].calc = get_calculator('ag-o')
     with pytest.raises(ValueError, match='FixAtoms'):
         images[0].get_potential_energy()
+
+
+def test_other_constraints_hold_in_a_list_too(images):
+    """Batches know FixAtoms only, so structures with others are relaxed one by one."""
+    for atoms in images:
+        atoms.set_constraint([FixAtoms(indices=range(16)), FixCartesian(range(16, 25), mask=(True, True, False))])
+    for start, atoms in zip(images, relax(images, 'ag-o', steps=3), strict=True):
+        moved = np.abs(atoms.positions - start.positions).max(axis=0)
+        assert moved[:2].tolist() == [0, 0] and moved[2] > 0
+    failed = relax_batched(images[:1], 'ag-o', steps=3)[0]
+    assert 'FixCartesian' in failed.info['data']['relax_error']
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
+def whole(request):
+    """A force field with edges between all atoms, as those of schnetpack become."""
+    torch.manual_seed(0)
+    network = ForceField(features=8, blocks=1, cutoff=4.0, n_basis=8, passive_edges=True).to(request.param)
+    network.references = torch.full((2, 100), -1.5, dtype=torch.float64)
+    return network
+
+
+def test_a_network_is_a_calculator(whole, images):
+    energies, forces = [], []
+    for fixed in (0, 9, 24, 25):
+        atoms = images[0].copy()
+        atoms.set_constraint(FixAtoms(indices=range(fixed)) if fixed else None)
+        atoms.calc = get_calculator(whole, device='cpu')
+        energies.append(atoms.get_potential_energy())
+        forces.append(atoms.get_forces(apply_constraint=False))
+        assert np.allclose(atoms.calc.forces_of([atoms, images[1]])[0], forces[-1], atol=1e-5)
+    assert energies == pytest.approx([energies[0]] * 4, abs=1e-4) and abs(energies[0] + 25 * 1.5) > 1e-3
+    assert np.abs(forces[0]).min(axis=1).max() > 0 and all(np.allclose(each, forces[0], atol=1e-4) for each in forces)
+    assert next(whole.parameters()).requires_grad  # the calculator has a copy
+    assert isinstance(ForceFieldCalculator(whole), type(atoms.calc))
+
+
+def test_a_network_relaxes_lists_of_anything(whole):
+    images = [bulk('Cu', cubic=True), bulk('Cu', cubic=True)]
+    for atoms in images:
+        atoms.rattle(0.05, seed=1)
+    results = relax(images, whole, steps=2, fmax=1e-6, device='cpu')
+    assert [atoms.info['key_value_pairs'].get('relax_steps') for atoms in results] == [2, 2]
+    assert results[0].info['key_value_pairs']['relax_calculator'] == 'ForceField'
 
 
 def test_unknown_elements_are_refused(images):

@@ -251,7 +251,9 @@ def test_composition_ranges_and_lists(slab, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'stoich', [{'Ag': (3, 2)}, {'Ag': (-1, 2)}, {'Qq': (1, 2)}, {'Ag': (0, 0)}, {'Ag': (1.5, 2)}, {}, []]
+    'stoich',
+    [{'Ag': (3,)}, {'Ag': (1, 2, 3)}, {'Ag': 'ab'}, {'Ag': None}, {'Ag': (3, 2)},
+     {'Ag': (-1, 2)}, {'Qq': (1, 2)}, {'Ag': (0, 0)}, {'Ag': (1.5, 2)}, {}, []],  # fmt: skip
 )
 def test_bad_ranges(slab, tmp_path, stoich):
     with pytest.raises(ValueError, match='atoms of an element|at least one atom|list of formulas'):
@@ -266,6 +268,7 @@ def test_failed_runs_are_reported_and_tried_again(slab, tmp_path, caplog):
         results = make.run(6)
     rows = list(connect(tmp_path / 'a.db').select(failed=True))
     assert 0 < len(rows) < 6
+    assert all(atoms.calc for atoms in read_frames(tmp_path / 'a.db'))
     assert len(results) + len(rows) == 6
     assert all(row.data['relax_error'] == 'RuntimeError: too much silver' for row in rows)
     assert caplog.text.count('too much silver') == stream.getvalue().count('too much silver') == len(rows)
@@ -325,6 +328,28 @@ def test_slab_is_not_changed(slab, tmp_path):
     assert slab == kept
     assert slab.info.keys() == kept.info.keys()
     assert slab.calc is None
+
+
+def test_slabs_that_training_would_refuse(slab, tmp_path):
+    periodic, flat, bad = slab.copy(), slab.copy(), slab.copy()
+    periodic.pbc, flat.cell[2], bad.positions[0] = True, 0, np.nan
+    for atoms, text in ((periodic, 'periodic along z'), (flat, 'three independent'), (bad, 'must be finite')):
+        with pytest.raises(ValueError, match=text):
+            search(atoms, tmp_path / 'a.db')
+    with pytest.raises(ValueError, match='finite positions'):
+        random_start(bad, 'O', 0)
+    with pytest.raises(FileNotFoundError, match='mkdir -p .*nodir'):
+        search(slab, tmp_path / 'nodir' / 'a.db')
+
+
+def test_a_call_in_which_all_runs_fail_says_why(slab, tmp_path, caplog):
+    with pytest.raises(GenerationFailed, match='All 2 runs .* emt .* Failed attempts: 2 x NotImplementedError'):
+        search(slab, tmp_path / 'a.db', stoich='U').run(2)
+    make = search(slab, tmp_path / 'b.db', stoich=['U', 'Pt'])
+    good = sum(78 in make.start(run).numbers[4:] for run in range(10))
+    assert len(make.run(10)) == good and 'runs of this call' not in caplog.text
+    assert len(make.run(10)) == good  # those that failed are tried again, and all fail
+    assert f'All {10 - good} runs of this call failed' in caplog.text
 
 
 def test_slab_without_fixed_atoms(slab, tmp_path):

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ase_diffusion.errors import CheckpointError
-from ase_diffusion.networks import ForceField, OverlayerDenoiser, PaiNN
+from ase_diffusion.networks import CrystalTransformer, ForceField, OverlayerDenoiser, PaiNN
 from ase_diffusion.representations import Slab
+from ase_diffusion.representations.crystal import Crystal, crystal_process
 from ase_diffusion.representations.slab import slab_process
 from ase_diffusion.training import load_checkpoint, read_header, save_checkpoint
 
@@ -20,6 +21,11 @@ NETWORKS = {'denoiser': lambda: OverlayerDenoiser(**SIZE, properties={'energy': 
             'painn': lambda: PaiNN(**SIZE)}  # fmt: skip
 HEADER = {'kind': 'surface', 'process': slab_process().todict(), 'representation': Slab((0.5, 4.0)).todict(),
           'metrics': {'val_loss': 0.25}}  # fmt: skip
+
+
+PROCESS_OF_OTHERS = {'processes': {'cloud': next(iter(slab_process().todict()['processes'].values()))}}
+NO_LEVEL = {'processes': {name: {'name': 'WrappedScore', 'schedule': {'name': 'GeometricVE', 'sigma_min': 'x', 'sigma_max': 1.0}}
+                          for name in ('positions', 'fractional', 'lattice', 'species')}}  # fmt: skip
 
 
 @pytest.fixture
@@ -138,6 +144,46 @@ def test_tampered_headers_are_refused(path, change):
     function, text = TAMPERED[change]
     with pytest.raises(CheckpointError, match=text):
         load_checkpoint(rewrite(path, function))
+
+
+CRYSTAL = {'kind': 'crystal', 'process': crystal_process(2).todict(), 'representation': Crystal([11, 17]).todict(),
+           'sizes': {'2': 5}, 'sampling': {'sampler': 'heun', 'steps': 9, 'corrector': 0.1, 'focus': (0.5, 0.2, 0.9)},
+           'conditions': {'gap': [0.0, 1.0]}, 'data': {'elements': [11, 17]}}  # fmt: skip
+MODELS = {'surface': (NETWORKS['denoiser'], HEADER),
+          'crystal': (lambda: CrystalTransformer(2, 8, 1, properties={'gap': (0.0, 1.0)}), CRYSTAL),
+          'forcefield': (NETWORKS['force field'], {'kind': 'forcefield', 'data': {'mobile_elements': [8]}})}  # fmt: skip
+DAMAGED = [
+    *[(kind, {name: value}) for kind in MODELS for name, value in
+      (('data', [1]), ('data', {'mobile_elements': 3}), ('data', {'mobile_elements': ['O']}), ('conditions', [1]),
+       ('conditions', {'gap': 3}), ('conditions', {'gap': [0, None]}), ('defaults', {'gap': 'x'}), ('metrics', 3))],
+    *[(kind, {name: value}) for kind in ('surface', 'crystal') for name, value in
+      (('process', None), ('process', {}), ('process', {'processes': {}}), ('process', PROCESS_OF_OTHERS), ('process', NO_LEVEL),
+       ('representation', None), ('representation', {}), ('representation', 'Slab'))],
+    *[('surface', {'representation': {'height': height}}) for height in ([1], [4, 1], [0, 'x'], [0, float('nan')])],
+    *[('crystal', {'representation': {'elements': elements}}) for elements in ([11], [0, 17], [11, 500], 'NaCl', [-1, 5])],
+    *[('crystal', {'sizes': sizes}) for sizes in (None, {}, [2], {'x': 1}, {'0': 1}, {'2': 'many'}, {'2': 0})],
+    *[('crystal', {'sampling': sampling}) for sampling in
+      ('heun', {'sampler': 'x'}, {'sampler': ['heun']}, {'steps': 0}, {'steps': '9'}, {'corrector': None}, {'focus': [1, 2]})],
+    ('crystal', {'known': 'all'}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('kind, change', DAMAGED, ids=str)
+def test_headers_that_generators_cannot_read_are_refused(tmp_path, kind, change):
+    build, header = MODELS[kind]
+    path = save_checkpoint(tmp_path / 'a.safetensors', build(), header)
+    assert load_checkpoint(path)[1]['kind'] == kind
+    with pytest.raises(CheckpointError, match=f'damaged header of a {kind} model'):
+        load_checkpoint(save_checkpoint(path, build(), {**header, **change}))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    network = NETWORKS['denoiser']()
+    network.head_film.bias.data[3] = value
+    path = save_checkpoint(tmp_path / 'a.safetensors', network, HEADER)
+    with pytest.raises(CheckpointError, match='finite numbers; 1 tensors have others, such as head_film.bias'):
+        load_checkpoint(path)
 
 
 def test_a_header_that_is_no_json_is_refused(path):

@@ -1,16 +1,19 @@
 """Training of the crystal model: data, splits, batches, a short run that learns and resumes."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, make_supercell
 
 from ase_diffusion.diffusion import JointProcess
 from ase_diffusion.representations.crystal import Crystal, crystal_process
+from ase_diffusion.representations.reduction import niggli
 from ase_diffusion.training import load_checkpoint
 from ase_diffusion.training.crystal import fixed_batches, train_crystal
-from ase_diffusion.training.crystal_dataset import CrystalData, Crystals
+from ase_diffusion.training.crystal_dataset import CrystalData, Crystals, split_crystals
 from ase_diffusion.training.objectives import Denoising, give
 
 SMALL = dict(features=16, blocks=1, settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
@@ -35,8 +38,16 @@ def test_data_keeps_crystals_and_properties():
     assert np.isnan(data.properties['gap'][[0, 5]]).all() and data.properties['gap'][3] == pytest.approx(0.3)
     some = data.select([4, 0, 7])
     assert some.counts.tolist() == [4, 4, 2]
-    assert (some.numbers[:4] == images()[4].numbers).all() and np.allclose(some.cells[1], images()[0].cell[:])
+    assert (some.numbers[:4] == images()[4].numbers).all() and np.allclose(some.cells[1], niggli(images()[0]).cell[:])
     assert some.fingerprint() != data.fingerprint() == Crystals.from_atoms(images()).fingerprint()
+
+
+def test_the_choice_of_the_cell_is_nothing_to_learn():
+    atoms = images()[4]
+    skewed = make_supercell(atoms, [[1, 0, 0], [1, 1, 0], [0, -2, 1]], wrap=False)
+    one, other = Crystals.from_atoms([atoms]), Crystals.from_atoms([skewed])
+    assert np.allclose(np.sort(np.linalg.norm(one.cells[0], axis=1)), np.sort(np.linalg.norm(other.cells[0], axis=1)))
+    assert np.linalg.norm(skewed.cell[:], axis=1).max() > 1.1 * np.linalg.norm(other.cells[0], axis=1).max()
 
 
 def test_compositions_do_not_leak_from_split_to_split():
@@ -61,6 +72,75 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
         train_crystal(data, tmp_path, properties=['heat'], steps=1)
     with pytest.raises(ValueError, match='known is a share'):
         train_crystal(data, tmp_path, known=1.5, steps=1)
+
+
+def generated():
+    """Crystals as they come from a generator and a relaxation, with a property of their own."""
+    out = images()
+    for k, atoms in enumerate(out):
+        atoms.info['key_value_pairs'] = {
+            'gap': np.inf if k == 3 else 0.1 * k, 'metal': k % 2 == 0, 'closest_ratio': 1.0, 'sampling_steps': 9, 'noise': 0.3,
+            'condition_gap': 1.0, 'guidance_scale': 2.0, 'guidance_calls': 5, 'best_of': 4, 'relax_steps': 7, 'relax_seconds': 1,
+            'relax_converged': True, 'energy_generated': -3.0, 'seed': 3, 'spacegroup.number': 225, 'sampler': 'x'}  # fmt: skip
+    return out
+
+
+def test_how_a_structure_was_made_is_learned_only_where_it_is_named(tmp_path, caplog):
+    data = Crystals.from_atoms(generated())
+    assert set(data.properties) == {'gap'} and set(data.select([1, 0]).properties) == {'gap'}
+    with caplog.at_level(logging.INFO, 'ase_diffusion'):
+        network, header = load_checkpoint(train_crystal(data, tmp_path / 'a', steps=1, **SMALL))
+    assert set(network.settings['properties']) == set(header['conditions']) == {'gap'}
+    assert np.isfinite(header['conditions']['gap']).all() and 'names them: best_of, closest_ratio' in caplog.text
+    named = ['closest_ratio', 'metal', 'spacegroup.number']
+    _, header = load_checkpoint(train_crystal(data, tmp_path / 'b', properties=named, steps=1, **SMALL))
+    assert header['conditions'] == {'closest_ratio': [1, 1], 'metal': [0, 1], 'spacegroup.number': [225, 225]}
+    with pytest.raises(ValueError, match='guidance_scale is a keyword of sampling'):
+        train_crystal(data, tmp_path, properties=['guidance_scale'], steps=1)
+
+
+def test_a_property_that_is_nowhere_known_is_named(tmp_path):
+    data, crystals = Crystals.from_atoms(images()), generated()
+    for atoms in crystals:
+        atoms.info['key_value_pairs'] = {'gap': -np.inf}
+    with pytest.raises(ValueError, match='none with gap. Leave it out'):
+        train_crystal(Crystals.from_atoms(crystals), tmp_path, validation=data, steps=1)
+    for atoms in crystals:
+        atoms.info.clear()
+    best = train_crystal(data, tmp_path, validation=Crystals.from_atoms(crystals), steps=1, **SMALL)
+    assert set(load_checkpoint(best)[1]['conditions']) == {'gap'}  # unknown in all that validate
+
+
+def test_the_splits_that_are_asked_for_are_taken_or_refused():
+    crystals = images()
+    for k, atoms in enumerate(crystals):
+        atoms.info['key_value_pairs'] = {'split': ('val', 'test')[k % 2]}
+    with pytest.raises(ValueError, match=r"no split \['train'\]; it has \['test', 'val'\]. Name those"):
+        split_crystals(crystals)
+    with pytest.raises(ValueError, match=r"no split \['test'\]; it has \['val'\]"):
+        split_crystals(crystals[::2], ['test'])
+    training, held = split_crystals(crystals, ['test'])
+    assert len(training) == 12 and len(held) == 12
+    for atoms in crystals:
+        atoms.info.clear()
+    assert len(split_crystals(crystals)[0]) == 24 and split_crystals(crystals, ['test'])[1] is None
+
+
+@pytest.mark.parametrize('scheme', ['edm', 'paper'])
+def test_a_trained_network_keeps_its_elements(tmp_path, scheme):
+    network, header = load_checkpoint(train_crystal(Crystals.from_atoms(images()), tmp_path / 'a', properties=[], scheme=scheme,
+                                                    steps=1, **SMALL))  # fmt: skip
+    elements = header['representation']['elements']
+    assert elements == [3, 11, 17, 19]
+    fewer = Crystals.from_atoms(images()[::3])
+    best = train_crystal(fewer, tmp_path / 'b', properties=[], network=network, elements=elements, steps=1, **SMALL)
+    again = load_checkpoint(best)[1]
+    assert again['representation']['elements'] == elements and again['data']['elements'] == [11, 17]
+    others = Crystals.from_atoms([bulk('NaBr', 'rocksalt', a=6.0), bulk('CsCl', 'rocksalt', a=6.0), *images()[:2]])
+    with pytest.raises(ValueError, match='never saw Br, Cs; it knows Li, Na, Cl, K'):
+        train_crystal(others, tmp_path / 'c', properties=[], network=network, elements=elements, steps=1)
+    with pytest.raises(ValueError, match='knows 4 elements'):
+        train_crystal(fewer, tmp_path / 'c', properties=[], network=network, steps=1)
 
 
 def test_batches_depend_on_seed_and_number_and_are_sorted_by_size():

@@ -1,6 +1,8 @@
 """Training: it learns, it resumes where it was interrupted, and it says what is missing."""
 
 import csv
+import math
+import signal
 import sys
 
 import numpy as np
@@ -56,13 +58,14 @@ class Fragile(OverlayerData):
         return super().draw(k)
 
 
-def run(data, out, steps=30, last=10**9, **options):
+def run(data, out, steps=30, last=10**9, objective=None, header=None, size=None, **options):
     torch.manual_seed(0)
-    network = OverlayerDenoiser(**TINY, properties={'energy': (0.0, 1.0)})
+    network = OverlayerDenoiser(**(size or TINY), properties={'energy': (0.0, 1.0)})
     source = Fragile(data, Slab((0.0, 4.0)), batch_size=4)
     source.last = last
     options = {'every': 10, 'checkpoint_seconds': 0, **QUIET, **options}
-    path = train(network, Denoising(slab_process()), source, out, steps=steps, header={'kind': 'test'}, **options)
+    path = train(network, objective or Denoising(slab_process()), source, out, steps=steps, header=header or {'kind': 'test'},
+                 **options)  # fmt: skip
     return path, source
 
 
@@ -87,14 +90,103 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, data):
     assert any(not torch.allclose(value, fresh[name], atol=1e-3) for name, value in whole.items())
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path, data):
+def test_a_finished_run_is_not_trained_again(tmp_path, data, caplog):
     pytest.importorskip('lightning')
     run(data, tmp_path, steps=8)
     before = weights(tmp_path)
     run(data, tmp_path, steps=8)
+    assert 'has its 8 steps already' in caplog.text
     assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
     run(data, tmp_path, steps=12)  # more steps go on from there
     assert read_header(tmp_path / 'last.safetensors')['steps'] == 12
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path, data):
+    pytest.importorskip('lightning')
+    header = {'kind': 'test', 'data': {'fingerprint': 'abc', 'elements': [1, 8]}, 'conditions': {'energy': [0.0, 0.1]}}
+    run(data, tmp_path, steps=4, header=header)
+    kept = torch.load(tmp_path / 'resume.ckpt', weights_only=True)
+    for change, size, text in ((dict(data={'fingerprint': 'abd', 'elements': [1, 8]}), TINY, "data.fingerprint 'abc', now 'abd'"),
+                               (dict(conditions={}), TINY, r'conditions.energy \[0.0, 0.1\], now None'),
+                               ({}, {**TINY, 'features': 16}, 'network.settings.features 8, now 16')):  # fmt: skip
+        with pytest.raises(ValueError, match=f'belongs to one training.*{text}.*Take another folder'):
+            run(data, tmp_path, steps=6, header={**header, **change}, size=size)
+    rounded = {**header, 'conditions': {'energy': [0.0, 0.1 + 1e-12]}, 'metrics': {'a': 1.0}}
+    run(data, tmp_path, steps=6, header=rounded, lr=1e-4)
+    torch.save({key: value for key, value in kept.items() if key != 'run'}, tmp_path / 'resume.ckpt')  # of an older version
+    run(data, tmp_path, steps=8, header={**header, 'conditions': {}})
+    assert read_header(tmp_path / 'last.safetensors')['steps'] == 8
+
+
+class Interrupt(Denoising):
+    """Ctrl-C, or what comes where there are no signals, in the middle of call `at`."""
+
+    def __init__(self, at, count=1, come=lambda: signal.raise_signal(signal.SIGINT)):
+        super().__init__(slab_process())
+        self.at, self.count, self.come, self.calls = at, count, come, 0
+
+    def __call__(self, *args):
+        self.calls += 1
+        for _ in range(self.count if self.calls == self.at else 0):
+            self.come()
+        return super().__call__(*args)
+
+
+def ctrl_c():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('come, done', [(lambda: signal.raise_signal(signal.SIGINT), 5), (ctrl_c, 4)])
+def test_ctrl_c_keeps_everything_and_says_so(tmp_path, data, caplog, come, done):
+    pytest.importorskip('lightning')
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / 'broken', objective=Interrupt(5, come=come), checkpoint_seconds=1e9)
+    assert signal.getsignal(signal.SIGINT) is usual and f'with what is in {tmp_path / "broken"}' in caplog.text
+    assert torch.load(tmp_path / 'broken' / 'resume.ckpt', weights_only=True)['global_step'] == done
+    for name in ('last', 'best'):
+        assert read_header(tmp_path / 'broken' / f'{name}.safetensors')['steps'] == done
+    run(data, tmp_path / 'broken')
+    run(data, tmp_path / 'whole')
+    resumed = weights(tmp_path / 'broken')
+    assert all(torch.allclose(value, resumed[name], atol=1e-6) for name, value in weights(tmp_path / 'whole').items())
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path, data):
+    pytest.importorskip('lightning')
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, objective=Interrupt(5, count=2), checkpoint_seconds=1e9)
+    assert not (tmp_path / 'resume.ckpt').exists()
+
+
+def test_a_training_that_diverges_is_an_error(tmp_path, data):
+    pytest.importorskip('lightning')
+    with pytest.raises(ValueError, match=r'finite; at step 20 it is not, with lr=1e\+12.*smaller lr, in another folder'):
+        train_denoiser(data, tmp_path / 'a', steps=20, batch_size=4, lr=1e12, clip=None, **TINY, **QUIET)
+    assert not (tmp_path / 'a' / 'best.safetensors').exists()
+    with pytest.raises(ValueError, match='finite; at step 2 it is not'):  # every batch was skipped; there is no validation
+        run(data, tmp_path / 'b', steps=2, objective=lambda *args: {'loss': torch.tensor(math.nan)})
+
+
+def test_a_best_model_that_was_taken_away_comes_back(tmp_path, data):
+    pytest.importorskip('lightning')
+    path, _ = run(data, tmp_path, steps=4)
+    path.unlink()
+    assert run(data, tmp_path, steps=4)[0].is_file()
+
+
+def test_data_of_which_nothing_is_left_is_refused(tmp_path, data):
+    with pytest.raises(ValueError, match='up to -1 eV per mobile atom.*raise max_relative'):
+        train_denoiser(data, tmp_path, max_relative=-1, steps=1)
+    with pytest.raises(ValueError, match=r'up to 0.0 eV/A: raise max_force'):
+        train_forcefield(data, tmp_path, max_force=0.0, steps=1)
+
+
+def test_a_network_without_conditions_learns_none(tmp_path, data, caplog):
+    pytest.importorskip('lightning')
+    network = OverlayerDenoiser(**TINY)
+    _, header = load_checkpoint(train_denoiser(data, tmp_path, steps=2, batch_size=2, network=network, **QUIET))
+    assert header['conditions'] == {} and 'knows no condition energy' in caplog.text
 
 
 def test_a_loss_that_is_not_finite_is_skipped(tmp_path, data, caplog):

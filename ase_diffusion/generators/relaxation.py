@@ -1,0 +1,70 @@
+"""The option ``relax`` of generators: its keywords, checked before any work, and relaxations that are handed out one by one."""
+
+from __future__ import annotations
+
+import inspect
+
+from ase import Atoms
+
+from ..relax.calculators import check_calculator, is_own_force_field
+from ..relax.relax import check_limits, irelax, make_settings
+from ..relax.relaxer import Relaxer
+
+
+def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults) -> dict | None:
+    """Return the keywords of :func:`ase_diffusion.relax.irelax`, checked; None where nothing is relaxed.
+
+    Parameters
+    ----------
+    relax : dict or None
+        As the user gave them; they win over ``defaults``.
+    device : str
+        Of our own force fields.
+    template : Atoms, optional
+        A structure whose elements our own force field must know.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        It is no dict, a keyword is unknown or has no meaning, or the calculator is none.
+    """
+    if relax is None:
+        return None
+    if not isinstance(relax, dict):
+        raise TypeError("relax is a dict of keywords of ase_diffusion.relax.relax, such as relax={'calculator': 'emt'}; got "
+                        f'{relax!r}')  # fmt: skip
+    known = list(inspect.signature(irelax).parameters)[1:]
+    if unknown := sorted(set(relax) - set(known)):
+        raise ValueError(f'relax has the keywords of ase_diffusion.relax.relax, {known}; got {unknown}')
+    options = {**defaults, **relax}
+    calculator = options.get('calculator', known_default('calculator'))
+    check_calculator(calculator)
+    settings = make_settings(**{k: v for k, v in options.items() if k in inspect.signature(make_settings).parameters})
+    check_limits(timeout=options.get('timeout'), batch_size=options.get('batch_size', 1))
+    if is_own_force_field(calculator):
+        options = {'device': device, **options}
+        if template is not None:
+            Relaxer(calculator, settings, device=options['device']).check([template])
+    return options
+
+
+def known_default(name: str):
+    """Return the default of a keyword of a relaxation."""
+    return inspect.signature(irelax).parameters[name].default
+
+
+def in_turn(images: list[Atoms], fit, keywords: dict, finish):
+    """Yield the structures in their order, each relaxed as soon as that is done and those before it are.
+
+    Structures that are not ``fit(atoms)`` come back as they are. ``finish(atoms)`` makes the result of a relaxation.
+    """
+    wanted = [k for k, atoms in enumerate(images) if fit(atoms)]
+    done = {k: atoms for k, atoms in enumerate(images) if k not in set(wanted)}
+    turn = 0
+    relaxations = irelax([images[k] for k in wanted], **keywords) if wanted else ()
+    for number, atoms in relaxations:
+        done[wanted[number]] = finish(atoms)
+        while turn in done:
+            yield done.pop(turn)
+            turn += 1
+    yield from (done[k] for k in sorted(done))
