@@ -27,6 +27,12 @@ needs_schnetpack = pytest.mark.skipif(spk is None, reason='schnetpack is not ins
 every_basis = pytest.mark.parametrize('basis', ['gaussian', 'bessel'])
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    """The first weights of a network come from torch's own generator: the same ones whatever ran before."""
+    torch.manual_seed(0)
+
+
 def randomise(module):
     with torch.no_grad():
         for parameter in module.parameters():
