@@ -16,6 +16,7 @@ from ase.io.trajectory import Trajectory
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
 from ..training.checkpoint import save_checkpoint
+from ..utils.atoms import smallest_ratio
 from ..utils.device import pick_device
 from ..utils.interrupts import held_interrupts
 from ..utils.log import Log
@@ -98,7 +99,12 @@ class Generator:
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
         """Return the result of a relaxation as it shall be handed out."""
+        atoms.info['key_value_pairs']['closest_ratio'] = self._closest(atoms)
         return atoms
+
+    def _closest(self, atoms: Atoms) -> float:
+        """Return the shortest distance over the sum of the covalent radii, at most 99: databases hold no infinity."""
+        return float(min(smallest_ratio(atoms), 99.0))
 
     def _check_conditions(self, conditions: dict) -> dict:
         """Return all conditions with their defaults; raise for unknown ones."""

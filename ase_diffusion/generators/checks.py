@@ -6,7 +6,6 @@ import math
 from numbers import Real
 from pathlib import Path
 
-from ase import Atoms
 from ase.data import chemical_symbols
 
 
@@ -34,11 +33,6 @@ def as_text(text: str, other: str) -> str:
 def formula_text(stoich: str, numbers: list[int]) -> str:
     """Return a formula as text for ase.db: In1F1 for InF, Na1N1 for NaN."""
     return as_text(stoich, ''.join(f'{chemical_symbols[z]}{numbers.count(z)}' for z in dict.fromkeys(numbers)))
-
-
-def foreign_constraints(slab: Atoms) -> list[str]:
-    """Return the names of the constraints of a slab that generators do not obey: all but FixAtoms."""
-    return sorted({type(c).__name__ for c in slab.constraints} - {'FixAtoms'})
 
 
 def copy_network(network):

@@ -18,7 +18,7 @@ from ..representations.crystal import crystal_from_dict
 from ..representations.reduction import niggli, symmetrize
 from ..training.crystal import SCHEMES, train_crystal
 from ..training.crystal_dataset import split_crystals
-from ..utils.atoms import parse_formula, smallest_ratio
+from ..utils.atoms import parse_formula
 from ..weights.zoo import list_models, load_model
 from .base import Generator, _collect, _integer, compile_core
 from .checks import as_text, check_condition, copy_network, formula_text
@@ -242,12 +242,10 @@ class CrystalDiffusion(Generator):
         return niggli(atoms)
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
-        atoms = niggli(atoms)
-        atoms.info['key_value_pairs']['closest_ratio'] = self._closest(atoms)
-        return atoms
+        return super()._after_relaxation(niggli(atoms))
 
     def _closest(self, atoms: Atoms) -> float:
-        return float(min(smallest_ratio(atoms), 99.0)) if self._reason_to_reject(atoms) is None else 0.0
+        return super()._closest(atoms) if self._reason_to_reject(atoms) is None else 0.0
 
     def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
         model = as_text(Path(self.model).stem, Path(self.model).name)

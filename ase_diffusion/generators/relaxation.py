@@ -33,24 +33,22 @@ def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults
     if not isinstance(relax, dict):
         raise TypeError("relax is a dict of keywords of ase_diffusion.relax.relax, such as relax={'calculator': 'emt'}; got "
                         f'{relax!r}')  # fmt: skip
-    known = list(inspect.signature(irelax).parameters)[1:]
+    _, *known = inspect.signature(irelax).parameters
     if unknown := sorted(set(relax) - set(known)):
         raise ValueError(f'relax has the keywords of ase_diffusion.relax.relax, {known}; got {unknown}')
     options = {**defaults, **relax}
-    calculator = options.get('calculator', known_default('calculator'))
+    bound = inspect.signature(irelax).bind([], **options)
+    bound.apply_defaults()
+    every = bound.arguments
+    calculator = every['calculator']
     check_calculator(calculator)
-    settings = make_settings(**{k: v for k, v in options.items() if k in inspect.signature(make_settings).parameters})
-    check_limits(timeout=options.get('timeout'), batch_size=options.get('batch_size', 1))
+    settings = make_settings(**{name: every[name] for name in inspect.signature(make_settings).parameters})
+    check_limits(timeout=every['timeout'], batch_size=every['batch_size'])
     if is_own_force_field(calculator):
         options = {'device': device, **options}
         if template is not None:
             Relaxer(calculator, settings, device=options['device']).check([template])
     return options
-
-
-def known_default(name: str):
-    """Return the default of a keyword of a relaxation."""
-    return inspect.signature(irelax).parameters[name].default
 
 
 def in_turn(images: list[Atoms], fit, keywords: dict, finish):

@@ -19,10 +19,10 @@ from ..errors import GenerationFailed
 from ..representations.slab import Slab, check_slab, loose_thickness, surface_height
 from ..training.dataset import Overlayers
 from ..training.surface import train_denoiser
-from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, parse_formula, smallest_ratio
+from ..utils.atoms import VALID_RATIO, check_elements, copy_atoms, foreign_constraints, frozen_mask, parse_formula
 from ..weights.zoo import load_model
 from .base import Generator, _collect, _integer, compile_core
-from .checks import as_text, check_condition, copy_network, foreign_constraints, formula_text
+from .checks import as_text, check_condition, copy_network, formula_text
 from .datafree import DataFree, Plan
 from .edits import Completion, as_template, check_indices
 from .guidance import Guidance
@@ -203,7 +203,7 @@ class SurfaceDiffusion(Generator):
                                    {'not finite': 1})  # fmt: skip
         pairs = {'generator': type(self).__name__, 'model': as_text(Path(self.model).stem, Path(self.model).name),
                  'stoich': formula_text(self.stoich, parse_formula(self.stoich)), 'sampler': self.sampler, 'seed': f's{seed:x}',
-                 'closest_ratio': float(min(smallest_ratio(atoms), 99.0)), **more}  # fmt: skip
+                 'closest_ratio': self._closest(atoms), **more}  # fmt: skip
         pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v)
                   for k, v in conditions.items() if v is not None}  # fmt: skip
         atoms.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), **pairs}
@@ -269,10 +269,6 @@ class SurfaceDiffusion(Generator):
         template = as_template(atoms, self.template)
         task = Completion(template, check_indices(indices, template), _integer('repeats', repeats, 1), self._start(), self.steps)
         return _collect(self._iterate(count, conditions, task), n)
-
-    def _after_relaxation(self, atoms: Atoms) -> Atoms:
-        atoms.info['key_value_pairs']['closest_ratio'] = float(min(smallest_ratio(atoms), 99.0))
-        return atoms
 
     def fit(self, data, out=None, *, steps=20_000, **options):
         """Train on overlayers and use the result; returns self.

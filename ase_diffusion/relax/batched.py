@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 
 from ..representations.slab import Slab, check_same_pbc, check_slab
-from ..utils.atoms import copy_atoms, frozen_mask
+from ..utils.atoms import copy_atoms, foreign_constraints, frozen_mask
 from ..utils.memory import keep_freed_memory
 from .calculators import calculator_name
 from .forcefield import check_known, load_forcefield
@@ -89,8 +88,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
 
 
 def _check_constraints(atoms):
-    others = sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
-    if others:
+    if others := foreign_constraints(atoms):
         raise ValueError(f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}. Take '
                          'ase_diffusion.relax.relax, which relaxes such structures one by one')  # fmt: skip
 

@@ -1,7 +1,7 @@
 """What relaxes: it keeps the calculator, or the process that has it, from one structure to the next."""
 
 from ..errors import MissingDependency
-from ..utils.atoms import frozen_mask
+from ..utils.atoms import foreign_constraints, frozen_mask
 from .calculators import get_calculator, is_own_force_field
 from .single import failed, relax_one
 from .supply import Supply
@@ -91,14 +91,13 @@ class Relaxer:
 
     def _batchable(self, images):
         """Tell whether structures can be relaxed in batches: plain BFGS, one periodicity, something to move, only FixAtoms."""
-        from ase.constraints import FixAtoms
         from ase.optimize import BFGS
 
         if self.own.network.passive_edges:  # then they need no substrate, and fixed atoms have forces
             return False
         how, first = self.settings, images[0] if images else None
         same = all((atoms.pbc == first.pbc).all() and not frozen_mask(atoms).all() for atoms in images)
-        same = same and all(isinstance(each, FixAtoms) for atoms in images for each in atoms.constraints)
+        same = same and not any(map(foreign_constraints, images))
         plain = how.optimizer is BFGS and how.filter is None and how.pbc is None and how.hessian is None
         return same and plain and self.batch_size > 1 and len(images) > 1
 

@@ -35,6 +35,11 @@ def mobile_mask(atoms):
     return ~frozen_mask(atoms)
 
 
+def foreign_constraints(atoms):
+    """Return the names of the constraints that are not FixAtoms, which our own batches and generators do not obey."""
+    return sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
+
+
 def check_elements(atoms, data, who, hint=''):
     """Raise a ValueError where atoms play a role, mobile or frozen, that a model never saw their element in.
 
