@@ -68,8 +68,12 @@ def save(store: dict) -> None:
 
 def pack(atoms: Atoms) -> dict:
     """Return a structure as JSON knows it (A)."""
-    return {'symbols': str(atoms.symbols), 'positions': atoms.positions.round(6).tolist(), 'cell': atoms.cell.tolist(),
-            'fixed': np.flatnonzero(frozen_mask(atoms)).tolist()}  # fmt: skip
+    return {
+        'symbols': str(atoms.symbols),
+        'positions': atoms.positions.round(6).tolist(),
+        'cell': atoms.cell.tolist(),
+        'fixed': np.flatnonzero(frozen_mask(atoms)).tolist(),
+    }
 
 
 def unpack(entry: dict) -> Atoms:
@@ -151,8 +155,12 @@ def arbiter(store: dict, steps: int) -> None:
             optimizer.replay_trajectory(str(path))
         for _ in optimizer.irun(fmax=0.05, steps=steps - max(done, 0)):
             done += 1
-            entry['relaxed']['gpaw'] = {'energy': float(atoms.get_potential_energy()), 'steps': done, 'is_ag6': is_ag6(atoms),
-                                        'fmax': float(np.linalg.norm(atoms.get_forces(), axis=1).max())}  # fmt: skip
+            entry['relaxed']['gpaw'] = {
+                'energy': float(atoms.get_potential_energy()),
+                'steps': done,
+                'is_ag6': is_ag6(atoms),
+                'fmax': float(np.linalg.norm(atoms.get_forces(), axis=1).max()),
+            }
             save(store)
 
 
@@ -170,8 +178,10 @@ def report(store: dict) -> str:
         return f'{point} | {own}'
 
     lines = [f'{"":<14s}' + ''.join(f'{column:>20s}' for column in columns)]
-    lines += [f'{name:<14s}' + ''.join(f'{cell(entry, column):>20s}' for column in columns)
-              for name, entry in store['structures'].items()]  # fmt: skip
+    lines += [
+        f'{name:<14s}' + ''.join(f'{cell(entry, column):>20s}' for column in columns)
+        for name, entry in store['structures'].items()
+    ]
     return '\n'.join(lines)
 
 

@@ -122,8 +122,11 @@ def run(args) -> None:
                 low.sort(key=lambda a: a.get_potential_energy())
                 del low[8:]
             minutes, lowest = (time.monotonic() - begun) / 60, low[0].get_potential_energy() if low else np.nan
-            print(f'{minutes:6.1f} min {number % 1_000_000:5d} {name} {formula:<8s} {source:<9s} {new:3d} new of {len(images)}, '
-                  f'lowest {lowest:.3f} eV', flush=True)  # fmt: skip
+            print(
+                f'{minutes:6.1f} min {number % 1_000_000:5d} {name} {formula:<8s} {source:<9s} {new:3d} new of {len(images)}, '
+                f'lowest {lowest:.3f} eV',
+                flush=True,
+            )
 
 
 def merge(args) -> None:

@@ -179,12 +179,20 @@ def stability(images: list, start: list, known: list, phases: list, processes: i
     after = np.array([np.nan if a.calc is None else a.get_potential_energy() / len(a) for a in images])
     before = np.array([a.info.get('key_value_pairs', {}).get('energy_generated', np.nan) / len(a) for a in images])
     is_unique, is_novel = metrics.unique(images, processes=processes), metrics.novel(images, known, processes=processes)
-    answer = {'n': len(images), 'unique': float(is_unique.mean()), 'novel': float(is_novel.mean()),
-              'converged': float(np.mean([bool(a.info.get('key_value_pairs', {}).get('relax_converged')) for a in images])),
-              'n_phases': int(np.isfinite(hull).sum())}  # fmt: skip
+    answer = {
+        'n': len(images),
+        'unique': float(is_unique.mean()),
+        'novel': float(is_novel.mean()),
+        'converged': float(np.mean([bool(a.info.get('key_value_pairs', {}).get('relax_converged')) for a in images])),
+        'n_phases': int(np.isfinite(hull).sum()),
+    }
     for name, energies, of in (('relaxed', after, images), ('as generated', before, start)):
         above = metrics.energies_above_hull(of, metrics.formation_energies(of, energies), phases, hull, processes=processes)
         stable, meta = (metrics.sun(above, is_unique, is_novel, stable=edge) for edge in (0.0, STABLE))
-        answer[name] = {'sun': stable['sun'], 'msun': meta['sun'], 'shares': meta['shares'],
-                        'above_hull': [round(float(x), 4) for x in np.sort(above) if np.isfinite(x)]}  # fmt: skip
+        answer[name] = {
+            'sun': stable['sun'],
+            'msun': meta['sun'],
+            'shares': meta['shares'],
+            'above_hull': [round(float(x), 4) for x in np.sort(above) if np.isfinite(x)],
+        }
     return answer

@@ -41,12 +41,16 @@ def validity(name: str, images: list) -> dict:
     compositional, compositional_s = timed(metrics.compositional_validity, images)
     parts = {'train': of_split(images, 'train'), 'all': images}
     prop = SETS[name][1]
-    thresholds = {split: metrics.success_rates([0.0], metrics.property_values(each, prop))['thresholds']
-                  for split, each in parts.items()}  # fmt: skip
+    thresholds = {
+        split: metrics.success_rates([0.0], metrics.property_values(each, prop))['thresholds'] for split, each in parts.items()
+    }
     return {
-        'n': len(images), 'structural_validity': float(structural.mean()), 'compositional_validity': float(compositional.mean()),
-        'thresholds': {'property': prop, **thresholds}, 'seconds': {'structural': structural_s, 'compositional': compositional_s},
-    }  # fmt: skip
+        'n': len(images),
+        'structural_validity': float(structural.mean()),
+        'compositional_validity': float(compositional.mean()),
+        'thresholds': {'property': prop, **thresholds},
+        'seconds': {'structural': structural_s, 'compositional': compositional_s},
+    }
 
 
 def of_split(images: list, split: str) -> list:
@@ -63,11 +67,15 @@ def sample(name: str, images: list, n: int, rng) -> dict:
     is_novel, novel_s = timed(metrics.novel, half, train)
     prints, prints_s = timed(lambda: [metrics.crystal_fingerprints(each) for each in (half, other)])
     return {
-        'n': n, 'n_train': len(train), 'uniqueness': float(is_unique.mean()), 'novelty': float(is_novel.mean()),
+        'n': n,
+        'n_train': len(train),
+        'uniqueness': float(is_unique.mean()),
+        'novelty': float(is_novel.mean()),
         'coverage': metrics.coverage(*prints, cutoffs=SETS[name][0]),
-        'wasserstein': metrics.wasserstein_distances(half, other), 'ks': metrics.ks_statistics(half, other),
+        'wasserstein': metrics.wasserstein_distances(half, other),
+        'ks': metrics.ks_statistics(half, other),
         'seconds': {'unique': unique_s, 'novel': novel_s, 'fingerprints of both': prints_s},
-    }  # fmt: skip
+    }
 
 
 def stability(images: list, n: int, rng) -> dict:

@@ -84,9 +84,16 @@ def matched(candidates: list[list], targets: list, processes: int) -> dict:
     def mean(values):
         return round(float(values[np.isfinite(values)].mean()), 4) if np.isfinite(values).any() else None
 
-    return {'match_rate': round(float(rates[0]), 4), 'rmse': mean(best[:, 0]), 'match_rate_best': round(float(rates[-1]), 4),
-            'rmse_best': mean(best[:, -1]), 'match_rate_mean': round(float(np.isfinite(rms).mean()), 4),
-            'curve': rates.round(4).tolist(), 'samples': samples, 'n': len(targets)}  # fmt: skip
+    return {
+        'match_rate': round(float(rates[0]), 4),
+        'rmse': mean(best[:, 0]),
+        'match_rate_best': round(float(rates[-1]), 4),
+        'rmse_best': mean(best[:, -1]),
+        'match_rate_mean': round(float(np.isfinite(rms).mean()), 4),
+        'curve': rates.round(4).tolist(),
+        'samples': samples,
+        'n': len(targets),
+    }
 
 
 def lowest(candidates: list[list]) -> list[list]:
@@ -151,8 +158,9 @@ class Benchmark:
         """Return a generator with the settings of the command line, or with others."""
         args = self.args
         any_formula = self.all[0].get_chemical_formula() if {*args.parts} <= {'prediction', 'steps'} else None
-        return CrystalDiffusion(any_formula, model=args.model, steps=steps or args.steps, sampler=sampler or args.sampler, rng=0,
-                                logfile=None)  # fmt: skip
+        return CrystalDiffusion(
+            any_formula, model=args.model, steps=steps or args.steps, sampler=sampler or args.sampler, rng=0, logfile=None
+        )
 
     def path(self, what: str, gen: CrystalDiffusion, seed: int) -> Path:
         """Return where structures are kept."""
@@ -179,15 +187,26 @@ class Benchmark:
             judge = Regressor(self.sets['train'], self.elements, self.property, self.args.judge_steps, path)
         values, truth = judge(some), metrics.property_values(some, self.property)
         train = metrics.property_values(self.sets['train'], self.property)
-        about = {'judge': judge.kind, 'judge_mae': round(float(np.nanmean(np.abs(values - truth))), 4),
-                 'judge_n': len(some), 'test set by the judge': rates(values, train)}  # fmt: skip
+        about = {
+            'judge': judge.kind,
+            'judge_mae': round(float(np.nanmean(np.abs(values - truth))), 4),
+            'judge_n': len(some),
+            'test set by the judge': rates(values, train),
+        }
         return judge, about
 
     def run(self, part: str, gen: CrystalDiffusion, seed: int) -> dict:
         """Return the record of one part."""
         begun, cpu = time.perf_counter(), time.process_time()
-        record = {'data': self.data.stem, 'weights': self.digest, 'model': self.label, 'sampler': gen.sampler,
-                  'sampling_steps': gen.steps, 'seed': seed, 'part': part}  # fmt: skip
+        record = {
+            'data': self.data.stem,
+            'weights': self.digest,
+            'model': self.label,
+            'sampler': gen.sampler,
+            'sampling_steps': gen.steps,
+            'seed': seed,
+            'part': part,
+        }
         record |= getattr(self, part)(gen, seed)
         return {**record, 'seconds': round(time.perf_counter() - begun), 'cpu_seconds': round(time.process_time() - cpu)}
 
@@ -219,8 +238,15 @@ class Benchmark:
         judge, about = self.judge
         record = rates(judge(images), train)
         valid = round(float(metrics.structural_validity(images).mean()), 4)
-        return {'property': self.property, 'condition': condition.get(self.property), 'result': record, 'n': len(images),
-                'guidance_scale': self.args.guidance_scale, 'valid': valid, **about}  # fmt: skip
+        return {
+            'property': self.property,
+            'condition': condition.get(self.property),
+            'result': record,
+            'n': len(images),
+            'guidance_scale': self.args.guidance_scale,
+            'valid': valid,
+            **about,
+        }
 
     def free(self, gen: CrystalDiffusion, seed: int) -> dict:
         """Ask for nothing."""
@@ -265,10 +291,14 @@ class Benchmark:
         if CHGNET not in self.all[0].info['key_value_pairs']:
             raise SystemExit(f'The part sun needs CHGNet energies of the competing phases: {self.data.name} has no {CHGNET}.')
         path, test = self.path('free', gen, seed), thinned(self.sets['test'], self.args.n, seed)
-        sets = {'result': (self.sample(gen, seed), path.with_name(f'relaxed-{path.name}')),
-                'ceiling': (test, STORE / f'relaxed-{self.data.stem}-test-seed-{seed}.traj')}  # fmt: skip
-        return {name: stability(relaxed(images, where), images, self.known, self.all, self.args.processes)
-                for name, (images, where) in sets.items()}  # fmt: skip
+        sets = {
+            'result': (self.sample(gen, seed), path.with_name(f'relaxed-{path.name}')),
+            'ceiling': (test, STORE / f'relaxed-{self.data.stem}-test-seed-{seed}.traj'),
+        }
+        return {
+            name: stability(relaxed(images, where), images, self.known, self.all, self.args.processes)
+            for name, (images, where) in sets.items()
+        }
 
 
 def rates(values, reference) -> dict:

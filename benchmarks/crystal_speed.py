@@ -49,12 +49,17 @@ def setting(case: dict):
     n, representation, more = case['natoms'], Crystal(range(1, 89)), {}
     if case.get('edm'):
         representation = SmoothCrystal(range(1, 89), mean=(1.0, 1.0, 1.0, 0.0, 0.0, 0.0), std=(0.2,) * 6)
-        more = {'points': representation.table.shape[1], 'cell_mean': representation.mean, 'cell_std': representation.std,
-                'distances': 16}  # fmt: skip
+        more = {
+            'points': representation.table.shape[1],
+            'cell_mean': representation.mean,
+            'cell_std': representation.std,
+            'distances': 16,
+        }
     network = CrystalTransformer(88, coupled=case.get('coupled', False), **more)
     rng = np.random.default_rng(0)
-    batch = representation.assemble(rng.random((BATCH * n, 3)), rng.integers(1, 89, BATCH * n),
-                                    np.tile(4 * np.eye(3), (BATCH, 1, 1)), [n] * BATCH)  # fmt: skip
+    batch = representation.assemble(
+        rng.random((BATCH * n, 3)), rng.integers(1, 89, BATCH * n), np.tile(4 * np.eye(3), (BATCH, 1, 1)), [n] * BATCH
+    )
     process = smooth_process(representation.table) if case.get('edm') else crystal_process(88, longest=20.0)
     return network, process, batch
 
@@ -105,8 +110,11 @@ def one(case: dict) -> dict:
     if case.get('train'):
         return {'ms_per_step': round(1e3 * seconds, 1), **common}
     calls, steps = 2 * MEASURED - 1, SCHEMES['edm']['steps'] if case.get('edm') else STEPS
-    return {'ms_per_call': round(1e3 * seconds / calls, 2),
-            'structures_per_hour': round(3600 * BATCH / (seconds / calls * 2 * steps)), **common}  # fmt: skip
+    return {
+        'ms_per_call': round(1e3 * seconds / calls, 2),
+        'structures_per_hour': round(3600 * BATCH / (seconds / calls * 2 * steps)),
+        **common,
+    }
 
 
 def main():
@@ -121,8 +129,13 @@ def main():
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     for name in args.cases:
         if name not in results['cases']:
-            done = subprocess.run([sys.executable, __file__, '--one', json.dumps(CASES[name])], env=environment,
-                                  capture_output=True, text=True, check=True)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, __file__, '--one', json.dumps(CASES[name])],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             results['cases'][name] = {**json.loads(done.stdout.splitlines()[-1]), 'load': round(os.getloadavg()[0], 1)}
             results['machine'] = f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores'
             results['batch'], results['steps'] = BATCH, STEPS

@@ -102,8 +102,10 @@ def report() -> None:
     q = float(np.mean(hits))
     energies = np.array([a.get_potential_energy() - zero for a in random])
     total = {name: images[-1].info['key_value_pairs']['calls'] for name, images in runs.items()}
-    first = {name: next((a.info['key_value_pairs']['calls'] for a, hit in zip(images, found(images, best), strict=True) if hit),
-                        None) for name, images in runs.items()}  # fmt: skip
+    first = {
+        name: next((a.info['key_value_pairs']['calls'] for a, hit in zip(images, found(images, best), strict=True) if hit), None)
+        for name, images in runs.items()
+    }
     k = int(np.mean(list(total.values())) / each) if total else 0
     rng = np.random.default_rng(0)
     of_random = [energies[rng.integers(len(energies), size=k)].min() for _ in range(1000)] if k else []
@@ -113,18 +115,37 @@ def report() -> None:
         'versions': {'ase_diffusion': ase_diffusion.__version__, 'ase': ase.__version__, 'torch': torch.__version__},
         'settings': {**PLAN, **OPTIONS, 'final': FINAL},
         'best_eV': zero,
-        'random': {'n': len(random), 'calls_each': round(each, 1), 'hits': int(sum(hits)),
-                   'mean_eV': round(float(energies.mean()), 3),
-                   'error_eV': round(float(energies.std() / len(energies) ** 0.5), 3),
-                   'at_equal_calls': {'relaxations': k, 'probability': round(1 - (1 - q) ** k, 3),
-                                      'best_eV': round(float(np.mean(of_random)), 3) if k else None}},  # fmt: skip
-        'trained': {name: {'calls': total[name], 'calls_to_best': first[name],
-                           'best_eV': round(min(a.get_potential_energy() for a in images) - zero, 4),
-                           'by_round_eV': [round(float(np.mean([a.get_potential_energy() - zero for a in images
-                                           if a.info['key_value_pairs']['round'] == r])), 3) for r in range(PLAN['rounds'])],
-                           'cpu_s': round(images[-1].info['key_value_pairs']['cpu'])}
-                    for name, images in runs.items()},
-    }  # fmt: skip
+        'random': {
+            'n': len(random),
+            'calls_each': round(each, 1),
+            'hits': int(sum(hits)),
+            'mean_eV': round(float(energies.mean()), 3),
+            'error_eV': round(float(energies.std() / len(energies) ** 0.5), 3),
+            'at_equal_calls': {
+                'relaxations': k,
+                'probability': round(1 - (1 - q) ** k, 3),
+                'best_eV': round(float(np.mean(of_random)), 3) if k else None,
+            },
+        },
+        'trained': {
+            name: {
+                'calls': total[name],
+                'calls_to_best': first[name],
+                'best_eV': round(min(a.get_potential_energy() for a in images) - zero, 4),
+                'by_round_eV': [
+                    round(
+                        float(
+                            np.mean([a.get_potential_energy() - zero for a in images if a.info['key_value_pairs']['round'] == r])
+                        ),
+                        3,
+                    )
+                    for r in range(PLAN['rounds'])
+                ],
+                'cpu_s': round(images[-1].info['key_value_pairs']['cpu']),
+            }
+            for name, images in runs.items()
+        },
+    }
     out = HERE / 'results' / 'datafree.json'
     out.write_text(json.dumps(record, indent=1) + '\n')
     print(json.dumps(record, indent=1))

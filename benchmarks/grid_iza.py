@@ -29,9 +29,14 @@ def machine() -> dict:
 
     text = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
     models = [line.split(':')[1].strip() for line in text.splitlines() if line.startswith('model name')]
-    found = {'cpu': models[0] if models else platform.processor(), 'cores': os.cpu_count(), 'load': os.getloadavg(),
-             'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS'), 'python': platform.python_version(),
-             **{name: version(name) for name in ('numpy', 'numba', 'torch', 'ase')}}  # fmt: skip
+    found = {
+        'cpu': models[0] if models else platform.processor(),
+        'cores': os.cpu_count(),
+        'load': os.getloadavg(),
+        'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS'),
+        'python': platform.python_version(),
+        **{name: version(name) for name in ('numpy', 'numba', 'torch', 'ase')},
+    }
     import torch
 
     if torch.cuda.is_available():
@@ -65,8 +70,15 @@ def main() -> None:
             each.append(time.process_time() - begun)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     rows = [adsorption_properties(grid) for grid in grids]
-    record = {'machine': machine(), 'options': options, 'batch': args.batch, 'structures': len(images),
-              'wall_s': round(wall, 3), 'process_s': round(cpu, 3), 'results': {}}  # fmt: skip
+    record = {
+        'machine': machine(),
+        'options': options,
+        'batch': args.batch,
+        'structures': len(images),
+        'wall_s': round(wall, 3),
+        'process_s': round(cpu, 3),
+        'results': {},
+    }
     if each:
         record['process_ms'] = {'median': round(1e3 * float(np.median(each)), 2), 'most': round(1e3 * max(each), 2)}
     for name, label in LABELS.items():
@@ -75,10 +87,13 @@ def main() -> None:
         relative = np.abs(mine - theirs)[known] / np.maximum(np.abs(theirs[known]), 1e-12)
         codes = np.array([atoms.info['framework'] for atoms in images])[known]
         record['results'][name] = {
-            'compared': int(known.sum()), 'within 1e-3': int((relative < 1e-3).sum()), 'median': float(np.median(relative)),
-            'worst': {codes[k]: [float(mine[known][k]), float(theirs[known][k]), float(relative[k])]
-                      for k in np.argsort(-relative)[:8]},
-        }  # fmt: skip
+            'compared': int(known.sum()),
+            'within 1e-3': int((relative < 1e-3).sum()),
+            'median': float(np.median(relative)),
+            'worst': {
+                codes[k]: [float(mine[known][k]), float(theirs[known][k]), float(relative[k])] for k in np.argsort(-relative)[:8]
+            },
+        }
     text = json.dumps(record, indent=1)
     Path(args.out).write_text(text + '\n', encoding='utf-8')
     print(text)

@@ -47,8 +47,10 @@ def frameworks(path=None):
     spec = importlib.util.spec_from_file_location('frameworks', place)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return {'LTA': module.framework(module.LTA_SITES, 221, (11.919,) * 3),
-            'MFI': module.framework(module.MFI_SITES, 62, (20.090, 19.738, 13.142))}  # fmt: skip
+    return {
+        'LTA': module.framework(module.LTA_SITES, 221, (11.919,) * 3),
+        'MFI': module.framework(module.MFI_SITES, 62, (20.090, 19.738, 13.142)),
+    }
 
 
 def images_of(atoms):
@@ -157,8 +159,12 @@ def main():
     record = {'machine': machine(), 'shape': SHAPE, 'cutoff': CUTOFF, 'results': {}}
     for name, atoms in frameworks(args.file).items():
         ours = partial(energy_grid, atoms, SHAPE, device='cpu')
-        cases = {'numba': partial(ours, backend='numba'), 'torch': partial(ours, backend='torch'),
-                 'numpy, blocks of 8^3': partial(numpy_blocks, atoms), 'torch, dense': partial(dense_torch, atoms)}  # fmt: skip
+        cases = {
+            'numba': partial(ours, backend='numba'),
+            'torch': partial(ours, backend='torch'),
+            'numpy, blocks of 8^3': partial(numpy_blocks, atoms),
+            'torch, dense': partial(dense_torch, atoms),
+        }
         rows = {}
         for case, function in cases.items():
             rows[case] = clock(function, args.repeat if case == 'numba' else max(1, args.repeat // 10))

@@ -93,21 +93,29 @@ def report() -> None:
         good = [k for k, x in enumerate(told) if not x.get('relax_failed')]
         calls = [told[k].get('guidance_calls', 0) + told[k]['relax_steps'] + 1 for k in good]
         table[str(guide)] = {
-            'n': len(rows), 'failed': len(rows) - len(good), 'valid': validity([start for start, _ in rows]),
+            'n': len(rows),
+            'failed': len(rows) - len(good),
+            'valid': validity([start for start, _ in rows]),
             'generated_eV': mean([told[k]['energy_generated'] - zero for k in good]),
             'relaxed_eV': mean([rows[k][1].get_potential_energy() - zero for k in good]),
             'relax_steps': mean([told[k]['relax_steps'] for k in good]),
-            'guidance_calls': mean([told[k].get('guidance_calls', 0) for k in good]), 'calls_in_all': mean(calls),
-            'cpu_generate_s': mean([x['cpu_generate'] for x in told]), 'cpu_relax_s': mean([x['cpu_relax'] for x in told]),
-        }  # fmt: skip
+            'guidance_calls': mean([told[k].get('guidance_calls', 0) for k in good]),
+            'calls_in_all': mean(calls),
+            'cpu_generate_s': mean([x['cpu_generate'] for x in told]),
+            'cpu_relax_s': mean([x['cpu_relax'] for x in told]),
+        }
         print(guide, json.dumps(table[str(guide)]))
     record = {
         'system': 'Ag6O3 in p(3x3) Ag(111), unconditional samples, 50 steps; eV per cell above the lowest',
         'numbers': 'mean and standard error',
         'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread, beside other programs',
         'versions': {'ase_diffusion': ase_diffusion.__version__, 'ase': ase.__version__, 'torch': torch.__version__},
-        'guidance': OPTIONS, 'judge': JUDGE, 'weights': store().name, 'seeds': len(seeds), 'results': table,
-    }  # fmt: skip
+        'guidance': OPTIONS,
+        'judge': JUDGE,
+        'weights': store().name,
+        'seeds': len(seeds),
+        'results': table,
+    }
     (HERE / 'results' / 'guidance.json').write_text(json.dumps(record, indent=1) + '\n')
 
 

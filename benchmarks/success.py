@@ -86,8 +86,9 @@ def attempts(system: str, method: str, chunk: int, size: int):
     if method == 'random':
         images = [random_start(slab, stoich, np.random.default_rng((7, chunk, k))) for k in range(size)]
     else:
-        gen = SurfaceDiffusion(slab, stoich, rng=np.random.default_rng((11, chunk)), logfile=None, compile=False,
-                               **OPTIONS[method])  # fmt: skip
+        gen = SurfaceDiffusion(
+            slab, stoich, rng=np.random.default_rng((11, chunk)), logfile=None, compile=False, **OPTIONS[method]
+        )
         images = gen.sample(size)
         calls = gen.guidance.calls if gen.guidance else 0
     middle = time.process_time()
@@ -119,8 +120,12 @@ def fill(system: str, method: str, target: int, end: float) -> None:
         else:
             images, generate, relax, calls = attempts(system, method, chunk, size)
             for number, atoms in enumerate(images):
-                atoms.info['key_value_pairs'] |= {'cpu_generate': generate / size, 'cpu_relax': relax / size,
-                                                  'guidance_calls': calls / size, 'number': number}  # fmt: skip
+                atoms.info['key_value_pairs'] |= {
+                    'cpu_generate': generate / size,
+                    'cpu_relax': relax / size,
+                    'guidance_calls': calls / size,
+                    'number': number,
+                }
         for atoms in images:
             atoms.info.pop('data', None)  # the same for all; would make up most of the file
         store(path, images)
@@ -136,8 +141,12 @@ def run(args) -> None:
     """Fill the store."""
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * args.minutes
-    chosen = [(s, m, n) for s, methods in TARGETS.items() for m, n in methods.items()
-              if args.system in (None, s) and (not args.methods or m in args.methods)]  # fmt: skip
+    chosen = [
+        (s, m, n)
+        for s, methods in TARGETS.items()
+        for m, n in methods.items()
+        if args.system in (None, s) and (not args.methods or m in args.methods)
+    ]
     for share in range(1, ROUNDS + 1):
         for system, method, target in chosen:
             fill(system, method, (args.n or target) * share // ROUNDS, end)

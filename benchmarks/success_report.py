@@ -18,8 +18,15 @@ from ase_diffusion.metrics import duplicates
 
 HERE = Path(__file__).parent
 REPEATS = 1000  # searches drawn from the pool of independent attempts
-NAMES = {'random': 'random search', 'diffusion': 'diffusion', 'guided': 'guided diffusion', 'long': 'diffusion, 4 x the steps',
-         'screened': 'guided, best of 4 with ag-o', 'ga': 'ase-ga', 'ga-diffusion': 'ase-ga with our operators'}  # fmt: skip
+NAMES = {
+    'random': 'random search',
+    'diffusion': 'diffusion',
+    'guided': 'guided diffusion',
+    'long': 'diffusion, 4 x the steps',
+    'screened': 'guided, best of 4 with ag-o',
+    'ga': 'ase-ga',
+    'ga-diffusion': 'ase-ga with our operators',
+}
 
 
 def hits_of(images, best) -> np.ndarray:
@@ -46,10 +53,22 @@ def independent(images, hits, counts) -> dict:
     first = rng.geometric(q, REPEATS) if q else np.full(REPEATS, np.inf)
     energies = np.array([a.get_potential_energy() for a in images if a.calc is not None])
     steps = np.mean([x.get('relax_steps', 0) for x in pairs])
-    return {'n': n, 'hits': int(hits.sum()), 'q': q, 'q_95': [low, high], 'p': p, 'band': band, 'cpu_each': cpu,
-            'relaxations_50': half(q), 'relaxations_50_95': [half(high), half(low)], 'median_of_repeats': float(np.median(first)),
-            'relax_steps': steps, 'guidance_calls': np.mean([x['guidance_calls'] for x in pairs]),
-            'mean_eV': energies.mean(), 'error_eV': energies.std() / len(energies) ** 0.5}  # fmt: skip
+    return {
+        'n': n,
+        'hits': int(hits.sum()),
+        'q': q,
+        'q_95': [low, high],
+        'p': p,
+        'band': band,
+        'cpu_each': cpu,
+        'relaxations_50': half(q),
+        'relaxations_50_95': [half(high), half(low)],
+        'median_of_repeats': float(np.median(first)),
+        'relax_steps': steps,
+        'guidance_calls': np.mean([x['guidance_calls'] for x in pairs]),
+        'mean_eV': energies.mean(),
+        'error_eV': energies.std() / len(energies) ** 0.5,
+    }
 
 
 def half(q: float) -> float:
@@ -69,10 +88,16 @@ def sequential(images, hits, counts) -> dict:
     counts = counts[counts <= length]
     p = (first[:, None] <= counts).mean(0)
     bands = [binomtest(int(round(x * len(first))), len(first)).proportion_ci(0.95) for x in p]
-    return {'n': len(images), 'runs': len(first), 'hits': int(np.isfinite(first).sum()), 'p': p,
-            'band': [[b.low for b in bands], [b.high for b in bands]], 'cpu_each': cpu.mean() / length,
-            'relaxations_50': float(np.median(first)),
-            'relax_steps': np.mean([a.info['key_value_pairs'].get('relax_steps', 0) for a in images])}  # fmt: skip
+    return {
+        'n': len(images),
+        'runs': len(first),
+        'hits': int(np.isfinite(first).sum()),
+        'p': p,
+        'band': [[b.low for b in bands], [b.high for b in bands]],
+        'cpu_each': cpu.mean() / length,
+        'relaxations_50': float(np.median(first)),
+        'relax_steps': np.mean([a.info['key_value_pairs'].get('relax_steps', 0) for a in images]),
+    }
 
 
 def report() -> None:
@@ -103,14 +128,20 @@ def report() -> None:
                 plot_success_curve(x * scale, rows[method]['p'], rows[method]['band'], ax=ax, label=NAMES[method], logx=True)
         row[0].set_title('{1} in p({0[0]}x{0[1]}), {2}'.format(*SYSTEMS[system]))
         row[1].set_xlabel('CPU time (s)')
-        table[system] = {'potential': SYSTEMS[system][2], 'best_eV': best.get_potential_energy(),
-                         'weights': {m: folder(system, m).parent.name for m in rows}, 'methods': rows}  # fmt: skip
+        table[system] = {
+            'potential': SYSTEMS[system][2],
+            'best_eV': best.get_potential_energy(),
+            'weights': {m: folder(system, m).parent.name for m in rows},
+            'methods': rows,
+        }
         show(system, rows)
     out = HERE / 'results' / 'success.json'
-    record = {'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread, beside other programs',
-              'versions': {'ase_diffusion': ase_diffusion.__version__, 'ase': ase.__version__, 'torch': torch.__version__},
-              'settings': {**RELAX, 'sampler': SAMPLER, 'ga_runs_side_by_side': RUNS},
-              'results': table}  # fmt: skip
+    record = {
+        'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread, beside other programs',
+        'versions': {'ase_diffusion': ase_diffusion.__version__, 'ase': ase.__version__, 'torch': torch.__version__},
+        'settings': {**RELAX, 'sampler': SAMPLER, 'ga_runs_side_by_side': RUNS},
+        'results': table,
+    }
     out.write_text(json.dumps(plain(record), indent=1) + '\n')
     figure.savefig(out.with_suffix('.png'), dpi=130)
 
@@ -132,5 +163,7 @@ def show(system: str, rows: dict) -> None:
     print(f'{"method":<28s} {"n":>5s} {"found":>5s} {"for 50 %":>9s} {"95 %":>16s} {"CPU s each":>10s} {"steps":>6s}')
     for method, r in rows.items():
         band = '{:.1f} to {:.1f}'.format(*r['relaxations_50_95']) if 'relaxations_50_95' in r else f'{r["runs"]} runs'
-        print(f'{NAMES[method]:<28s} {r["n"]:5d} {r["hits"]:5d} {r["relaxations_50"]:9.1f} {band:>16s} {r["cpu_each"]:10.2f} '
-              f'{r["relax_steps"]:6.0f}')  # fmt: skip
+        print(
+            f'{NAMES[method]:<28s} {r["n"]:5d} {r["hits"]:5d} {r["relaxations_50"]:9.1f} {band:>16s} {r["cpu_each"]:10.2f} '
+            f'{r["relax_steps"]:6.0f}'
+        )

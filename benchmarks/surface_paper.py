@@ -131,15 +131,22 @@ def summary(images, reference: float, system: str) -> dict:
     steps = np.array([pairs[k]['relax_steps'] for k in good])
     n = len(good)
     row = {
-        'n': n, 'failed': len(images) - n, 'valid': float(np.mean([p['valid_as_generated'] for p in pairs])),
-        'generated_mean': start.mean(), 'generated_median': np.median(start), 'generated_error': start.std() / n**0.5,
-        'relaxed_mean': end.mean(), 'relaxed_error': end.std() / n**0.5, 'relaxed_best': end.min(),
-        'relax_steps_mean': steps.mean(), 'relax_steps_median': np.median(steps),
+        'n': n,
+        'failed': len(images) - n,
+        'valid': float(np.mean([p['valid_as_generated'] for p in pairs])),
+        'generated_mean': start.mean(),
+        'generated_median': np.median(start),
+        'generated_error': start.std() / n**0.5,
+        'relaxed_mean': end.mean(),
+        'relaxed_error': end.std() / n**0.5,
+        'relaxed_best': end.min(),
+        'relax_steps_mean': steps.mean(),
+        'relax_steps_median': np.median(steps),
         'converged': float(np.mean([pairs[k]['relax_converged'] for k in good])),
         'distinct_minima': len(set(duplicates([images[k] for k in good]))),
         'cpu_s_generate': np.mean([p['cpu_generate'] for p in pairs]),
         'cpu_s_relax': np.mean([p['cpu_relax'] for p in pairs]),
-    }  # fmt: skip
+    }
     if system == 'ag12o6':
         row['ag6_found'] = sum(is_ag6(images[k]) for k in good)
     return {k: round(float(v), 4) if isinstance(v, (float, np.floating)) else v for k, v in row.items()}
@@ -175,12 +182,16 @@ def report(args) -> None:
 def show(system, potential, rows) -> None:
     """Print one table."""
     print(f'\n{system}, {potential}; eV per cell')
-    print(f'{"variant":<32s} {"n":>4s} {"valid":>6s} {"as generated":>16s} {"relaxed":>16s} {"best":>6s} {"steps":>6s} '
-          f'{"minima":>6s} {"Ag6":>4s}')  # fmt: skip
+    print(
+        f'{"variant":<32s} {"n":>4s} {"valid":>6s} {"as generated":>16s} {"relaxed":>16s} {"best":>6s} {"steps":>6s} '
+        f'{"minima":>6s} {"Ag6":>4s}'
+    )
     for name, r in rows.items():
-        print(f'{name:<32s} {r["n"]:4d} {100 * r["valid"]:5.1f}% {r["generated_mean"]:8.2f} +- {r["generated_error"]:4.2f} '
-              f'{r["relaxed_mean"]:8.2f} +- {r["relaxed_error"]:4.2f} {r["relaxed_best"]:6.2f} {r["relax_steps_mean"]:6.0f} '
-              f'{r["distinct_minima"]:6d} {r.get("ag6_found", "-"):>4}')  # fmt: skip
+        print(
+            f'{name:<32s} {r["n"]:4d} {100 * r["valid"]:5.1f}% {r["generated_mean"]:8.2f} +- {r["generated_error"]:4.2f} '
+            f'{r["relaxed_mean"]:8.2f} +- {r["relaxed_error"]:4.2f} {r["relaxed_best"]:6.2f} {r["relax_steps_mean"]:6.0f} '
+            f'{r["distinct_minima"]:6d} {r.get("ag6_found", "-"):>4}'
+        )
 
 
 def draw(pool, table, path) -> None:

@@ -62,8 +62,16 @@ def one(case: dict) -> dict:
     slab = fcc111('Ag', (4, 4, 2), a=4.16, vacuum=10.0)
     slab.set_constraint(FixAtoms(indices=range(32)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gen = SurfaceDiffusion(slab, 'Ag12O6', rng=0, sampler='ancestral', steps=MEASURED, batch_size=case['batch'], logfile=None,
-                           compile=case.get('compile', False))  # fmt: skip
+    gen = SurfaceDiffusion(
+        slab,
+        'Ag12O6',
+        rng=0,
+        sampler='ancestral',
+        steps=MEASURED,
+        batch_size=case['batch'],
+        logfile=None,
+        compile=case.get('compile', False),
+    )
     gen._reason_to_reject = lambda atoms: None
     begun = time.perf_counter()
     gen.sample(case['batch'], energy=None, guidance_scale=0.0)  # warm-up, compilation
@@ -83,9 +91,14 @@ def one(case: dict) -> dict:
     seconds = time.process_time() - t0
     per_step = seconds / MEASURED / case['batch']
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {'structures_per_hour': round(3600 / (per_step * STEPS)), 'ms_per_step_and_structure': round(1e3 * per_step, 3),
-            'share_neighbours': round(graph[0] / seconds, 3), 'warm_up_s': round(warm, 1),
-            'peak_MB': round(peak / 1024), 'above_imports_MB': round((peak - before) / 1024)}  # fmt: skip
+    return {
+        'structures_per_hour': round(3600 / (per_step * STEPS)),
+        'ms_per_step_and_structure': round(1e3 * per_step, 3),
+        'share_neighbours': round(graph[0] / seconds, 3),
+        'warm_up_s': round(warm, 1),
+        'peak_MB': round(peak / 1024),
+        'above_imports_MB': round((peak - before) / 1024),
+    }
 
 
 def peer(command: str, arguments: tuple, environment: dict) -> dict:

@@ -54,8 +54,15 @@ def main() -> None:
     for name in args.names:
         part = data.select(SUBSETS[name])
         print(f'{name}: {len(part.items)} structures of {len({i.run for i in part.items})} relaxations', flush=True)
-        train_denoiser(part, RUNS / f'den_{name}', steps=args.steps, minutes=args.minutes, height=(0.4, 5.0),
-                       compile_network=True, progress=False)  # fmt: skip
+        train_denoiser(
+            part,
+            RUNS / f'den_{name}',
+            steps=args.steps,
+            minutes=args.minutes,
+            height=(0.4, 5.0),
+            compile_network=True,
+            progress=False,
+        )
 
 
 if __name__ == '__main__':

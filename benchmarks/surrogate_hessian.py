@@ -48,14 +48,20 @@ def compare(images, calculator, fmax: float) -> dict:
         done = relax(images, calculator, fmax=fmax, steps=300, hessian=hessian)
         seconds = (time.perf_counter() - begun) / len(images)
         pairs = [a.info['key_value_pairs'] for a in done]
-        rows[name] = {'steps': [int(p['relax_steps']) for p in pairs],
-                      'converged': [bool(p['relax_converged']) for p in pairs],
-                      'energy': [round(a.get_potential_energy(), 4) for a in done],
-                      'seconds_each': round(seconds, 2)}  # fmt: skip
+        rows[name] = {
+            'steps': [int(p['relax_steps']) for p in pairs],
+            'converged': [bool(p['relax_converged']) for p in pairs],
+            'energy': [round(a.get_potential_energy(), 4) for a in done],
+            'seconds_each': round(seconds, 2),
+        }
     gap = np.array(rows['ag-o']['energy']) - np.array(rows['plain']['energy'])
     steps = [np.mean(rows[name]['steps']) for name in ('plain', 'ag-o')]
-    return rows | {'mean_steps': [round(float(s), 1) for s in steps], 'mean_energy_change_eV': round(float(gap.mean()), 4),
-                   'same_minimum_to_10_meV': int((np.abs(gap) < 0.01).sum()), 'n': len(images)}  # fmt: skip
+    return rows | {
+        'mean_steps': [round(float(s), 1) for s in steps],
+        'mean_energy_change_eV': round(float(gap.mean()), 4),
+        'same_minimum_to_10_meV': int((np.abs(gap) < 0.01).sum()),
+        'n': len(images),
+    }
 
 
 def main() -> None:
@@ -70,12 +76,20 @@ def main() -> None:
     results = {}
     for name, images in starts(args.n).items():
         results[name] = r = compare(images, calculator, args.fmax)
-        print(f'{name}: {r["n"]} structures, steps {r["mean_steps"][0]} plain, {r["mean_steps"][1]} with the Hessian; '
-              f'{r["plain"]["seconds_each"]} and {r["ag-o"]["seconds_each"]} s each; same minimum {r["same_minimum_to_10_meV"]}, '
-              f'mean change of the energy {1000 * r["mean_energy_change_eV"]:.0f} meV', flush=True)  # fmt: skip
-    record = {'potential': args.potential, 'fmax': args.fmax, 'seeds': 'generated: 21; random start k: default_rng((22, k))',
-              'machine': f'{platform.machine()}, {os.cpu_count()} cores, 1 thread',
-              'versions': {'ase': ase.__version__, 'torch': torch.__version__}, 'results': results}  # fmt: skip
+        print(
+            f'{name}: {r["n"]} structures, steps {r["mean_steps"][0]} plain, {r["mean_steps"][1]} with the Hessian; '
+            f'{r["plain"]["seconds_each"]} and {r["ag-o"]["seconds_each"]} s each; same minimum {r["same_minimum_to_10_meV"]}, '
+            f'mean change of the energy {1000 * r["mean_energy_change_eV"]:.0f} meV',
+            flush=True,
+        )
+    record = {
+        'potential': args.potential,
+        'fmax': args.fmax,
+        'seeds': 'generated: 21; random start k: default_rng((22, k))',
+        'machine': f'{platform.machine()}, {os.cpu_count()} cores, 1 thread',
+        'versions': {'ase': ase.__version__, 'torch': torch.__version__},
+        'results': results,
+    }
     OUT.write_text(json.dumps(record, indent=1) + '\n')
 
 

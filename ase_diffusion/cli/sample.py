@@ -22,17 +22,20 @@ def _add_surface(parser):
     add_slab(parser)
     add_overlayers(parser)
     parser.add_argument('-n', type=int, default=16, metavar='N', help='how many structures (16)')
-    parser.add_argument('-o', '--out', default='overlayers.traj', metavar='FILE',
-                        help='.traj, .db, .extxyz, ... (overlayers.traj)')
+    parser.add_argument(
+        '-o', '--out', default='overlayers.traj', metavar='FILE', help='.traj, .db, .extxyz, ... (overlayers.traj)'
+    )
     parser.add_argument('--steps', type=int, metavar='N', help='denoising steps (50)')
-    parser.add_argument('--compile', action=BooleanOptionalAction,
-                        help='compile the network first, some 30 s (default: where it pays)')
+    parser.add_argument(
+        '--compile', action=BooleanOptionalAction, help='compile the network first, some 30 s (default: where it pays)'
+    )
     _add_common(parser)
 
 
 def _add_common(parser):
-    parser.add_argument('--best-of', type=int, metavar='K',
-                        help='keep the lowest in energy of K candidates for each structure (1)')
+    parser.add_argument(
+        '--best-of', type=int, metavar='K', help='keep the lowest in energy of K candidates for each structure (1)'
+    )
     parser.add_argument('--relax', metavar='CALC', help='relax each structure: ag-o, emt, 7net-mf-0, ...')
     parser.add_argument('--relax-steps', type=int, default=200, metavar='N', help='most steps of a relaxation (200)')
     parser.add_argument('--fmax', type=float, default=0.05, metavar='F', help='force at its end, eV/A (0.05)')
@@ -46,18 +49,27 @@ def _add_common(parser):
 def _add_crystal(parser):
     parser.add_argument('--stoich', metavar='FORMULA', help='content of the cell, such as Ti4O8: predict its structure')
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell (as in the training data)')
-    parser.add_argument('--elements', nargs='+', action='extend', metavar='X',
-                        help='elements that may occur (all that the model knows)')
+    parser.add_argument(
+        '--elements', nargs='+', action='extend', metavar='X', help='elements that may occur (all that the model knows)'
+    )
     parser.add_argument('-n', type=int, default=16, metavar='N', help='how many structures (16)')
     parser.add_argument('-o', '--out', default='crystals.traj', metavar='FILE', help='.traj, .db, .extxyz, ... (crystals.traj)')
     parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file')
     parser.add_argument('--conditioning', metavar='KIND', help='cds or cdi: the variant of a shipped model')
-    parser.add_argument('--condition', nargs='+', action='extend', type=condition, default=[], metavar='NAME=X',
-                        help='asked-for properties, such as heat_of_formation=-0.2; ase-diffusion info MODEL lists them')
+    parser.add_argument(
+        '--condition',
+        nargs='+',
+        action='extend',
+        type=condition,
+        default=[],
+        metavar='NAME=X',
+        help='asked-for properties, such as heat_of_formation=-0.2; ase-diffusion info MODEL lists them',
+    )
     parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of the conditions (1)')
     parser.add_argument('--steps', type=int, metavar='N', help='denoising steps')
-    parser.add_argument('--sampler', metavar='NAME',
-                        help='resampling, predictor_corrector, ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
+    parser.add_argument(
+        '--sampler', metavar='NAME', help='resampling, predictor_corrector, ancestral, euler_maruyama, ddim, heun or dpmpp_2m'
+    )
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
     parser.add_argument('--compile', action='store_true', default=None, help='compile the network first')
     _add_common(parser)
@@ -80,8 +92,22 @@ def run_crystal(args):
     from ase_diffusion.cli.common import Output, given
 
     out, conditions = Output(args.out).expect(args.n, crystals=True), unique(args.condition)
-    options = given(args, 'stoich', 'natoms', 'elements', 'model', 'conditioning', 'steps', 'sampler', 'symmetrize', 'batch_size',
-                    'best_of', 'device', 'compile', 'denoising_trajectory')  # fmt: skip
+    options = given(
+        args,
+        'stoich',
+        'natoms',
+        'elements',
+        'model',
+        'conditioning',
+        'steps',
+        'sampler',
+        'symmetrize',
+        'batch_size',
+        'best_of',
+        'device',
+        'compile',
+        'denoising_trajectory',
+    )
     generator = CrystalDiffusion(rng=args.seed, logfile=args.log, **options, **_relaxation(args))
     return _write(generator, args, out, {**conditions, **given(args, 'guidance_scale')})
 

@@ -10,14 +10,22 @@ def add_arguments(parser, again):
     add_slab(parser)
     add_overlayers(parser)
     parser.add_argument('-n', type=int, default=100, metavar='N', help='structures in all (100)')
-    parser.add_argument('--calculator', default='7net-mf-0', metavar='CALC',
-                        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (7net-mf-0)')
+    parser.add_argument(
+        '--calculator',
+        default='7net-mf-0',
+        metavar='CALC',
+        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (7net-mf-0)',
+    )
     parser.add_argument('--db', default='search.db', metavar='DB', help='*.db or postgresql://user@host/name (search.db)')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes that relax; 0: this one (1)')
     parser.add_argument('--scheduler', metavar='ADDRESS', help='of dask, in place of local processes, tcp://...')
     parser.add_argument('--denoising-steps', type=int, metavar='N', help='of the sampler (50)')
-    parser.add_argument('--best-of', type=int, metavar='K',
-                        help='relax only the best of K candidates, by the energy of ag-o, or of --prerelax after that (1)')
+    parser.add_argument(
+        '--best-of',
+        type=int,
+        metavar='K',
+        help='relax only the best of K candidates, by the energy of ag-o, or of --prerelax after that (1)',
+    )
     parser.add_argument('--prerelax', metavar='CALC', help='relax with a cheap potential first, such as ag-o')
     parser.add_argument('--optimizer', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--fmax', type=float, metavar='F', help='force at the end, eV/A (0.05)')
@@ -43,16 +51,22 @@ def run(args):
         options['relax'] = {'calculator': args.prerelax}
     generator, conditions = overlayers(args, logfile=None, **options)
     search = StructureSearch(
-        generator, args.db, args.calculator, conditions=conditions, rng=args.seed, workers=args.workers,
-        client=connect(args.scheduler), retry_failed=args.retry_failed,
+        generator,
+        args.db,
+        args.calculator,
+        conditions=conditions,
+        rng=args.seed,
+        workers=args.workers,
+        client=connect(args.scheduler),
+        retry_failed=args.retry_failed,
         **given(args, 'optimizer', 'fmax', 'steps', 'timeout', 'directory'),
-    )  # fmt: skip
+    )
     try:
         images = search.run(args.n)
     except KeyboardInterrupt:
         print(f'stopped; what was done is in {search.store.name}, and the same line goes on')
         return 130
-    print(f"next: ase db {search.store.name} unique=1 -s energy" + (f'   or: ase gui {args.db}@unique=1' if images else ''))
+    print(f'next: ase db {search.store.name} unique=1 -s energy' + (f'   or: ase gui {args.db}@unique=1' if images else ''))
     return 0 if images else 1
 
 

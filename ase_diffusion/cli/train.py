@@ -1,8 +1,20 @@
 """Train a model on your own data; a run that was interrupted goes on with the same line."""
 
 HELP = 'train a model or a force field'
-SHARED = ('steps', 'minutes', 'features', 'blocks', 'cutoff', 'batch_size', 'lr', 'seed', 'devices', 'accelerator',
-          'precision', 'every')  # fmt: skip
+SHARED = (
+    'steps',
+    'minutes',
+    'features',
+    'blocks',
+    'cutoff',
+    'batch_size',
+    'lr',
+    'seed',
+    'devices',
+    'accelerator',
+    'precision',
+    'every',
+)
 
 
 def add_arguments(parser, again):
@@ -12,8 +24,12 @@ def add_arguments(parser, again):
     surface = kinds.add_parser('surface', help='the diffusion model of overlayers', **common)
     _add_shared(surface)
     surface.add_argument('--repeat', type=float, metavar='SHARE', help='share repeated in the plane (0.25)')
-    surface.add_argument('--max-relative', type=float, metavar='E',
-                         help='leave out what is higher above the best of its composition, eV per mobile atom')
+    surface.add_argument(
+        '--max-relative',
+        type=float,
+        metavar='E',
+        help='leave out what is higher above the best of its composition, eV per mobile atom',
+    )
     from ase_diffusion.cli.common import add_height
 
     add_height(surface)
@@ -37,10 +53,10 @@ def _add_shared(parser):
 
 
 def _add_common(parser):
-    parser.add_argument('--out', required=True, metavar='DIR',
-                        help='folder for best.safetensors, last.safetensors, log.csv')
-    parser.add_argument('--init', metavar='MODEL',
-                        help='model to start from, shipped or a .safetensors file; its width, blocks and cutoff hold')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for best.safetensors, last.safetensors, log.csv')
+    parser.add_argument(
+        '--init', metavar='MODEL', help='model to start from, shipped or a .safetensors file; its width, blocks and cutoff hold'
+    )
     parser.add_argument('--steps', type=int, metavar='N', help='training steps (20000)')
     parser.add_argument('--minutes', type=float, metavar='M', help='stop after this time')
     parser.add_argument('--lr', type=float, help='learning rate (0.001)')
@@ -82,19 +98,37 @@ def run(args):
 
 
 def _add_crystal(parser):
-    parser.add_argument('data', metavar='DATA',
-                        help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept')
-    parser.add_argument('--split', nargs='+', default=['train'], metavar='NAME',
-                        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)')
+    parser.add_argument(
+        'data',
+        metavar='DATA',
+        help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept',
+    )
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        default=['train'],
+        metavar='NAME',
+        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
+    )
     parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
-    parser.add_argument('--scheme', metavar='NAME',
-                        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)')
-    parser.add_argument('--conditioning', metavar='KIND',
-                        help='cds: conditions enter every attention block; cdi: the first embedding (cds)')
-    parser.add_argument('--paper-network', dest='coupled', action='store_false', default=None,
-                        help='pair terms that know the geometry only, not the sender')
-    parser.add_argument('--known', type=float, metavar='SHARE',
-                        help='share of crystals whose species are given, for structure prediction (0.33)')
+    parser.add_argument(
+        '--scheme',
+        metavar='NAME',
+        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)',
+    )
+    parser.add_argument(
+        '--conditioning', metavar='KIND', help='cds: conditions enter every attention block; cdi: the first embedding (cds)'
+    )
+    parser.add_argument(
+        '--paper-network',
+        dest='coupled',
+        action='store_false',
+        default=None,
+        help='pair terms that know the geometry only, not the sender',
+    )
+    parser.add_argument(
+        '--known', type=float, metavar='SHARE', help='share of crystals whose species are given, for structure prediction (0.33)'
+    )
     parser.add_argument('--features', type=int, metavar='N', help='width of the network (128)')
     parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
     parser.add_argument('--batch-size', type=int, metavar='N', help='crystals per step (128)')
@@ -114,8 +148,9 @@ def run_crystal(args):
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)
     training, held = split_crystals(read_crystals(args.data), args.split)
     print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
-    options = given(args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'scheme', 'conditioning', 'known',
-                    'coupled')  # fmt: skip
+    options = given(
+        args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'scheme', 'conditioning', 'known', 'coupled'
+    )
     if args.init:
         options['network'], header = start_from(args.init, 'crystal')
         options['elements'] = header['representation']['elements']

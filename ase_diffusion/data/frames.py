@@ -100,8 +100,9 @@ def write_frames(images, path):
         raise ValueError('write_frames needs at least one frame; got an empty list.')
     if Path(path).suffix != '.npz':
         raise ValueError(f'Frames are written to a .npz file; got {str(path)!r}. Other formats: ase.io.write.')
-    keys = ROW_KEYS | {key: kind for key, kind in OPTIONAL.items()
-                       if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)}  # fmt: skip
+    keys = ROW_KEYS | {
+        key: kind for key, kind in OPTIONAL.items() if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)
+    }
     slabs, slab_id, columns = {}, [], {key: [] for key in keys}
     forces, energies = [], []
     for index, atoms in enumerate(images):
@@ -110,8 +111,14 @@ def write_frames(images, path):
         results = getattr(atoms.calc, 'results', {})
         energies.append(float(results.get('energy', np.nan)))
         forces.append(np.asarray(results.get('forces', np.full((len(atoms), 3), np.nan))))
-        pairs = {'run': index, 'step': 0, 'last': True, 'converged': False, 'held': False,
-                 **atoms.info.get('key_value_pairs', {})}
+        pairs = {
+            'run': index,
+            'step': 0,
+            'last': True,
+            'converged': False,
+            'held': False,
+            **atoms.info.get('key_value_pairs', {}),
+        }
         for key, kind in keys.items():
             columns[key].append(kind(pairs[key]))
     sizes = [size for _, size, _ in slabs.values()]

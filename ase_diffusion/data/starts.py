@@ -1,6 +1,5 @@
 """Random starts: atoms at random places in a window above a slab, none too close to another."""
 
-
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
@@ -143,8 +142,7 @@ def check_composition(stoich):
             good = False
         if not good:
             raise ValueError(
-                'Ranges are whole numbers of atoms of an element, {"Ag": (4, 6), "O": (2, 5)}; '
-                f'got {symbol!r}: {counts!r}.'
+                f'Ranges are whole numbers of atoms of an element, {{"Ag": (4, 6), "O": (2, 5)}}; got {symbol!r}: {counts!r}.'
             )
         ranges[symbol] = [int(low), int(high)]
     if not any(high for _, high in ranges.values()):
@@ -198,8 +196,9 @@ def check_slab(slab):
     if not isinstance(slab, Atoms):
         raise TypeError(f'A slab is an ase.Atoms object; got {type(slab).__name__}. Read files with ase.io.read.')
     if not np.isfinite(slab.positions).all():
-        raise ValueError('The atoms of a slab have finite positions; some of '
-                         f'{slab.get_chemical_formula()} are NaN or infinite. Mend them.')  # fmt: skip
+        raise ValueError(
+            f'The atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite. Mend them.'
+        )
     plane = slab.cell[:2]
     if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
         raise ValueError(

@@ -109,8 +109,13 @@ class Categorical:
 
     def todict(self) -> dict:
         """Return class name and parameters, fit for JSON."""
-        return {'name': 'Categorical', 'schedule': self.schedule.todict(), 'classes': self.classes, 'steps': self.steps,
-                'auxiliary': self.auxiliary}  # fmt: skip
+        return {
+            'name': 'Categorical',
+            'schedule': self.schedule.todict(),
+            'classes': self.classes,
+            'steps': self.steps,
+            'auxiliary': self.auxiliary,
+        }
 
     @classmethod
     def fromdict(cls, values: dict) -> Categorical:

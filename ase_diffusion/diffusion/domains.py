@@ -98,8 +98,9 @@ class Torus:
     def difference(self, a: Tensor, b: Tensor) -> Tensor:
         """Return a - b reduced to the nearest image in fractional coordinates."""
         f = self._fractional(a - b)
-        whole = torch.stack([torch.round(f[..., k]) if p else torch.zeros_like(f[..., k])
-                             for k, p in enumerate(self.periodic)], -1)  # fmt: skip
+        whole = torch.stack(
+            [torch.round(f[..., k]) if p else torch.zeros_like(f[..., k]) for k, p in enumerate(self.periodic)], -1
+        )
         return self._cartesian(f - whole)
 
 

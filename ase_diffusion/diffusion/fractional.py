@@ -70,8 +70,10 @@ class WrappedScore(WrappedNormal):
         super().__init__(schedule)
         largest = float(schedule.sigma(torch.ones((), dtype=torch.float64)))
         if largest > SIGMA_UNIFORM:
-            raise ValueError(f'sigma is measured in periods of the torus and reaches at most {SIGMA_UNIFORM} (uniform from 0.5 '
-                             f'on), got {largest:g}; take sigma_max=0.5')  # fmt: skip
+            raise ValueError(
+                f'sigma is measured in periods of the torus and reaches at most {SIGMA_UNIFORM} (uniform from 0.5 '
+                f'on), got {largest:g}; take sigma_max=0.5'
+            )
 
     def scale(self, t: Tensor, like: Tensor) -> Tensor:
         """Return the factor from prediction to noise as a column for ``like``."""

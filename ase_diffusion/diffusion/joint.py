@@ -46,8 +46,9 @@ class JointProcess:
     def prior(self, batch: Batch, t: Tensor, generator) -> Batch:
         """Replace every field by a draw from its prior."""
         noise = as_noise(generator)
-        return batch.with_fields(**self._map(
-            batch, t, lambda n, p, t, d: p.prior(batch.fields[n], t, noise.bind(batch.rows[n]), d)))  # fmt: skip
+        return batch.with_fields(
+            **self._map(batch, t, lambda n, p, t, d: p.prior(batch.fields[n], t, noise.bind(batch.rows[n]), d))
+        )
 
     def noise(self, batch: Batch, t: Tensor, generator) -> tuple[Batch, dict[str, Tensor]]:
         """Noise every field; return the noised batch and the targets."""

@@ -207,8 +207,7 @@ class Components:
 
     def _each(self, call, domain) -> list:
         domains = domain or [None] * len(self.parts)
-        return [call(slice(*columns), process, part)
-                for (columns, process), part in zip(self.parts, domains, strict=True)]  # fmt: skip
+        return [call(slice(*columns), process, part) for (columns, process), part in zip(self.parts, domains, strict=True)]
 
     def prior(self, like, t, noise, domain=None):
         """Draw every part from its own prior."""
@@ -241,9 +240,7 @@ class Components:
 
     def reverse(self, xt, pred, t, s, noise, domain=None, eta=1.0):
         """Step every part from ``t`` to ``s``."""
-        return torch.cat(
-            self._each(lambda c, p, d: p.reverse(xt[..., c], pred[..., c], t, s, noise, d, eta), domain), -1
-        )
+        return torch.cat(self._each(lambda c, p, d: p.reverse(xt[..., c], pred[..., c], t, s, noise, d, eta), domain), -1)
 
     def diffuse(self, xt, pred, t, s, noise, domain=None):
         """Make one Euler-Maruyama step of every part."""

@@ -73,36 +73,71 @@ def _predict(network, process, x: Batch, t):
 
 
 @torch.inference_mode()
-def ancestral(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-              initial=None, eta=1.0) -> Batch:  # fmt: skip
+def ancestral(
+    network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None, eta=1.0
+) -> Batch:
     """Sample by the posterior q(x_s | x_t, x_0) (DDPM, arXiv 2006.11239, eq. 7), stochastic."""
 
     def step(x, k, t, s):
         pred = _predict(network, process, x, t)
         return process.reverse(x, pred, t, s, generator, eta), process.x0(x, pred, t)
 
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
+    return _run(
+        step,
+        network,
+        process,
+        batch,
+        steps=steps,
+        generator=generator,
+        mask=mask,
+        guidance=guidance,
+        callback=callback,
+        start=start,
+        initial=initial,
+    )
 
 
 @torch.inference_mode()
 def ddim(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None):
     """Sample deterministically along the probability-flow ODE, first order (DDIM, arXiv 2010.02502)."""
-    return ancestral(network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                     callback=callback, start=start, initial=initial, eta=0.0)  # fmt: skip
+    return ancestral(
+        network,
+        process,
+        batch,
+        steps=steps,
+        generator=generator,
+        mask=mask,
+        guidance=guidance,
+        callback=callback,
+        start=start,
+        initial=initial,
+        eta=0.0,
+    )
 
 
 @torch.inference_mode()
-def euler_maruyama(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-                   initial=None) -> Batch:  # fmt: skip
+def euler_maruyama(
+    network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None
+) -> Batch:
     """Sample the reverse SDE by Euler-Maruyama (Ronne et al. 2024, eq. 2)."""
 
     def step(x, k, t, s):
         pred = _predict(network, process, x, t)
         return process.diffuse(x, pred, t, s, generator), process.x0(x, pred, t)
 
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
+    return _run(
+        step,
+        network,
+        process,
+        batch,
+        steps=steps,
+        generator=generator,
+        mask=mask,
+        guidance=guidance,
+        callback=callback,
+        start=start,
+        initial=initial,
+    )
 
 
 @torch.inference_mode()
@@ -119,13 +154,25 @@ def heun(network, process, batch, *, steps, generator, mask=None, guidance=(), c
         mean = process.mean_slope(x, pred, t, ahead, again, s)
         return process.reverse(x, mean, t, s, generator, 0.0), x0
 
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
+    return _run(
+        step,
+        network,
+        process,
+        batch,
+        steps=steps,
+        generator=generator,
+        mask=mask,
+        guidance=guidance,
+        callback=callback,
+        start=start,
+        initial=initial,
+    )
 
 
 @torch.inference_mode()
-def dpmpp_2m(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-             initial=None) -> Batch:  # fmt: skip
+def dpmpp_2m(
+    network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None
+) -> Batch:
     """Sample with DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2): second order at one call a step."""
     last: dict = {}
 
@@ -141,13 +188,25 @@ def dpmpp_2m(network, process, batch, *, steps, generator, mask=None, guidance=(
         last.update(x0=x0, level=level)
         return process.reverse(x, use, t, s, generator, 0.0), x0
 
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
+    return _run(
+        step,
+        network,
+        process,
+        batch,
+        steps=steps,
+        generator=generator,
+        mask=mask,
+        guidance=guidance,
+        callback=callback,
+        start=start,
+        initial=initial,
+    )
 
 
 @torch.inference_mode()
-def predictor_corrector(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-                        initial=None, corrector=0.04) -> Batch:  # fmt: skip
+def predictor_corrector(
+    network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None, corrector=0.04
+) -> Batch:
     """Sample by one Langevin step, then one ancestral step (Song et al., arXiv 2011.13456, alg. 2; DiffCSP, alg. 3).
 
     Fields on a torus are corrected, two network calls a step; where there is none this is :func:`ancestral`. A Langevin step
@@ -161,13 +220,36 @@ def predictor_corrector(network, process, batch, *, steps, generator, mask=None,
         pred = _predict(network, process, x, t)
         return process.reverse(x, pred, t, s, generator, 1.0), process.x0(x, pred, t)
 
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
+    return _run(
+        step,
+        network,
+        process,
+        batch,
+        steps=steps,
+        generator=generator,
+        mask=mask,
+        guidance=guidance,
+        callback=callback,
+        start=start,
+        initial=initial,
+    )
 
 
 @torch.inference_mode()
-def resampling(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None,
-               focus=(0.5, 0.15, 0.9)) -> Batch:  # fmt: skip
+def resampling(
+    network,
+    process,
+    batch,
+    *,
+    steps,
+    generator,
+    mask=None,
+    guidance=(),
+    callback=None,
+    start=1.0,
+    initial=None,
+    focus=(0.5, 0.15, 0.9),
+) -> Batch:
     """Sample by ancestral steps, before each of which the estimate of the clean data is noised to the same time again.
 
     A second opinion at every time: what the network got wrong is not carried along, at two calls a step. Noising a *sample* of
@@ -184,8 +266,20 @@ def resampling(network, process, batch, *, steps, generator, mask=None, guidance
             pred = _predict(network, process, x, t)
         return process.reverse(x, pred, t, s, generator, 1.0), process.x0(x, pred, t)
 
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial, focus=focus)  # fmt: skip
+    return _run(
+        step,
+        network,
+        process,
+        batch,
+        steps=steps,
+        generator=generator,
+        mask=mask,
+        guidance=guidance,
+        callback=callback,
+        start=start,
+        initial=initial,
+        focus=focus,
+    )
 
 
 SAMPLERS = {

@@ -58,8 +58,20 @@ class Generator:
     default_steps, default_sampler = 100, 'ancestral'
     guidance = relax = None
 
-    def __init__(self, *, rng=None, steps=None, sampler=None, batch_size=None, device=None, logfile='-',
-                 trajectory=None, denoising_trajectory=None, best_of=1, maxtries=20):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        rng=None,
+        steps=None,
+        sampler=None,
+        batch_size=None,
+        device=None,
+        logfile='-',
+        trajectory=None,
+        denoising_trajectory=None,
+        best_of=1,
+        maxtries=20,
+    ):
         self.rng = coerce_rng(rng)
         self.steps = self.default_steps if steps is None else _integer('steps', steps, 2)
         sampler = self.default_sampler if sampler is None else sampler
@@ -172,8 +184,11 @@ class Generator:
                     self._accept(atoms, done, seconds)
                     yield atoms
                 if refused > self.maxtries * max(1, done):
-                    raise GenerationFailed(f'{refused} structures were rejected and {done} accepted of {n} asked for; '
-                                           'try more steps, a wider window or another model', reasons)  # fmt: skip
+                    raise GenerationFailed(
+                        f'{refused} structures were rejected and {done} accepted of {n} asked for; '
+                        'try more steps, a wider window or another model',
+                        reasons,
+                    )
         finally:
             self._close_trajectory()
             if guidance is not None:
@@ -185,9 +200,11 @@ class Generator:
         conditions = {**conditions, **({} if task is None else task.labels())}
         shown = ', '.join(f'{k} {v:g}' for k, v in conditions.items() if isinstance(v, (int, float)))
         name, steps = type(self).__name__ + ('' if task is None else f'.{task.name}'), self.steps if task is None else task.steps
-        return (f'{name}: {n} structures, {self.sampler}, {steps} steps, {self.device}'
-                + (f', the best of {self.best_of} each' if self.best_of > 1 and task is None else '')
-                + (f', {shown}' if shown else ''))  # fmt: skip
+        return (
+            f'{name}: {n} structures, {self.sampler}, {steps} steps, {self.device}'
+            + (f', the best of {self.best_of} each' if self.best_of > 1 and task is None else '')
+            + (f', {shown}' if shown else '')
+        )
 
     def _accept(self, atoms: Atoms, number: int, seconds: float) -> None:
         self.atoms = atoms
@@ -270,7 +287,7 @@ def compile_core(network) -> None:
     def core(*args):
         try:
             return fast(*args)
-        except Exception as error:  # noqa: BLE001  compilers fail in many ways; the result does not depend on them
+        except Exception as error:  # compilers fail in many ways; the result does not depend on them
             log.warning('torch.compile failed (%s); going on without it', str(error).splitlines()[0] if str(error) else error)
             network.core = plain
             return plain(*args)

@@ -88,8 +88,23 @@ class CrystalDiffusion(Generator):
 
     default_sampler = SCHEMES['paper']['sampler']
 
-    def __init__(self, stoich=None, natoms=None, *, elements=None, model=None, conditioning=None, symmetrize=None, relax=None,
-                 calculator=None, guidance=None, compile=False, steps=None, sampler=None, **options):  # fmt: skip
+    def __init__(
+        self,
+        stoich=None,
+        natoms=None,
+        *,
+        elements=None,
+        model=None,
+        conditioning=None,
+        symmetrize=None,
+        relax=None,
+        calculator=None,
+        guidance=None,
+        compile=False,
+        steps=None,
+        sampler=None,
+        **options,
+    ):
         super().__init__(steps=steps, sampler=sampler, **options)
         self._asked = {'steps': steps, 'sampler': sampler}
         if not isinstance(stoich, (str, type(None))):
@@ -117,11 +132,14 @@ class CrystalDiffusion(Generator):
 
     def _selection(self, calculator) -> Selection:
         if self.numbers is None:
-            raise ValueError(f'best_of={self.best_of} compares energies, so that all candidates need one composition: pass '
-                             "stoich='...'")  # fmt: skip
+            raise ValueError(
+                f"best_of={self.best_of} compares energies, so that all candidates need one composition: pass stoich='...'"
+            )
         if self.relax is None and calculator is None:
-            raise ValueError(f'best_of={self.best_of} needs energies: pass relax={{"calculator": ...}}, or calculator=... (and '
-                             'guidance=False where it shall not guide)')  # fmt: skip
+            raise ValueError(
+                f'best_of={self.best_of} needs energies: pass relax={{"calculator": ...}}, or calculator=... (and '
+                'guidance=False where it shall not guide)'
+            )
         return Selection(self.best_of, calculator if self.relax is None else None, self.device)
 
     @classmethod
@@ -132,8 +150,13 @@ class CrystalDiffusion(Generator):
     def _use(self, network, header) -> None:
         if header.get('kind') != 'crystal':
             raise ValueError(f'{self.model} is a {header.get("kind")!r} model; CrystalDiffusion needs a crystal model')
-        self._check_asked(self.model, network.settings['conditioning'], header.get('known'), header['representation']['elements'],
-                          [int(n) for n in header['sizes']])  # fmt: skip
+        self._check_asked(
+            self.model,
+            network.settings['conditioning'],
+            header.get('known'),
+            header['representation']['elements'],
+            [int(n) for n in header['sizes']],
+        )
         self.network, self.header = network.requires_grad_(False), header
         self.representation = crystal_from_dict(header['representation'])
         self.process = JointProcess.fromdict(header['process'])
@@ -156,8 +179,10 @@ class CrystalDiffusion(Generator):
             raise ValueError(f'{name} never saw {", ".join(unknown)}; it knows {names}')
         count = self.natoms if self.numbers is None else len(self.numbers)
         if count is not None and count > max(sizes):
-            raise ValueError(f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}; take '
-                             'fewer formula units or another model')  # fmt: skip
+            raise ValueError(
+                f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}; take '
+                'fewer formula units or another model'
+            )
         if count is not None and count not in sizes:
             log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
 
@@ -249,8 +274,14 @@ class CrystalDiffusion(Generator):
 
     def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
         model = as_text(Path(self.model).stem, Path(self.model).name)
-        pairs = {'generator': type(self).__name__, 'model': model, 'sampler': self.sampler, 'seed': f's{seed:x}',
-                 'closest_ratio': self._closest(atoms), **more}  # fmt: skip
+        pairs = {
+            'generator': type(self).__name__,
+            'model': model,
+            'sampler': self.sampler,
+            'seed': f's{seed:x}',
+            'closest_ratio': self._closest(atoms),
+            **more,
+        }
         if self.stoich is not None:
             pairs['stoich'] = formula_text(self.stoich, self.numbers)
         pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v) for k, v in conditions.items() if v is not None}
@@ -285,8 +316,9 @@ class CrystalDiffusion(Generator):
             raise ValueError(f'stoich={self.stoich!r} fixes the species; leave species=True out')
         count, conditions = _integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
         limit = max(int(size) for size in self.header['sizes'])
-        task = perturbation(given_structures(atoms), noise, self.process, self.representation, limit=limit, steps=self.steps,
-                            numbers=self.numbers)  # fmt: skip
+        task = perturbation(
+            given_structures(atoms), noise, self.process, self.representation, limit=limit, steps=self.steps, numbers=self.numbers
+        )
         task.keeps_species = not species and self.header.get('known', 1) > 0
         return _collect(self._iterate(count, conditions, task), n)
 
@@ -320,12 +352,19 @@ class CrystalDiffusion(Generator):
 
     def todict(self) -> dict:
         """Return what made the structures, fit for JSON."""
-        return {'type': 'crystal-diffusion', 'model': self.model, 'stoich': self.stoich, 'natoms': self.natoms,
-                'elements': None if self.elements is None else [chemical_symbols[z] for z in self.elements],
-                'sampler': self.sampler, 'steps': self.steps, 'symmetrize': self.symmetrize,
-                'fingerprint': self.header.get('data', {}).get('fingerprint'),
-                'guidance': None if self.guidance is None else self.guidance.todict(),
-                **({} if self.selection is None else self.selection.todict())}  # fmt: skip
+        return {
+            'type': 'crystal-diffusion',
+            'model': self.model,
+            'stoich': self.stoich,
+            'natoms': self.natoms,
+            'elements': None if self.elements is None else [chemical_symbols[z] for z in self.elements],
+            'sampler': self.sampler,
+            'steps': self.steps,
+            'symmetrize': self.symmetrize,
+            'fingerprint': self.header.get('data', {}).get('fingerprint'),
+            'guidance': None if self.guidance is None else self.guidance.todict(),
+            **({} if self.selection is None else self.selection.todict()),
+        }
 
 
 def _elements(elements) -> list[int]:
@@ -347,8 +386,10 @@ def _check_agreement(stoich, numbers, natoms, elements) -> None:
     if numbers is None:
         return
     if natoms not in (None, len(numbers)):
-        raise ValueError(f'stoich={stoich!r} has {len(numbers)} atoms, natoms={natoms} says otherwise; leave natoms out, or '
-                         'write the content of the whole cell as stoich')  # fmt: skip
+        raise ValueError(
+            f'stoich={stoich!r} has {len(numbers)} atoms, natoms={natoms} says otherwise; leave natoms out, or '
+            'write the content of the whole cell as stoich'
+        )
     if elements is not None and set(elements) != set(numbers):
         names = [chemical_symbols[z] for z in elements]
         raise ValueError(f'stoich={stoich!r} fixes the elements, elements={names} are others; leave elements out')

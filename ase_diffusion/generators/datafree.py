@@ -51,8 +51,10 @@ class Plan:
         except (TypeError, ValueError):
             high = low = np.nan
         if not (np.isfinite([high, low]).all() and high >= low > 0):
-            raise ValueError('temperature is (first, last) in eV per mobile atom, first >= last > 0, such as (0.2, 0.02); '
-                             f'got {self.temperature!r}')  # fmt: skip
+            raise ValueError(
+                'temperature is (first, last) in eV per mobile atom, first >= last > 0, such as (0.2, 0.02); '
+                f'got {self.temperature!r}'
+            )
         if not 0 <= self.explore <= 1:
             raise ValueError(f'explore is the share of random starts in a round, 0 to 1; got {self.explore!r}')
         self.temperature = (high, low)
@@ -81,25 +83,36 @@ class DataFree:
 
     def _check_folder(self) -> None:
         """Write down what the folder is for; raise where it was for something else."""
-        mine = {**asdict(self.plan), 'calculator': calculator_name(self.calculator), 'stoich': self.gen.stoich,
-                'positions': np.round(self.slab.positions, 4).tolist(),
-                'options': {k: str(v) for k, v in self.options.items()}}  # fmt: skip
+        mine = {
+            **asdict(self.plan),
+            'calculator': calculator_name(self.calculator),
+            'stoich': self.gen.stoich,
+            'positions': np.round(self.slab.positions, 4).tolist(),
+            'options': {k: str(v) for k, v in self.options.items()},
+        }
         mine, path = json.loads(json.dumps(mine)), self.out / 'settings.json'
         if path.exists():
             theirs = json.loads(path.read_text())
-            differ = [key if key == 'positions' else f'{key} {theirs.get(key)!r}, now {mine[key]!r}'
-                      for key in mine if mine[key] != theirs.get(key)]  # fmt: skip
+            differ = [
+                key if key == 'positions' else f'{key} {theirs.get(key)!r}, now {mine[key]!r}'
+                for key in mine
+                if mine[key] != theirs.get(key)
+            ]
             if differ:
-                raise ValueError(f'a folder belongs to one training; {self.out} was begun with {"; ".join(differ)}. Take the '
-                                 'same values or another folder')  # fmt: skip
+                raise ValueError(
+                    f'a folder belongs to one training; {self.out} was begun with {"; ".join(differ)}. Take the '
+                    'same values or another folder'
+                )
         self.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(mine))
 
     def run(self) -> None:
         """Do all rounds that are not done."""
         log = self.gen.log
-        log.write(f'fit_with_calculator: {calculator_name(self.calculator)}, {self.plan.rounds} rounds of {self.plan.samples} '
-                  f'structures, {self.out}')  # fmt: skip
+        log.write(
+            f'fit_with_calculator: {calculator_name(self.calculator)}, {self.plan.rounds} rounds of {self.plan.samples} '
+            f'structures, {self.out}'
+        )
         log.write(HEADER)
         for number in range(self.plan.rounds):
             begun = time.perf_counter()
@@ -108,9 +121,11 @@ class DataFree:
             self._train(number, items)
             energies = [atoms.get_potential_energy() for atoms in ended]
             best = self.found[0].get_potential_energy() if self.found else np.nan
-            log.write(f'{number:5d} {temperature:7.3f} {self.calls:7d} {best:11.4f} '
-                      f'{np.median(energies) if energies else np.nan:11.4f} {random:7d} {len(self.frames):7d} '
-                      f'{time.perf_counter() - begun:7.1f}')  # fmt: skip
+            log.write(
+                f'{number:5d} {temperature:7.3f} {self.calls:7d} {best:11.4f} '
+                f'{np.median(energies) if energies else np.nan:11.4f} {random:7d} {len(self.frames):7d} '
+                f'{time.perf_counter() - begun:7.1f}'
+            )
 
     def _label(self, number: int) -> tuple[list[Atoms], int]:
         """Propose structures, relax each a little and put them into the buffer; return their ends and how many were random."""
@@ -216,6 +231,5 @@ def boltzmann(energies, temperature: float) -> np.ndarray:
 
 def _bare(atoms: Atoms, start: Atoms) -> Atoms:
     """Return a frame without the settings of the generator, which are the same for all."""
-    atoms.info = {'key_value_pairs': {**atoms.info.get('key_value_pairs', {}),
-                                      'random': start.info['key_value_pairs']['random']}}  # fmt: skip
+    atoms.info = {'key_value_pairs': {**atoms.info.get('key_value_pairs', {}), 'random': start.info['key_value_pairs']['random']}}
     return atoms

@@ -76,27 +76,38 @@ def as_template(atoms: Atoms, template: Atoms) -> Atoms:
     frozen = frozen_mask(template)
     wanted, came = template.get_chemical_formula(), atoms.get_chemical_formula()
     if wanted != came:
-        raise ValueError(f'the structure has the composition of the generator, slab and overlayer together: {wanted}; '
-                         f'got {came}. Make a generator for that composition')  # fmt: skip
+        raise ValueError(
+            f'the structure has the composition of the generator, slab and overlayer together: {wanted}; '
+            f'got {came}. Make a generator for that composition'
+        )
     if np.abs(np.asarray(atoms.cell) - np.asarray(template.cell)).max() > SAME_SUBSTRATE:
-        raise ValueError('the structure stands on the slab of the generator, but its cell is another: '
-                         f'{np.round(np.asarray(atoms.cell), 3).tolist()} instead of '
-                         f'{np.round(np.asarray(template.cell), 3).tolist()}; make a generator with that slab')  # fmt: skip
+        raise ValueError(
+            'the structure stands on the slab of the generator, but its cell is another: '
+            f'{np.round(np.asarray(atoms.cell), 3).tolist()} instead of '
+            f'{np.round(np.asarray(template.cell), 3).tolist()}; make a generator with that slab'
+        )
     if not np.isfinite(atoms.positions).all():
-        raise ValueError(f'positions must be finite; atoms {np.nonzero(~np.isfinite(atoms.positions).all(1))[0][:10].tolist()} '
-                         'are NaN or infinite')  # fmt: skip
+        raise ValueError(
+            f'positions must be finite; atoms {np.nonzero(~np.isfinite(atoms.positions).all(1))[0][:10].tolist()} '
+            'are NaN or infinite'
+        )
     if Counter(atoms.numbers[~frozen].tolist()) != Counter(template.numbers[~frozen].tolist()) or (
-            (atoms.numbers != template.numbers)[frozen].any()):  # fmt: skip
-        raise ValueError('slab atoms come first, in the order of the slab, and the overlayer last; in this structure the fixed '
-                         f'atoms of the slab, {np.nonzero(frozen)[0][:4].tolist()} ..., are others. Sort it like '
-                         'gen.template')  # fmt: skip
+        (atoms.numbers != template.numbers)[frozen].any()
+    ):
+        raise ValueError(
+            'slab atoms come first, in the order of the slab, and the overlayer last; in this structure the fixed '
+            f'atoms of the slab, {np.nonzero(frozen)[0][:4].tolist()} ..., are others. Sort it like '
+            'gen.template'
+        )
     gap = (atoms.positions - template.positions)[frozen] @ np.linalg.inv(np.asarray(template.cell))  # (m, 3)
     gap -= np.where(template.pbc, np.round(gap), 0.0)
     worst = np.linalg.norm(gap @ np.asarray(template.cell), axis=1).max()
     if worst > SAME_SUBSTRATE:
-        raise ValueError('the structure stands on the slab of the generator, but its fixed atoms are up to '
-                         f'{worst:.3g} A away from there ({SAME_SUBSTRATE:g} A are allowed for rounding); make a generator '
-                         'with that slab')  # fmt: skip
+        raise ValueError(
+            'the structure stands on the slab of the generator, but its fixed atoms are up to '
+            f'{worst:.3g} A away from there ({SAME_SUBSTRATE:g} A are allowed for rounding); make a generator '
+            'with that slab'
+        )
     new = copy_atoms(template)
     new.numbers[:] = atoms.numbers
     new.set_tags(atoms.get_tags())

@@ -48,6 +48,7 @@ class Costs:
 
     def timed(self, function):
         """Return the function, its time counted."""
+
         def call(*args):
             begun = time.perf_counter()
             try:
@@ -67,8 +68,7 @@ class Costs:
         """Return what was spent since ``before`` as a line of the log."""
         calls, failures, seconds = self.since(before)
         each = f'{calls / accepted:.1f} calls, {seconds / accepted:.2f} s' if accepted else 'none was accepted'
-        return (f'guidance: {calls} calculator calls, {failures} failed, {seconds:.1f} s; '
-                f'cost per accepted structure: {each}')  # fmt: skip
+        return f'guidance: {calls} calculator calls, {failures} failed, {seconds:.1f} s; cost per accepted structure: {each}'
 
 
 def guidance_options(kind, guidance, calculator):
@@ -95,8 +95,9 @@ def guidance_options(kind, guidance, calculator):
         try:
             check_calculator(options)
         except TypeError:
-            raise TypeError(f'guidance must be None, True, a dict, a calculator or a {kind.__name__}, got '
-                            f'{type(guidance).__name__}') from None  # fmt: skip
+            raise TypeError(
+                f'guidance must be None, True, a dict, a calculator or a {kind.__name__}, got {type(guidance).__name__}'
+            ) from None
         if calculator is not None:
             raise ValueError('guidance=... and calculator=... are two calculators; pass one of them')
         options = {'calculator': options}
@@ -226,7 +227,7 @@ def _ase_forces(compute: Forces, templates, representation: Slab):
             atoms.wrap()
             try:
                 parts.append(compute(k, atoms)[0][mobile])
-            except Exception as error:  # noqa: BLE001  any calculator may raise anything; it is counted
+            except Exception as error:  # any calculator may raise anything; it is counted
                 log.debug('guidance: the calculator failed: %s', error)
                 parts.append(np.full((mobile.sum(), 3), np.nan))
         like = batch.fields['positions']

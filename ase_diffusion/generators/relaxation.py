@@ -31,8 +31,9 @@ def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults
     if relax is None:
         return None
     if not isinstance(relax, dict):
-        raise TypeError("relax is a dict of keywords of ase_diffusion.relax.relax, such as relax={'calculator': 'emt'}; got "
-                        f'{relax!r}')  # fmt: skip
+        raise TypeError(
+            f"relax is a dict of keywords of ase_diffusion.relax.relax, such as relax={{'calculator': 'emt'}}; got {relax!r}"
+        )
     _, *known = inspect.signature(irelax).parameters
     if unknown := sorted(set(relax) - set(known)):
         raise ValueError(f'relax has the keywords of ase_diffusion.relax.relax, {known}; got {unknown}')

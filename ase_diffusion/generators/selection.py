@@ -44,8 +44,10 @@ class Selection:
             try:
                 self.relaxer.check([template])
             except ValueError as error:
-                raise ValueError(f'best_of needs energies: {error}; or pass calculator=... (and guidance=False where it shall '
-                                 'not guide), or relax=...') from None  # fmt: skip
+                raise ValueError(
+                    f'best_of needs energies: {error}; or pass calculator=... (and guidance=False where it shall '
+                    'not guide), or relax=...'
+                ) from None
 
     def choose(self, images: list[Atoms], fit) -> list[Atoms]:
         """Return one structure for every ``best_of`` of ``images``; those that are not ``fit(atoms)`` are out of the race.

@@ -90,8 +90,9 @@ class SurfaceDiffusion(Generator):
 
     default_steps, default_sampler = 50, 'resampling'
 
-    def __init__(self, slab, stoich, *, height=None, model=None, calculator=None, guidance=None, relax=None,
-                 compile=None, **options):  # fmt: skip
+    def __init__(
+        self, slab, stoich, *, height=None, model=None, calculator=None, guidance=None, relax=None, compile=None, **options
+    ):
         super().__init__(**options)
         check_slab(slab)
         numbers = parse_formula(stoich)
@@ -115,8 +116,11 @@ class SurfaceDiffusion(Generator):
         if loose:
             self.log.write(f'SurfaceDiffusion: {loose} slab atoms are not in FixAtoms; they are mobile and generated too')
         if names := foreign_constraints(slab):
-            log.warning('of the constraints of the slab only FixAtoms holds atoms while structures are generated; %s is kept and '
-                        'holds them afterwards only', ', '.join(names))  # fmt: skip
+            log.warning(
+                'of the constraints of the slab only FixAtoms holds atoms while structures are generated; %s is kept and '
+                'holds them afterwards only',
+                ', '.join(names),
+            )
 
     @classmethod
     def from_pretrained(cls, name_or_path, slab, stoich, **options):
@@ -126,8 +130,12 @@ class SurfaceDiffusion(Generator):
     def _use(self, network, header) -> None:
         if header.get('kind') != 'surface':
             raise ValueError(f'{self.model} is a {header.get("kind")!r} model; SurfaceDiffusion needs a surface model')
-        check_elements(self.template, header.get('data', {}), 'the model',
-                       "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)")  # fmt: skip
+        check_elements(
+            self.template,
+            header.get('data', {}),
+            'the model',
+            "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)",
+        )
         low, high = header['representation']['height']
         height = (low, high + self._thickness) if self._height is None else self._height
         self.representation = Slab(height=_check_window(height, self.template))
@@ -185,8 +193,7 @@ class SurfaceDiffusion(Generator):
         guides = () if self.guidance is None else (self.guidance.bind(templates, self.representation, kept),)
         process, begin = task.begin(self.process, batch, noise, network)
         with Movie(self, begin['steps'], lambda batch: self.representation.decode(batch, templates[:1])[0]) as movie:
-            final = SAMPLERS[self.sampler](network, process, batch, generator=noise, guidance=guides, callback=movie,
-                                           **begin)  # fmt: skip
+            final = SAMPLERS[self.sampler](network, process, batch, generator=noise, guidance=guides, callback=movie, **begin)
         more = {'sampling_steps': begin['steps'], **task.labels()}
         if self.guidance is not None:
             final = self.guidance.finish(final, guides[0], self.process)
@@ -199,13 +206,19 @@ class SurfaceDiffusion(Generator):
     def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
         positions = atoms.positions[~frozen_mask(self.template)]
         if not np.isfinite(positions).all():
-            raise GenerationFailed('the network returned positions that are not finite; the checkpoint may be damaged',
-                                   {'not finite': 1})  # fmt: skip
-        pairs = {'generator': type(self).__name__, 'model': as_text(Path(self.model).stem, Path(self.model).name),
-                 'stoich': formula_text(self.stoich, parse_formula(self.stoich)), 'sampler': self.sampler, 'seed': f's{seed:x}',
-                 'closest_ratio': self._closest(atoms), **more}  # fmt: skip
-        pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v)
-                  for k, v in conditions.items() if v is not None}  # fmt: skip
+            raise GenerationFailed(
+                'the network returned positions that are not finite; the checkpoint may be damaged', {'not finite': 1}
+            )
+        pairs = {
+            'generator': type(self).__name__,
+            'model': as_text(Path(self.model).stem, Path(self.model).name),
+            'stoich': formula_text(self.stoich, parse_formula(self.stoich)),
+            'sampler': self.sampler,
+            'seed': f's{seed:x}',
+            'closest_ratio': self._closest(atoms),
+            **more,
+        }
+        pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v) for k, v in conditions.items() if v is not None}
         atoms.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), **pairs}
         atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
 
@@ -341,11 +354,17 @@ class SurfaceDiffusion(Generator):
 
     def todict(self) -> dict:
         """Return what made the structures, fit for JSON."""
-        return {'type': 'surface-diffusion', 'model': self.model, 'stoich': self.stoich, 'sampler': self.sampler,
-                'steps': self.steps, 'fingerprint': self.header.get('data', {}).get('fingerprint'),
-                'height': None if self.network is None else list(self.representation.height),
-                'guidance': None if self.guidance is None else self.guidance.todict(),
-                **({} if self.selection is None else self.selection.todict())}  # fmt: skip
+        return {
+            'type': 'surface-diffusion',
+            'model': self.model,
+            'stoich': self.stoich,
+            'sampler': self.sampler,
+            'steps': self.steps,
+            'fingerprint': self.header.get('data', {}).get('fingerprint'),
+            'height': None if self.network is None else list(self.representation.height),
+            'guidance': None if self.guidance is None else self.guidance.todict(),
+            **({} if self.selection is None else self.selection.todict()),
+        }
 
 
 def _template(slab: Atoms, numbers: list[int]) -> Atoms:
@@ -367,12 +386,16 @@ def _check_window(height, template: Atoms) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f'height is (low, high) in A with low < high, got {height!r}')
     if high <= 0:
-        raise ValueError(f'height=({low:g}, {high:g}) ends at or below the topmost fixed atom, where there is no room; both are '
-                         'counted from that atom upwards')  # fmt: skip
+        raise ValueError(
+            f'height=({low:g}, {high:g}) ends at or below the topmost fixed atom, where there is no room; both are '
+            'counted from that atom upwards'
+        )
     radii = VALID_RATIO * covalent_radii[template.numbers[~frozen_mask(template)]]
     area = float(np.linalg.norm(np.cross(template.cell[0], template.cell[1])))
     room = 0.74 * area * (high - max(low, 0.0) + 2 * float(radii.mean()))
     if (4 / 3 * np.pi * radii**3).sum() > room:
-        raise ValueError(f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
-                         'widen height=(low, high), enlarge the cell, or use fewer atoms')  # fmt: skip
+        raise ValueError(
+            f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
+            'widen height=(low, high), enlarge the cell, or use fewer atoms'
+        )
     return low, high

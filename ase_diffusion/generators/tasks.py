@@ -98,6 +98,8 @@ def check_noise(noise, least: float = 0.0) -> float:
     if isinstance(noise, (bool, str)) or not (math.isfinite(sigma) and sigma > 0):
         raise ValueError(f'noise is a positive length in A, the standard deviation of the displacements; got {noise!r}')
     if sigma <= least:
-        raise ValueError(f'noise must exceed the least noise that the model knows, {least:g} A; got {sigma:g}. '
-                         'For smaller displacements there is atoms.rattle()')  # fmt: skip
+        raise ValueError(
+            f'noise must exceed the least noise that the model knows, {least:g} A; got {sigma:g}. '
+            'For smaller displacements there is atoms.rattle()'
+        )
     return sigma

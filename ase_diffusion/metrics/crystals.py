@@ -43,14 +43,18 @@ def check_crystals(images, name='images'):
         raise ValueError(f'{name}: a metric needs at least one crystal; got an empty list.')
     for index, atoms in enumerate(images):
         if not isinstance(atoms, Atoms):
-            raise TypeError(f'{name}: a crystal is an ase.Atoms; number {index} is {type(atoms).__name__}. '
-                            'pymatgen structures: AseAtomsAdaptor.get_atoms(structure).')  # fmt: skip
+            raise TypeError(
+                f'{name}: a crystal is an ase.Atoms; number {index} is {type(atoms).__name__}. '
+                'pymatgen structures: AseAtomsAdaptor.get_atoms(structure).'
+            )
         if not len(atoms):
             raise ValueError(f'{name}: a crystal has atoms; number {index} has none. Leave it out.')
         if not atoms.pbc.all():
             formula = atoms.get_chemical_formula()
-            raise ValueError(f'{name}: a crystal is periodic in three directions; number {index} ({formula}) has pbc '
-                             f'{atoms.pbc.tolist()}. Set atoms.pbc = True if its cell is meant.')  # fmt: skip
+            raise ValueError(
+                f'{name}: a crystal is periodic in three directions; number {index} ({formula}) has pbc '
+                f'{atoms.pbc.tolist()}. Set atoms.pbc = True if its cell is meant.'
+            )
     return images
 
 
@@ -126,8 +130,9 @@ def crystal_features(images, *, symprec=SYMPREC, processes=None, progress=False)
         all atoms of the valid crystals, one after the other.
     """
     images = check_crystals(images)
-    rows = np.array(parallel_map(partial(_features, symprec=symprec), images, processes=processes, progress=progress,
-                                 label='symmetry'))  # fmt: skip
+    rows = np.array(
+        parallel_map(partial(_features, symprec=symprec), images, processes=processes, progress=progress, label='symmetry')
+    )
     named = dict(zip([name for name in FEATURES if name != 'Z'], rows.T, strict=True))
     sound = [atoms.numbers for atoms, row in zip(images, rows, strict=True) if np.isfinite(row[0])]
     named['Z'] = np.concatenate(sound).astype(float) if sound else np.zeros(0)
@@ -157,7 +162,7 @@ def _quietly(function, *args, **kwargs):
     os.environ.setdefault('SPGLIB_WARNING', 'OFF')
     try:
         return function(*args, **kwargs)
-    except Exception:  # noqa: BLE001  spglib returns None in one version and raises its own errors in another
+    except Exception:  # spglib returns None in one version and raises its own errors in another
         return None
 
 

@@ -65,8 +65,9 @@ def checked_cutoffs(cutoffs):
         if not (structure > 0 and composition > 0):
             raise ValueError
     except (TypeError, ValueError):
-        raise ValueError(f'cutoffs are two positive numbers (structure, composition) or one of {sorted(CUTOFFS)}; '
-                         f'got {cutoffs!r}.') from None  # fmt: skip
+        raise ValueError(
+            f'cutoffs are two positive numbers (structure, composition) or one of {sorted(CUTOFFS)}; got {cutoffs!r}.'
+        ) from None
     return structure, composition
 
 
@@ -74,8 +75,10 @@ def _as_fingerprints(data, processes, progress):
     """Return fingerprints of crystals, or those that came."""
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(each, np.ndarray) and each.ndim == 2 for each in data):
         if len(data[0]) != len(data[1]) or not len(data[0]):
-            raise ValueError(f'Fingerprints come in pairs, at least one; got {len(data[0])} of structures and {len(data[1])} of '
-                             'compositions. `crystal_fingerprints(images)` makes them.')  # fmt: skip
+            raise ValueError(
+                f'Fingerprints come in pairs, at least one; got {len(data[0])} of structures and {len(data[1])} of '
+                'compositions. `crystal_fingerprints(images)` makes them.'
+            )
         return data
     return crystal_fingerprints(data, processes=processes, progress=progress)
 
@@ -197,8 +200,10 @@ def success_rates(values, reference, *, percentiles=PERCENTILES, total=None):
     reference = reference[np.isfinite(reference)]
     total = len(values) if total is None else total
     if not len(values) or not len(reference) or total < len(values):
-        raise ValueError(f'Success rates need values and a reference with finite numbers; got {len(values)} values of {total} '
-                         f'and {len(reference)} finite references.')  # fmt: skip
+        raise ValueError(
+            f'Success rates need values and a reference with finite numbers; got {len(values)} values of {total} '
+            f'and {len(reference)} finite references.'
+        )
     if not all(0 <= p <= 100 for p in percentiles):
         raise ValueError(f'Percentiles lie between 0 and 100; got {list(percentiles)}.')
     thresholds = {f'{p:g}': float(np.percentile(reference, p)) for p in percentiles}

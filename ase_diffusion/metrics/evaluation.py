@@ -13,8 +13,22 @@ from .matching import match_rate, novel, unique
 CHGNET = 'chgnet_energy_per_atom'  # eV/atom by CHGNet 0.3.0, as data sets may carry it
 
 
-def evaluate_crystals(images, reference=None, *, known=None, phases=None, targets=None, prop=None, chgnet=False, cutoffs='mp',
-                      cov=True, rng=0, processes=None, progress=False, before_chgnet=None):  # fmt: skip
+def evaluate_crystals(
+    images,
+    reference=None,
+    *,
+    known=None,
+    phases=None,
+    targets=None,
+    prop=None,
+    chgnet=False,
+    cutoffs='mp',
+    cov=True,
+    rng=0,
+    processes=None,
+    progress=False,
+    before_chgnet=None,
+):
     """Judge crystals, whoever made them, by all metrics that the arguments allow.
 
     Parameters
@@ -72,8 +86,13 @@ def evaluate_crystals(images, reference=None, *, known=None, phases=None, target
     values = None if prop is None or known is None else (property_values(images, prop), property_values(known, prop))
     sound, neutral = structural_validity(images), compositional_validity(images)
     is_unique = unique(images, **options)
-    report = {'n': len(images), 'structural_validity': sound.mean(), 'compositional_validity': neutral.mean(),
-              'validity': (sound & neutral).mean(), 'uniqueness': is_unique.mean()}  # fmt: skip
+    report = {
+        'n': len(images),
+        'structural_validity': sound.mean(),
+        'compositional_validity': neutral.mean(),
+        'validity': (sound & neutral).mean(),
+        'uniqueness': is_unique.mean(),
+    }
     if known is not None:
         is_novel = novel(images, known, **options)
         report |= {'novelty': is_novel.mean(), 'unique_novel': (is_unique & is_novel).mean(), 'n_known': len(known)}
@@ -105,8 +124,12 @@ def _candidates(images, targets):
 def _stability(images, phases, known, unique_and_novel, options):
     """Return the part of the report that needs CHGNet; `unique_and_novel` are two arrays of bool (n,)."""
     energies = formation_energies(images, progress=options['progress'])
-    part = {'formation_energy': {'median': np.nanmedian(energies) if np.isfinite(energies).any() else None,
-                                 'values': energies.tolist()}}  # fmt: skip
+    part = {
+        'formation_energy': {
+            'median': np.nanmedian(energies) if np.isfinite(energies).any() else None,
+            'values': energies.tolist(),
+        }
+    }
     if phases is None:
         return part
     each = {id(atoms): atoms for atoms in (*phases, *(known or ()))}  # the known are usually phases, too
@@ -157,34 +180,46 @@ def report_rows(report):
         Metric, value, remark.
     """
     known = f'against {report["n_known"]} known crystals' if 'n_known' in report else ''
-    rows = [('crystals', str(report['n']), ''),
-            ('structural validity', _percent(report['structural_validity']), 'distances >= 0.5 A, volume >= 0.1 A^3'),
-            ('compositional validity', _percent(report['compositional_validity']), 'charges and electronegativities (SMACT)'),
-            ('validity', _percent(report['validity']), 'both'),
-            ('unique', _percent(report['uniqueness']), 'first of their kind')]  # fmt: skip
+    rows = [
+        ('crystals', str(report['n']), ''),
+        ('structural validity', _percent(report['structural_validity']), 'distances >= 0.5 A, volume >= 0.1 A^3'),
+        ('compositional validity', _percent(report['compositional_validity']), 'charges and electronegativities (SMACT)'),
+        ('validity', _percent(report['validity']), 'both'),
+        ('unique', _percent(report['uniqueness']), 'first of their kind'),
+    ]
     if 'novelty' in report:
         rows += [('novel', _percent(report['novelty']), known), ('unique and novel', _percent(report['unique_novel']), '')]
     if 'coverage' in report:
         cutoffs = ' and '.join(f'{x:g}' for x in report['coverage']['cutoffs'])
-        rows += [('COV-R', _percent(report['coverage']['recall']), f'cutoffs {cutoffs}'),
-                 ('COV-P', _percent(report['coverage']['precision']), f'against {report["n_reference"]} crystals')]  # fmt: skip
+        rows += [
+            ('COV-R', _percent(report['coverage']['recall']), f'cutoffs {cutoffs}'),
+            ('COV-P', _percent(report['coverage']['precision']), f'against {report["n_reference"]} crystals'),
+        ]
     if 'wasserstein' in report:
         drawn = f'{report["wasserstein"]["n"]} valid crystals'
-        rows += [('Wasserstein, density', _number(report['wasserstein']['density']), f'g/cm^3, {drawn}'),
-                 ('Wasserstein, elements', _number(report['wasserstein']['elements']), drawn)]  # fmt: skip
+        rows += [
+            ('Wasserstein, density', _number(report['wasserstein']['density']), f'g/cm^3, {drawn}'),
+            ('Wasserstein, elements', _number(report['wasserstein']['elements']), drawn),
+        ]
     rows += [(f'K-S, {name}', _number(value), '') for name, value in report.get('ks', {}).items()]
     for name in ('success', 'success_formation_energy'):
         part = report.get(name, {})
-        rows += [(f'SR{p}', _percent(part[f'SR{p}']), f'{part["property"]} <= {limit:.4f}')
-                 for p, limit in part.get('thresholds', {}).items()]  # fmt: skip
+        rows += [
+            (f'SR{p}', _percent(part[f'SR{p}']), f'{part["property"]} <= {limit:.4f}')
+            for p, limit in part.get('thresholds', {}).items()
+        ]
     if 'prediction' in report:
         part = report['prediction']
-        rows += [('match rate', _percent(part['match_rate']), f'of {part["n"]} targets, {part["candidates"]} candidates each'),
-                 ('RMSE', _number(part['rmse']), '(V / n)^(1/3)')]  # fmt: skip
+        rows += [
+            ('match rate', _percent(part['match_rate']), f'of {part["n"]} targets, {part["candidates"]} candidates each'),
+            ('RMSE', _number(part['rmse']), '(V / n)^(1/3)'),
+        ]
     if 'stability' in report:
         part = report['stability']
-        rows += [(f'above hull <= {edge} eV', _percent(share), f'eV/atom, CHGNet, {part["n_phases"]} phases')
-                 for edge, share in part['shares'].items()]  # fmt: skip
+        rows += [
+            (f'above hull <= {edge} eV', _percent(share), f'eV/atom, CHGNet, {part["n_phases"]} phases')
+            for edge, share in part['shares'].items()
+        ]
         rows.append(('S.U.N.', _percent(part['sun']), f'stable up to {part["limit"]:g} eV/atom, unique, novel'))
     return rows
 

@@ -56,7 +56,7 @@ def _structure_fingerprint(atoms):
         warnings.simplefilter('ignore')  # no oxidation states
         try:
             return np.mean([_site_fingerprint(structure, index) for index in range(len(structure))], axis=0)
-        except Exception:  # noqa: BLE001  CrystalNN fails in many ways on far-fetched structures
+        except Exception:  # CrystalNN fails in many ways on far-fetched structures
             return np.full(LENGTH, np.nan)
 
 

@@ -88,7 +88,7 @@ def _graph(model, atoms):
         warnings.simplefilter('ignore')
         try:
             return model.graph_converter(to_structure(atoms))
-        except Exception:  # noqa: BLE001  isolated atoms, elements above 94
+        except Exception:  # isolated atoms, elements above 94
             return None
 
 

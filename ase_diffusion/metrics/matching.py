@@ -34,7 +34,7 @@ def _reduce(atoms):
         warnings.simplefilter('ignore')
         try:
             return to_structure(atoms).get_reduced_structure(reduction_algo='niggli').get_primitive_structure()
-        except Exception:  # noqa: BLE001  cells that no reduction can be found for
+        except Exception:  # cells that no reduction can be found for
             return None
 
 
@@ -52,7 +52,7 @@ def _same(one, other, tolerances):
     """Tell whether two reduced structures match."""
     try:
         return bool(_matcher(*tolerances).fit(one, other, skip_structure_reduction=True))
-    except Exception:  # noqa: BLE001  a failed match is no match
+    except Exception:  # a failed match is no match
         return False
 
 
@@ -81,8 +81,9 @@ def _tolerances(ltol, stol, angle_tol):
     return (float(ltol), float(stol), float(angle_tol))
 
 
-def crystal_duplicates(images, *, ltol=SAME['ltol'], stol=SAME['stol'], angle_tol=SAME['angle_tol'], processes=None,
-                       progress=False):  # fmt: skip
+def crystal_duplicates(
+    images, *, ltol=SAME['ltol'], stol=SAME['stol'], angle_tol=SAME['angle_tol'], processes=None, progress=False
+):
     """Find for every crystal the first one of its kind.
 
     Crystals are compared with the first of each kind, in their order, not in chains.
@@ -170,8 +171,16 @@ def novel(images, known, *, ltol=SAME['ltol'], stol=SAME['stol'], angle_tol=SAME
     return answer
 
 
-def match_rate(predictions, targets, *, ltol=PREDICTED['ltol'], stol=PREDICTED['stol'], angle_tol=PREDICTED['angle_tol'],
-               processes=None, progress=False):  # fmt: skip
+def match_rate(
+    predictions,
+    targets,
+    *,
+    ltol=PREDICTED['ltol'],
+    stol=PREDICTED['stol'],
+    angle_tol=PREDICTED['angle_tol'],
+    processes=None,
+    progress=False,
+):
     """Compare predicted crystals with the true ones, target by target.
 
     As in CDVAE and DiffCSP: a target is met if StructureMatcher finds a mapping; its RMS distance is the smallest among the
@@ -204,8 +213,12 @@ def match_rate(predictions, targets, *, ltol=PREDICTED['ltol'], stol=PREDICTED['
     tasks = [(each, target, tolerances) for each, target in zip(candidates, targets, strict=True)]
     rms = parallel_map(_best_rms, tasks, processes=processes, progress=progress, label='match')
     met = [value for value in rms if value is not None]
-    return {'match_rate': len(met) / len(targets), 'rmse': float(np.mean(met)) if met else float('nan'), 'n': len(targets),
-            'rms': rms}  # fmt: skip
+    return {
+        'match_rate': len(met) / len(targets),
+        'rmse': float(np.mean(met)) if met else float('nan'),
+        'n': len(targets),
+        'rms': rms,
+    }
 
 
 def _best_rms(task):
@@ -219,7 +232,7 @@ def _best_rms(task):
             warnings.simplefilter('ignore')
             try:
                 found = _matcher(*tolerances).get_rms_dist(to_structure(atoms), to_structure(target))
-            except Exception:  # noqa: BLE001  a failed match is no match
+            except Exception:  # a failed match is no match
                 found = None
         if found is not None and (best is None or found[0] < best):
             best = float(found[0])

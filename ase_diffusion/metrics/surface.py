@@ -4,14 +4,25 @@ Frozen atoms are those in a ``FixAtoms`` constraint, all others are mobile. Dist
 inside the cutoff, along the axes that ``atoms.pbc`` names. Nothing here runs a calculator: energies are read from the
 results that a structure carries.
 """
+
 from itertools import product
 
 import numpy as np
 
 from ..utils.atoms import VALID_RATIO, is_valid, mobile_mask, neighbours, smallest_ratio
 
-__all__ = ['Distinct', 'duplicates', 'fingerprint', 'is_valid', 'mobile_mask', 'relative_energies',
-           'smallest_ratio', 'substrate_symmetries', 'success_curve', 'validity']  # fmt: skip
+__all__ = [
+    'Distinct',
+    'duplicates',
+    'fingerprint',
+    'is_valid',
+    'mobile_mask',
+    'relative_energies',
+    'smallest_ratio',
+    'substrate_symmetries',
+    'success_curve',
+    'validity',
+]
 
 CUTOFF = 8.0  # A; sees the second substrate layer from an overlayer, thus tells fcc from hcp
 WIDTH = 0.3  # A; smearing of a distance in the fingerprint
@@ -169,13 +180,14 @@ def relative_energies(images, reference=None):
         return energies - float(reference)
     zero, formula = _stored_energy(reference), reference.get_chemical_formula()
     if np.isnan(zero):
-        raise ValueError(f'The reference must carry an energy, but {formula} has none: '
-                         'relax it first, or pass a number in eV.')
+        raise ValueError(f'The reference must carry an energy, but {formula} has none: relax it first, or pass a number in eV.')
     for index, atoms in enumerate(images):
         if atoms.get_chemical_formula() != formula:
-            raise ValueError('Energies compare at equal composition, but image '
-                             f'{index} is {atoms.get_chemical_formula()} and the reference {formula}: '
-                             'select the images, or pass reference=None.')
+            raise ValueError(
+                'Energies compare at equal composition, but image '
+                f'{index} is {atoms.get_chemical_formula()} and the reference {formula}: '
+                'select the images, or pass reference=None.'
+            )
     return energies - zero
 
 
@@ -205,8 +217,7 @@ def success_curve(found, counts=None, *, confidence=0.95):
 
     found = np.asarray(found, bool)
     if not found.size:
-        raise ValueError('A success curve needs at least one attempt, but the list is empty: '
-                         'pass one bool per relaxation.')
+        raise ValueError('A success curve needs at least one attempt, but the list is empty: pass one bool per relaxation.')
     counts = np.arange(1, found.size + 1) if counts is None else np.asarray(counts)
     interval = binomtest(int(found.sum()), found.size).proportion_ci(confidence)
     p, low, high = (1 - (1 - q) ** counts for q in (found.mean(), interval.low, interval.high))

@@ -27,10 +27,8 @@ class OverlayerDenoiser(nn.Module):
 
     def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, properties=None):
         super().__init__()
-        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis,
-                             properties=dict(properties or {}))  # fmt: skip
-        self.representation = PaiNN(features, blocks, cutoff, n_basis, modulation=features, roles=2,
-                                    normalize=True)  # fmt: skip
+        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, properties=dict(properties or {}))
+        self.representation = PaiNN(features, blocks, cutoff, n_basis, modulation=features, roles=2, normalize=True)
         self.level = LevelEmbedding(features)
         self.properties = PropertyEmbedding(properties or {}, features)
         self.head_film = nn.Linear(features, 2 * features)
@@ -43,8 +41,19 @@ class OverlayerDenoiser(nn.Module):
         graph = self._neighbors(x, extras)
         c = self.level(level.to(x.dtype))
         c = nn.functional.silu(c + self.properties(conditions, c))  # (B, F)
-        return {'positions': self.core(extras['numbers'], extras['roles'], extras['rows'], graph.receivers,
-                                       graph.senders, graph.vectors, c, x.shape[0], graph.n_active_edges)}  # fmt: skip
+        return {
+            'positions': self.core(
+                extras['numbers'],
+                extras['roles'],
+                extras['rows'],
+                graph.receivers,
+                graph.senders,
+                graph.vectors,
+                c,
+                x.shape[0],
+                graph.n_active_edges,
+            )
+        }
 
     def core(self, numbers, roles, rows, receivers, senders, vectors, c, n: int, n_edges: int) -> Tensor:
         """Evaluate the network on a ready graph; this is the part to compile."""
@@ -57,7 +66,14 @@ class OverlayerDenoiser(nn.Module):
         if self._graph[0] is None or any(a is not b for a, b in zip(of, self._graph[0], strict=True)):
             # guidance evaluates the same state twice
             positions = torch.cat([x, extras['frozen'].to(x.dtype)])
-            graph = build_graph(positions, extras['rows'], extras['cell'].to(x.dtype), extras['pbc'],
-                                self.representation.cutoff, len(x), passive_edges=False)  # fmt: skip
+            graph = build_graph(
+                positions,
+                extras['rows'],
+                extras['cell'].to(x.dtype),
+                extras['pbc'],
+                self.representation.cutoff,
+                len(x),
+                passive_edges=False,
+            )
             self._graph = (of, graph)
         return self._graph[1]

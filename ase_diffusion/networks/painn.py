@@ -55,9 +55,7 @@ class Message(nn.Module):
 
     def __init__(self, features: int):
         super().__init__()
-        self.interatomic_context_net = nn.Sequential(
-            nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 3 * features)
-        )
+        self.interatomic_context_net = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 3 * features))
 
     def forward(self, s, v, s_in, v_in, filters, direction, receivers, senders, n_out: int):
         """Update scalars s (n, F) and vectors v (n, 3, F) of the first ``n_out`` atoms; messages carry s_in, v_in."""
@@ -113,13 +111,20 @@ class PaiNN(nn.Module):
         such step.
     """
 
-    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, basis='gaussian', modulation=0, roles=0,
-                 normalize=False):  # fmt: skip
+    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, basis='gaussian', modulation=0, roles=0, normalize=False):
         super().__init__()
         if basis not in ('bessel', 'gaussian'):
             raise ValueError(f"basis must be 'bessel' or 'gaussian', got {basis!r}")
-        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, basis=basis,
-                             modulation=modulation, roles=roles, normalize=normalize)  # fmt: skip
+        self.settings = dict(
+            features=features,
+            blocks=blocks,
+            cutoff=cutoff,
+            n_basis=n_basis,
+            basis=basis,
+            modulation=modulation,
+            roles=roles,
+            normalize=normalize,
+        )
         self.features, self.cutoff, self.normalize = features, float(cutoff), bool(normalize)
         self.embedding = nn.Embedding(MAX_Z, features, padding_idx=0)
         self.role_embedding = nn.Embedding(roles, features) if roles else None
@@ -136,8 +141,18 @@ class PaiNN(nn.Module):
         if self.film is not None:
             nn.init.normal_(self.film.weight, std=0.02)
 
-    def forward(self, numbers, graph_receivers, graph_senders, vectors, rows=None, modulation=None, roles=None,
-                n_out: int | None = None, n_out_edges: int | None = None):  # fmt: skip
+    def forward(
+        self,
+        numbers,
+        graph_receivers,
+        graph_senders,
+        vectors,
+        rows=None,
+        modulation=None,
+        roles=None,
+        n_out: int | None = None,
+        n_out_edges: int | None = None,
+    ):
         """Return scalars (n_out, F) and vectors (n_out, 3, F).
 
         Parameters

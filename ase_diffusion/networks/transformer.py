@@ -99,8 +99,7 @@ class Block(nn.Module):
         only, and who sits where is told by the attention weights alone.
     """
 
-    def __init__(self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int,
-                 coupled: bool):  # fmt: skip
+    def __init__(self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int, coupled: bool):
         super().__init__()
         self.heads, self.head_width = heads, head_width
         inner = heads * head_width
@@ -160,18 +159,46 @@ class CrystalTransformer(nn.Module):
         See :class:`PairTerms`; for points only.
     """
 
-    def __init__(self, classes: int, features=128, blocks=6, heads=3, head_width=48, hidden=256, frequencies=10,
-                 pair_hidden=128, pair_width=64, conditioning='cds', properties=None, length=5.0, coupled=False, points=0,
-                 cell_mean=(0.0,) * 6, cell_std=(1.0,) * 6, distances=0):  # fmt: skip
+    def __init__(
+        self,
+        classes: int,
+        features=128,
+        blocks=6,
+        heads=3,
+        head_width=48,
+        hidden=256,
+        frequencies=10,
+        pair_hidden=128,
+        pair_width=64,
+        conditioning='cds',
+        properties=None,
+        length=5.0,
+        coupled=False,
+        points=0,
+        cell_mean=(0.0,) * 6,
+        cell_std=(1.0,) * 6,
+        distances=0,
+    ):
         super().__init__()
         if conditioning not in ('cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         if distances and not points:
             raise ValueError('distances need the lattice numbers of points > 0: a noised matrix may be flat')
-        self.settings = dict(classes=classes, features=features, blocks=blocks, heads=heads, head_width=head_width,
-                             hidden=hidden, frequencies=frequencies, pair_hidden=pair_hidden, pair_width=pair_width,
-                             conditioning=conditioning, properties=dict(properties or {}), length=length,
-                             coupled=coupled)  # fmt: skip
+        self.settings = dict(
+            classes=classes,
+            features=features,
+            blocks=blocks,
+            heads=heads,
+            head_width=head_width,
+            hidden=hidden,
+            frequencies=frequencies,
+            pair_hidden=pair_hidden,
+            pair_width=pair_width,
+            conditioning=conditioning,
+            properties=dict(properties or {}),
+            length=length,
+            coupled=coupled,
+        )
         if points:
             self.settings |= dict(points=points, cell_mean=list(cell_mean), cell_std=list(cell_std), distances=distances)
         d, self.length, self.conditioning = features, float(length), conditioning
@@ -186,9 +213,9 @@ class CrystalTransformer(nn.Module):
         self.join = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d))  # eq. 15
         self.initial = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d)) if conditioning == 'cdi' else None
         self.pairs = PairTerms(frequencies, pair_hidden, pair_width, blocks, heads, 6 if points else 12, distances)
-        self.layers = nn.ModuleList(Block(d, heads, head_width, hidden, pair_width, d if conditioning == 'cds' else 0,
-                                          coupled)
-                                    for _ in range(blocks))  # fmt: skip
+        self.layers = nn.ModuleList(
+            Block(d, heads, head_width, hidden, pair_width, d if conditioning == 'cds' else 0, coupled) for _ in range(blocks)
+        )
         self.head_fractional = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 3))
         self.head_species = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, classes))
         self.head_lattice = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 6 if points else 9))
@@ -219,9 +246,11 @@ class CrystalTransformer(nn.Module):
         else:
             cell, metric = gram_features(lattice, self.length), None  # (B, 12)
         noise, logits, phi = self.core(fractional, species, here.to(dtype), cell, c, metric)
-        return {'fractional': noise.flatten(0, 1).index_select(0, slots),
-                'lattice': phi if self.points else phi.view(-1, 3, 3) @ lattice,
-                'species': logits.flatten(0, 1).index_select(0, slots)}  # fmt: skip
+        return {
+            'fractional': noise.flatten(0, 1).index_select(0, slots),
+            'lattice': phi if self.points else phi.view(-1, 3, 3) @ lattice,
+            'species': logits.flatten(0, 1).index_select(0, slots),
+        }
 
     def metric(self, lattice: Tensor, counts: Tensor) -> Tensor:
         """Return L L^T (B, 3, 3), A^2, of lattice numbers (B, 6); they have unit size, noised as they may be."""

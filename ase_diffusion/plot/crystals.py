@@ -1,4 +1,5 @@
 """Crystals on paper: one cell seen along a direction that hides little, rows and grids of them."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -135,8 +136,10 @@ def _check(atoms):
     """Raise where there is no cell to be drawn."""
     if not (len(atoms) and atoms.pbc.all() and abs(atoms.cell.volume) > 1e-3):
         formula = atoms.get_chemical_formula() or 'no atoms'
-        raise ValueError(f'A crystal has atoms, a cell and three periodic directions; got {formula} with pbc'
-                         f' {atoms.pbc.tolist()}. plot_structure draws slabs and molecules.')  # fmt: skip
+        raise ValueError(
+            f'A crystal has atoms, a cell and three periodic directions; got {formula} with pbc'
+            f' {atoms.pbc.tolist()}. plot_structure draws slabs and molecules.'
+        )
     if not np.isfinite(atoms.positions).all():
         raise ValueError('A crystal to be drawn has finite positions; metrics.structural_validity finds those that have not.')
 
@@ -168,11 +171,25 @@ def _name_elements(ax, atoms, colors, fontsize=8):
     numbers, first = np.unique(atoms.numbers, return_index=True)
     order = np.argsort(-covalent_radii[numbers], kind='stable')
     faces = _colours(atoms, colors)[first]
-    handles = [Line2D([], [], ls='', marker='o', ms=0.7 * fontsize, mfc=faces[k], mec='0.15', mew=0.6,
-                      label=chemical_symbols[numbers[k]]) for k in order]  # fmt: skip
-    ax.legend(handles=handles, ncols=min(len(handles), 6), loc='upper center', bbox_to_anchor=(0.5, 0.0), frameon=False,
-              borderaxespad=0.1, borderpad=0.0, handlelength=1.0, handletextpad=0.1, columnspacing=0.7,
-              fontsize=fontsize)  # fmt: skip
+    handles = [
+        Line2D(
+            [], [], ls='', marker='o', ms=0.7 * fontsize, mfc=faces[k], mec='0.15', mew=0.6, label=chemical_symbols[numbers[k]]
+        )
+        for k in order
+    ]
+    ax.legend(
+        handles=handles,
+        ncols=min(len(handles), 6),
+        loc='upper center',
+        bbox_to_anchor=(0.5, 0.0),
+        frameon=False,
+        borderaxespad=0.1,
+        borderpad=0.0,
+        handlelength=1.0,
+        handletextpad=0.1,
+        columnspacing=0.7,
+        fontsize=fontsize,
+    )
 
 
 def plot_crystal(atoms, ax=None, *, direction='auto', label=None, radius=1.0, colors=None, shift=True, elements=True):
@@ -223,8 +240,9 @@ def plot_crystal(atoms, ax=None, *, direction='auto', label=None, radius=1.0, co
     return _draw(ax, drawing)
 
 
-def plot_crystals(images, *, labels=None, directions=('auto',), columns=None, width=7.0, same_scale=True, radius=1.0,
-                  colors=None, shift=True):  # fmt: skip
+def plot_crystals(
+    images, *, labels=None, directions=('auto',), columns=None, width=7.0, same_scale=True, radius=1.0, colors=None, shift=True
+):
     """Draw unit cells side by side, a row for each direction.
 
     Parameters
@@ -286,8 +304,15 @@ def plot_crystals(images, *, labels=None, directions=('auto',), columns=None, wi
             _draw(figure.add_axes(np.divide((*corner, *size), (*page, *page))), row[k])
             if not column and left and not (isinstance(direction, str) and direction == 'auto'):
                 name = direction if isinstance(direction, str) else f'[{" ".join(f"{x:g}" for x in direction)}]'
-                figure.text(0.14 / page[0], (top - (room - gap) / 2) / height, f'along {name}', fontsize=8, rotation=90,
-                            ha='center', va='center')  # fmt: skip
+                figure.text(
+                    0.14 / page[0],
+                    (top - (room - gap) / 2) / height,
+                    f'along {name}',
+                    fontsize=8,
+                    rotation=90,
+                    ha='center',
+                    va='center',
+                )
             top -= room
         bottom = figure.add_axes(np.divide((x, top, panel, 0.01), (*page, *page)))
         bottom.set_axis_off()
@@ -339,7 +364,8 @@ def plot_composition_grid(images, *, values=None, prop=None, unit=None, columns=
     order = np.argsort(values, kind='stable')[:count]  # nan last
     unit = PROPERTIES.get(prop, ('', ''))[1] if unit is None else unit
     number = [f'{values[k]:.3f} {unit}'.rstrip().replace('-', '\N{MINUS SIGN}') for k in order]
-    labels = [formula_label(images[k]) + (f'\n{text}' if np.isfinite(values[k]) else '')
-              for k, text in zip(order, number, strict=True)]  # fmt: skip
+    labels = [
+        formula_label(images[k]) + (f'\n{text}' if np.isfinite(values[k]) else '') for k, text in zip(order, number, strict=True)
+    ]
     options.setdefault('same_scale', False)
     return plot_crystals([images[k] for k in order], labels=labels, columns=min(columns, max(len(order), 1)), **options)

@@ -4,8 +4,12 @@ import numpy as np
 
 from ase_diffusion.plot import PALETTE, tidy
 
-SHARES = {'structural_validity': 'structural validity', 'compositional_validity': 'compositional validity',
-          'uniqueness': 'unique', 'novelty': 'novel'}  # fmt: skip
+SHARES = {
+    'structural_validity': 'structural validity',
+    'compositional_validity': 'compositional validity',
+    'uniqueness': 'unique',
+    'novelty': 'novel',
+}
 NAMES = {'alpha': r'$\alpha$', 'beta': r'$\beta$', 'gamma': r'$\gamma$', 'space_group': 'space group', 'n_elements': 'elements'}
 
 

@@ -33,8 +33,10 @@ def isosurface(grid, level):
     if not np.isscalar(level):
         raise TypeError(f'The level of a surface is a number, such as 0.0; got {type(level).__name__}.')
     if not np.isfinite(level) or not grid.min() < level < grid.max():
-        raise ValueError(f'A surface lies between the smallest and the largest value, {grid.min():.6g} and {grid.max():.6g}; '
-                         f'got level={level!r}.')  # fmt: skip
+        raise ValueError(
+            f'A surface lies between the smallest and the largest value, {grid.min():.6g} and {grid.max():.6g}; '
+            f'got level={level!r}.'
+        )
     shape = np.array(grid.shape)
     value = np.pad(grid, (0, 2), mode='wrap') - level
     value = np.arctan(value / max(np.median(np.abs(value)), 1e-12))
@@ -172,8 +174,16 @@ def plot_slice(grid, cell=None, ax=None, *, axis=2, position=0.0, limits=None, c
     if limits is None:
         limits = (plane.min(), -plane.min()) if plane.min() < 0 < plane.max() else (plane.min(), plane.max())
     ax = ax or new_axes((4.2, 3.4))
-    image = ax.pcolormesh(places[..., 0], places[..., 1], np.pad(plane, (0, 1), mode='wrap'), vmin=limits[0], vmax=limits[1],
-                          cmap=cmap, shading='gouraud', rasterized=True)  # fmt: skip
+    image = ax.pcolormesh(
+        places[..., 0],
+        places[..., 1],
+        np.pad(plane, (0, 1), mode='wrap'),
+        vmin=limits[0],
+        vmax=limits[1],
+        cmap=cmap,
+        shading='gouraud',
+        rasterized=True,
+    )
     if label is not None:
         ax.figure.colorbar(image, ax=ax, label=label, extend='max' if plane.max() > limits[1] else 'neither')
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) @ flat

@@ -1,14 +1,20 @@
 """Properties on paper: those of generated structures beside those of data and the value that was asked for."""
+
 import numpy as np
 
 from ase_diffusion.plot import PALETTE, new_axes, tidy
 
 PROPERTIES = {  # names of properties that are known here: text, unit
-    'heat_of_formation': ('Heat of formation', 'eV'), 'heat_all': ('Heat of formation, all', 'eV'),
-    'formation_energy': ('Formation energy', 'eV/atom'), 'energy_per_atom': ('Energy', 'eV/atom'),
-    'e_above_hull': ('Energy above the hull', 'eV/atom'), 'band_gap': ('Band gap', 'eV'), 'dir_gap': ('Direct band gap', 'eV'),
-    'ind_gap': ('Indirect band gap', 'eV'), 'energy': ('Energy', 'eV'),
-}  # fmt: skip
+    'heat_of_formation': ('Heat of formation', 'eV'),
+    'heat_all': ('Heat of formation, all', 'eV'),
+    'formation_energy': ('Formation energy', 'eV/atom'),
+    'energy_per_atom': ('Energy', 'eV/atom'),
+    'e_above_hull': ('Energy above the hull', 'eV/atom'),
+    'band_gap': ('Band gap', 'eV'),
+    'dir_gap': ('Direct band gap', 'eV'),
+    'ind_gap': ('Indirect band gap', 'eV'),
+    'energy': ('Energy', 'eV'),
+}
 
 
 def property_label(name):
@@ -62,8 +68,10 @@ def plot_property_histogram(values, reference=None, ax=None, *, target=None, xla
     sets = {name: np.asarray(each, float).ravel() for name, each in {**sets, **named}.items()}
     sets = {name: each[np.isfinite(each)] for name, each in sets.items()}
     if not any(sets[name].size for name in named):
-        raise ValueError('A histogram needs at least one finite value of a generated structure, but none came: judge or relax '
-                         'the structures first.')  # fmt: skip
+        raise ValueError(
+            'A histogram needs at least one finite value of a generated structure, but none came: judge or relax '
+            'the structures first.'
+        )
     ax = new_axes((4.4, 3.0)) if ax is None else ax
     everything = np.concatenate([*sets.values(), [] if target is None else [target]])
     low, high = (everything.min(), everything.max()) if limits is None else limits

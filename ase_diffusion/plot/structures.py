@@ -1,4 +1,5 @@
 """Atoms on paper: top and side views of slabs, overlayers and crystals."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -137,9 +138,19 @@ def _draw(ax, scene):
     from matplotlib.collections import EllipseCollection
 
     sizes = 2 * scene.radii
-    ax.add_collection(EllipseCollection(sizes, sizes, np.zeros_like(sizes), units='xy', offsets=scene.centres,
-                                        offset_transform=ax.transData, facecolors=scene.colors, edgecolors=scene.edges,
-                                        linewidths=0.5))
+    ax.add_collection(
+        EllipseCollection(
+            sizes,
+            sizes,
+            np.zeros_like(sizes),
+            units='xy',
+            offsets=scene.centres,
+            offset_transform=ax.transData,
+            facecolors=scene.colors,
+            edgecolors=scene.edges,
+            linewidths=0.5,
+        )
+    )
     if len(scene.outline):
         ax.plot(*scene.outline.T, color='black', lw=1.0, ls=(0, (4, 2)), zorder=3)
     ax.set(xlim=scene.window[:2], ylim=scene.window[2:], aspect='equal', xticks=[], yticks=[])
@@ -194,8 +205,9 @@ def _check_view(view):
         raise ValueError(f"A view is 'top' or 'side', but {view!r} came.")
 
 
-def plot_structures(images, *, labels=None, views=('top', 'side'), columns=None, width=7.0, repeat=None, margin=1.5,
-                    radius=0.9, colors=None):
+def plot_structures(
+    images, *, labels=None, views=('top', 'side'), columns=None, width=7.0, repeat=None, margin=1.5, radius=0.9, colors=None
+):
     """Draw structures side by side, a row per view, on one scale.
 
     Parameters

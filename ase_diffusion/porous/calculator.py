@@ -46,8 +46,10 @@ class GridCalculator(Calculator):
         super().__init__(**kwargs)
         values = np.asarray(grid, float)
         if values.ndim != 3 or min(values.shape) < 4 or not np.isfinite(values).all():
-            raise ValueError('A calculator needs a grid (nx, ny, nz) of finite energies in K with at least 4 points along '
-                             f'each vector; got an array of shape {values.shape}.')  # fmt: skip
+            raise ValueError(
+                'A calculator needs a grid (nx, ny, nz) of finite energies in K with at least 4 points along '
+                f'each vector; got an array of shape {values.shape}.'
+            )
         self.cell = np.array(getattr(cell, 'cell', cell), float)
         if self.cell.shape != (3, 3) or not np.linalg.det(self.cell):
             raise ValueError(f'The cell of a framework is (3, 3) in A and has a volume; got {self.cell.tolist()}.')
@@ -68,8 +70,12 @@ class GridCalculator(Calculator):
         super().calculate(atoms, list(properties), system_changes)
         energies, forces = self.evaluate(self.atoms.positions)
         energies, forces = energies * kB, forces * kB
-        self.results = {'energy': float(energies.sum()), 'free_energy': float(energies.sum()), 'energies': energies,
-                        'forces': forces}  # fmt: skip
+        self.results = {
+            'energy': float(energies.sum()),
+            'free_energy': float(energies.sum()),
+            'energies': energies,
+            'forces': forces,
+        }
 
     def evaluate(self, positions):
         """Return the energies (n,) in K and forces (n, 3) in K/A at positions (n, 3) in A."""

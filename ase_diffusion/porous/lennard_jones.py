@@ -17,8 +17,9 @@ DENSITY_CUTOFF = 4.0  # A
 logger = logging.getLogger(__name__)
 
 
-def energy_grid(atoms, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framework='silica', device=None, dtype=np.float32,
-                backend=None):  # fmt: skip
+def energy_grid(
+    atoms, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framework='silica', device=None, dtype=np.float32, backend=None
+):
     """Compute the Lennard-Jones energy of a probe at the points of a periodic grid.
 
     ``4 eps ((sigma / r)^12 - (sigma / r)^6)`` summed over framework atoms and all their images with r < cutoff; truncated,
@@ -73,8 +74,9 @@ def energy_grid(atoms, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framewor
     return grids[0] if isinstance(atoms, Atoms) else grids
 
 
-def iter_energy_grids(images, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framework='silica', device=None,
-                      dtype=np.float32, backend=None):  # fmt: skip
+def iter_energy_grids(
+    images, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framework='silica', device=None, dtype=np.float32, backend=None
+):
     """Yield the energy grids of structures one by one, in order: the memory does not grow with their number.
 
     Parameters and errors are those of `energy_grid`; `images` may be a generator.
@@ -161,8 +163,10 @@ def choose_backend(backend, device, dtype):
     if backend not in (None, *BACKENDS):
         raise ValueError(f'A back end is None or one of {", ".join(BACKENDS)}; got {backend!r}.')
     if backend == 'numba' and (str(device or 'cpu') != 'cpu' or dtype != np.float32):
-        raise ValueError(f"The back end 'numba' computes in float32 on the CPU; got device={device!r} and dtype={dtype}. "
-                         "Take backend='torch' or None.")  # fmt: skip
+        raise ValueError(
+            f"The back end 'numba' computes in float32 on the CPU; got device={device!r} and dtype={dtype}. "
+            "Take backend='torch' or None."
+        )
     if backend == 'triton' and dtype != np.float32:
         raise ValueError(f"The back end 'triton' computes in float32; got dtype={dtype}. Take backend='torch' or None.")
     if backend in ('numba', 'triton') and find_spec(backend) is None:
@@ -236,8 +240,10 @@ def check_memory(number, shape, dtype):
         free = 2.0**40
     if need > free:
         points = ' x '.join(map(str, shape))
-        raise ValueError(f'{number} grid(s) of {points} points in {dtype} need {need / 1e9:.1f} GB of memory, and '
-                         f'{free / 1e9:.1f} GB are free. Take a coarser shape, or iter_energy_grids for many structures.')
+        raise ValueError(
+            f'{number} grid(s) of {points} points in {dtype} need {need / 1e9:.1f} GB of memory, and '
+            f'{free / 1e9:.1f} GB are free. Take a coarser shape, or iter_energy_grids for many structures.'
+        )
 
 
 def _checked(atoms):
@@ -245,8 +251,10 @@ def _checked(atoms):
     if not isinstance(atoms, Atoms):
         raise TypeError(f'Structures are ase.Atoms; got {type(atoms).__name__}.')
     if not atoms.pbc.all():
-        raise ValueError(f'A grid spans a cell that is periodic along all three vectors; got pbc = {atoms.pbc.tolist()}. '
-                         'Set atoms.pbc = True where the cell is meant to be periodic.')  # fmt: skip
+        raise ValueError(
+            f'A grid spans a cell that is periodic along all three vectors; got pbc = {atoms.pbc.tolist()}. '
+            'Set atoms.pbc = True where the cell is meant to be periodic.'
+        )
     cell = np.array(atoms.cell.array, float)
     lengths = np.linalg.norm(cell, axis=1)
     if not np.isfinite(cell).all() or not abs(np.linalg.det(cell)) > 1e-9 * max(np.prod(lengths), 1e-9):
@@ -296,8 +304,20 @@ def _torch_grids(systems, shape, cutoff, device, dtype, pair=None):
         pad = max(1, max(len(x) for x in scaled))
         cell, scaled, a, b = send(cell, 3), send(scaled, pad), send(a, pad), send(b, pad)
         with torch.no_grad():
-            made = torch_grid(scaled @ cell, cell, a, b, shape=shape, cutoff=cutoff, pair=pair or lennard_jones,
-                              dtype=getattr(torch, dtype.name)).cpu().numpy()  # fmt: skip
+            made = (
+                torch_grid(
+                    scaled @ cell,
+                    cell,
+                    a,
+                    b,
+                    shape=shape,
+                    cutoff=cutoff,
+                    pair=pair or lennard_jones,
+                    dtype=getattr(torch, dtype.name),
+                )
+                .cpu()
+                .numpy()
+            )
         for k, grid in zip(group, made, strict=True):
             grids[k] = grid
     yield from grids

@@ -141,9 +141,17 @@ def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca,
             if need > last or need < last - 1:  # rare in this order: the loop is as long as before, which is predicted
                 last = max(need, 1)
             rest = last * WIDTH - n
-            _add_chord(_element(work, first[j] + pad), _element(ramp, shift[j] + origin),
-                       _element(masks, min(max(rest, 0), WIDTH)), _element(masks, min(rest + WIDTH, WIDTH)), last,
-                       squares[j], offsets[j], ca[j], cb[j])  # fmt: skip
+            _add_chord(
+                _element(work, first[j] + pad),
+                _element(ramp, shift[j] + origin),
+                _element(masks, min(max(rest, 0), WIDTH)),
+                _element(masks, min(rest + WIDTH, WIDTH)),
+                last,
+                squares[j],
+                offsets[j],
+                ca[j],
+                cb[j],
+            )
     row[:] = np.float32(0.0)
     for begin in range(-(-pad // nz) * -nz, nz + pad, nz):  # one period after the other
         for k in range(max(0, -pad - begin), min(nz, nz + pad - begin)):
@@ -175,8 +183,22 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
         for ix in range(x0, x1):
             for iy in range(y0, y1):
                 point = ix / nx * cell[0] + iy / ny * cell[1]
-                _chords(x, y, z, point[0], point[1], point[2], float(nz), step, cutoff * cutoff, squares[:size],
-                        offsets[:size], first, shift, count)  # fmt: skip
+                _chords(
+                    x,
+                    y,
+                    z,
+                    point[0],
+                    point[1],
+                    point[2],
+                    float(nz),
+                    step,
+                    cutoff * cutoff,
+                    squares[:size],
+                    offsets[:size],
+                    first,
+                    shift,
+                    count,
+                )
                 _sum_line(out[ix, iy], pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row)
 
 
@@ -226,8 +248,18 @@ def sum_grid(out, scaled, a, b, cell, cutoff, pool=None, parts=1):
     ramp = (np.arange(-origin, origin + 1) * steps[2]).astype(np.float32)
     tile = np.array([min(max(round(TILE / step), 1), 16) for step in steps[:2].tolist()])
     corners = np.array([(i, j) for i in range(0, out.shape[0], tile[0]) for j in range(0, out.shape[1], tile[1])])
-    rest = (tile, scaled[:, order] @ cell, a.astype(np.float32), b.astype(np.float32), lateral_images(cell, cutoff), cell,
-            float(cutoff), pad, ramp, MASKS)  # fmt: skip
+    rest = (
+        tile,
+        scaled[:, order] @ cell,
+        a.astype(np.float32),
+        b.astype(np.float32),
+        lateral_images(cell, cutoff),
+        cell,
+        float(cutoff),
+        pad,
+        ramp,
+        MASKS,
+    )
     if pool is None or parts < 2:
         _sum_lines(out, corners, *rest)
     else:

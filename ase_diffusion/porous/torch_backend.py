@@ -171,8 +171,14 @@ def _sum_rows(inside, box, a, b, images, blocks, rows, index, cutoff, pair, dtyp
         high = torch.where((index >= 0)[:, None] & (half > 0), high, low)
         middle, width = ((low + high) / 2).to(dtype), ((high - low) / 2).to(dtype)
     shift = blocks.size[2] // 2  # coordinates along the line from the middle of the block
-    inputs = (across.to(dtype), (away[..., 2] - shift * step).to(dtype), step.to(dtype), middle - shift, width,
-              *(x[structure[:, None], atom].to(dtype)[:, None] for x in (a, b)))  # fmt: skip
+    inputs = (
+        across.to(dtype),
+        (away[..., 2] - shift * step).to(dtype),
+        step.to(dtype),
+        middle - shift,
+        width,
+        *(x[structure[:, None], atom].to(dtype)[:, None] for x in (a, b)),
+    )
     points = torch.arange(blocks.size[2], device=rows.device, dtype=dtype) - shift
 
     def add(across, along, step, middle, width, a, b):

@@ -72,7 +72,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
                 _check_constraints(atoms)
                 check_known(atoms, header, network.passive_edges)
                 active.append(_State(number, atoms, settings))
-            except Exception as err:  # noqa: BLE001  the others go on
+            except Exception as err:  # the others go on
                 yield number, failed(atoms, err, number)
         if active:
             _evaluate(network, active)
@@ -80,7 +80,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
             try:
                 done = state.advance(settings, maxstep)
                 result = state.result() if done else None
-            except Exception as err:  # noqa: BLE001
+            except Exception as err:
                 done, result = True, failed(state.origin, err, state.number)
             if done:
                 active.remove(state)
@@ -89,8 +89,10 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
 
 def _check_constraints(atoms):
     if others := foreign_constraints(atoms):
-        raise ValueError(f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}. Take '
-                         'ase_diffusion.relax.relax, which relaxes such structures one by one')  # fmt: skip
+        raise ValueError(
+            f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}. Take '
+            'ase_diffusion.relax.relax, which relaxes such structures one by one'
+        )
 
 
 def _evaluate(network, states) -> None:

@@ -75,8 +75,7 @@ def check_calculator(calculator):
     if callable(calculator):
         return calculator
     raise TypeError(
-        'A calculator is a name, a path, a factory or an ASE calculator; got '
-        f'{type(calculator).__name__}. Names: {_names()}.'
+        f'A calculator is a name, a path, a factory or an ASE calculator; got {type(calculator).__name__}. Names: {_names()}.'
     )
 
 

@@ -23,8 +23,9 @@ from .supply import check_shared, freeze
 
 logger = logging.getLogger(__name__)
 
-HEADER = (f'{"number":>6s} {"formula":<16s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s} {"best/eV":>12s} {"per hour":>8s}'
-          '  outcome')  # fmt: skip
+HEADER = (
+    f'{"number":>6s} {"formula":<16s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s} {"best/eV":>12s} {"per hour":>8s}  outcome'
+)
 
 
 class Campaign:
@@ -72,9 +73,24 @@ class Campaign:
         finished one. :meth:`run` raises where the database belongs to something else.
     """
 
-    def __init__(self, database, generate, calculator='7net-mf-0', *, first_of_kind=None, made_by=None, block=16,
-                 timeout=None, directory=None, workers=1, client=None, retry_failed=False, patience=600.0, logfile='-',
-                 **relaxation):  # fmt: skip
+    def __init__(
+        self,
+        database,
+        generate,
+        calculator='7net-mf-0',
+        *,
+        first_of_kind=None,
+        made_by=None,
+        block=16,
+        timeout=None,
+        directory=None,
+        workers=1,
+        client=None,
+        retry_failed=False,
+        patience=600.0,
+        logfile='-',
+        **relaxation,
+    ):
         check_calculator(calculator)
         self.settings = make_settings(**relaxation)
         check_limits(timeout=timeout, batch_size=block)
@@ -164,8 +180,10 @@ class _State:
         if self.todo:
             self._remember()
         there = n - len(self.todo)
-        self.log.write(f'campaign: {self.store.name}, {calculator_name(campaign.calculator)}; {there} of {n} structures are '
-                       f'there ({self.failed} failed), {len(self.todo)} to do')  # fmt: skip
+        self.log.write(
+            f'campaign: {self.store.name}, {calculator_name(campaign.calculator)}; {there} of {n} structures are '
+            f'there ({self.failed} failed), {len(self.todo)} to do'
+        )
 
     def _remember(self):
         """Tell the sieve and the log about the structures of earlier runs."""
@@ -216,15 +234,17 @@ class _State:
         size = self.campaign.block
         images = list(self.campaign.generate(block, numbers[-1] - block * size + 1))
         if len(images) <= numbers[-1] - block * size or not all(isinstance(atoms, Atoms) for atoms in images):
-            raise ValueError(f'generate(block, count) returns at least count Atoms; for block {block} and count '
-                             f'{numbers[-1] - block * size + 1} came {len(images)} objects.')  # fmt: skip
+            raise ValueError(
+                f'generate(block, count) returns at least count Atoms; for block {block} and count '
+                f'{numbers[-1] - block * size + 1} came {len(images)} objects.'
+            )
         return [(number, images[number - block * size]) for number in numbers]
 
     def _take_block(self, future):
         self.making = None
         try:
             self.waiting.extend(future.result())
-        except Exception as err:  # noqa: BLE001  raised after what is under way has been written
+        except Exception as err:  # raised after what is under way has been written
             self.stop = self.stop or err
 
     def _take_result(self, pool, token):
@@ -232,7 +252,7 @@ class _State:
         again = []
         try:
             self._store(list(zip([number for number, _ in chunk], future.result(), strict=True)))
-        except Exception as err:  # noqa: BLE001
+        except Exception as err:
             if not pool.died(err):
                 self.stop = self.stop or err
                 self.store.patience = 0.0 if isinstance(err, StoreError) else self.store.patience  # waited long enough
@@ -270,7 +290,7 @@ class _State:
             if future.done():
                 try:
                     items += zip([number for number, _ in chunk], future.result(), strict=True)
-                except Exception as err:  # noqa: BLE001
+                except Exception as err:
                     logger.debug('given up: %s', err)
         self.running.clear()
         if items:
@@ -285,8 +305,10 @@ class _State:
             return f'{start} {"-":>5s} {"-":>12s} {"-":>12s} {"-":>12s} {rate:8.0f}  failed: {atoms.info["data"]["relax_error"]}'
         best = self.best[atoms.get_chemical_formula()]
         outcome = ('' if pairs['relax_converged'] else 'not converged, ') + ('new' if first == number else f'same as {first}')
-        return (f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {atoms.get_potential_energy():12.4f} '
-                f'{best:12.4f} {rate:8.0f}  {outcome}')  # fmt: skip
+        return (
+            f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {atoms.get_potential_energy():12.4f} '
+            f'{best:12.4f} {rate:8.0f}  {outcome}'
+        )
 
     def summary(self, images):
         """Return the last line of the log."""

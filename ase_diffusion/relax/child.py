@@ -92,8 +92,9 @@ class Child:
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
         if 'torch' in sys.modules:
             environment['OMP_NUM_THREADS'] = str(sys.modules['torch'].get_num_threads())
-        self.process = subprocess.Popen(command, pass_fds=(theirs.fileno(), reader), start_new_session=True, env=environment,
-                                        stdin=subprocess.DEVNULL)  # fmt: skip
+        self.process = subprocess.Popen(
+            command, pass_fds=(theirs.fileno(), reader), start_new_session=True, env=environment, stdin=subprocess.DEVNULL
+        )
         self._end = weakref.finalize(self, _kill, os.getpid(), self.process, self.pipe, life)  # also where nobody calls close
         theirs.close()
         os.close(reader)
@@ -143,7 +144,7 @@ def main(pipe, life):
     try:
         calculator, make, *args = pickle.loads(pipe.recv_bytes())
         function = make(calculator, *args)
-    except Exception as err:  # noqa: BLE001  the parent raises it
+    except Exception as err:  # the parent raises it
         pipe.send(_portable(err))
         return
     pipe.send(None)
@@ -154,7 +155,7 @@ def main(pipe, life):
             return
         try:
             answer = True, function(*args)
-        except Exception as err:  # noqa: BLE001  any calculator may raise anything
+        except Exception as err:  # any calculator may raise anything
             answer = False, f'{type(err).__name__}: {err}'
         pipe.send(answer)
 
@@ -163,7 +164,7 @@ def _portable(err):
     """Return the error, or one with its text where it does not survive pickle."""
     try:
         pickle.loads(pickle.dumps(err))
-    except Exception:  # noqa: BLE001
+    except Exception:
         return RuntimeError(f'{type(err).__name__}: {err}')
     return err
 

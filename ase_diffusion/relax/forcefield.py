@@ -119,8 +119,10 @@ class ForceFieldCalculator(Calculator):
 def check_known(atoms, header, passive_edges):
     """Raise a ValueError where a force field would be asked for what it never saw."""
     if not frozen_mask(atoms).any() and not passive_edges:
-        raise ValueError('this force field was trained on overlayers on a frozen substrate, but the structure has no FixAtoms; '
-                         'set_constraint(FixAtoms(indices=[...])) on the substrate, or use another calculator')  # fmt: skip
+        raise ValueError(
+            'this force field was trained on overlayers on a frozen substrate, but the structure has no FixAtoms; '
+            'set_constraint(FixAtoms(indices=[...])) on the substrate, or use another calculator'
+        )
     check_elements(atoms, header.get('data', {}), 'the force field')
 
 

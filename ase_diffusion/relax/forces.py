@@ -114,6 +114,6 @@ def _stress(atoms):
     """Return the stress (3, 3) in eV/A^3; None where there is none, which many calculators have for a reason."""
     try:
         stress = np.array(atoms.get_stress(voigt=False), float)
-    except Exception:  # noqa: BLE001  any calculator may raise anything
+    except Exception:  # any calculator may raise anything
         return None
     return stress if stress.shape == (3, 3) and np.isfinite(stress).all() else None

@@ -63,7 +63,7 @@ class Here:
         future = Future()
         try:
             future.set_result(function(*args))
-        except Exception as err:  # noqa: BLE001  whoever asks for the result gets it
+        except Exception as err:  # whoever asks for the result gets it
             future.set_exception(err)
         return future
 
@@ -137,6 +137,7 @@ class Dask:
 
 def local_cluster(distributed, workers):
     """Return a cluster of local processes, one thread each, and its client; Ctrl-C is for the parent alone."""
+
     class Deaf(distributed.WorkerPlugin):
         """Leave Ctrl-C to the parent, which stops in order."""
 
@@ -147,9 +148,14 @@ def local_cluster(distributed, workers):
 
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // workers)))  # workers share the cores
     cluster = distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-        host='127.0.0.1', silence_logs=logging.CRITICAL,
-    )  # fmt: skip
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        memory_limit=0,
+        host='127.0.0.1',
+        silence_logs=logging.CRITICAL,
+    )
     client = distributed.Client(cluster, timeout='120s')
     client.register_plugin(Deaf())
     return cluster, client

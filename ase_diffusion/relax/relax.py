@@ -97,17 +97,46 @@ def relax(
     """
     single = isinstance(images, Atoms)
     inputs = [images] if single else images
-    options = {'optimizer': optimizer, 'fmax': fmax, 'steps': steps, 'filter': filter, 'hessian': hessian,
-               'min_distance': min_distance, 'max_energy': max_energy, 'timeout': timeout, 'batch_size': batch_size,
-               'pbc': pbc, 'directory': directory, 'device': device, 'frames': frames, 'logfile': logfile}  # fmt: skip
+    options = {
+        'optimizer': optimizer,
+        'fmax': fmax,
+        'steps': steps,
+        'filter': filter,
+        'hessian': hessian,
+        'min_distance': min_distance,
+        'max_energy': max_energy,
+        'timeout': timeout,
+        'batch_size': batch_size,
+        'pbc': pbc,
+        'directory': directory,
+        'device': device,
+        'frames': frames,
+        'logfile': logfile,
+    }
     relaxed = dict(irelax(inputs, calculator, **options))
     relaxed = [relaxed[number] for number in range(len(relaxed))]
     return relaxed[0] if single else relaxed
 
 
-def irelax(images, calculator='7net-mf-0', *, optimizer='BFGS', fmax=0.05, steps=200, filter=None, hessian=None,
-           min_distance=0.4, max_energy=100.0, timeout=None, batch_size=16, pbc=None, directory=None, device=None, frames=None,
-           logfile=None):  # fmt: skip
+def irelax(
+    images,
+    calculator='7net-mf-0',
+    *,
+    optimizer='BFGS',
+    fmax=0.05,
+    steps=200,
+    filter=None,
+    hessian=None,
+    min_distance=0.4,
+    max_energy=100.0,
+    timeout=None,
+    batch_size=16,
+    pbc=None,
+    directory=None,
+    device=None,
+    frames=None,
+    logfile=None,
+):
     """Check the arguments at once and return an iterator over (number, relaxed Atoms), each as it is done.
 
     In batches the order is that in which structures converge, else that of the images. Parameters and errors are those of
@@ -214,8 +243,9 @@ def check_numbers(fmax, steps):
         raise ValueError(f'steps is an integer, 0 (single point) or more; got {steps!r}.')
 
 
-def make_settings(optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4, max_energy=100.0, pbc=None,
-                  hessian=None):  # fmt: skip
+def make_settings(
+    optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4, max_energy=100.0, pbc=None, hessian=None
+):
     """Return the settings of :func:`relax`, checked; the same errors."""
     settings = Settings(find_optimizer(optimizer), fmax, steps, find_filter(filter), min_distance, max_energy, pbc, hessian)
     check_numbers(fmax, steps)
@@ -231,17 +261,22 @@ def _check_hessian(settings):
 
     kind = settings.optimizer
     if not (isinstance(kind, type) and issubclass(kind, BFGS)) or settings.filter is not None:
-        raise ValueError('A first Hessian is one of atoms for BFGS; it came together with '
-                         f'{optimizer_name(kind) if settings.filter is None else "a filter"}. Leave hessian=None, or take BFGS '
-                         'without a filter.')  # fmt: skip
+        raise ValueError(
+            'A first Hessian is one of atoms for BFGS; it came together with '
+            f'{optimizer_name(kind) if settings.filter is None else "a filter"}. Leave hessian=None, or take BFGS '
+            'without a filter.'
+        )
     check_calculator(settings.hessian)
 
 
 def check_limits(*, batch_size=1, **limits):
     """Raise where a limit cannot be meant."""
-    meaning = {'min_distance': 'a part of the sum of two covalent radii, such as 0.4',
-               'max_energy': 'an energy in eV, such as 100', 'timeout': 'a time in seconds',
-               'time_limit': 'a time in seconds'}  # fmt: skip
+    meaning = {
+        'min_distance': 'a part of the sum of two covalent radii, such as 0.4',
+        'max_energy': 'an energy in eV, such as 100',
+        'timeout': 'a time in seconds',
+        'time_limit': 'a time in seconds',
+    }
     for name, value in limits.items():
         if value is not None and not value > 0:
             raise ValueError(f'{name} is {meaning[name]}, above 0, or None for no limit; got {value!r}.')

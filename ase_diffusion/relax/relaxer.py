@@ -77,7 +77,7 @@ class Relaxer:
             return relax_one(atoms, self.supply.get(number), self.settings, path), path
         except MissingDependency:  # of GPAW, which is made with each structure; the others would have no better luck
             raise
-        except Exception as err:  # noqa: BLE001  any calculator may raise anything; the others go on
+        except Exception as err:  # any calculator may raise anything; the others go on
             self.supply.failed()
             return failed(atoms, err, number), path
 

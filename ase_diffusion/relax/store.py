@@ -111,13 +111,16 @@ class Store:
         if theirs is None:
             db = self._connect()
             if len(db):
-                raise ValueError(f'A campaign writes to a database of its own; {self.name} has {len(db)} other rows. '
-                                 'Take another database.')  # fmt: skip
+                raise ValueError(
+                    f'A campaign writes to a database of its own; {self.name} has {len(db)} other rows. Take another database.'
+                )
             metadata = {**metadata, 'campaign': self.settings, 'campaign_id': uuid.uuid4().hex}
             db.metadata = metadata
         elif differ := differences(theirs, self.settings):
-            raise ValueError(f'A database belongs to one campaign; {self.name} was made with {"; ".join(differ)}. '
-                             'Take the same settings or another database.')  # fmt: skip
+            raise ValueError(
+                f'A database belongs to one campaign; {self.name} was made with {"; ".join(differ)}. '
+                'Take the same settings or another database.'
+            )
         self.id = metadata['campaign_id'][:12]
 
     def _probe(self):
@@ -134,8 +137,10 @@ class Store:
 
     def _become_writer(self):
         """Take the lock that the system gives back when this process ends, however it ends."""
-        busy = (f'One process writes the database of a campaign; another one has {self.name} in use. '
-                'Wait for it, stop it, or take another database.')  # fmt: skip
+        busy = (
+            f'One process writes the database of a campaign; another one has {self.name} in use. '
+            'Wait for it, stop it, or take another database.'
+        )
         if self.remote:
             try:
                 import psycopg2
@@ -175,7 +180,7 @@ class Store:
             self.path.with_name(self.path.name + '.writer').unlink(missing_ok=True)
         try:
             self._lock.close()
-        except Exception as err:  # noqa: BLE001  of a server that has gone
+        except Exception as err:  # of a server that has gone
             logger.debug('the lock of %s: %s', self.name, err)
         self._lock = None
 
@@ -229,8 +234,10 @@ class Store:
                 if left <= 0:
                     where = self._rescue(items)
                     text = ' '.join(str(err).split())
-                    raise StoreError(f'{self.name} cannot be written ({text}). Nothing is lost: {len(items)} structures are in '
-                                     f'{where}, and the same call takes them in.') from err  # fmt: skip
+                    raise StoreError(
+                        f'{self.name} cannot be written ({text}). Nothing is lost: {len(items)} structures are in '
+                        f'{where}, and the same call takes them in.'
+                    ) from err
                 if not warned:
                     logger.warning('%s cannot be written (%s); trying for another %.0f s', self.name, str(err).strip(), left)
                     warned = True
@@ -305,7 +312,7 @@ def stored_campaign(database):
         return {}
     try:
         return connect(database, use_lock_file=False).metadata.get('campaign', {})
-    except Exception as err:  # noqa: BLE001  the campaign says what is wrong when it opens the database
+    except Exception as err:  # the campaign says what is wrong when it opens the database
         logger.debug('%s: %s', database, err)
         return {}
 
@@ -329,8 +336,13 @@ def slab_settings(slab):
     """Return a slab as settings know it."""
     from ..utils.atoms import frozen_mask
 
-    return {'numbers': slab.numbers.tolist(), 'positions': slab.positions.tolist(), 'cell': slab.cell.tolist(),
-            'pbc': slab.pbc.tolist(), 'fixed': frozen_mask(slab).tolist()}  # fmt: skip
+    return {
+        'numbers': slab.numbers.tolist(),
+        'positions': slab.positions.tolist(),
+        'cell': slab.cell.tolist(),
+        'pbc': slab.pbc.tolist(),
+        'fixed': frozen_mask(slab).tolist(),
+    }
 
 
 def differences(theirs, mine, prefix=''):

@@ -58,8 +58,12 @@ class Crystal:
         for k, atoms in enumerate(images):
             check_crystal(atoms, f'structure {k}')
         return self.assemble(
-            np.concatenate([a.get_scaled_positions() for a in images]), np.concatenate([a.numbers for a in images]),
-            np.stack([np.asarray(a.cell) for a in images]), [len(a) for a in images], conditions)  # fmt: skip
+            np.concatenate([a.get_scaled_positions() for a in images]),
+            np.concatenate([a.numbers for a in images]),
+            np.stack([np.asarray(a.cell) for a in images]),
+            [len(a) for a in images],
+            conditions,
+        )
 
     def assemble(self, fractional, numbers, cells, counts, conditions=None) -> Batch:
         """Build a batch from flat arrays (fractional (n, 3), numbers (n,), cells (B, 3, 3) in A, counts (B,))."""
@@ -69,14 +73,18 @@ class Crystal:
         first = torch.cumsum(counts, 0) - counts
         slots = rows * width + torch.arange(len(rows)) - first[rows]
         return Batch(
-            fields={'fractional': torch.as_tensor(np.asarray(fractional), dtype=self.dtype),
-                    'lattice': self.from_cells(cells, counts), 'species': self.from_index(species)},
+            fields={
+                'fractional': torch.as_tensor(np.asarray(fractional), dtype=self.dtype),
+                'lattice': self.from_cells(cells, counts),
+                'species': self.from_index(species),
+            },
             rows={'fractional': rows, 'lattice': torch.arange(size), 'species': rows},
             size=size,
-            conditions={k: torch.as_tensor(np.asarray(v, float), dtype=self.dtype).reshape(size)
-                        for k, v in (conditions or {}).items()},
+            conditions={
+                k: torch.as_tensor(np.asarray(v, float), dtype=self.dtype).reshape(size) for k, v in (conditions or {}).items()
+            },
             extras={'slots': slots, 'counts': counts, 'width': width},
-        )  # fmt: skip
+        )
 
     def index(self, numbers) -> np.ndarray:
         """Return the species of atomic numbers; raise a ValueError for unknown elements."""
@@ -213,8 +221,9 @@ def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
         raise ValueError(f'a crystal is periodic in three directions; {name} has pbc={atoms.pbc.tolist()}: set atoms.pbc = True')
 
 
-def crystal_process(classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5, auxiliary=0.05,
-                    weights=(1.0, 1.0, 20.0), longest=None) -> JointProcess:  # fmt: skip
+def crystal_process(
+    classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5, auxiliary=0.05, weights=(1.0, 1.0, 20.0), longest=None
+) -> JointProcess:
     """Return the joint process of the paper (section 4.1) with DiffCSP's values.
 
     Parameters
@@ -231,8 +240,11 @@ def crystal_process(classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5,
     longest : float, optional
         Longest lattice vector, A; see ``limit`` of :class:`Gaussian`.
     """
-    processes = {'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)), 'lattice': Gaussian(CosineVP(), longest),
-                 'species': Categorical(CosineVP(), classes, steps, auxiliary)}  # fmt: skip
+    processes = {
+        'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
+        'lattice': Gaussian(CosineVP(), longest),
+        'species': Categorical(CosineVP(), classes, steps, auxiliary),
+    }
     lattice, fractional, species = weights
     return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
 
@@ -251,8 +263,10 @@ def smooth_process(table, *, sigma_min=0.005, sigma_max=0.35, weights=(1.0, 1.0,
         Of the fractional coordinates. Only differences matter to a crystal, and theirs are uniform to 1.6 % from 0.35 on.
     weights : (lattice, coordinates, species)
     """
-    processes = {'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
-                 'lattice': Preconditioned(GeometricVP(0.01, 20.0)),
-                 'species': Embedded(GeometricVP(0.2, 30.0), table)}  # fmt: skip
+    processes = {
+        'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
+        'lattice': Preconditioned(GeometricVP(0.01, 20.0)),
+        'species': Embedded(GeometricVP(0.2, 30.0), table),
+    }
     lattice, fractional, species = weights
     return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})

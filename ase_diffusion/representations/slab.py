@@ -33,15 +33,18 @@ def check_slab(slab: Atoms) -> None:
         raise ValueError(f'positions must be finite; atoms {bad[:10]} of the slab are NaN or infinite')
     cell = np.asarray(slab.cell)
     if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-3:
-        raise ValueError(f'the slab needs a cell with three independent vectors, got {cell.tolist()}; '
-                         'slab.center(vacuum=10, axis=2) makes one along z')  # fmt: skip
+        raise ValueError(
+            f'the slab needs a cell with three independent vectors, got {cell.tolist()}; '
+            'slab.center(vacuum=10, axis=2) makes one along z'
+        )
     if slab.pbc[2]:
-        raise ValueError(f'a slab must not be periodic along z, got pbc={slab.pbc.tolist()}; '
-                         'set slab.pbc = (True, True, False)')  # fmt: skip
+        raise ValueError(f'a slab must not be periodic along z, got pbc={slab.pbc.tolist()}; set slab.pbc = (True, True, False)')
     if np.abs(cell[:2, 2]).max() > 1e-6:
-        raise ValueError(f'the first two cell vectors must lie in the xy plane (the surface normal is z), got '
-                         f'{cell[:2].tolist()}; slab.rotate(slab.cell[2], "z", rotate_cell=True) turns a slab whose '
-                         'third vector is the normal')  # fmt: skip
+        raise ValueError(
+            f'the first two cell vectors must lie in the xy plane (the surface normal is z), got '
+            f'{cell[:2].tolist()}; slab.rotate(slab.cell[2], "z", rotate_cell=True) turns a slab whose '
+            'third vector is the normal'
+        )
     if not frozen_mask(slab).any():
         raise ValueError(f'the slab has no FixAtoms, so nothing says which atoms are the substrate; {FIX_HINT}')
 
@@ -50,9 +53,11 @@ def check_same_pbc(images: list[Atoms]) -> None:
     """Raise a ValueError if the images differ in pbc: a batch has one."""
     for k, atoms in enumerate(images):
         if (atoms.pbc != images[0].pbc).any():
-            raise ValueError(f'structures that share a batch need the same pbc; structure {k} has '
-                             f'{atoms.pbc.tolist()}, structure 0 has {images[0].pbc.tolist()}. Treat them apart, or '
-                             'set atoms.pbc = (True, True, False) on all slabs')  # fmt: skip
+            raise ValueError(
+                f'structures that share a batch need the same pbc; structure {k} has '
+                f'{atoms.pbc.tolist()}, structure 0 has {images[0].pbc.tolist()}. Treat them apart, or '
+                'set atoms.pbc = (True, True, False) on all slabs'
+            )
 
 
 def surface_height(slab: Atoms) -> float:
@@ -95,12 +100,23 @@ class Slab:
         frozen_counts = [int(f.sum()) for f in frozen]
         positions = np.concatenate([a.positions[~f] for a, f in zip(images, frozen, strict=True)])
         substrate = np.concatenate([a.positions[f] for a, f in zip(images, frozen, strict=True)])
-        numbers = np.concatenate([a.numbers[~f] for a, f in zip(images, frozen, strict=True)]
-                                 + [a.numbers[f] for a, f in zip(images, frozen, strict=True)])  # fmt: skip
+        numbers = np.concatenate(
+            [a.numbers[~f] for a, f in zip(images, frozen, strict=True)]
+            + [a.numbers[f] for a, f in zip(images, frozen, strict=True)]
+        )
         cell = np.stack([np.asarray(a.cell) for a in images])
         top = np.array([surface_height(a) for a in images])
-        return self.assemble(positions, substrate, numbers, cell, top, mobile_counts, frozen_counts,
-                             tuple(bool(p) for p in images[0].pbc), conditions)  # fmt: skip
+        return self.assemble(
+            positions,
+            substrate,
+            numbers,
+            cell,
+            top,
+            mobile_counts,
+            frozen_counts,
+            tuple(bool(p) for p in images[0].pbc),
+            conditions,
+        )
 
     def assemble(self, positions, substrate, numbers, cell, top, mobile_counts, frozen_counts, pbc, conditions=None):
         """Build a batch from flat arrays (positions (n, 3), substrate (m, 3), numbers (n + m,), cell (B, 3, 3))."""
@@ -151,5 +167,4 @@ class Slab:
 def slab_process(sigma_min: float = 0.02, sigma_max: float = 8.0) -> JointProcess:
     """Return the process of overlayers: wrapped normal in the plane, truncated normal along z, one schedule."""
     schedule = GeometricVE(sigma_min, sigma_max)
-    return JointProcess({'positions': Components([((0, 2), WrappedNormal(schedule)),
-                                                  ((2, 3), TruncatedNormal(schedule))])})  # fmt: skip
+    return JointProcess({'positions': Components([((0, 2), WrappedNormal(schedule)), ((2, 3), TruncatedNormal(schedule))])})

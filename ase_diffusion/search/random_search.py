@@ -147,8 +147,10 @@ class RandomStructureSearch:
 
     def _all_failed(self, failures, rows):
         """Raise where a call found nothing; warn where there are results of earlier calls."""
-        text = (f'All {failures.total()} runs of this call failed. Look whether {calculator_name(self.calculator)} knows '
-                'the elements and runs at all; the next call tries them again.')  # fmt: skip
+        text = (
+            f'All {failures.total()} runs of this call failed. Look whether {calculator_name(self.calculator)} knows '
+            'the elements and runs at all; the next call tries them again.'
+        )
         error = GenerationFailed(text, failures)
         if not rows:
             raise error
@@ -280,7 +282,7 @@ def _start_worker(search):
         if 'torch' in sys.modules:  # workers share the cores
             sys.modules['torch'].set_num_threads(max(1, (os.cpu_count() or 1) // search.workers))
         _worker = (search, relaxer)
-    except Exception as err:  # noqa: BLE001
+    except Exception as err:
         _worker = err
 
 

@@ -47,8 +47,9 @@ class StructureSearch(Campaign):
     >>> best = StructureSearch(gen, 'search.db', '7net-mf-0', workers=4).run(500)[0]      # doctest: +SKIP
     """
 
-    def __init__(self, generator, database='search.db', calculator='7net-mf-0', *, conditions=None, rng=None, block=BLOCK,
-                 **options):  # fmt: skip
+    def __init__(
+        self, generator, database='search.db', calculator='7net-mf-0', *, conditions=None, rng=None, block=BLOCK, **options
+    ):
         self.generator, self.conditions = generator, dict(conditions or {})
         generator._check_conditions(self.conditions)
         self.seed = _find_seed(rng, database)

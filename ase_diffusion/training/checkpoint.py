@@ -64,8 +64,9 @@ def read_header(path) -> dict:
     try:
         header = json.loads(text)
         if header['format'] > FORMAT:
-            raise CheckpointError(f'{path} has format {header["format"]}, this version reads up to {FORMAT}; '
-                                  'upgrade ase_diffusion')  # fmt: skip
+            raise CheckpointError(
+                f'{path} has format {header["format"]}, this version reads up to {FORMAT}; upgrade ase_diffusion'
+            )
         name, settings = header['network']['name'], header['network']['settings']
         if not isinstance(name, str) or not isinstance(settings, dict):
             raise TypeError('the name of a network is a text, its settings are a table')
@@ -91,8 +92,17 @@ def load_checkpoint(path, device='cpu') -> tuple[torch.nn.Module, dict]:
         with safe_open(str(path), framework='pt') as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         network.load_state_dict(tensors)
-    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError,
-            AttributeError, MemoryError) as error:  # fmt: skip
+    except (
+        SafetensorError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         raise CheckpointError(f'{path}: the weights do not fit the header ({error})') from error
     if broken := sorted(name for name, value in tensors.items() if not torch.isfinite(value).all()):
         raise CheckpointError(f'{path}: weights must be finite numbers; {len(broken)} tensors have others, such as {broken[0]}')

@@ -23,9 +23,29 @@ FOCUS = (0.65, 0.25, 0.5)  # half of the times where atoms find their places, se
 UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as in the data'}
 
 
-def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, properties=None, scheme=None, conditioning='cds',
-                  steps=20_000, features=128, blocks=6, batch_size=128, known=0.33, dropout=0.15, auxiliary=0.05, seed=0,
-                  network=None, elements=None, warmup=500, coupled=True, settings=None, **options):  # fmt: skip
+def train_crystal(
+    data: Crystals,
+    out,
+    *,
+    validation: Crystals | None = None,
+    properties=None,
+    scheme=None,
+    conditioning='cds',
+    steps=20_000,
+    features=128,
+    blocks=6,
+    batch_size=128,
+    known=0.33,
+    dropout=0.15,
+    auxiliary=0.05,
+    seed=0,
+    network=None,
+    elements=None,
+    warmup=500,
+    coupled=True,
+    settings=None,
+    **options,
+):
     """Train a :class:`CrystalTransformer`; returns the path of the best checkpoint.
 
     Parameters
@@ -70,18 +90,45 @@ def train_crystal(data: Crystals, out, *, validation: Crystals | None = None, pr
     scales = {name: _scale(name, data.properties[name]) for name in names}
     if network is None:
         torch.manual_seed(seed)
-        network = CrystalTransformer(len(elements), features, blocks, conditioning=conditioning, properties=scales,
-                                     coupled=coupled, **more, **(settings or {}))  # fmt: skip
+        network = CrystalTransformer(
+            len(elements),
+            features,
+            blocks,
+            conditioning=conditioning,
+            properties=scales,
+            coupled=coupled,
+            **more,
+            **(settings or {}),
+        )
     else:
         network = _adapted(network, scheme, elements, names)
     ranges = {name: [float(np.nanmin(data.properties[name])), float(np.nanmax(data.properties[name]))] for name in names}
-    header = {'kind': 'crystal', 'process': process.todict(), 'representation': representation.todict(), 'units': UNITS,
-              'scheme': scheme, 'known': known, 'sampling': SCHEMES[scheme], 'conditions': ranges, 'sizes': _sizes(data),
-              'data': describe(data)}  # fmt: skip
+    header = {
+        'kind': 'crystal',
+        'process': process.todict(),
+        'representation': representation.todict(),
+        'units': UNITS,
+        'scheme': scheme,
+        'known': known,
+        'sampling': SCHEMES[scheme],
+        'conditions': ranges,
+        'sizes': _sizes(data),
+        'data': describe(data),
+    }
     source = CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed)
     objective = Denoising(process, {'species': known} if known else None, FOCUS if scheme == 'edm' else None)
-    return train(network, objective, source, out, steps=steps, header=header, seed=seed, warmup=warmup,
-                 validation=fixed_batches(validation, representation, names), **options)  # fmt: skip
+    return train(
+        network,
+        objective,
+        source,
+        out,
+        steps=steps,
+        header=header,
+        seed=seed,
+        warmup=warmup,
+        validation=fixed_batches(validation, representation, names),
+        **options,
+    )
 
 
 def _checked(data: Crystals, properties, known: float, scheme: str | None, network) -> tuple[list[str], str]:
@@ -118,8 +165,9 @@ def _scheme(scheme: str, elements: list[int], data: Crystals, network, auxiliary
         representation = SmoothCrystal.of(elements, data.cells, data.counts)
         if network is not None and network.points:
             representation = SmoothCrystal(elements, mean=network.settings['cell_mean'], std=network.settings['cell_std'])
-        more = dict(points=representation.table.shape[1], cell_mean=representation.mean, cell_std=representation.std,
-                    distances=16)  # fmt: skip
+        more = dict(
+            points=representation.table.shape[1], cell_mean=representation.mean, cell_std=representation.std, distances=16
+        )
         return representation, smooth_process(representation.table), more
     longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
     process = crystal_process(len(elements), auxiliary=auxiliary, longest=longest)
@@ -130,8 +178,10 @@ def _adapted(network: CrystalTransformer, scheme: str, elements: list[int], name
     """Return a trained network to go on with: without the conditions it shall forget."""
     if network.settings['classes'] != len(elements) or not set(names) <= set(network.settings['properties']):
         known_properties = sorted(network.settings['properties'])
-        raise ValueError(f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
-                         f'{len(elements)} and {names}; train a new one')  # fmt: skip
+        raise ValueError(
+            f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
+            f'{len(elements)} and {names}; train a new one'
+        )
     if bool(network.points) != (scheme == 'edm'):
         other = 'edm' if network.points else 'paper'
         raise ValueError(f'the network is of the scheme {other!r}, not {scheme!r}; say scheme={other!r} or train a new one')
@@ -144,8 +194,10 @@ def fixed_batches(data: Crystals, representation: Crystal, names, limit: int = 5
     """Return validation batches: up to ``limit`` crystals, evenly taken, sorted by size, with their properties."""
     index = np.arange(0, len(data), max(1, len(data) // limit))[:limit]
     index = index[np.argsort(data.counts[index], kind='stable')]
-    return [data.batch(part, representation, {name: data.properties[name][part] for name in names})
-            for part in np.split(index, range(size, len(index), size))]  # fmt: skip
+    return [
+        data.batch(part, representation, {name: data.properties[name][part] for name in names})
+        for part in np.split(index, range(size, len(index), size))
+    ]
 
 
 def describe(data: Crystals) -> dict:
@@ -163,6 +215,8 @@ def _scale(name: str, values: np.ndarray) -> tuple[float, float]:
     """Return shift and scale of a property."""
     known = values[np.isfinite(values)]
     if not len(known):
-        raise ValueError(f'a condition needs crystals of which the property is known; to train on there is none with {name}. '
-                         'Leave it out of properties, or give more data')  # fmt: skip
+        raise ValueError(
+            f'a condition needs crystals of which the property is known; to train on there is none with {name}. '
+            'Leave it out of properties, or give more data'
+        )
     return float(known.mean()), float(known.std() + 1e-3)

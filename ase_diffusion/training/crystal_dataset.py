@@ -65,17 +65,26 @@ class Crystals:
             values = [p[name] if isinstance(p.get(name), NUMBERS) else np.nan for p in pairs]
             other = is_bookkeeping(name) or any(isinstance(v, (bool, np.bool_)) for v in values)
             (others if other else properties)[name] = np.array(values, float)
-        return cls(np.concatenate([a.get_scaled_positions() for a in images]), np.concatenate([a.numbers for a in images]),
-                   np.stack([np.asarray(a.cell) for a in images]), np.array([len(a) for a in images]), properties,
-                   others)  # fmt: skip
+        return cls(
+            np.concatenate([a.get_scaled_positions() for a in images]),
+            np.concatenate([a.numbers for a in images]),
+            np.stack([np.asarray(a.cell) for a in images]),
+            np.array([len(a) for a in images]),
+            properties,
+            others,
+        )
 
     def select(self, index) -> Crystals:
         """Return the crystals of an index array."""
         index = np.asarray(index, int)
         atoms = self.atoms_of(index)
-        return Crystals(self.fractional[atoms], self.numbers[atoms], self.cells[index], self.counts[index],
-                        *({name: values[index] for name, values in table.items()}
-                          for table in (self.properties, self.others)))  # fmt: skip
+        return Crystals(
+            self.fractional[atoms],
+            self.numbers[atoms],
+            self.cells[index],
+            self.counts[index],
+            *({name: values[index] for name, values in table.items()} for table in (self.properties, self.others)),
+        )
 
     def taking(self, names) -> Crystals:
         """Return the crystals with these properties only; what is not finite counts as unknown."""
@@ -111,8 +120,9 @@ class Crystals:
     def batch(self, index, representation: Crystal, conditions: dict | None = None):
         """Assemble some crystals into a Batch."""
         atoms = self.atoms_of(index)
-        return representation.assemble(self.fractional[atoms], self.numbers[atoms], self.cells[index], self.counts[index],
-                                       conditions)  # fmt: skip
+        return representation.assemble(
+            self.fractional[atoms], self.numbers[atoms], self.cells[index], self.counts[index], conditions
+        )
 
 
 class CrystalData(EndlessBatches):
@@ -132,8 +142,7 @@ class CrystalData(EndlessBatches):
         First batch.
     """
 
-    def __init__(self, data: Crystals, representation: Crystal, properties=(), *, batch_size=128, dropout=0.15, seed=0,
-                 start=0):  # fmt: skip
+    def __init__(self, data: Crystals, representation: Crystal, properties=(), *, batch_size=128, dropout=0.15, seed=0, start=0):
         if not len(data):
             raise ValueError('the data set is empty: no crystals to train on')
         self.data, self.representation, self.properties = data, representation, tuple(properties)
@@ -173,8 +182,9 @@ def split_crystals(images: list[Atoms], train=('train',)) -> tuple[Crystals, Cry
     if not present:
         return Crystals.from_atoms(images), None
     if missing := set(train) - set(present):
-        raise ValueError(f'the data has no split {sorted(missing)}; it has {present}. Name those to train on, or take the key '
-                         'split away')  # fmt: skip
+        raise ValueError(
+            f'the data has no split {sorted(missing)}; it has {present}. Name those to train on, or take the key split away'
+        )
     held = [atoms for atoms, split in zip(images, splits, strict=True) if split == 'val' and 'val' not in train]
     training = [atoms for atoms, split in zip(images, splits, strict=True) if split in train]
     return Crystals.from_atoms(training), Crystals.from_atoms(held) if held else None

@@ -40,9 +40,13 @@ class Item:
             numbers=np.tile(self.numbers, k),
             substrate_numbers=np.tile(self.substrate_numbers, k),
             cell=self.cell * np.array([[m], [n], [1]]),
-            top=self.top, group=self.group, run=self.run, energy=self.energy * k, relative=self.relative,
+            top=self.top,
+            group=self.group,
+            run=self.run,
+            energy=self.energy * k,
+            relative=self.relative,
             forces=None if self.forces is None else np.tile(self.forces, (k, 1)),
-        )  # fmt: skip
+        )
 
 
 @dataclass
@@ -85,11 +89,21 @@ class Overlayers:
             forces = results.get('forces')
             pairs = atoms.info.get('key_value_pairs', {})
             run = pairs.get('run', atoms.info.get('run', -1 - k))
-            items.append(Item(
-                positions=atoms.positions[~f], substrate=atoms.positions[f], numbers=atoms.numbers[~f],
-                substrate_numbers=atoms.numbers[f], cell=cell, top=surface_height(atoms), group=group,
-                run=int(run), held=bool(pairs.get('held', False)), energy=float(results.get('energy', np.nan)),
-                forces=None if forces is None else np.asarray(forces)[~f]))  # fmt: skip
+            items.append(
+                Item(
+                    positions=atoms.positions[~f],
+                    substrate=atoms.positions[f],
+                    numbers=atoms.numbers[~f],
+                    substrate_numbers=atoms.numbers[f],
+                    cell=cell,
+                    top=surface_height(atoms),
+                    group=group,
+                    run=int(run),
+                    held=bool(pairs.get('held', False)),
+                    energy=float(results.get('energy', np.nan)),
+                    forces=None if forces is None else np.asarray(forces)[~f],
+                )
+            )
         return cls(items, tuple(bool(p) for p in images[0].pbc))._relative()
 
     def _relative(self) -> Overlayers:
@@ -143,10 +157,16 @@ class Overlayers:
     def batch(self, items: list[Item], representation: Slab, **conditions):
         """Assemble items into a Batch."""
         return representation.assemble(
-            np.concatenate([i.positions for i in items]), np.concatenate([i.substrate for i in items]),
+            np.concatenate([i.positions for i in items]),
+            np.concatenate([i.substrate for i in items]),
             np.concatenate([i.numbers for i in items] + [i.substrate_numbers for i in items]),
-            np.stack([i.cell for i in items]), [i.top for i in items], [len(i.numbers) for i in items],
-            [len(i.substrate_numbers) for i in items], self.pbc, conditions)  # fmt: skip
+            np.stack([i.cell for i in items]),
+            [i.top for i in items],
+            [len(i.numbers) for i in items],
+            [len(i.substrate_numbers) for i in items],
+            self.pbc,
+            conditions,
+        )
 
 
 class EndlessBatches(IterableDataset):
@@ -178,8 +198,9 @@ class OverlayerData(EndlessBatches):
         First batch.
     """
 
-    def __init__(self, data: Overlayers, representation: Slab, *, batch_size=16, repeat=0.25, max_atoms=120, seed=0,
-                 start=0, dropout=0.15):  # fmt: skip
+    def __init__(
+        self, data: Overlayers, representation: Slab, *, batch_size=16, repeat=0.25, max_atoms=120, seed=0, start=0, dropout=0.15
+    ):
         if not data.items:
             raise ValueError('the data set is empty after selection: widen the energy window or add data')
         self.data, self.representation = data, representation

@@ -24,8 +24,9 @@ class Denoising:
         Where times are dense, see :func:`ase_diffusion.diffusion.schedules.focused`; uniform by default.
     """
 
-    def __init__(self, process: JointProcess, known: dict[str, float] | None = None,
-                 focus: tuple[float, float, float] | None = None):  # fmt: skip
+    def __init__(
+        self, process: JointProcess, known: dict[str, float] | None = None, focus: tuple[float, float, float] | None = None
+    ):
         self.process, self.known = process, dict(known or {})
         self.focus = None if focus is None else tuple(float(x) for x in focus)
 

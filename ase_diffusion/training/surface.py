@@ -28,13 +28,33 @@ def fixed_batches(data: Overlayers, representation: Slab, batch_size: int, limit
 def describe(data: Overlayers) -> dict:
     """Return what a checkpoint says about its data."""
     mobile, substrate = data.elements()
-    return {'structures': len(data.items), 'relaxations': len({i.run for i in data.items}), 'mobile_elements': mobile,
-            'substrate_elements': substrate, 'fingerprint': data.fingerprint()}  # fmt: skip
+    return {
+        'structures': len(data.items),
+        'relaxations': len({i.run for i in data.items}),
+        'mobile_elements': mobile,
+        'substrate_elements': substrate,
+        'fingerprint': data.fingerprint(),
+    }
 
 
-def train_denoiser(data: Overlayers, out, *, steps=20_000, features=64, blocks=4, cutoff=6.0, batch_size=16,
-                   repeat=0.25, max_relative=None, height=None, sigma_min=0.02, sigma_max=8.0, seed=0, network=None,
-                   **options):  # fmt: skip
+def train_denoiser(
+    data: Overlayers,
+    out,
+    *,
+    steps=20_000,
+    features=64,
+    blocks=4,
+    cutoff=6.0,
+    batch_size=16,
+    repeat=0.25,
+    max_relative=None,
+    height=None,
+    sigma_min=0.02,
+    sigma_max=8.0,
+    seed=0,
+    network=None,
+    **options,
+):
     """Train an :class:`OverlayerDenoiser`; returns the path of the best checkpoint.
 
     Parameters
@@ -51,8 +71,11 @@ def train_denoiser(data: Overlayers, out, *, steps=20_000, features=64, blocks=4
     """
     if max_relative is not None:
         data = data.select(lambda item: item.relative <= max_relative)
-        _check_left(data, f'an energy of up to {max_relative} eV per mobile atom above the best of its composition',
-                    'raise max_relative; the best itself has 0, and structures without energy have none')  # fmt: skip
+        _check_left(
+            data,
+            f'an energy of up to {max_relative} eV per mobile atom above the best of its composition',
+            'raise max_relative; the best itself has 0, and structures without energy have none',
+        )
     height = tuple(height or data.window())
     representation = Slab(height=height)
     training, held = data.split(seed=seed)
@@ -71,12 +94,26 @@ def train_denoiser(data: Overlayers, out, *, steps=20_000, features=64, blocks=4
     if ranges and 'energy' not in network.settings['properties']:
         log.warning('the network to start from knows no condition energy: the energies of the data are not learned')
         ranges = {}
-    header = {'kind': 'surface', 'process': process.todict(), 'representation': representation.todict(),
-              'units': {'positions': 'A', 'energy': 'eV per mobile atom'}, 'conditions': ranges,
-              'data': describe(training)}  # fmt: skip
+    header = {
+        'kind': 'surface',
+        'process': process.todict(),
+        'representation': representation.todict(),
+        'units': {'positions': 'A', 'energy': 'eV per mobile atom'},
+        'conditions': ranges,
+        'data': describe(training),
+    }
     source = OverlayerData(training, representation, batch_size=batch_size, repeat=repeat, seed=seed)
-    return train(network, Denoising(process), source, out, steps=steps, header=header, seed=seed,
-                 validation=fixed_batches(inside, representation, 32), **options)  # fmt: skip
+    return train(
+        network,
+        Denoising(process),
+        source,
+        out,
+        steps=steps,
+        header=header,
+        seed=seed,
+        validation=fixed_batches(inside, representation, 32),
+        **options,
+    )
 
 
 def _check_left(data: Overlayers, law: str, way_out: str) -> None:
@@ -89,8 +126,20 @@ def _inside(item, height) -> bool:
     return bool((z >= height[0]).all() and (z <= height[1]).all())
 
 
-def train_forcefield(data: Overlayers, out, *, steps=20_000, features=64, blocks=3, cutoff=6.0, batch_size=16,
-                     max_force=40.0, seed=0, network=None, **options):  # fmt: skip
+def train_forcefield(
+    data: Overlayers,
+    out,
+    *,
+    steps=20_000,
+    features=64,
+    blocks=3,
+    cutoff=6.0,
+    batch_size=16,
+    max_force=40.0,
+    seed=0,
+    network=None,
+    **options,
+):
     """Train a :class:`ForceField`; returns the path of the best checkpoint.
 
     Parameters
@@ -106,19 +155,34 @@ def train_forcefield(data: Overlayers, out, *, steps=20_000, features=64, blocks
         torch.manual_seed(seed)
         network = ForceField(features, blocks, cutoff)
         fit_references(network, training)
-    header = {'kind': 'forcefield', 'representation': representation.todict(),
-              'units': {'energy': 'eV', 'forces': 'eV/A'}, 'data': describe(training)}  # fmt: skip
+    header = {
+        'kind': 'forcefield',
+        'representation': representation.todict(),
+        'units': {'energy': 'eV', 'forces': 'eV/A'},
+        'data': describe(training),
+    }
     source = OverlayerData(training, representation, batch_size=batch_size, repeat=0.0, seed=seed, dropout=0.0)
-    return train(network, EnergyAndForces(), source, out, steps=steps, header=header, seed=seed,
-                 validation=fixed_batches(held, representation, 32), **options)  # fmt: skip
+    return train(
+        network,
+        EnergyAndForces(),
+        source,
+        out,
+        steps=steps,
+        header=header,
+        seed=seed,
+        validation=fixed_batches(held, representation, 32),
+        **options,
+    )
 
 
 def fit_references(network: ForceField, data: Overlayers) -> None:
     """Fit the constants per atom (role, element) by least squares and the energy scale by the force scale."""
     mobile, substrate = data.elements()
     columns = [(0, z) for z in mobile] + [(1, z) for z in substrate]
-    counts = np.array([[(i.numbers == z).sum() for z in mobile] + [(i.substrate_numbers == z).sum() for z in substrate]
-                       for i in data.items], float)  # fmt: skip
+    counts = np.array(
+        [[(i.numbers == z).sum() for z in mobile] + [(i.substrate_numbers == z).sum() for z in substrate] for i in data.items],
+        float,
+    )
     energies = np.array([i.energy for i in data.items])
     low = np.array([i.relative for i in data.items]) < 0.2
     use = low if low.sum() > len(columns) * 2 else np.ones(len(low), bool)

@@ -50,8 +50,7 @@ def _lightning():
     return lightning
 
 
-def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema, compile_network, seed, weight_decay,
-               run):  # fmt: skip
+def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema, compile_network, seed, weight_decay, run):
     begun = time.monotonic()
 
     class Task(lightning.LightningModule):
@@ -114,9 +113,30 @@ def evaluate(network, objective, batches, seed: int = 0) -> dict[str, float]:
     return totals
 
 
-def train(network, objective, data, out, *, steps: int, header: dict, validation=(), lr=1e-3, ema=0.999, warmup=200,
-          clip=1.0, weight_decay=1e-4, seed=0, every=1000, checkpoint_seconds=60, compile_network=False,
-          precision='32-true', devices=1, accelerator='auto', progress=True, minutes=None):  # fmt: skip
+def train(
+    network,
+    objective,
+    data,
+    out,
+    *,
+    steps: int,
+    header: dict,
+    validation=(),
+    lr=1e-3,
+    ema=0.999,
+    warmup=200,
+    clip=1.0,
+    weight_decay=1e-4,
+    seed=0,
+    every=1000,
+    checkpoint_seconds=60,
+    compile_network=False,
+    precision='32-true',
+    devices=1,
+    accelerator='auto',
+    progress=True,
+    minutes=None,
+):
     """Train ``network`` and return the path of the best checkpoint.
 
     Parameters
@@ -152,18 +172,40 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
         data.start = _begun(resume, run, steps)
         if data.start >= steps and best.exists():
             return best
-    task = _make_task(lightning, network, objective, lr=lr, steps=steps, minutes=minutes, warmup=warmup, ema=ema,
-                      compile_network=compile_network, seed=seed, weight_decay=weight_decay, run=run)  # fmt: skip
+    task = _make_task(
+        lightning,
+        network,
+        objective,
+        lr=lr,
+        steps=steps,
+        minutes=minutes,
+        warmup=warmup,
+        ema=ema,
+        compile_network=compile_network,
+        seed=seed,
+        weight_decay=weight_decay,
+        run=run,
+    )
     loader = torch.utils.data.DataLoader(data, batch_size=None)
     torch.set_flush_denormal(True)  # gradients fade through denormal numbers, which are slow on CPUs
     try:
         with _quiet('lightning.pytorch.utilities.rank_zero', 'lightning.pytorch.trainer.connectors'), _interrupts() as came:
             keeper = _make_keeper(lightning, objective, validation, out, header, every, checkpoint_seconds, resume, came)
             trainer = lightning.Trainer(
-                max_steps=steps, max_time=None if minutes is None else timedelta(minutes=minutes),
-                accelerator=accelerator, devices=devices, precision=precision, gradient_clip_val=clip, logger=False,
-                enable_checkpointing=False, enable_progress_bar=progress, enable_model_summary=False,
-                callbacks=[keeper], log_every_n_steps=50, use_distributed_sampler=False)  # fmt: skip
+                max_steps=steps,
+                max_time=None if minutes is None else timedelta(minutes=minutes),
+                accelerator=accelerator,
+                devices=devices,
+                precision=precision,
+                gradient_clip_val=clip,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=progress,
+                enable_model_summary=False,
+                callbacks=[keeper],
+                log_every_n_steps=50,
+                use_distributed_sampler=False,
+            )
             _fit(trainer, task, loader, resume, keeper)
             if came or keeper.interrupted:
                 raise KeyboardInterrupt
@@ -218,12 +260,15 @@ def _begun(resume: Path, run: dict, steps: int) -> int:
     state = torch.load(resume, map_location='cpu', weights_only=True)
     if differ := _differences(state.get('run', run), run):  # older files do not say what they are of
         more = f'; and {len(differ) - 6} more' if len(differ) > 6 else ''
-        raise ValueError(f'A folder belongs to one training; {resume.parent} was begun with {"; ".join(differ[:6])}{more}. '
-                         'Take another folder (out), or delete this one to begin anew.')  # fmt: skip
+        raise ValueError(
+            f'A folder belongs to one training; {resume.parent} was begun with {"; ".join(differ[:6])}{more}. '
+            'Take another folder (out), or delete this one to begin anew.'
+        )
     done = state['global_step']
     if done >= steps:
-        log.warning('%s has its %d steps already and is not trained again: ask for more, or take another folder', resume.parent,
-                    done)  # fmt: skip
+        log.warning(
+            '%s has its %d steps already and is not trained again: ask for more, or take another folder', resume.parent, done
+        )
     else:
         log.info('resuming %s at step %d', resume.parent, done)
     return done
@@ -232,8 +277,9 @@ def _begun(resume: Path, run: dict, steps: int) -> int:
 def _differences(old, new, name: str = '') -> list[str]:
     """Return texts such as 'scheme 'edm', now 'paper'' for all entries in which two settings differ."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return [text for key in {**old, **new}
-                for text in _differences(old.get(key), new.get(key), f'{name}.{key}' if name else key)]  # fmt: skip
+        return [
+            text for key in {**old, **new} for text in _differences(old.get(key), new.get(key), f'{name}.{key}' if name else key)
+        ]
     if _same(old, new):
         return []
     texts = [text if len(text := repr(value)) <= 60 else f'{text[:57]}...' for value in (old, new)]
@@ -282,8 +328,10 @@ def _score(row: dict, lr: float, out: Path) -> float:
     """Return the loss by which the best is chosen; ValueError where it is not finite."""
     score = row.get('val_loss', row['train_loss'])
     if not (math.isfinite(score) and math.isfinite(row['train_loss'])):
-        raise ValueError(f'A training needs a loss that is finite; at step {row["step"]} it is not, with lr={lr:g}. Begin anew '
-                         f'with a smaller lr, in another folder than {out}; if it does not help, look for outliers in the data.')
+        raise ValueError(
+            f'A training needs a loss that is finite; at step {row["step"]} it is not, with lr={lr:g}. Begin anew '
+            f'with a smaller lr, in another folder than {out}; if it does not help, look for outliers in the data.'
+        )
     return score
 
 
@@ -328,8 +376,11 @@ def _make_keeper(lightning, objective, validation, out, header, every, seconds, 
                 return
             self.validated = trainer.global_step
             network = task.average.network
-            row = {'step': trainer.global_step, 'seconds': round(time.monotonic() - self.begun, 1),
-                   'train_loss': _mean(self.losses)}  # fmt: skip
+            row = {
+                'step': trainer.global_step,
+                'seconds': round(time.monotonic() - self.begun, 1),
+                'train_loss': _mean(self.losses),
+            }
             self.losses = []
             row |= {f'val_{k}': round(v, 6) for k, v in evaluate(network, objective, validation).items()}
             _append(out / 'log.csv', row)

@@ -8,8 +8,16 @@ from ase.constraints import FixAtoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
 
-__all__ = ['check_elements', 'copy_atoms', 'frozen_mask', 'is_valid', 'mobile_mask', 'neighbours', 'parse_formula',
-           'smallest_ratio']  # fmt: skip
+__all__ = [
+    'check_elements',
+    'copy_atoms',
+    'frozen_mask',
+    'is_valid',
+    'mobile_mask',
+    'neighbours',
+    'parse_formula',
+    'smallest_ratio',
+]
 
 VALID_RATIO = 0.7  # of the sum of the covalent radii
 
@@ -84,8 +92,7 @@ def neighbours(atoms, cutoff):
     from matscipy.neighbours import neighbour_list
 
     # missing cell vectors (slabs without vacuum, molecules) would make the cell singular
-    return neighbour_list('ijd', positions=atoms.positions, cell=atoms.cell.complete().array, pbc=atoms.pbc,
-                          cutoff=float(cutoff))  # fmt: skip
+    return neighbour_list('ijd', positions=atoms.positions, cell=atoms.cell.complete().array, pbc=atoms.pbc, cutoff=float(cutoff))
 
 
 def smallest_ratio(atoms):

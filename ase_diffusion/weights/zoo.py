@@ -59,6 +59,7 @@ def load_model(name_or_path, device='cpu'):
     if entry is not None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest != entry['sha256']:
-            raise CheckpointError(f'{path} is not the file that index.json describes (sha256 {digest[:12]}...); '
-                                  'install the package again')  # fmt: skip
+            raise CheckpointError(
+                f'{path} is not the file that index.json describes (sha256 {digest[:12]}...); install the package again'
+            )
     return load_checkpoint(path, device)

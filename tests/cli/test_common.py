@@ -46,8 +46,7 @@ def test_a_database_gets_the_columns(starts, tmp_path):
     assert row.steps == 7 and row.data['diffusion'] == {'a': 1}
 
 
-@pytest.mark.parametrize(('name', 'error'), [('no/where.traj', FileNotFoundError), ('out.tra', ValueError),
-                                             ('out', ValueError)])  # fmt: skip
+@pytest.mark.parametrize(('name', 'error'), [('no/where.traj', FileNotFoundError), ('out.tra', ValueError), ('out', ValueError)])
 def test_output_that_cannot_be_written_is_an_error_at_once(name, error, tmp_path):
     with pytest.raises(error):
         Output(tmp_path / name)
@@ -68,8 +67,12 @@ def test_formats_that_would_lose_structures_are_refused(tmp_path):
 
 def test_pictures_that_cannot_be_written(tmp_path):
     check_picture(tmp_path / 'a.PNG')
-    for path, error in ((tmp_path / 'a.xyz', ValueError), (tmp_path / 'a', ValueError), (tmp_path, IsADirectoryError),
-                        (tmp_path / 'no/a.png', FileNotFoundError)):  # fmt: skip
+    for path, error in (
+        (tmp_path / 'a.xyz', ValueError),
+        (tmp_path / 'a', ValueError),
+        (tmp_path, IsADirectoryError),
+        (tmp_path / 'no/a.png', FileNotFoundError),
+    ):
         with pytest.raises(error):
             check_picture(path)
 
@@ -99,17 +102,27 @@ def test_number_or_none():
 
 def test_table():
     assert table(('a', 'bb', 'c'), [('x', 1, 'y'), ('xx', 22, '')]).splitlines() == [
-        'a   bb  c', '--  --  -', 'x    1  y', 'xx  22']  # fmt: skip
+        'a   bb  c',
+        '--  --  -',
+        'x    1  y',
+        'xx  22',
+    ]
 
 
 @pytest.mark.parametrize(('verb', 'words'), [(sample, ['surface']), (search, [])])
-@pytest.mark.parametrize(('more', 'options', 'conditions'), [
-    ('', {'logfile': None}, {}),
-    ('--energy none', {'logfile': None}, {'energy': None}),
-    ('--energy 0.2 --guidance-scale 3', {'logfile': None}, {'energy': 0.2, 'guidance_scale': 3.0}),
-    ('--model m --sampler heun --height 1 4 --device cpu --force-guidance',
-     {'logfile': None, 'model': 'm', 'sampler': 'heun', 'height': [1.0, 4.0], 'device': 'cpu', 'guidance': True}, {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('more', 'options', 'conditions'),
+    [
+        ('', {'logfile': None}, {}),
+        ('--energy none', {'logfile': None}, {'energy': None}),
+        ('--energy 0.2 --guidance-scale 3', {'logfile': None}, {'energy': 0.2, 'guidance_scale': 3.0}),
+        (
+            '--model m --sampler heun --height 1 4 --device cpu --force-guidance',
+            {'logfile': None, 'model': 'm', 'sampler': 'heun', 'height': [1.0, 4.0], 'device': 'cpu', 'guidance': True},
+            {},
+        ),
+    ],
+)
 def test_options_of_overlayers_are_those_of_all_verbs(slab_file, tmp_path, monkeypatch, verb, words, more, options, conditions):
     came = []
     monkeypatch.setattr('ase_diffusion.SurfaceDiffusion', lambda slab, stoich, **kw: came.append((slab, stoich, kw)))

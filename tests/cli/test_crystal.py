@@ -47,10 +47,12 @@ def test_the_validation_split_may_be_trained_on(call, salts):
 
 def test_mistakes_are_one_line(call, salts):
     call(f'{TRAIN} --steps 2')
-    for line, text in ((f'{TRAIN} --steps 2 --init ag-o-overlayer', 'of kind crystal is asked for'),
-                       ('train crystal none.npz --out x', 'there is none at'),
-                       ('sample crystal --model run/best.safetensors --condition heat=1', "unknown conditions ['heat']"),
-                       ('sample crystal --model run/best.safetensors --stoich XeF2', 'never saw Xe')):  # fmt: skip
+    for line, text in (
+        (f'{TRAIN} --steps 2 --init ag-o-overlayer', 'of kind crystal is asked for'),
+        ('train crystal none.npz --out x', 'there is none at'),
+        ('sample crystal --model run/best.safetensors --condition heat=1', "unknown conditions ['heat']"),
+        ('sample crystal --model run/best.safetensors --stoich XeF2', 'never saw Xe'),
+    ):
         status, _, err = call(line)
         assert status == 2 and text in err and len(err.splitlines()) == 1
     with pytest.raises(SystemExit):
@@ -64,8 +66,12 @@ def test_every_condition_counts(call, monkeypatch):
     monkeypatch.setattr('ase_diffusion.cli.sample._write', lambda generator, args, out, conditions: came.append(conditions))
     assert call(f'{line} --elements Na --elements F')[0] == 0
     assert came[0]['elements'] == ['Na', 'F'] and came[1] == {'a': 1, 'b': 2, 'c': 3}
-    for more, text in (('--condition a=2', '--condition names a more than once'), ('-o p.vasp', 'holds one structure'),
-                       ('-o POSCAR', 'holds one structure'), ('-o p.npz', 'not crystals')):  # fmt: skip
+    for more, text in (
+        ('--condition a=2', '--condition names a more than once'),
+        ('-o p.vasp', 'holds one structure'),
+        ('-o POSCAR', 'holds one structure'),
+        ('-o p.npz', 'not crystals'),
+    ):
         status, _, err = call(f'{line} {more}')
         assert status == 2 and text in err and len(err.splitlines()) == 1
     assert len(came) == 2

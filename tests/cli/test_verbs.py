@@ -54,9 +54,11 @@ def test_sample(call, slab, slab_file):
 
 
 def test_sample_with_all_options(call, slab_file):
-    status, _, _ = call(f'{SAMPLE} -n 1 -o out.extxyz --model ag-o-overlayer --sampler ddim --energy none '
-                        '--guidance-scale 1 --height 0.5 4.5 --relax emt --relax-steps 3 --force-guidance --best-of 2 '
-                        '--device cpu --denoising-trajectory way.traj')  # fmt: skip
+    status, _, _ = call(
+        f'{SAMPLE} -n 1 -o out.extxyz --model ag-o-overlayer --sampler ddim --energy none '
+        '--guidance-scale 1 --height 0.5 4.5 --relax emt --relax-steps 3 --force-guidance --best-of 2 '
+        '--device cpu --denoising-trajectory way.traj'
+    )
     assert status == 0
     assert np.isfinite(read('out.extxyz').get_potential_energy())
     assert len(read('way.traj', ':')) > 2

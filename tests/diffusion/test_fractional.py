@@ -82,9 +82,14 @@ def test_every_sampler_returns_the_data_distribution(sampler):
     n = 2000
     batch = Batch({exact.FIELD: torch.zeros(n, 2, dtype=torch.float64)}, {exact.FIELD: torch.arange(n)}, n)
     seen = []
-    out = SAMPLERS[sampler](wrapped_data, exact.single(WrappedScore(SCHEDULE)), batch, steps=60,
-                            generator=torch.Generator().manual_seed(0),
-                            callback=lambda k, t, state, x0: seen.append(state.fields[exact.FIELD]))  # fmt: skip
+    out = SAMPLERS[sampler](
+        wrapped_data,
+        exact.single(WrappedScore(SCHEDULE)),
+        batch,
+        steps=60,
+        generator=torch.Generator().manual_seed(0),
+        callback=lambda k, t, state, x0: seen.append(state.fields[exact.FIELD]),
+    )
     assert all(((x >= 0) & (x < 1)).all() for x in seen)
     d = UnitTorus().difference(out.fields[exact.FIELD], CENTRE.expand(n, 2))
     assert d.mean(0).abs().max() < 0.012  # Monte Carlo: 0.0022 to three standard deviations 0.007

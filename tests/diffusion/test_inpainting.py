@@ -71,9 +71,14 @@ def test_given_rows_follow_their_noised_values_on_the_way():
     batch = Batch({'x': torch.zeros(2000, 1)}, {'x': torch.arange(2000)}, 2000)
     inpainting = Inpainting(process, batch, {'x': torch.ones(2000, dtype=torch.bool)}, None, 1)
     spread = {}
-    SAMPLERS['ancestral'](lambda b, level, c: {'x': torch.zeros_like(b.fields['x'])}, inpainting, batch, steps=5,
-                          generator=torch.Generator().manual_seed(0),
-                          callback=lambda k, t, b, x0: spread.setdefault(k, b.fields['x'].std().item()))  # fmt: skip
+    SAMPLERS['ancestral'](
+        lambda b, level, c: {'x': torch.zeros_like(b.fields['x'])},
+        inpainting,
+        batch,
+        steps=5,
+        generator=torch.Generator().manual_seed(0),
+        callback=lambda k, t, b, x0: spread.setdefault(k, b.fields['x'].std().item()),
+    )
     grid = torch.linspace(1, 0, 5)[1:]
-    expected = [*(0.02 * 400 ** t for t in grid.tolist()), 0.0]
+    expected = [*(0.02 * 400**t for t in grid.tolist()), 0.0]
     assert [spread[k] for k in range(5)] == pytest.approx(expected, rel=0.06)

@@ -31,9 +31,17 @@ def test_preconditioning_changes_the_target_only(sampler):
 
     batch = exact.free_batch(50, torch.float64)
     first = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    ends = [SAMPLERS[sampler](net, exact.single(process), batch, steps=12, generator=torch.Generator().manual_seed(0),
-                              initial=batch.with_fields(**{exact.FIELD: first}))
-            for net, process in ((plain, Gaussian(SCHEDULE)), (network, Preconditioned(SCHEDULE)))]  # fmt: skip
+    ends = [
+        SAMPLERS[sampler](
+            net,
+            exact.single(process),
+            batch,
+            steps=12,
+            generator=torch.Generator().manual_seed(0),
+            initial=batch.with_fields(**{exact.FIELD: first}),
+        )
+        for net, process in ((plain, Gaussian(SCHEDULE)), (network, Preconditioned(SCHEDULE)))
+    ]
     assert torch.allclose(ends[0].fields[exact.FIELD], ends[1].fields[exact.FIELD], atol=1e-6)
 
 

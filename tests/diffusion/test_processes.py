@@ -27,9 +27,14 @@ from ase_diffusion.diffusion import (
 from ase_diffusion.diffusion.processes import process_from_dict
 
 SCORE_TOL = 1e-5
-PROCESSES = [Gaussian(LinearVP()), Gaussian(CosineVP()), Preconditioned(GeometricVP(0.02, 8.0)),
-             WrappedNormal(GeometricVE(0.03, 7.0)), TruncatedNormal(GeometricVE(0.03, 7.0)),
-             Components([((0, 2), WrappedNormal(GeometricVE())), ((2, 3), TruncatedNormal(GeometricVE()))])]
+PROCESSES = [
+    Gaussian(LinearVP()),
+    Gaussian(CosineVP()),
+    Preconditioned(GeometricVP(0.02, 8.0)),
+    WrappedNormal(GeometricVE(0.03, 7.0)),
+    TruncatedNormal(GeometricVE(0.03, 7.0)),
+    Components([((0, 2), WrappedNormal(GeometricVE())), ((2, 3), TruncatedNormal(GeometricVE()))]),
+]
 
 
 def stream(seed=0):
@@ -69,8 +74,10 @@ def test_the_wrapped_score_vanishes_and_the_density_is_uniform_at_large_sigma():
         return float((density / density.mean() - 1).abs().mean() / 2)  # total variation
 
     assert distance_from_uniform(0.48 * length) < 0.01 < distance_from_uniform(0.44 * length)
-    sizes = [float(exact.wrapped_noise(grid, torch.zeros(2, dtype=torch.float64), f * length, cell).abs().max())
-             for f in (0.1, 0.3, 0.48, 0.8)]  # fmt: skip
+    sizes = [
+        float(exact.wrapped_noise(grid, torch.zeros(2, dtype=torch.float64), f * length, cell).abs().max())
+        for f in (0.1, 0.3, 0.48, 0.8)
+    ]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[2] < 0.07 and sizes[3] < 1e-3
 
@@ -88,10 +95,16 @@ def test_wrapped_points_lie_in_the_cell_and_differences_are_nearest_images():
 
 @pytest.mark.parametrize(
     ('mean', 'std', 'low', 'high'),
-    [(0.3, 0.5, 0.0, 1.0), (5.0, 0.5, 0.0, 1.0), (-6.0, 0.3, -0.5, 4.0), (0.5, 100.0, 0.0, 1.0),
-     (0.999, 1e-3, 0.0, 1.0), (20.0, 1.0, 0.0, 1.0)],
+    [
+        (0.3, 0.5, 0.0, 1.0),
+        (5.0, 0.5, 0.0, 1.0),
+        (-6.0, 0.3, -0.5, 4.0),
+        (0.5, 100.0, 0.0, 1.0),
+        (0.999, 1e-3, 0.0, 1.0),
+        (20.0, 1.0, 0.0, 1.0),
+    ],
     ids=['inside', 'far above', 'far below', 'wide', 'at the edge', 'twenty sigma'],
-)  # fmt: skip
+)
 def test_truncated_normal_agrees_with_scipy(mean, std, low, high):
     n = 4000
     columns = [torch.full((n, 1), value, dtype=torch.float64) for value in (mean, std, low, high)]
@@ -128,8 +141,9 @@ def test_transport_in_a_wide_window_is_that_of_free_space():
     assert torch.allclose(new, 0.25 * x, rtol=1e-6)
 
 
-@pytest.mark.parametrize('schedule', [GeometricVE(0.02, 8.0), GeometricVP(0.02, 8.0), LinearVP(), LinearVP(0.01, 3.0),
-                                      CosineVP()], ids=str)
+@pytest.mark.parametrize(
+    'schedule', [GeometricVE(0.02, 8.0), GeometricVP(0.02, 8.0), LinearVP(), LinearVP(0.01, 3.0), CosineVP()], ids=str
+)
 def test_schedules_go_from_data_to_noise(schedule):
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     level = schedule.level(t)
@@ -152,8 +166,9 @@ def test_noise_x0_and_eps_are_inverse(process):
     n, columns = 64, 3 if isinstance(process, Components) else 2
     ends = [torch.full((n, 1), end, dtype=torch.float64) for end in (0.0, 50.0)]
     torus = Torus(100 * torch.eye(2, dtype=torch.float64).expand(n, 2, 2))
-    domain = {'Components': (torus, Interval(*ends)), 'WrappedNormal': torus,
-              'TruncatedNormal': Interval(*ends)}.get(type(process).__name__)  # fmt: skip
+    domain = {'Components': (torus, Interval(*ends)), 'WrappedNormal': torus, 'TruncatedNormal': Interval(*ends)}.get(
+        type(process).__name__
+    )
     columns = 1 if isinstance(process, TruncatedNormal) else columns
     x0 = torch.full((n, columns), 25.0, dtype=torch.float64)
     t = torch.linspace(0, 0.6, n, dtype=torch.float64)

@@ -67,8 +67,14 @@ def test_moments_in_a_window(sampler, start):
     network = exact.WindowNoise(*start)
     process = exact.single(TruncatedNormal(GeometricVE(0.02, 8.0)))
     seen = []
-    out = SAMPLERS[sampler](network, process, exact.window_batch(1000), steps=60, generator=generator(),
-                            callback=lambda k, t, batch, x0: seen.append(batch.fields[exact.FIELD]))  # fmt: skip
+    out = SAMPLERS[sampler](
+        network,
+        process,
+        exact.window_batch(1000),
+        steps=60,
+        generator=generator(),
+        callback=lambda k, t, batch, x0: seen.append(batch.fields[exact.FIELD]),
+    )
     z = out.fields[exact.FIELD]
     assert len(seen) == 60
     assert all(((x >= exact.LOW) & (x <= exact.HIGH)).all() for x in seen)

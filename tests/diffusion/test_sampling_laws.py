@@ -48,8 +48,15 @@ def test_masked_rows_are_never_noised_or_moved_and_the_network_sees_them(sampler
         seen.append(state.fields[exact.FIELD][fixed])
         return wild(state, level, conditions)
 
-    out = sampler(network, process, batch, steps=5, generator=NoisePerStructure([1, 2, 3]), mask={exact.FIELD: fixed},
-                  callback=lambda k, t, state, x0: seen.append(state.fields[exact.FIELD][fixed]))  # fmt: skip
+    out = sampler(
+        network,
+        process,
+        batch,
+        steps=5,
+        generator=NoisePerStructure([1, 2, 3]),
+        mask={exact.FIELD: fixed},
+        callback=lambda k, t, state, x0: seen.append(state.fields[exact.FIELD][fixed]),
+    )
     assert torch.equal(out.fields[exact.FIELD][fixed], clean[fixed])
     assert (out.fields[exact.FIELD][~fixed] != clean[~fixed]).all()
     assert len(seen) >= 10

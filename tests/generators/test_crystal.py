@@ -20,8 +20,17 @@ from ase_diffusion.errors import CheckpointError, GenerationFailed
 from ase_diffusion.generators.crystal_tasks import CrystalGuidance, shortest_distance
 from ase_diffusion.representations import Crystal
 
-SMALL = dict(features=16, blocks=1, settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
-             batch_size=8, progress=False, accelerator='cpu', lr=3e-3, every=10, warmup=5)  # fmt: skip
+SMALL = dict(
+    features=16,
+    blocks=1,
+    settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
+    batch_size=8,
+    progress=False,
+    accelerator='cpu',
+    lr=3e-3,
+    every=10,
+    warmup=5,
+)
 QUICK = dict(steps=6, logfile=None, rng=1, maxtries=50)
 
 
@@ -99,8 +108,10 @@ def test_every_sampler_makes_crystals(model, sampler):
 
 
 def test_conditions_change_what_comes(model):
-    plain, asked, strong = (CrystalDiffusion('NaCl', model=model, **QUICK).sample(2, **c)
-                            for c in ({}, {'gap': 1.4}, {'gap': 1.4, 'guidance_scale': 4.0}))  # fmt: skip
+    plain, asked, strong = (
+        CrystalDiffusion('NaCl', model=model, **QUICK).sample(2, **c)
+        for c in ({}, {'gap': 1.4}, {'gap': 1.4, 'guidance_scale': 4.0})
+    )
     cells = [images[0].cell.cellpar() for images in (plain, asked, strong)]
     assert not np.allclose(cells[0], cells[1]) and not np.allclose(cells[1], cells[2])
 
@@ -120,19 +131,27 @@ def test_a_given_composition_is_predicted_by_the_specialist():
 
 @pytest.mark.parametrize(
     ('options', 'text'),
-    [({'stoich': 'Na3Cl3'}, 'Na3Cl3 has 6 atoms, .* up to 4'), ({'natoms': 5}, 'the cell has 5 atoms'),
-     ({'stoich': 'KCl'}, 'never saw K; it knows Li, F, Na, Cl'), ({'elements': ['Na', 'Fe']}, 'never saw Fe'),
-     ({'elements': ['Na', 'Xx']}, "'Xx' is none"), ({'elements': 'NaCl'}, r"such as \['Li', 'O'\]"),
-     ({'elements': []}, 'got none'),
-     ({'stoich': 'NaCl', 'natoms': 4}, 'stoich=.NaCl. has 2 atoms, natoms=4'),
-     ({'stoich': 'NaCl', 'elements': ['Na', 'F']}, 'fixes the elements'), ({'stoich': 'salt'}, 'A formula is'),
-     ({'natoms': 0}, 'natoms is an integer'), ({'conditioning': 'x'}, "'cds' or 'cdi'"),
-     ({'conditioning': 'cds'}, "trained with .*'cdi'"),
-     ({'symmetrize': -1}, 'tolerance in A'), ({'symmetrize': True}, 'tolerance in A'),
-     ({'sampler': 'x'}, 'sampler must be one of'),
-     ({'guidance': {'power': 1}}, 'unknown guidance'),
-     ({'guidance': {'strength': 1}}, 'needs a calculator')],
-)  # fmt: skip
+    [
+        ({'stoich': 'Na3Cl3'}, 'Na3Cl3 has 6 atoms, .* up to 4'),
+        ({'natoms': 5}, 'the cell has 5 atoms'),
+        ({'stoich': 'KCl'}, 'never saw K; it knows Li, F, Na, Cl'),
+        ({'elements': ['Na', 'Fe']}, 'never saw Fe'),
+        ({'elements': ['Na', 'Xx']}, "'Xx' is none"),
+        ({'elements': 'NaCl'}, r"such as \['Li', 'O'\]"),
+        ({'elements': []}, 'got none'),
+        ({'stoich': 'NaCl', 'natoms': 4}, 'stoich=.NaCl. has 2 atoms, natoms=4'),
+        ({'stoich': 'NaCl', 'elements': ['Na', 'F']}, 'fixes the elements'),
+        ({'stoich': 'salt'}, 'A formula is'),
+        ({'natoms': 0}, 'natoms is an integer'),
+        ({'conditioning': 'x'}, "'cds' or 'cdi'"),
+        ({'conditioning': 'cds'}, "trained with .*'cdi'"),
+        ({'symmetrize': -1}, 'tolerance in A'),
+        ({'symmetrize': True}, 'tolerance in A'),
+        ({'sampler': 'x'}, 'sampler must be one of'),
+        ({'guidance': {'power': 1}}, 'unknown guidance'),
+        ({'guidance': {'strength': 1}}, 'needs a calculator'),
+    ],
+)
 def test_contradictions_and_unknowns_are_refused(model, options, text):
     with pytest.raises(ValueError, match=text):
         CrystalDiffusion(model=model, logfile=None, **options)
@@ -239,8 +258,9 @@ def test_guidance_moves_atoms_and_lattice_by_the_laws(model):
     assert np.linalg.norm(sites @ atoms.cell[:], axis=1).max() == pytest.approx(guide.cap)
     assert np.abs(strain).max() == pytest.approx(guide.strain_cap)
     free = CrystalDiffusion('NaCl', model=model, **{**QUICK, 'steps': 30}).sample(3)
-    pushed = CrystalDiffusion('NaCl', model=model, calculator=Springs(), guidance={'stress_strength': 0.01, 'below': 0.5},
-                              **{**QUICK, 'steps': 30}).sample(3)  # fmt: skip
+    pushed = CrystalDiffusion(
+        'NaCl', model=model, calculator=Springs(), guidance={'stress_strength': 0.01, 'below': 0.5}, **{**QUICK, 'steps': 30}
+    ).sample(3)
     assert all(b.cell.volume > a.cell.volume * 1.02 for a, b in zip(free, pushed, strict=True))
 
 
@@ -351,8 +371,15 @@ def test_structures_too_close_are_rejected_and_counted(model, monkeypatch):
         CrystalDiffusion(model=model, **{**QUICK, 'maxtries': 2}).sample(2)
 
 
-@pytest.mark.parametrize(('cell', 'distance'), [(np.diag([4, 4, 1e-7]), 1e-7), ([[4, 0, 0], [4, 1e-6, 0], [0, 0, 4]], 0.0),
-                                                (np.full((3, 3), np.nan), 0.0), (5 * np.eye(3), 2.5)])  # fmt: skip
+@pytest.mark.parametrize(
+    ('cell', 'distance'),
+    [
+        (np.diag([4, 4, 1e-7]), 1e-7),
+        ([[4, 0, 0], [4, 1e-6, 0], [0, 0, 4]], 0.0),
+        (np.full((3, 3), np.nan), 0.0),
+        (5 * np.eye(3), 2.5),
+    ],
+)
 def test_distances_in_cells_of_any_shape(cell, distance):
     atoms = Atoms('NaCl', positions=[[0, 0, 0], [2.5, 0, 0]], cell=cell, pbc=True)
     assert shortest_distance(atoms) == pytest.approx(distance)

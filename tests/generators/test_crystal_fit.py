@@ -38,10 +38,15 @@ def test_perturb_keeps_the_species_unless_asked_not_to():
         CrystalDiffusion('SrTiO3', model='perov-5', logfile=None).perturb(parent, species=True)
 
 
-@pytest.mark.parametrize(('make', 'options', 'text'), [
-    ({}, {'known': 1.0}, 'predicts structures of a given composition'), ({'stoich': 'KBr'}, {}, 'never saw Br, K'),
-    ({'natoms': 9}, {}, 'cells of up to 4'), ({'conditioning': 'cdi'}, {'conditioning': 'cds'}, "conditioning='cds', not 'cdi'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('make', 'options', 'text'),
+    [
+        ({}, {'known': 1.0}, 'predicts structures of a given composition'),
+        ({'stoich': 'KBr'}, {}, 'never saw Br, K'),
+        ({'natoms': 9}, {}, 'cells of up to 4'),
+        ({'conditioning': 'cdi'}, {'conditioning': 'cds'}, "conditioning='cds', not 'cdi'"),
+    ],
+)
 def test_what_does_not_fit_the_data_is_refused_before_training(make, options, text, tmp_path):
     gen = CrystalDiffusion(model='untrained', logfile=None, **make)
     with pytest.raises(ValueError, match=text):

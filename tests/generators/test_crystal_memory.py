@@ -7,8 +7,18 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from ase_diffusion import CrystalDiffusion
 
-SETTINGS = dict(features=48, blocks=2, batch_size=32, lr=2e-3, every=300, progress=False, accelerator='cpu', warmup=50, ema=0.99,
-                settings=dict(heads=2, head_width=24, hidden=96, pair_hidden=48, pair_width=32, frequencies=6))  # fmt: skip
+SETTINGS = dict(
+    features=48,
+    blocks=2,
+    batch_size=32,
+    lr=2e-3,
+    every=300,
+    progress=False,
+    accelerator='cpu',
+    warmup=50,
+    ema=0.99,
+    settings=dict(heads=2, head_width=24, hidden=96, pair_hidden=48, pair_width=32, frequencies=6),
+)
 
 
 def crystal():

@@ -107,8 +107,10 @@ def test_a_calculator_that_always_fails_ends_with_an_error(slab, tmp_path):
         generator(slab).fit_with_calculator(Broken, tmp_path, options=OPTIONS, **PLAN)
 
 
-@pytest.mark.parametrize('bad', [{'rounds': 0}, {'samples': 1.5}, {'temperature': (0.1, 0.2)}, {'temperature': 0.1},
-                                 {'explore': 1.5}, {'relax_steps': -1}])  # fmt: skip
+@pytest.mark.parametrize(
+    'bad',
+    [{'rounds': 0}, {'samples': 1.5}, {'temperature': (0.1, 0.2)}, {'temperature': 0.1}, {'explore': 1.5}, {'relax_steps': -1}],
+)
 def test_settings_without_meaning_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Plan(**bad)
@@ -151,8 +153,9 @@ def test_calculators_with_files_have_a_folder_for_each_structure(vasp, silver, c
     assert made(vasp / 'out') == [f'{name}-{number:04d}' for number in range(4)]
     ends = [read(vasp / 'out' / f'round_{number // 2:03d}' / f'{number % 2:04d}.traj', -1) for number in range(4)]
     for number, atoms in enumerate(ends):
-        assert np.allclose(read(vasp / 'out' / 'calculations' / f'{name}-{number:04d}' / 'POSCAR').positions, atoms.positions,
-                           atol=1e-6)  # fmt: skip
+        assert np.allclose(
+            read(vasp / 'out' / 'calculations' / f'{name}-{number:04d}' / 'POSCAR').positions, atoms.positions, atol=1e-6
+        )
         assert atoms.info['key_value_pairs']['relax_calculator'] == name
     assert not np.allclose(ends[0].positions, ends[1].positions, atol=0.01)
     assert not (vasp / 'POSCAR').exists()

@@ -145,8 +145,15 @@ def test_complete_of_everything_is_a_fresh_sample(slab, parent):
 
 
 def test_guidance_and_relaxation_leave_kept_atoms_alone(slab, parent):
-    gen = SurfaceDiffusion(slab, 'Ag6O3', rng=3, steps=12, logfile=None, guidance={'finish_steps': 3, 'strength': 0.05},
-                           relax={'calculator': 'ag-o', 'steps': 3})  # fmt: skip
+    gen = SurfaceDiffusion(
+        slab,
+        'Ag6O3',
+        rng=3,
+        steps=12,
+        logfile=None,
+        guidance={'finish_steps': 3, 'strength': 0.05},
+        relax={'calculator': 'ag-o', 'steps': 3},
+    )
     gen._reason_to_reject = lambda atoms: None
     atoms = gen.complete(parent, [N])
     assert np.array_equal(atoms.positions[N + 1 :], parent.positions[N + 1 :])
@@ -157,8 +164,16 @@ def test_guidance_and_relaxation_leave_kept_atoms_alone(slab, parent):
 
 def test_log_trajectory_observers_and_rejections_are_those_of_sample(slab, parent, tmp_path):
     log, seen = io.StringIO(), []
-    with SurfaceDiffusion(slab, 'Ag6O3', rng=0, steps=10, logfile=log, maxtries=2, trajectory=tmp_path / 'p.traj',
-                          denoising_trajectory=tmp_path / 'movie.traj') as gen:  # fmt: skip
+    with SurfaceDiffusion(
+        slab,
+        'Ag6O3',
+        rng=0,
+        steps=10,
+        logfile=log,
+        maxtries=2,
+        trajectory=tmp_path / 'p.traj',
+        denoising_trajectory=tmp_path / 'movie.traj',
+    ) as gen:
         gen._reason_to_reject = lambda atoms: None
         gen.attach(lambda: seen.append(gen.atoms))
         images = gen.perturb(parent, 0.2, n=2) + [gen.complete(parent, [N])]

@@ -29,8 +29,9 @@ def slab():
 
 def generator(slab, calculator, logfile=None, **guidance):
     """Return a quick guided generator that accepts whatever comes."""
-    gen = SurfaceDiffusion(slab, 'Ag2O', rng=0, steps=8, logfile=logfile, batch_size=2, calculator=calculator,
-                           guidance={**PLAN, **guidance})  # fmt: skip
+    gen = SurfaceDiffusion(
+        slab, 'Ag2O', rng=0, steps=8, logfile=logfile, batch_size=2, calculator=calculator, guidance={**PLAN, **guidance}
+    )
     gen._reason_to_reject = lambda atoms: None
     return gen
 

@@ -48,9 +48,17 @@ class Nan(Calculator):
         self.results = {'energy': np.nan, 'forces': np.zeros((len(atoms), 3))}
 
 
-@pytest.mark.parametrize('relax, error', [('ag-o', TypeError), (True, TypeError), ({'calculatr': 'emt'}, ValueError),
-                                          ({'calculator': 'emd'}, ValueError), ({'calculator': 'emt', 'fmax': -1}, ValueError),
-                                          ({'calculator': 'emt', 'optimizer': 'BFG'}, ValueError)])  # fmt: skip
+@pytest.mark.parametrize(
+    'relax, error',
+    [
+        ('ag-o', TypeError),
+        (True, TypeError),
+        ({'calculatr': 'emt'}, ValueError),
+        ({'calculator': 'emd'}, ValueError),
+        ({'calculator': 'emt', 'fmax': -1}, ValueError),
+        ({'calculator': 'emt', 'optimizer': 'BFG'}, ValueError),
+    ],
+)
 def test_wrong_keywords_are_refused_at_construction(slab, relax, error):
     for make in (lambda: surface(slab, relax), lambda: crystal(relax)):
         with pytest.raises(error, match=r'relax|calculator|fmax|optimizer'):

@@ -138,9 +138,7 @@ def test_a_room_imports_only_from_its_left(path):
     room = room_of(path)
     if room is None:
         pytest.skip('the package itself names every room, and imports them lazily')
-    wrong = [
-        f'{name(path)}:{line} {room} -> {other}' for line, other in rooms_imported(path) if not allowed(room, other)
-    ]
+    wrong = [f'{name(path)}:{line} {room} -> {other}' for line, other in rooms_imported(path) if not allowed(room, other)]
     assert not wrong, '\n'.join(wrong)
 
 

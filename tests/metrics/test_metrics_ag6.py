@@ -1,4 +1,5 @@
 """The Ag6 model is found wherever the substrate's symmetry may put it, and nowhere else."""
+
 import numpy as np
 import pytest
 from ase.build import fcc100, fcc111

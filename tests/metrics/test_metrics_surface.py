@@ -1,4 +1,5 @@
 """Laws of the overlayer measures."""
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -88,8 +89,9 @@ class TestRatio:
 
 
 class TestSymmetries:
-    @pytest.mark.parametrize('size, layers, count', [
-        ((1, 1), 1, 12), ((1, 1), 2, 6), ((2, 2), 2, 24), ((2, 4), 2, 16), ((4, 4), 3, 96)])
+    @pytest.mark.parametrize(
+        'size, layers, count', [((1, 1), 1, 12), ((1, 1), 2, 6), ((2, 2), 2, 24), ((2, 4), 2, 16), ((4, 4), 3, 96)]
+    )
     def test_counts(self, size, layers, count):
         slab = fcc111('Ag', (*size, layers), a=4.16, vacuum=5.0)
         assert len(metrics.substrate_symmetries(slab)) == count
@@ -189,8 +191,12 @@ class TestDuplicates:
 
 
 class TestEnergies:
-    images = (with_energy(molecule('H2O'), -2.0), molecule('H2O'), with_energy(molecule('H2O'), -2.5),
-              with_energy(molecule('O2'), 4.0))
+    images = (
+        with_energy(molecule('H2O'), -2.0),
+        molecule('H2O'),
+        with_energy(molecule('H2O'), -2.5),
+        with_energy(molecule('O2'), 4.0),
+    )
 
     def test_lowest_of_each_composition(self):
         np.testing.assert_allclose(metrics.relative_energies(self.images), [0.5, np.nan, 0.0, 0.0])

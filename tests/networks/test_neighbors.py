@@ -106,8 +106,15 @@ def test_whole_cells_do_not_matter(way):
 def test_vectors_are_differentiable(way):
     atoms = structure(7)
     x = torch.tensor(atoms.positions, requires_grad=True)
-    graph = build_graph(x, torch.zeros(len(atoms), dtype=torch.long), torch.tensor(atoms.cell[:])[None],
-                        (True, True, False), CUTOFF, len(atoms), passive_edges=True)  # fmt: skip
+    graph = build_graph(
+        x,
+        torch.zeros(len(atoms), dtype=torch.long),
+        torch.tensor(atoms.cell[:])[None],
+        (True, True, False),
+        CUTOFF,
+        len(atoms),
+        passive_edges=True,
+    )
     weight = torch.randn(len(graph.senders), 3, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((graph.vectors * weight).sum(), x)
     by_hand = torch.zeros_like(x).index_add(0, graph.senders, weight).index_add(0, graph.receivers, -weight)
@@ -117,5 +124,4 @@ def test_vectors_are_differentiable(way):
 def test_float32_finds_the_same_edges(way):
     """But for pairs within rounding of the cutoff, of which these have none."""
     images = [structure(8)]
-    assert sum(edges(images, [4], CUTOFF, False, torch.float32).values()) == sum(
-        expected(images, [4], CUTOFF, False).values())  # fmt: skip
+    assert sum(edges(images, [4], CUTOFF, False, torch.float32).values()) == sum(expected(images, [4], CUTOFF, False).values())

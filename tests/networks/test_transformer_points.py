@@ -21,8 +21,21 @@ def representation():
 def network():
     torch.manual_seed(0)
     like = representation()
-    net = CrystalTransformer(len(ELEMENTS), 24, 2, heads=3, head_width=8, hidden=32, pair_hidden=16, pair_width=12, coupled=True,
-                             points=like.table.shape[1], cell_mean=like.mean, cell_std=like.std, distances=8)  # fmt: skip
+    net = CrystalTransformer(
+        len(ELEMENTS),
+        24,
+        2,
+        heads=3,
+        head_width=8,
+        hidden=32,
+        pair_hidden=16,
+        pair_width=12,
+        coupled=True,
+        points=like.table.shape[1],
+        cell_mean=like.mean,
+        cell_std=like.std,
+        distances=8,
+    )
     for p in net.parameters():
         p.data += 0.05 * torch.randn(p.shape)
     return net.double().eval()

@@ -38,8 +38,10 @@ def vectors(name, values):
 volume = sum(cell[0][i] * (cell[1][i - 2] * cell[2][i - 1] - cell[1][i - 1] * cell[2][i - 2]) for i in range(3))
 inverse = [(1 / cell[0][0], 0, 0), (0, 1 / cell[1][1], 0), (0, 0, 1 / cell[2][2])]  # read and not used
 scaled = [(0.0, 0.0, row[2] / cell[2][2]) for row in rows]
-structure = f'<structure {{}}><crystal>{vectors("basis", cell)}<i name="volume">{volume}</i>{vectors("rec_basis", inverse)}' \
-            f'</crystal>{vectors("positions", scaled)}</structure>'  # fmt: skip
+structure = (
+    f'<structure {{}}><crystal>{vectors("basis", cell)}<i name="volume">{volume}</i>{vectors("rec_basis", inverse)}'
+    f'</crystal>{vectors("positions", scaled)}</structure>'
+)
 names = ('e_fr_energy', 'e_wo_entrp', 'e_0_energy')
 energies = '<energy>' + ''.join(f'<i name="{name}">{energy}</i>' for name in names) + '</energy>'
 info = ''.join(f'<rc><c>{symbol}</c><c>1</c></rc>' for symbol in atoms)
@@ -52,7 +54,8 @@ pathlib.Path('vasprun.xml').write_text(
     + structure.format('name="initialpos"')
     + f'<calculation><scstep>{energies}</scstep>{structure.format("")}{vectors("forces", forces)}'
     f'{vectors("stress", [(0, 0, 0)] * 3)}{energies}<dos><i name="efermi">1.5</i></dos></calculation>'
-    + structure.format('name="finalpos"') + '</modeling>\n'
+    + structure.format('name="finalpos"')
+    + '</modeling>\n'
 )
 reason = 'EDIFF was not reached (unconverged)' if 'fault unconverged' in incar else 'because EDIFF is reached'
 pathlib.Path('OUTCAR').write_text(

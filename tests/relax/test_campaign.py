@@ -146,8 +146,13 @@ def test_changed_settings_are_refused_and_shown(tmp_path):
     with pytest.raises(ValueError, match="calculator 'emt', now 'lj'"):
         campaign(path, calculator='lj', made_by={'generator': {'steps': 100, 'model': 'x'}}).run(1)
     with pytest.raises(ValueError, match="optimizer 'BFGS', now 'FIRE'; filter None, now 'UnitCellFilter'; pbc None, now"):
-        campaign(path, made_by={'generator': {'steps': 100, 'model': 'x'}}, optimizer='FIRE', filter='UnitCellFilter',
-                 pbc=(True, True, False)).run(1)  # fmt: skip
+        campaign(
+            path,
+            made_by={'generator': {'steps': 100, 'model': 'x'}},
+            optimizer='FIRE',
+            filter='UnitCellFilter',
+            pbc=(True, True, False),
+        ).run(1)
     campaign(path, made_by={'generator': {'steps': 100, 'model': 'x'}}, patience=5.0, optimizer='bfgs').run(1)
 
 
@@ -319,9 +324,16 @@ def test_a_generator_that_gives_up_stops_it_in_order(tmp_path):
         Campaign(path, lambda block, count: [], 'emt', steps=2, workers=0, block=BLOCK, logfile=None).run(8)
 
 
-@pytest.mark.parametrize(('options', 'text'), [({'workers': -1}, 'workers is'), ({'block': 0}, 'batch_size is'),
-                                               ({'fmax': 0}, 'fmax is'), ({'timeout': -1}, 'timeout is'),
-                                               ({'calculator': 'emtt'}, "'emtt'")])  # fmt: skip
+@pytest.mark.parametrize(
+    ('options', 'text'),
+    [
+        ({'workers': -1}, 'workers is'),
+        ({'block': 0}, 'batch_size is'),
+        ({'fmax': 0}, 'fmax is'),
+        ({'timeout': -1}, 'timeout is'),
+        ({'calculator': 'emtt'}, "'emtt'"),
+    ],
+)
 def test_bad_input(tmp_path, options, text):
     with pytest.raises(ValueError, match=text):
         campaign(tmp_path / 'a.db', **options)
@@ -330,8 +342,9 @@ def test_bad_input(tmp_path, options, text):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(('options', 'who', 'way'), [({'workers': 2}, '2 workers', 'workers=1'),
-                                                     ({'client': object()}, 'of a cluster', 'no client')])  # fmt: skip
+@pytest.mark.parametrize(
+    ('options', 'who', 'way'), [({'workers': 2}, '2 workers', 'workers=1'), ({'client': object()}, 'of a cluster', 'no client')]
+)
 def test_a_finished_calculator_with_files_has_one_process(tmp_path, options, who, way):
     """Refused before a database is made, also where it could not be pickled; all that has folders, or needs none, is taken."""
     path, finished, locked = tmp_path / 'a.db', Vasp(xc='pbe'), Vasp(xc='pbe')
@@ -361,8 +374,9 @@ def test_duplicates_are_marked_and_survive_a_resume(tmp_path):
         return images
 
     def search(n):
-        return Campaign(tmp_path / 'a.db', places, 'emt', first_of_kind=Distinct().add, steps=30, workers=0, block=4,
-                        logfile=None).run(n)  # fmt: skip
+        return Campaign(
+            tmp_path / 'a.db', places, 'emt', first_of_kind=Distinct().add, steps=30, workers=0, block=4, logfile=None
+        ).run(n)
 
     assert len(search(2)) == 2
     assert len(search(4)) == 2

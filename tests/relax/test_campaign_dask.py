@@ -70,8 +70,15 @@ def rows(database):
 def test_a_worker_that_dies_costs_one_structure(tmp_path, bad):
     pytest.importorskip('distributed', reason="dask is not installed; pip install '.[search]'")
     log = io.StringIO()
-    search = Campaign(tmp_path / 'a.db', lambda block, count: generate(block, count, ('Cu', 'Au', 'Ni', 'Cu')), bad, steps=3,
-                      workers=1, block=4, logfile=log)  # fmt: skip
+    search = Campaign(
+        tmp_path / 'a.db',
+        lambda block, count: generate(block, count, ('Cu', 'Au', 'Ni', 'Cu')),
+        bad,
+        steps=3,
+        workers=1,
+        block=4,
+        logfile=log,
+    )
     images = search.run(4)
     kept = rows(tmp_path / 'a.db')
     assert [kept[k].failed for k in range(4)] == [False, True, True, False] and len(images) == 2

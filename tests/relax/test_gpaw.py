@@ -15,8 +15,13 @@ from ase_diffusion.relax import calculator_name, get_calculator, relax
 
 gpaw = pytest.importorskip('gpaw', reason='GPAW is not installed; README.md says how')
 
-CHEAP = {'mode': {'name': 'pw', 'ecut': 200}, 'kpts': (2, 2, 1), 'setups': {'Ag': '11'},
-         'convergence': {'energy': 1e-3, 'density': 1e-3}, 'occupations': {'name': 'fermi-dirac', 'width': 0.2}}  # fmt: skip
+CHEAP = {
+    'mode': {'name': 'pw', 'ecut': 200},
+    'kpts': (2, 2, 1),
+    'setups': {'Ag': '11'},
+    'convergence': {'energy': 1e-3, 'density': 1e-3},
+    'occupations': {'name': 'fermi-dirac', 'width': 0.2},
+}
 
 
 @pytest.fixture(scope='module')

@@ -67,7 +67,8 @@ def test_batches_hold_mobile_atoms_first():
     assert batch.extras['rows'][n:].bincount().tolist() == frozen
     assert batch.extras['roles'].tolist() == [0] * n + [1] * sum(frozen)
     assert batch.extras['numbers'].tolist() == [z for a in images for z in a.numbers[~frozen_mask(a)]] + [
-        z for a in images for z in a.numbers[frozen_mask(a)]]  # fmt: skip
+        z for a in images for z in a.numbers[frozen_mask(a)]
+    ]
     assert batch.extras['pbc'] == (True, True, False)
     assert torch.allclose(batch.conditions['energy'], torch.tensor([0.1, np.nan, 2.0]), equal_nan=True)
     copied = batch.to('cpu')

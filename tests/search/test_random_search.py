@@ -252,8 +252,19 @@ def test_composition_ranges_and_lists(slab, tmp_path):
 
 @pytest.mark.parametrize(
     'stoich',
-    [{'Ag': (3,)}, {'Ag': (1, 2, 3)}, {'Ag': 'ab'}, {'Ag': None}, {'Ag': (3, 2)},
-     {'Ag': (-1, 2)}, {'Qq': (1, 2)}, {'Ag': (0, 0)}, {'Ag': (1.5, 2)}, {}, []],  # fmt: skip
+    [
+        {'Ag': (3,)},
+        {'Ag': (1, 2, 3)},
+        {'Ag': 'ab'},
+        {'Ag': None},
+        {'Ag': (3, 2)},
+        {'Ag': (-1, 2)},
+        {'Qq': (1, 2)},
+        {'Ag': (0, 0)},
+        {'Ag': (1.5, 2)},
+        {},
+        [],
+    ],
 )
 def test_bad_ranges(slab, tmp_path, stoich):
     with pytest.raises(ValueError, match='atoms of an element|at least one atom|list of formulas'):

@@ -16,16 +16,26 @@ from ase_diffusion.representations.slab import slab_process
 from ase_diffusion.training import load_checkpoint, read_header, save_checkpoint
 
 SIZE = dict(features=8, blocks=2, cutoff=4.0, n_basis=6)
-NETWORKS = {'denoiser': lambda: OverlayerDenoiser(**SIZE, properties={'energy': (0.1, 0.2)}),
-            'force field': lambda: ForceField(**SIZE, basis='bessel', passive_edges=True),
-            'painn': lambda: PaiNN(**SIZE)}  # fmt: skip
-HEADER = {'kind': 'surface', 'process': slab_process().todict(), 'representation': Slab((0.5, 4.0)).todict(),
-          'metrics': {'val_loss': 0.25}}  # fmt: skip
+NETWORKS = {
+    'denoiser': lambda: OverlayerDenoiser(**SIZE, properties={'energy': (0.1, 0.2)}),
+    'force field': lambda: ForceField(**SIZE, basis='bessel', passive_edges=True),
+    'painn': lambda: PaiNN(**SIZE),
+}
+HEADER = {
+    'kind': 'surface',
+    'process': slab_process().todict(),
+    'representation': Slab((0.5, 4.0)).todict(),
+    'metrics': {'val_loss': 0.25},
+}
 
 
 PROCESS_OF_OTHERS = {'processes': {'cloud': next(iter(slab_process().todict()['processes'].values()))}}
-NO_LEVEL = {'processes': {name: {'name': 'WrappedScore', 'schedule': {'name': 'GeometricVE', 'sigma_min': 'x', 'sigma_max': 1.0}}
-                          for name in ('positions', 'fractional', 'lattice', 'species')}}  # fmt: skip
+NO_LEVEL = {
+    'processes': {
+        name: {'name': 'WrappedScore', 'schedule': {'name': 'GeometricVE', 'sigma_min': 'x', 'sigma_max': 1.0}}
+        for name in ('positions', 'fractional', 'lattice', 'species')
+    }
+}
 
 
 @pytest.fixture
@@ -50,8 +60,7 @@ def test_networks_come_back(tmp_path, name):
     assert type(again) is type(network) and not again.training
     assert json.dumps(again.settings) == json.dumps(network.settings)  # tuples become lists
     state = again.state_dict()
-    assert all(torch.equal(value, state[key]) and value.dtype == state[key].dtype
-               for key, value in network.state_dict().items())  # fmt: skip
+    assert all(torch.equal(value, state[key]) and value.dtype == state[key].dtype for key, value in network.state_dict().items())
     assert all(header[key] == value for key, value in json.loads(json.dumps(HEADER)).items())
     assert not list(tmp_path.glob('*.partial'))
 
@@ -146,26 +155,66 @@ def test_tampered_headers_are_refused(path, change):
         load_checkpoint(rewrite(path, function))
 
 
-CRYSTAL = {'kind': 'crystal', 'process': crystal_process(2).todict(), 'representation': Crystal([11, 17]).todict(),
-           'sizes': {'2': 5}, 'sampling': {'sampler': 'heun', 'steps': 9, 'corrector': 0.1, 'focus': (0.5, 0.2, 0.9)},
-           'conditions': {'gap': [0.0, 1.0]}, 'data': {'elements': [11, 17]}}  # fmt: skip
-MODELS = {'surface': (NETWORKS['denoiser'], HEADER),
-          'crystal': (lambda: CrystalTransformer(2, 8, 1, properties={'gap': (0.0, 1.0)}), CRYSTAL),
-          'forcefield': (NETWORKS['force field'], {'kind': 'forcefield', 'data': {'mobile_elements': [8]}})}  # fmt: skip
+CRYSTAL = {
+    'kind': 'crystal',
+    'process': crystal_process(2).todict(),
+    'representation': Crystal([11, 17]).todict(),
+    'sizes': {'2': 5},
+    'sampling': {'sampler': 'heun', 'steps': 9, 'corrector': 0.1, 'focus': (0.5, 0.2, 0.9)},
+    'conditions': {'gap': [0.0, 1.0]},
+    'data': {'elements': [11, 17]},
+}
+MODELS = {
+    'surface': (NETWORKS['denoiser'], HEADER),
+    'crystal': (lambda: CrystalTransformer(2, 8, 1, properties={'gap': (0.0, 1.0)}), CRYSTAL),
+    'forcefield': (NETWORKS['force field'], {'kind': 'forcefield', 'data': {'mobile_elements': [8]}}),
+}
 DAMAGED = [
-    *[(kind, {name: value}) for kind in MODELS for name, value in
-      (('data', [1]), ('data', {'mobile_elements': 3}), ('data', {'mobile_elements': ['O']}), ('conditions', [1]),
-       ('conditions', {'gap': 3}), ('conditions', {'gap': [0, None]}), ('defaults', {'gap': 'x'}), ('metrics', 3))],
-    *[(kind, {name: value}) for kind in ('surface', 'crystal') for name, value in
-      (('process', None), ('process', {}), ('process', {'processes': {}}), ('process', PROCESS_OF_OTHERS), ('process', NO_LEVEL),
-       ('representation', None), ('representation', {}), ('representation', 'Slab'))],
+    *[
+        (kind, {name: value})
+        for kind in MODELS
+        for name, value in (
+            ('data', [1]),
+            ('data', {'mobile_elements': 3}),
+            ('data', {'mobile_elements': ['O']}),
+            ('conditions', [1]),
+            ('conditions', {'gap': 3}),
+            ('conditions', {'gap': [0, None]}),
+            ('defaults', {'gap': 'x'}),
+            ('metrics', 3),
+        )
+    ],
+    *[
+        (kind, {name: value})
+        for kind in ('surface', 'crystal')
+        for name, value in (
+            ('process', None),
+            ('process', {}),
+            ('process', {'processes': {}}),
+            ('process', PROCESS_OF_OTHERS),
+            ('process', NO_LEVEL),
+            ('representation', None),
+            ('representation', {}),
+            ('representation', 'Slab'),
+        )
+    ],
     *[('surface', {'representation': {'height': height}}) for height in ([1], [4, 1], [0, 'x'], [0, float('nan')])],
     *[('crystal', {'representation': {'elements': elements}}) for elements in ([11], [0, 17], [11, 500], 'NaCl', [-1, 5])],
     *[('crystal', {'sizes': sizes}) for sizes in (None, {}, [2], {'x': 1}, {'0': 1}, {'2': 'many'}, {'2': 0})],
-    *[('crystal', {'sampling': sampling}) for sampling in
-      ('heun', {'sampler': 'x'}, {'sampler': ['heun']}, {'steps': 0}, {'steps': '9'}, {'corrector': None}, {'focus': [1, 2]})],
+    *[
+        ('crystal', {'sampling': sampling})
+        for sampling in (
+            'heun',
+            {'sampler': 'x'},
+            {'sampler': ['heun']},
+            {'steps': 0},
+            {'steps': '9'},
+            {'corrector': None},
+            {'focus': [1, 2]},
+        )
+    ],
     ('crystal', {'known': 'all'}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize('kind, change', DAMAGED, ids=str)

@@ -16,8 +16,14 @@ from ase_diffusion.training.crystal import fixed_batches, train_crystal
 from ase_diffusion.training.crystal_dataset import CrystalData, Crystals, split_crystals
 from ase_diffusion.training.objectives import Denoising, give
 
-SMALL = dict(features=16, blocks=1, settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
-             batch_size=8, progress=False, accelerator='cpu')  # fmt: skip
+SMALL = dict(
+    features=16,
+    blocks=1,
+    settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
+    batch_size=8,
+    progress=False,
+    accelerator='cpu',
+)
 
 
 def images(n=24):
@@ -79,9 +85,23 @@ def generated():
     out = images()
     for k, atoms in enumerate(out):
         atoms.info['key_value_pairs'] = {
-            'gap': np.inf if k == 3 else 0.1 * k, 'metal': k % 2 == 0, 'closest_ratio': 1.0, 'sampling_steps': 9, 'noise': 0.3,
-            'condition_gap': 1.0, 'guidance_scale': 2.0, 'guidance_calls': 5, 'best_of': 4, 'relax_steps': 7, 'relax_seconds': 1,
-            'relax_converged': True, 'energy_generated': -3.0, 'seed': 3, 'spacegroup.number': 225, 'sampler': 'x'}  # fmt: skip
+            'gap': np.inf if k == 3 else 0.1 * k,
+            'metal': k % 2 == 0,
+            'closest_ratio': 1.0,
+            'sampling_steps': 9,
+            'noise': 0.3,
+            'condition_gap': 1.0,
+            'guidance_scale': 2.0,
+            'guidance_calls': 5,
+            'best_of': 4,
+            'relax_steps': 7,
+            'relax_seconds': 1,
+            'relax_converged': True,
+            'energy_generated': -3.0,
+            'seed': 3,
+            'spacegroup.number': 225,
+            'sampler': 'x',
+        }
     return out
 
 
@@ -128,8 +148,9 @@ def test_the_splits_that_are_asked_for_are_taken_or_refused():
 
 @pytest.mark.parametrize('scheme', ['edm', 'paper'])
 def test_a_trained_network_keeps_its_elements(tmp_path, scheme):
-    network, header = load_checkpoint(train_crystal(Crystals.from_atoms(images()), tmp_path / 'a', properties=[], scheme=scheme,
-                                                    steps=1, **SMALL))  # fmt: skip
+    network, header = load_checkpoint(
+        train_crystal(Crystals.from_atoms(images()), tmp_path / 'a', properties=[], scheme=scheme, steps=1, **SMALL)
+    )
     elements = header['representation']['elements']
     assert elements == [3, 11, 17, 19]
     fewer = Crystals.from_atoms(images()[::3])
@@ -195,8 +216,11 @@ def test_given_species_are_not_noised_not_learned_and_told():
 
     def network(state, level, conditions):
         seen.update(state=state)
-        return {'fractional': torch.zeros_like(state.fields['fractional']), 'lattice': torch.zeros_like(state.fields['lattice']),
-                'species': torch.zeros(len(state.fields['species']), 4)}  # fmt: skip
+        return {
+            'fractional': torch.zeros_like(state.fields['fractional']),
+            'lattice': torch.zeros_like(state.fields['lattice']),
+            'species': torch.zeros(len(state.fields['species']), 4),
+        }
 
     losses = Denoising(process, {'species': 1.0})(network, batch, torch.Generator().manual_seed(0))
     assert seen['state'].extras['known'].all()

@@ -33,8 +33,9 @@ def frame(run, step=0, seed=0, size=(2, 2, 1), top='AgO', energy=None, pbc=(True
 @pytest.fixture
 def data():
     """Eight relaxations of three frames, in two cells."""
-    return Overlayers.from_atoms([frame(run, step, size=(2, 2, 1) if run % 2 else (3, 2, 1))
-                                  for run in range(8) for step in range(3)])  # fmt: skip
+    return Overlayers.from_atoms(
+        [frame(run, step, size=(2, 2, 1) if run % 2 else (3, 2, 1)) for run in range(8) for step in range(3)]
+    )
 
 
 def test_items_hold_mobile_and_frozen_atoms_apart(data):
@@ -48,8 +49,13 @@ def test_items_hold_mobile_and_frozen_atoms_apart(data):
 
 
 def test_relative_energies_count_from_the_best_of_the_same_composition_and_cell():
-    images = [frame(0, energy=-5.0), frame(1, energy=-6.0), frame(2, top='Ag', energy=-9.0), frame(3, energy=-5.5),
-              frame(4, size=(3, 2, 1), energy=-3.0)]  # fmt: skip
+    images = [
+        frame(0, energy=-5.0),
+        frame(1, energy=-6.0),
+        frame(2, top='Ag', energy=-9.0),
+        frame(3, energy=-5.5),
+        frame(4, size=(3, 2, 1), energy=-3.0),
+    ]
     relative = [item.relative for item in Overlayers.from_atoms(images).items]
     assert relative == pytest.approx([0.5, 0.0, 0.0, 0.25, 0.0])  # per mobile atom
     bare = frame(5)
@@ -83,8 +89,7 @@ def test_repeats_start_from_the_originals_and_never_compound(data):
         counts = torch.bincount(batch.rows['positions'])
         assert set(counts.tolist()) <= {4, 8}  # 2 atoms, repeated two or four times
     for (n, cell, positions), item in zip(before, data.items, strict=True):
-        assert (len(item.numbers), True, True) == (
-            n, np.array_equal(cell, item.cell), np.array_equal(positions, item.positions))  # fmt: skip
+        assert (len(item.numbers), True, True) == (n, np.array_equal(cell, item.cell), np.array_equal(positions, item.positions))
 
 
 def test_the_share_and_the_size_of_repeats(data):
@@ -130,9 +135,11 @@ def test_frames_without_a_run_are_runs_of_their_own():
 
 
 def same(a, b):
-    return (all(torch.equal(x, b.fields[k]) for k, x in a.fields.items())
-            and torch.allclose(a.conditions['energy'], b.conditions['energy'], equal_nan=True)
-            and all(torch.equal(x, b.extras[k]) for k, x in a.extras.items() if torch.is_tensor(x)))  # fmt: skip
+    return (
+        all(torch.equal(x, b.fields[k]) for k, x in a.fields.items())
+        and torch.allclose(a.conditions['energy'], b.conditions['energy'], equal_nan=True)
+        and all(torch.equal(x, b.extras[k]) for k, x in a.extras.items() if torch.is_tensor(x))
+    )
 
 
 def test_batch_k_depends_on_seed_and_k_only(data):
@@ -171,8 +178,10 @@ def test_the_window_holds_all_atoms(data):
 
 def test_references_explain_energies_that_are_sums_over_atoms():
     energies = {'Ag': -2.5, 'O': -4.0}
-    images = [frame(k, top=top, size=(n, 2, 1), energy=sum(energies[a.symbol] for a in Atoms(top)) - 1.5 * 2 * n)
-              for k, (top, n) in enumerate([('AgO', 2), ('Ag2O', 3), ('AgO2', 2), ('Ag3O', 1), ('O', 3)])]  # fmt: skip
+    images = [
+        frame(k, top=top, size=(n, 2, 1), energy=sum(energies[a.symbol] for a in Atoms(top)) - 1.5 * 2 * n)
+        for k, (top, n) in enumerate([('AgO', 2), ('Ag2O', 3), ('AgO2', 2), ('Ag3O', 1), ('O', 3)])
+    ]
     data = Overlayers.from_atoms(images)
     network = ForceField(features=8, blocks=1)
     fit_references(network, data)

@@ -64,8 +64,9 @@ def run(data, out, steps=30, last=10**9, objective=None, header=None, size=None,
     source = Fragile(data, Slab((0.0, 4.0)), batch_size=4)
     source.last = last
     options = {'every': 10, 'checkpoint_seconds': 0, **QUIET, **options}
-    path = train(network, objective or Denoising(slab_process()), source, out, steps=steps, header=header or {'kind': 'test'},
-                 **options)  # fmt: skip
+    path = train(
+        network, objective or Denoising(slab_process()), source, out, steps=steps, header=header or {'kind': 'test'}, **options
+    )
     return path, source
 
 
@@ -106,9 +107,11 @@ def test_a_folder_of_another_training_is_refused(tmp_path, data):
     header = {'kind': 'test', 'data': {'fingerprint': 'abc', 'elements': [1, 8]}, 'conditions': {'energy': [0.0, 0.1]}}
     run(data, tmp_path, steps=4, header=header)
     kept = torch.load(tmp_path / 'resume.ckpt', weights_only=True)
-    for change, size, text in ((dict(data={'fingerprint': 'abd', 'elements': [1, 8]}), TINY, "data.fingerprint 'abc', now 'abd'"),
-                               (dict(conditions={}), TINY, r'conditions.energy \[0.0, 0.1\], now None'),
-                               ({}, {**TINY, 'features': 16}, 'network.settings.features 8, now 16')):  # fmt: skip
+    for change, size, text in (
+        (dict(data={'fingerprint': 'abd', 'elements': [1, 8]}), TINY, "data.fingerprint 'abc', now 'abd'"),
+        (dict(conditions={}), TINY, r'conditions.energy \[0.0, 0.1\], now None'),
+        ({}, {**TINY, 'features': 16}, 'network.settings.features 8, now 16'),
+    ):
         with pytest.raises(ValueError, match=f'belongs to one training.*{text}.*Take another folder'):
             run(data, tmp_path, steps=6, header={**header, **change}, size=size)
     rounded = {**header, 'conditions': {'energy': [0.0, 0.1 + 1e-12]}, 'metrics': {'a': 1.0}}
@@ -227,8 +230,9 @@ def test_data_without_energies_trains_without_conditions(tmp_path):
     images = [frame(seed) for seed in range(5)]
     for atoms in images:
         atoms.calc = None
-    network, header = load_checkpoint(train_denoiser(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2,
-                                                     **TINY, **QUIET))  # fmt: skip
+    network, header = load_checkpoint(
+        train_denoiser(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2, **TINY, **QUIET)
+    )
     assert not network.properties.scales and header['conditions'] == {}
 
 
@@ -286,14 +290,28 @@ def test_one_structure_is_memorised(tmp_path):
     """A thousand small steps on a single structure, and sampling returns it; its substrate has no symmetry."""
     pytest.importorskip('lightning')
     atoms, n = frame(3), 16
-    path = train_denoiser(Overlayers.from_atoms([atoms]), tmp_path, steps=1000, batch_size=32, features=32, blocks=2,
-                          cutoff=5.0, repeat=0.0, lr=1e-2, ema=0.98, sigma_max=3.0, every=1000, **QUIET)  # fmt: skip
+    path = train_denoiser(
+        Overlayers.from_atoms([atoms]),
+        tmp_path,
+        steps=1000,
+        batch_size=32,
+        features=32,
+        blocks=2,
+        cutoff=5.0,
+        repeat=0.0,
+        lr=1e-2,
+        ema=0.98,
+        sigma_max=3.0,
+        every=1000,
+        **QUIET,
+    )
     network, header = load_checkpoint(path)
     representation = Slab(tuple(header['representation']['height']))
     process = JointProcess.fromdict(header['process'])
     for sampler, share in (('ancestral', 0.8), ('heun', 0.5)):  # noise mends what a deterministic sampler keeps
-        out = SAMPLERS[sampler](network, process, representation.encode([atoms] * n), steps=60,
-                                generator=NoisePerStructure(range(n)))  # fmt: skip
+        out = SAMPLERS[sampler](
+            network, process, representation.encode([atoms] * n), steps=60, generator=NoisePerStructure(range(n))
+        )
         errors = []
         for made in representation.decode(out, [atoms] * n):
             d, _ = find_mic((made.positions - atoms.positions)[4:], atoms.cell, atoms.pbc)
