@@ -20,7 +20,7 @@ from ase_diffusion.metrics.hull import STABLE
 from ase_diffusion.networks import CrystalTransformer
 from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.representations import Crystal
-from ase_diffusion.training.crystal_dataset import CrystalData, Crystals
+from ase_diffusion.training.crystal_data import CrystalData, Crystals
 
 CHGNET = 'chgnet_energy_per_atom'  # eV/atom, as data carry it
 RELAX = {'filter': 'FrechetCellFilter', 'steps': 200, 'fmax': 0.05}

@@ -44,7 +44,7 @@ from crystal_judges import CHGNET, Chgnet, ChgnetFit, Regressor, kept, relaxed, 
 from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.diffusion import SAMPLERS
-from ase_diffusion.generators.tasks import Fresh
+from ase_diffusion.generators.tasks import FromNoise
 from ase_diffusion.utils.rng import spawn_seeds
 from ase_diffusion.weights.zoo import list_models
 
@@ -67,7 +67,7 @@ def predict(gen: CrystalDiffusion, path: Path, targets: list, samples: int, seed
     seeds, conditions = spawn_seeds(seed, samples * len(targets)), gen._check_conditions({})
     given = dict(zip(seeds, targets * samples, strict=True))
     gen.numbers, gen.stoich = [], None  # the species are known, those of the template
-    task = Fresh(given.get, gen.steps)
+    task = FromNoise(given.get, gen.steps)
     images = kept(path, len(seeds), lambda begin, end: gen._generate(seeds[begin:end], conditions, task))
     return [images[k :: len(targets)] for k in range(len(targets))]
 

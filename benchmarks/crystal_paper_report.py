@@ -271,7 +271,13 @@ def shown(records: list, part: str) -> dict[str, list]:
         groups, own = grouped([r for r in records if r['data'] == data], part), data.replace('_', '-')
         names = ['', own, f'{own}-prediction']  # the last has this part only
         rank = {
-            key: (names.index(key[0] if key[0] in names else ''), key[4] == 1, key[6] or 1, key[1] == 'resampling', key[5])
+            key: (
+                names.index(key[0] if key[0] in names else ''),
+                key[4] == 1,
+                key[6] or 1,
+                key[1] == 'renoised_ancestral',
+                key[5],
+            )
             for key in groups
         }
         if groups:

@@ -43,12 +43,12 @@ def setting(case: dict):
     import torch
 
     from ase_diffusion.networks import CrystalTransformer
-    from ase_diffusion.representations.crystal import Crystal, SmoothCrystal, crystal_process, smooth_process
+    from ase_diffusion.representations.crystal import Crystal, LogLatticeCrystal, d3pm_process, edm_process
 
     torch.manual_seed(0)
     n, representation, more = case['natoms'], Crystal(range(1, 89)), {}
     if case.get('edm'):
-        representation = SmoothCrystal(range(1, 89), mean=(1.0, 1.0, 1.0, 0.0, 0.0, 0.0), std=(0.2,) * 6)
+        representation = LogLatticeCrystal(range(1, 89), mean=(1.0, 1.0, 1.0, 0.0, 0.0, 0.0), std=(0.2,) * 6)
         more = {
             'points': representation.table.shape[1],
             'cell_mean': representation.mean,
@@ -60,7 +60,7 @@ def setting(case: dict):
     batch = representation.assemble(
         rng.random((BATCH * n, 3)), rng.integers(1, 89, BATCH * n), np.tile(4 * np.eye(3), (BATCH, 1, 1)), [n] * BATCH
     )
-    process = smooth_process(representation.table) if case.get('edm') else crystal_process(88, longest=20.0)
+    process = edm_process(representation.table) if case.get('edm') else d3pm_process(88, longest=20.0)
     return network, process, batch
 
 
@@ -74,7 +74,7 @@ def one(case: dict) -> dict:
     from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
     from ase_diffusion.generators.base import compile_core
     from ase_diffusion.training.crystal import SCHEMES
-    from ase_diffusion.training.objectives import Denoising
+    from ase_diffusion.training.objectives import DenoisingLoss
     from ase_diffusion.utils.memory import keep_freed_memory
 
     torch.set_num_threads(1)
@@ -84,7 +84,7 @@ def one(case: dict) -> dict:
     parameters = sum(p.numel() for p in network.parameters())
     if case.get('train'):
         torch.set_flush_denormal(True)
-        objective, optimizer = Denoising(process, {'species': 0.33}), torch.optim.AdamW(network.parameters(), 1e-4)
+        objective, optimizer = DenoisingLoss(process, {'species': 0.33}), torch.optim.AdamW(network.parameters(), 1e-4)
 
         def work():
             loss = objective(network, batch, torch.Generator().manual_seed(0))['loss']

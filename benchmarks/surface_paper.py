@@ -37,8 +37,8 @@ from ase_diffusion.search import random_start
 HERE = Path(__file__).parent
 STORE = HERE.parent / 'runs' / 'surface_paper'
 SYSTEMS = {'ag12o6': ((4, 4), 'Ag12O6'), 'ag6o3': ((3, 3), 'Ag6O3')}
-SAMPLERS = ('resampling', 'ancestral', 'euler_maruyama', 'ddim', 'heun', 'dpmpp_2m')
-ANCESTRAL = {'sampler': 'ancestral', 'steps': 100}  # as many calls as 50 steps of resampling, the default
+SAMPLERS = ('renoised_ancestral', 'ancestral', 'euler_maruyama', 'ddim', 'heun', 'dpmpp_2m')
+ANCESTRAL = {'sampler': 'ancestral', 'steps': 100}  # as many calls as 50 steps of renoised_ancestral, the default
 UNCONDITIONED = {'energy': None, 'guidance_scale': 0.0}
 
 

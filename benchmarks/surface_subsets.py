@@ -18,7 +18,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 from ase_diffusion.data import read_frames
 from ase_diffusion.training import Overlayers
-from ase_diffusion.training.surface import train_denoiser
+from ase_diffusion.training.surface import train_surface
 
 RUNS = Path(__file__).parents[1] / 'runs'
 
@@ -54,7 +54,7 @@ def main() -> None:
     for name in args.names:
         part = data.select(SUBSETS[name])
         print(f'{name}: {len(part.items)} structures of {len({i.run for i in part.items})} relaxations', flush=True)
-        train_denoiser(
+        train_surface(
             part,
             RUNS / f'den_{name}',
             steps=args.steps,

@@ -87,7 +87,7 @@ def add_overlayers(parser):
     """Add what says which overlayers are sampled, on the slab of `add_slab`: formula, model, sampler, conditions, window."""
     parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
     parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
-    parser.add_argument('--sampler', metavar='NAME', help='resampling, ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
+    parser.add_argument('--sampler', metavar='NAME', help='renoised_ancestral, ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
     parser.add_argument(
         '--energy',
         type=number_or_none,

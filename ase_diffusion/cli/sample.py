@@ -68,7 +68,9 @@ def _add_crystal(parser):
     parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of the conditions (1)')
     parser.add_argument('--steps', type=int, metavar='N', help='denoising steps')
     parser.add_argument(
-        '--sampler', metavar='NAME', help='resampling, predictor_corrector, ancestral, euler_maruyama, ddim, heun or dpmpp_2m'
+        '--sampler',
+        metavar='NAME',
+        help='renoised_ancestral, predictor_corrector, ancestral, euler_maruyama, ddim, heun or dpmpp_2m',
     )
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
     parser.add_argument('--compile', action='store_true', default=None, help='compile the network first')

@@ -40,8 +40,8 @@ def add_arguments(parser, again):
 
 def run(args):
     """Bring a search to n structures."""
+    from ase_diffusion.calculators.names import check_calculator
     from ase_diffusion.cli.common import given, overlayers
-    from ase_diffusion.relax.calculators import check_calculator
     from ase_diffusion.search import StructureSearch
 
     check_calculator(args.calculator)

@@ -80,7 +80,7 @@ def run(args):
     options = given(args, *SHARED)
     images = read_data(args.data)
     from ase_diffusion.training import Overlayers
-    from ase_diffusion.training.surface import train_denoiser, train_forcefield
+    from ase_diffusion.training.surface import train_forcefield, train_surface
 
     data = Overlayers.from_atoms(images)
     relaxations = len({item.run for item in data.items})
@@ -89,7 +89,7 @@ def run(args):
     if args.init:
         options['network'], _ = start_from(args.init, args.kind)
     if args.kind == 'surface':
-        best = train_denoiser(data, args.out, **options, **given(args, 'repeat', 'max_relative', 'height'))
+        best = train_surface(data, args.out, **options, **given(args, 'repeat', 'max_relative', 'height'))
         then = f'ase-diffusion sample surface slab.traj --stoich ... --model {best}'
     else:
         best = train_forcefield(data, args.out, **options, **given(args, 'max_force'))
@@ -142,7 +142,7 @@ def run_crystal(args):
     from ase_diffusion.cli.common import given
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.training.crystal import train_crystal
-    from ase_diffusion.training.crystal_dataset import split_crystals
+    from ase_diffusion.training.crystal_data import split_crystals
 
     logging.basicConfig(format='%(message)s')
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)

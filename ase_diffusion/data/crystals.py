@@ -46,7 +46,7 @@ NO_PROPERTY = {
 }
 # what generators, relaxations and searches of this package note: of how a structure was made, not what it is
 BOOKKEEPING = {
-    'closest_ratio',
+    'min_distance_ratio',
     'sampling_steps',
     'noise',
     'regenerated',

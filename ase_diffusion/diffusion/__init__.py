@@ -3,15 +3,26 @@
 from .batch import Batch
 from .categorical import Categorical
 from .domains import Free, Interval, Torus, UnitTorus
-from .fractional import WrappedScore
 from .guidance import ClassifierFree, ForceGuidance
 from .inpainting import Inpainting
-from .joint import JointProcess
+from .joint import JointProcess, ProductProcess
 from .noise import NoisePerStructure, NoiseStream
-from .preconditioned import Embedded, Preconditioned
-from .processes import Components, Gaussian, TruncatedNormal, WrappedNormal
-from .samplers import SAMPLERS, TWO_CALLS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun, predictor_corrector, resampling
+from .preconditioned import EmbeddedCategorical, Preconditioned
+from .process import Gaussian
+from .samplers import (
+    SAMPLERS,
+    TWO_CALLS,
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    euler_maruyama,
+    heun,
+    predictor_corrector,
+    renoised_ancestral,
+)
 from .schedules import CosineVP, GeometricVE, GeometricVP, LinearVP
+from .truncated import TruncatedNormal
+from .wrapped import WrappedNormal, WrappedScore
 
 __all__ = [
     'SAMPLERS',
@@ -19,9 +30,9 @@ __all__ = [
     'Batch',
     'Categorical',
     'ClassifierFree',
-    'Components',
+    'ProductProcess',
     'CosineVP',
-    'Embedded',
+    'EmbeddedCategorical',
     'ForceGuidance',
     'Free',
     'Gaussian',
@@ -45,5 +56,5 @@ __all__ = [
     'euler_maruyama',
     'heun',
     'predictor_corrector',
-    'resampling',
+    'renoised_ancestral',
 ]

@@ -71,7 +71,7 @@ class Categorical:
         u = noise.uniform(like.to(torch.float64))
         return (u * self.classes).long().clamp(max=self.classes - 1)
 
-    def noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
         """Draw x_t (n,); the target is x_0 and x_t, (n, 2)."""
         stay = noise.uniform(x0.to(torch.float64)) < self.keep(t, x0)[:, 0]
         xt = torch.where(stay, x0, self.prior(x0, t, noise))
@@ -89,7 +89,7 @@ class Categorical:
             loss = loss - self.auxiliary * self.clean(xt, pred, t).gather(-1, x0[:, None]).squeeze(-1)
         return loss
 
-    def x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+    def to_x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return the most probable clean category, (n,)."""
         return self.clean(xt, pred, t).argmax(-1)
 
@@ -99,7 +99,7 @@ class Categorical:
         u = noise.uniform(xt.to(torch.float64))[:, None]
         return (p.cumsum(-1) < u * p.sum(-1, keepdim=True)).sum(-1).clamp(max=self.classes - 1)
 
-    def diffuse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None) -> Tensor:
         """Draw x_s, as :meth:`reverse` does."""
         return self.reverse(xt, pred, t, s, noise, domain)
 

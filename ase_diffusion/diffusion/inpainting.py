@@ -46,19 +46,19 @@ class Inpainting:
         """Step from ``t`` to ``s`` (None: to clean data)."""
         return self._step(self.process.reverse, batch, pred, t, s, generator, eta)
 
-    def diffuse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
+    def sde_step(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
         """Make one Euler-Maruyama step."""
         return self._step(self.process.diffuse, batch, pred, t, s, generator)
 
-    def renoise(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
+    def renoise_x0(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
         """Noise the estimates to ``t`` again, the given rows as they are."""
-        return self._put(self.process.renoise(batch, pred, t, generator), t, generator)
+        return self._put(self.process.renoise_x0(batch, pred, t, generator), t, generator)
 
     def _step(self, step, batch, pred, t, s, generator, *options) -> Batch:
         x = self._put(step(batch, pred, t, s, generator, *options), s, generator)
         for _ in range(0 if s is None else self.repeats - 1):
-            x = self._put(self.process.noise(x, self._between(s, t), generator)[0], t, generator)
-            pred = self.network(x, self.process.level(t), x.conditions)
+            x = self._put(self.process.add_noise(x, self._between(s, t), generator)[0], t, generator)
+            pred = self.network(x, self.process.c_noise(t), x.conditions)
             x = self._put(step(x, pred, t, s, generator, *options), s, generator)
         return x
 
@@ -69,7 +69,7 @@ class Inpainting:
         return 0.5 * torch.log(square / schedule.sigma_min**2) / math.log(schedule.sigma_max / schedule.sigma_min)
 
     def _put(self, batch: Batch, t: Tensor | None, generator) -> Batch:
-        source = self.clean if t is None else self.process.noise(self.clean, t, generator)[0]
+        source = self.clean if t is None else self.process.add_noise(self.clean, t, generator)[0]
         fields = {}
         for name, rows in self.given.items():
             x = batch.fields[name]

@@ -6,8 +6,13 @@ import torch
 from torch import Tensor
 
 from .batch import Batch
+from .categorical import Categorical
 from .noise import as_noise
-from .processes import process_from_dict
+from .preconditioned import EmbeddedCategorical, Preconditioned
+from .process import Gaussian
+from .schedules import Schedule
+from .truncated import TruncatedNormal
+from .wrapped import WrappedNormal, WrappedScore
 
 
 class JointProcess:
@@ -32,9 +37,9 @@ class JointProcess:
         """The schedule that sets the noise level told to the network."""
         return next(iter(self.processes.values())).schedule
 
-    def level(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """Return the noise level (B,) that the network is told at time ``t`` (B,)."""
-        return self.schedule.level(t)
+        return self.schedule.c_noise(t)
 
     def _map(self, batch: Batch, t: Tensor | None, call) -> dict:
         out = {}
@@ -50,10 +55,10 @@ class JointProcess:
             **self._map(batch, t, lambda n, p, t, d: p.prior(batch.fields[n], t, noise.bind(batch.rows[n]), d))
         )
 
-    def noise(self, batch: Batch, t: Tensor, generator) -> tuple[Batch, dict[str, Tensor]]:
+    def add_noise(self, batch: Batch, t: Tensor, generator) -> tuple[Batch, dict[str, Tensor]]:
         """Noise every field; return the noised batch and the targets."""
         noise = as_noise(generator)
-        pairs = self._map(batch, t, lambda n, p, t, d: p.noise(batch.fields[n], t, noise.bind(batch.rows[n]), d))
+        pairs = self._map(batch, t, lambda n, p, t, d: p.add_noise(batch.fields[n], t, noise.bind(batch.rows[n]), d))
         return batch.with_fields(**{n: x for n, (x, _) in pairs.items()}), {n: y for n, (_, y) in pairs.items()}
 
     def loss(self, batch: Batch, pred: dict, target: dict, t: Tensor) -> Tensor:
@@ -75,16 +80,16 @@ class JointProcess:
         """Whether any field takes Langevin steps."""
         return any(process.langevin for process in self.processes.values())
 
-    def x0(self, batch: Batch, pred: dict, t: Tensor) -> dict[str, Tensor]:
+    def to_x0(self, batch: Batch, pred: dict, t: Tensor) -> dict[str, Tensor]:
         """Return the estimate of the clean fields."""
-        return self._map(batch, t, lambda n, p, t, d: p.x0(batch.fields[n], pred[n], t))
+        return self._map(batch, t, lambda n, p, t, d: p.to_x0(batch.fields[n], pred[n], t))
 
-    def eps(self, batch: Batch, x0: dict, t: Tensor) -> dict[str, Tensor]:
+    def from_x0(self, batch: Batch, x0: dict, t: Tensor) -> dict[str, Tensor]:
         """Return the predictions that correspond to estimates ``x0`` of the clean fields; categories are left out."""
-        found = self._map(batch, t, lambda n, p, t, d: None if p.discrete else p.eps(batch.fields[n], x0[n], t, d))
+        found = self._map(batch, t, lambda n, p, t, d: None if p.discrete else p.from_x0(batch.fields[n], x0[n], t, d))
         return {name: eps for name, eps in found.items() if eps is not None}
 
-    def mean_slope(self, batch: Batch, pred: dict, t: Tensor, ahead: Batch, again: dict, s: Tensor) -> dict[str, Tensor]:
+    def average_eps(self, batch: Batch, pred: dict, t: Tensor, ahead: Batch, again: dict, s: Tensor) -> dict[str, Tensor]:
         """Return the predictions at ``batch`` whose noise is the mean of those at ``batch`` and ``ahead`` (trapezoidal rule).
 
         Logits of categories are averaged themselves.
@@ -94,8 +99,8 @@ class JointProcess:
             if process.discrete:
                 return (pred[name] + again[name]) / 2
             x, rows_s = batch.fields[name], s[batch.rows[name]]
-            noise = process.noise_of(x, pred[name], rows_t) + process.noise_of(ahead.fields[name], again[name], rows_s)
-            return process.pred_of(x, noise / 2, rows_t)
+            noise = process.to_eps(x, pred[name], rows_t) + process.to_eps(ahead.fields[name], again[name], rows_s)
+            return process.from_eps(x, noise / 2, rows_t)
 
         return self._map(batch, t, mean)
 
@@ -103,9 +108,9 @@ class JointProcess:
         """Step every field from ``t`` to ``s`` (None: to clean data)."""
         return self._step('reverse', batch, pred, t, s, generator, eta)
 
-    def diffuse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
+    def sde_step(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
         """Make one Euler-Maruyama step of every field."""
-        return self._step('diffuse', batch, pred, t, s, generator)
+        return self._step('sde_step', batch, pred, t, s, generator)
 
     def correct(self, batch: Batch, pred: dict, t: Tensor, size: float, generator) -> Batch:
         """Make one Langevin step of length ``size`` sigma^2 of the fields that take one."""
@@ -119,7 +124,7 @@ class JointProcess:
 
         return batch.with_fields(**self._map(batch, t, step))
 
-    def renoise(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
+    def renoise_x0(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
         """Noise the estimates of the clean fields to ``t``, where the batch is; categories stay."""
         noise = as_noise(generator)
 
@@ -127,7 +132,7 @@ class JointProcess:
             x = batch.fields[name]
             if process.discrete:
                 return x
-            return process.noise(process.x0(x, pred[name], rows_t), rows_t, noise.bind(batch.rows[name]), domain)[0]
+            return process.add_noise(process.to_x0(x, pred[name], rows_t), rows_t, noise.bind(batch.rows[name]), domain)[0]
 
         return batch.with_fields(**self._map(batch, t, step))
 
@@ -164,3 +169,102 @@ def times(batch: Batch, value: float) -> Tensor:
     """Return ``value`` for every structure of the batch, (B,), in the precision of its fields."""
     like = next(iter(batch.fields.values()))
     return torch.full((batch.size,), float(value), dtype=like.dtype, device=like.device)
+
+
+class ProductProcess:
+    """Let different columns of one field follow different processes (positions: torus in the plane, window along z).
+
+    Parameters
+    ----------
+    parts : list of (columns, process)
+        ``columns`` is a (start, stop) pair of the last axis; the field's domain is a tuple with one domain per part.
+    """
+
+    def __init__(self, parts):
+        self.parts = [((int(start), int(stop)), process) for (start, stop), process in parts]
+
+    discrete = False
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the first part."""
+        return self.parts[0][1].schedule
+
+    @property
+    def langevin(self) -> bool:
+        """Whether any part takes Langevin steps."""
+        return any(process.langevin for _, process in self.parts)
+
+    def _each(self, call, domain) -> list:
+        domains = domain or [None] * len(self.parts)
+        return [call(slice(*columns), process, part) for (columns, process), part in zip(self.parts, domains, strict=True)]
+
+    def prior(self, like, t, noise, domain=None):
+        """Draw every part from its own prior."""
+        return torch.cat(self._each(lambda c, p, d: p.prior(like[..., c], t, noise, d), domain), -1)
+
+    def add_noise(self, x0, t, noise, domain=None):
+        """Noise every part; return (x_t, target)."""
+        pairs = self._each(lambda c, p, d: p.add_noise(x0[..., c], t, noise, d), domain)
+        return torch.cat([x for x, _ in pairs], -1), torch.cat([target for _, target in pairs], -1)
+
+    def loss(self, pred, target, t):
+        """Return the mean squared error of every row, (n,)."""
+        return (pred - target).square().flatten(1).mean(1)
+
+    def to_x0(self, xt, pred, t):
+        """Return the estimate of the clean data."""
+        return torch.cat(self._each(lambda c, p, d: p.to_x0(xt[..., c], pred[..., c], t), None), -1)
+
+    def from_x0(self, xt, x0, t, domain=None):
+        """Return the noise that leads from ``x0`` to ``xt``."""
+        return torch.cat(self._each(lambda c, p, d: p.from_x0(xt[..., c], x0[..., c], t), None), -1)
+
+    def to_eps(self, xt, pred, t):
+        """Return the estimate of eps of every part."""
+        return torch.cat(self._each(lambda c, p, d: p.to_eps(xt[..., c], pred[..., c], t), None), -1)
+
+    def from_eps(self, xt, noise, t):
+        """Return the prediction for an estimate of eps."""
+        return torch.cat(self._each(lambda c, p, d: p.from_eps(xt[..., c], noise[..., c], t), None), -1)
+
+    def reverse(self, xt, pred, t, s, noise, domain=None, eta=1.0):
+        """Step every part from ``t`` to ``s``."""
+        return torch.cat(self._each(lambda c, p, d: p.reverse(xt[..., c], pred[..., c], t, s, noise, d, eta), domain), -1)
+
+    def sde_step(self, xt, pred, t, s, noise, domain=None):
+        """Make one Euler-Maruyama step of every part."""
+        return torch.cat(self._each(lambda c, p, d: p.sde_step(xt[..., c], pred[..., c], t, s, noise, d), domain), -1)
+
+    def correct(self, xt, pred, t, size, noise, domain=None):
+        """Make one Langevin step of the parts that take one."""
+
+        def part(c, p, d):
+            return p.correct(xt[..., c], pred[..., c], t, size, noise, d) if p.langevin else xt[..., c]
+
+        return torch.cat(self._each(part, domain), -1)
+
+    def confine(self, x, domain=None):
+        """Put points back into the domain."""
+        return torch.cat(self._each(lambda c, p, d: p.confine(x[..., c], d), domain), -1)
+
+    def difference(self, a, b, domain=None):
+        """Return the shortest a - b that the domain allows."""
+        return torch.cat(self._each(lambda c, p, d: p.difference(a[..., c], b[..., c], d), domain), -1)
+
+    def todict(self) -> dict:
+        """Return class name and parameters, fit for JSON."""
+        return {'name': 'ProductProcess', 'parts': [[list(c), p.todict()] for c, p in self.parts]}
+
+
+def process_from_dict(values: dict):
+    """Rebuild a process from ``todict()``; only the classes of this folder are accepted."""
+
+    classes = (Gaussian, WrappedNormal, TruncatedNormal, WrappedScore, Categorical, Preconditioned, EmbeddedCategorical)
+    known = {cls.__name__: cls for cls in classes}
+    name = values.get('name')
+    if name == 'ProductProcess':
+        return ProductProcess([(columns, process_from_dict(part)) for columns, part in values['parts']])
+    if name not in known:
+        raise ValueError(f'unknown process {name!r}; known: {sorted([*known, "ProductProcess"])}')
+    return known[name].fromdict(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .processes import Gaussian
+from .process import Gaussian
 from .schedules import Schedule, schedule_from_dict
 
 
@@ -28,34 +28,34 @@ class Preconditioned(Gaussian):
         """Draw standard normal numbers."""
         return noise.normal(like)
 
-    def noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
         """Noise clean data; return (x_t, target of F)."""
-        xt, eps = super().noise(x0, t, noise)
+        xt, eps = super().add_noise(x0, t, noise)
         alpha, sigma = self.scales(t, x0)
         return xt, sigma * x0 - alpha * eps
 
-    def x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+    def to_x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return D, the estimate of the clean data."""
         alpha, sigma = self.scales(t, xt)
         return alpha * xt + sigma * pred
 
-    def eps(self, xt: Tensor, x0: Tensor, t: Tensor, domain=None) -> Tensor:
-        """Return the prediction that leads from ``x0`` to ``xt``: the inverse of :meth:`x0`."""
+    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain=None) -> Tensor:
+        """Return the prediction that leads from ``x0`` to ``xt``: the inverse of :meth:`to_x0`."""
         alpha, sigma = self.scales(t, xt)
         return (x0 - alpha * xt) / sigma
 
-    def noise_of(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
-        """Return the estimate of eps that belongs to the estimate :meth:`x0`."""
+    def to_eps(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+        """Return the estimate of eps that belongs to the estimate :meth:`to_x0`."""
         alpha, sigma = self.scales(t, xt)
         return sigma * xt - alpha * pred
 
-    def pred_of(self, xt: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Return the prediction for an estimate of eps: the inverse of :meth:`noise_of`."""
+    def from_eps(self, xt: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the prediction for an estimate of eps: the inverse of :meth:`to_eps`."""
         alpha, sigma = self.scales(t, xt)
         return (sigma * xt - noise) / alpha
 
 
-class Embedded(Preconditioned):
+class EmbeddedCategorical(Preconditioned):
     """Categories as points of a table, with Gaussian noise; networks predict logits of the clean category.
 
     The estimate of the clean point is the mean of the table over softmax(logits), which cross-entropy makes exact (score
@@ -84,22 +84,22 @@ class Embedded(Preconditioned):
         """Return the category whose point is nearest, (n, D) -> (n,)."""
         return nearest_point(x, self._points(x))
 
-    def noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
         """Noise points of the table; the target is their category, (n,)."""
-        return Gaussian.noise(self, x0, t, noise)[0], self.nearest(x0)
+        return Gaussian.add_noise(self, x0, t, noise)[0], self.nearest(x0)
 
     def loss(self, pred: Tensor, target: Tensor, t: Tensor) -> Tensor:
         """Return the cross-entropy in nats, (n,)."""
         return torch.nn.functional.cross_entropy(pred, target, reduction='none')
 
-    def x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+    def to_x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return the mean point, (n, D)."""
         return torch.softmax(pred, -1) @ self._points(xt)
 
-    def noise_of(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+    def to_eps(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return the estimate of eps that belongs to the mean point."""
         alpha, sigma = self.scales(t, xt)
-        return (xt - alpha * self.x0(xt, pred, t)) / sigma
+        return (xt - alpha * self.to_x0(xt, pred, t)) / sigma
 
     def reverse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None, eta: float = 1.0) -> Tensor:
         """Step from ``t`` to ``s``; the last step ends at a point of the table."""
@@ -107,16 +107,16 @@ class Embedded(Preconditioned):
             return self._points(xt)[pred.argmax(-1)]
         return super().reverse(xt, pred, t, s, noise, domain, eta)
 
-    def diffuse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None) -> Tensor:
         """Make one Euler-Maruyama step."""
-        return self.reverse(xt, pred, t, None, None) if s is None else super().diffuse(xt, pred, t, s, noise, domain)
+        return self.reverse(xt, pred, t, None, None) if s is None else super().sde_step(xt, pred, t, s, noise, domain)
 
     def todict(self) -> dict:
         """Return class name and parameters, fit for JSON."""
-        return {'name': 'Embedded', 'schedule': self.schedule.todict(), 'table': self.table.tolist()}
+        return {'name': 'EmbeddedCategorical', 'schedule': self.schedule.todict(), 'table': self.table.tolist()}
 
     @classmethod
-    def fromdict(cls, values: dict) -> Embedded:
+    def fromdict(cls, values: dict) -> EmbeddedCategorical:
         """Rebuild from :meth:`todict`."""
         return cls(schedule_from_dict(values['schedule']), values['table'])
 

@@ -3,7 +3,7 @@
 ``sampler(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
 initial=None)``
 
-network : callable ``(batch, level, conditions) -> dict`` of predictions per field.
+network : callable ``(batch, c_noise, conditions) -> dict`` of predictions per field.
 process : JointProcess.
 batch : Batch that gives shapes, domains, conditions and the clean values of masked rows.
 steps : int, at least 2; the number of time points from ``start`` to 0, the last one followed by a step to clean data.
@@ -69,7 +69,7 @@ def _guide(process: JointProcess, x: Batch, before: Batch, guidance, now: float)
 
 
 def _predict(network, process, x: Batch, t):
-    return network(x, process.level(t), x.conditions)
+    return network(x, process.c_noise(t), x.conditions)
 
 
 @torch.inference_mode()
@@ -80,7 +80,7 @@ def ancestral(
 
     def step(x, k, t, s):
         pred = _predict(network, process, x, t)
-        return process.reverse(x, pred, t, s, generator, eta), process.x0(x, pred, t)
+        return process.reverse(x, pred, t, s, generator, eta), process.to_x0(x, pred, t)
 
     return _run(
         step,
@@ -123,7 +123,7 @@ def euler_maruyama(
 
     def step(x, k, t, s):
         pred = _predict(network, process, x, t)
-        return process.diffuse(x, pred, t, s, generator), process.x0(x, pred, t)
+        return process.sde_step(x, pred, t, s, generator), process.to_x0(x, pred, t)
 
     return _run(
         step,
@@ -146,12 +146,12 @@ def heun(network, process, batch, *, steps, generator, mask=None, guidance=(), c
 
     def step(x, k, t, s):
         pred = _predict(network, process, x, t)
-        x0 = process.x0(x, pred, t)
+        x0 = process.to_x0(x, pred, t)
         ahead = _keep(process.reverse(x, pred, t, s, generator, 0.0), batch, mask)
         if s is None:
             return ahead, x0
         again = _predict(network, process, ahead, s)
-        mean = process.mean_slope(x, pred, t, ahead, again, s)
+        mean = process.average_eps(x, pred, t, ahead, again, s)
         return process.reverse(x, mean, t, s, generator, 0.0), x0
 
     return _run(
@@ -178,13 +178,13 @@ def dpmpp_2m(
 
     def step(x, k, t, s):
         pred = _predict(network, process, x, t)
-        x0 = process.x0(x, pred, t)
-        use, level = pred, process.level(t)  # lambda = log(alpha / sigma) = -4 level
+        x0 = process.to_x0(x, pred, t)
+        use, level = pred, process.c_noise(t)  # lambda = log(alpha / sigma) = -4 level
         if last and s is not None:
-            factor = ((process.level(s) - level) / (level - last['level']) / 2)[:1]  # h / (2 h_last)
+            factor = ((process.c_noise(s) - level) / (level - last['level']) / 2)[:1]  # h / (2 h_last)
             slope = process.difference(x, x0, last['x0'])
             ahead = {name: x0[name] + factor.to(x0[name].dtype) * slope[name] for name in slope}
-            use = {**pred, **process.eps(x, {**x0, **ahead}, t)}
+            use = {**pred, **process.from_x0(x, {**x0, **ahead}, t)}
         last.update(x0=x0, level=level)
         return process.reverse(x, use, t, s, generator, 0.0), x0
 
@@ -218,7 +218,7 @@ def predictor_corrector(
             pred = _predict(network, process, x, t)
             x = _keep(process.correct(x, pred, t, corrector, generator), batch, mask)
         pred = _predict(network, process, x, t)
-        return process.reverse(x, pred, t, s, generator, 1.0), process.x0(x, pred, t)
+        return process.reverse(x, pred, t, s, generator, 1.0), process.to_x0(x, pred, t)
 
     return _run(
         step,
@@ -236,7 +236,7 @@ def predictor_corrector(
 
 
 @torch.inference_mode()
-def resampling(
+def renoised_ancestral(
     network,
     process,
     batch,
@@ -262,9 +262,9 @@ def resampling(
     def step(x, k, t, s):
         pred = _predict(network, process, x, t)
         if s is not None:
-            x = _keep(process.renoise(x, pred, t, generator), batch, mask)
+            x = _keep(process.renoise_x0(x, pred, t, generator), batch, mask)
             pred = _predict(network, process, x, t)
-        return process.reverse(x, pred, t, s, generator, 1.0), process.x0(x, pred, t)
+        return process.reverse(x, pred, t, s, generator, 1.0), process.to_x0(x, pred, t)
 
     return _run(
         step,
@@ -283,7 +283,7 @@ def resampling(
 
 
 SAMPLERS = {
-    'resampling': resampling,
+    'renoised_ancestral': renoised_ancestral,
     'predictor_corrector': predictor_corrector,
     'ancestral': ancestral,
     'euler_maruyama': euler_maruyama,
@@ -291,4 +291,4 @@ SAMPLERS = {
     'heun': heun,
     'dpmpp_2m': dpmpp_2m,
 }
-TWO_CALLS = ('resampling', 'predictor_corrector', 'heun')  # network calls a step, others one
+TWO_CALLS = ('renoised_ancestral', 'predictor_corrector', 'heun')  # network calls a step, others one

@@ -22,7 +22,7 @@ class Schedule:
         """Return the noise scale, same shape as ``t``."""
         raise NotImplementedError
 
-    def level(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """Return what a network is told about the noise: log(sigma / alpha) / 4 (Karras et al., arXiv 2206.00364)."""
         return torch.log(self.sigma(t) / self.alpha(t)) / 4
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 import time
 from functools import partial
 from pathlib import Path
@@ -16,14 +15,14 @@ from ase.io.trajectory import Trajectory
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
 from ..training.checkpoint import save_checkpoint
-from ..utils.atoms import smallest_ratio
+from ..utils.atoms import min_distance_ratio
+from ..utils.checks import check_folder, check_integer
 from ..utils.device import pick_device
 from ..utils.interrupts import held_interrupts
 from ..utils.log import Log
 from ..utils.memory import keep_freed_memory
 from ..utils.rng import coerce_rng, spawn_seeds
-from .checks import check_folder
-from .relaxation import in_turn
+from .relaxation import relax_in_order
 from .selection import energy_of
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ class Generator:
     ----------
     rng : int, numpy Generator, RandomState, numpy.random or None
         Source of all randomness; the same seed gives the same structures, at any batch size up to rounding (which the sampler
-        'resampling' amplifies, so that one structure in ten or so is another one).
+        'renoised_ancestral' amplifies, so that one structure in ten or so is another one).
     steps : int, optional
         Sampling steps, at least 2.
     sampler : str, optional
@@ -73,14 +72,14 @@ class Generator:
         maxtries=20,
     ):
         self.rng = coerce_rng(rng)
-        self.steps = self.default_steps if steps is None else _integer('steps', steps, 2)
+        self.steps = self.default_steps if steps is None else check_integer('steps', steps, 2)
         sampler = self.default_sampler if sampler is None else sampler
         if sampler not in SAMPLERS:
             raise ValueError(f'sampler must be one of {sorted(SAMPLERS)}, got {sampler!r}')
         self.sampler = sampler
-        self.batch_size = None if batch_size is None else _integer('batch_size', batch_size, 1)
-        self.best_of, self.selection = _integer('best_of', best_of, 1), None
-        self.maxtries = _integer('maxtries', maxtries, 1)
+        self.batch_size = None if batch_size is None else check_integer('batch_size', batch_size, 1)
+        self.best_of, self.selection = check_integer('best_of', best_of, 1), None
+        self.maxtries = check_integer('maxtries', maxtries, 1)
         self.device = pick_device(device)
         check_folder('trajectory', trajectory)
         check_folder('denoising_trajectory', denoising_trajectory)
@@ -111,12 +110,12 @@ class Generator:
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
         """Return the result of a relaxation as it shall be handed out."""
-        atoms.info['key_value_pairs']['closest_ratio'] = self._closest(atoms)
+        atoms.info['key_value_pairs']['min_distance_ratio'] = self._closest(atoms)
         return atoms
 
     def _closest(self, atoms: Atoms) -> float:
         """Return the shortest distance over the sum of the covalent radii, at most 99: databases hold no infinity."""
-        return float(min(smallest_ratio(atoms), 99.0))
+        return float(min(min_distance_ratio(atoms), 99.0))
 
     def _check_conditions(self, conditions: dict) -> dict:
         """Return all conditions with their defaults; raise for unknown ones."""
@@ -146,7 +145,7 @@ class Generator:
 
         Everything accepted before an interruption is in the trajectory and has been handed out.
         """
-        n = _integer('n', n, 1)
+        n = check_integer('n', n, 1)
         return self._iterate(n, self._check_conditions(conditions))
 
     def _iterate(self, n: int, conditions: dict, task=None):
@@ -170,7 +169,7 @@ class Generator:
                 if guidance is not None:
                     guidance.warn(before)
                 if self.relax is not None and (task is None or task.relaxes):
-                    images = in_turn(images, lambda atoms: self._reason(atoms) is None, self.relax, self._after_relaxation)
+                    images = relax_in_order(images, lambda atoms: self._reason(atoms) is None, self.relax, self._after_relaxation)
                 if tries > 1:
                     images = self.selection.choose(list(images), lambda atoms: self._reason(atoms) is None)
                 seconds = (time.perf_counter() - begun) / size
@@ -210,7 +209,7 @@ class Generator:
         self.atoms = atoms
         self.statistics['accepted'] += 1
         pairs = atoms.info['key_value_pairs']
-        seed, closest = pairs.get('seed', ''), pairs.get('closest_ratio', float('nan'))
+        seed, closest = pairs.get('seed', ''), pairs.get('min_distance_ratio', float('nan'))
         self.log.write(f'{number:5d} {atoms.get_chemical_formula():<24s} {seed:>20s} {closest:8.3f} {seconds:7.2f}')
         if self._trajectory is not None:
             if self._opened is None:
@@ -225,7 +224,7 @@ class Generator:
     def get_new_candidate(self, maxiter: int | None = None) -> Atoms | None:
         """Return one structure (the contract of a start generator of ase-ga), or None after ``maxiter`` rejections."""
         before = self.maxtries
-        self.maxtries = before if maxiter is None else _integer('maxiter', maxiter, 1)
+        self.maxtries = before if maxiter is None else check_integer('maxiter', maxiter, 1)
         try:
             return self.sample()
         except GenerationFailed:
@@ -238,7 +237,7 @@ class Generator:
         if not callable(function) and hasattr(function, 'write'):
             writer = function
             function = lambda: writer.write(self.atoms)  # noqa: E731  an ase Trajectory is attached like this
-        self.observers.append((function, _integer('interval', interval, 1), args, kwargs))
+        self.observers.append((function, check_integer('interval', interval, 1), args, kwargs))
 
     def save(self, path) -> Path:
         """Write the model as one safetensors file that ``model=path`` reads."""
@@ -293,13 +292,3 @@ def compile_core(network) -> None:
             return plain(*args)
 
     network.core = core
-
-
-def _integer(name: str, value, low: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f'{name} is an integer, {low} or more; got {value!r}') from None
-    if isinstance(value, bool) or number < low:
-        raise ValueError(f'{name} is an integer, {low} or more; got {value!r}')
-    return number

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from pathlib import Path
 
 from ase.data import chemical_symbols
 
@@ -13,12 +12,6 @@ def check_condition(name: str, value) -> None:
     """Raise a ValueError where the value of a condition is neither None nor a finite number."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)):
         raise ValueError(f'{name} must be a finite number or None, got {value!r}; several values need several calls of sample')
-
-
-def check_folder(name: str, path) -> None:
-    """Raise a FileNotFoundError where the folder of a file to be written does not exist."""
-    if isinstance(path, (str, Path)) and str(path) != '-' and not Path(path).absolute().parent.is_dir():
-        raise FileNotFoundError(f'{name}={str(path)!r} needs the folder {Path(path).absolute().parent}; make it first')
 
 
 def as_text(text: str, other: str) -> str:

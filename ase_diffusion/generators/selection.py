@@ -7,14 +7,14 @@ import math
 
 from ase import Atoms
 
-from ..relax.calculators import calculator_name, is_own_force_field
-from ..relax.relax import make_settings
+from ..calculators.names import calculator_name, is_own_force_field
 from ..relax.relaxer import Relaxer
+from ..relax.settings import make_settings
 
 log = logging.getLogger(__name__)
 
 
-class Selection:
+class BestOf:
     """Keep one of every ``best_of`` candidates: the one of lowest energy.
 
     Parameters

@@ -13,7 +13,7 @@ from ..diffusion.joint import times
 FEWEST_STEPS = 10  # of a denoising that begins late
 
 
-class Fresh:
+class FromNoise:
     """Begin with noise: what ``sample`` does.
 
     Parameters
@@ -48,7 +48,7 @@ class Fresh:
         return {}
 
 
-class Perturbation(Fresh):
+class FromStructures(FromNoise):
     """Begin with given structures, noised.
 
     Parameters
@@ -74,7 +74,7 @@ class Perturbation(Fresh):
 
     def begin(self, process, batch, noise, network):
         """Return the process and the keywords of the sampler; the batch is noised first, and the sampler keeps what is given."""
-        noised, _ = process.noise(batch, times(batch, self.start), noise)
+        noised, _ = process.add_noise(batch, times(batch, self.start), noise)
         return process, {'start': self.start, 'steps': self.steps, 'initial': noised}
 
     def labels(self):

@@ -4,7 +4,7 @@ from ..utils.lazy import lazy_names
 
 _HOME = {
     'mobile_mask': 'surface',
-    'smallest_ratio': 'surface',
+    'min_distance_ratio': 'surface',
     'is_valid': 'surface',
     'validity': 'surface',
     'fingerprint': 'surface',

@@ -20,7 +20,7 @@ LAYER_GAP = 0.8  # A; frozen atoms whose heights differ by less are one layer
 SITE_TOL = 0.3  # A; how far a substrate atom may be off its ideal place
 BOND = (1.6, 3.1)  # A; Ag-O, 2.1 and 2.5 after relaxation
 CONTACT = (2.2, 3.5)  # A; Ag-Ag inside a triangle, 2.84 to 2.91 after relaxation
-TRIANGLE = [2, 2, 2, 4, 4, 4]  # neighbours of the three corners and of the three edge centres
+TRIANGLE = [2, 2, 2, 4, 4, 4]  # neighbors of the three corners and of the three edge centres
 
 
 def ag6_model(a=4.16, layers=2, vacuum=10.0):
@@ -65,7 +65,7 @@ class _Registry(NamedTuple):
     """Sites of the topmost layer of a close-packed substrate."""
 
     cell: np.ndarray  # (3, 3) A, third vector along the normal
-    spacing: float  # A, between neighbours of the top layer
+    spacing: float  # A, between neighbors of the top layer
     sites: np.ndarray  # (3 n, 3) A, in the plane through the origin
     kinds: np.ndarray  # (3 n,) 0 top, 1 hcp, 2 fcc
     top: int  # n, atoms of the top layer
@@ -138,7 +138,7 @@ def _triangles(registry, silver):
         members = np.flatnonzero(label == k)
         if sorted(degree[members]) != TRIANGLE:
             return None
-        middle = places[members[degree[members] == 4]]  # neighbours of each other, so that their images are unique
+        middle = places[members[degree[members] == 4]]  # neighbors of each other, so that their images are unique
         centre = middle[0] + registry.gaps(middle[:1], middle)[0].mean(0)
         below = registry.kinds[np.linalg.norm(registry.gaps(centre[None], registry.sites)[0], axis=-1).argmin()]
         on.append(kinds[members[0]])

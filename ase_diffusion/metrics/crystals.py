@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 from ase import Atoms
 
-from ..utils.atoms import neighbours
+from ..utils.atoms import neighbors
 from ..utils.parallel import parallel_map
 
 MIN_DISTANCE = 0.5  # A
 MIN_VOLUME = 0.1  # A^3
-SKEWED = 1.0  # A; a cell with planes closer than this is reduced before neighbours are counted
+SKEWED = 1.0  # A; a cell with planes closer than this is reduced before neighbors are counted
 SYMPREC = 0.01  # A
 FEATURES = ('a', 'b', 'c', 'alpha', 'beta', 'gamma', 'space_group', 'Z', 'density', 'n_elements')
 AMU_PER_A3 = 1.66053906660  # g/cm^3
@@ -90,7 +90,7 @@ def _is_sound(atoms):
             cell = minkowski_reduce(cell)[0]
         scaled = np.linalg.solve(cell.T, atoms.positions.T).T % 1.0
         inside = Atoms(atoms.numbers, positions=scaled @ cell, cell=cell, pbc=True)
-        return not len(neighbours(inside, MIN_DISTANCE - 1e-9)[2])
+        return not len(neighbors(inside, MIN_DISTANCE - 1e-9)[2])
     except (RuntimeError, ValueError, np.linalg.LinAlgError):  # too flat or too skewed to be reduced
         return False
 

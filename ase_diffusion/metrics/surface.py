@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from ..utils.atoms import VALID_RATIO, is_valid, mobile_mask, neighbours, smallest_ratio
+from ..utils.atoms import VALID_RATIO, is_valid, min_distance_ratio, mobile_mask, neighbors
 
 __all__ = [
     'Distinct',
@@ -18,7 +18,7 @@ __all__ = [
     'is_valid',
     'mobile_mask',
     'relative_energies',
-    'smallest_ratio',
+    'min_distance_ratio',
     'substrate_symmetries',
     'success_curve',
     'validity',
@@ -60,7 +60,7 @@ def fingerprint(atoms, *, cutoff=CUTOFF, width=WIDTH):
     """
     grid = np.arange(0.5, cutoff + width, SPACING)
     mobile = mobile_mask(atoms)
-    i, j, d = neighbours(atoms, cutoff)
+    i, j, d = neighbors(atoms, cutoff)
     near = mobile[i] & (d > 1e-3)
     i, j, d = i[near], j[near], d[near]
     weights = 0.5 * (1 + np.cos(np.pi * d / cutoff)) / d**2

@@ -51,7 +51,7 @@ def cosine_cutoff(r: Tensor, cutoff: float) -> Tensor:
 
 
 class Message(nn.Module):
-    """Pass messages between neighbours (paper, section 3.2, eqs 7 and 8)."""
+    """Pass messages between neighbors (paper, section 3.2, eqs 7 and 8)."""
 
     def __init__(self, features: int):
         super().__init__()

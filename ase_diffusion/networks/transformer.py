@@ -151,7 +151,7 @@ class CrystalTransformer(nn.Module):
     coupled : bool
         See :class:`Block`; False is the network of the paper.
     points : int
-        D of species that are points (n, D), see :class:`ase_diffusion.representations.SmoothCrystal`; the lattice then comes
+        D of species that are points (n, D), see :class:`ase_diffusion.representations.LogLatticeCrystal`; the lattice then comes
         as six numbers (B, 6), and ``lattice`` of the output is (B, 6). 0: categories and matrices.
     cell_mean, cell_std : 6 floats
         Of the six numbers, as in the representation.
@@ -231,7 +231,7 @@ class CrystalTransformer(nn.Module):
                 other.count[2].bias += self.properties.absent[name]  # what is not asked for is a constant
         return other.to(self.known.device, self.known.dtype)
 
-    def forward(self, batch, level: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``fractional`` (n, 3), ``lattice`` (as it came) and ``species`` (n, K), the logits of the clean species."""
         extras, lattice = batch.extras, batch.fields['lattice']
         size, width, slots = batch.size, extras['width'], extras['slots']
@@ -240,7 +240,7 @@ class CrystalTransformer(nn.Module):
         species = pad(batch.fields['species'], slots, size, width)  # (B, N)
         here = torch.arange(width, device=lattice.device) < extras['counts'][:, None]  # (B, N)
         counts, known = extras['counts'].to(dtype), extras.get('known')
-        c = self.condition(level.to(dtype), conditions, counts, known)
+        c = self.condition(c_noise.to(dtype), conditions, counts, known)
         if self.points:
             cell, c, metric = lattice, c + self.cell(lattice), self.metric(lattice, counts)
         else:
@@ -262,9 +262,9 @@ class CrystalTransformer(nn.Module):
         upper = torch.stack([zero, xy, xz, zero, zero, yz, zero, zero, zero], -1).view(-1, 3, 3)
         return torch.linalg.matrix_exp(2 * (diagonal + upper + upper.transpose(1, 2)))
 
-    def condition(self, level: Tensor, conditions: dict[str, Tensor], counts: Tensor, known: Tensor | None) -> Tensor:
+    def condition(self, c_noise: Tensor, conditions: dict[str, Tensor], counts: Tensor, known: Tensor | None) -> Tensor:
         """Return z_c (B, d) of time, asked-for properties, number of atoms and whether the species are given."""
-        z_t = self.level(level)
+        z_t = self.level(c_noise)
         z_p = self.properties(conditions, z_t) + self.count(torch.stack([counts.log(), counts / 10], -1))
         if known is not None:
             z_p = z_p + known.to(z_p.dtype)[:, None] * self.known

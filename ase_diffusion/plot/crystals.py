@@ -113,7 +113,7 @@ def _drawing(atoms, direction, radius, colors, shift):
 
 
 def _bonds(points, radii, numbers, index):
-    """Return the sticks between neighbours, from sphere to sphere, (b, 2, 3); index (m,) tells which atom a point shows."""
+    """Return the sticks between neighbors, from sphere to sphere, (b, 2, 3); index (m,) tells which atom a point shows."""
     apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
     apart[apart < 0.4] = np.inf  # itself, and atoms on top of each other
     nearest = np.full(len(numbers), np.inf)

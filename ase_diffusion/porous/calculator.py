@@ -98,7 +98,7 @@ class GridCalculator(Calculator):
 
 
 def _cubic(t):
-    """Return the weights (4, ...) of the four neighbours in a cubic B-spline at t in [0, 1), and their derivatives."""
+    """Return the weights (4, ...) of the four neighbors in a cubic B-spline at t in [0, 1), and their derivatives."""
     s = 1.0 - t
     weights = np.stack([s**3, 3 * t**3 - 6 * t**2 + 4, 3 * s**3 - 6 * s**2 + 4, t**3]) / 6
     slopes = np.stack([-(s**2), 3 * t**2 - 4 * t, -3 * s**2 + 4 * s, t**2]) / 2

@@ -17,7 +17,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 WIDTH = 8  # floats in a vector; LLVM splits them where the machine has shorter ones
-BUCKETS = 32  # of distances: neighbours in the list have about equally long loops, which the processor predicts
+BUCKETS = 32  # of distances: neighbors in the list have about equally long loops, which the processor predicts
 TILE = 2.4  # A, edge of the bundle of lines that shares one list of atoms
 SMALLEST = np.float32(0.01)  # A^2, no pair is nearer: a point on an atom gets a large finite number
 FLAGS = {'reassoc', 'contract', 'arcp', 'nsz'}

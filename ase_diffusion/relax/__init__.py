@@ -1,6 +1,6 @@
 """Calculators by name, and local relaxation of lists of structures."""
 
-from .calculators import calculator_name, get_calculator
+from ..calculators.names import calculator_name, get_calculator
 from .relax import irelax, relax
 
 __all__ = ['calculator_name', 'get_calculator', 'irelax', 'relax', 'relax_batched', 'surrogate_hessian']

@@ -7,13 +7,13 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS
 
+from ..calculators.forcefield import check_known, load_forcefield
+from ..calculators.names import calculator_name
 from ..representations.slab import Slab, check_same_pbc, check_slab
-from ..utils.atoms import copy_atoms, foreign_constraints, frozen_mask
+from ..utils.atoms import copy_atoms, frozen_mask, unsupported_constraints
 from ..utils.memory import keep_freed_memory
-from .calculators import calculator_name
-from .forcefield import check_known, load_forcefield
-from .relax import check_numbers
-from .single import Guard, RelaxationFailed, Settings, check_end, clean, failed
+from .settings import Settings, check_numbers
+from .single import Guard, RelaxationFailed, check_end, clean, failed
 
 GUARD_EVERY = 10  # steps between two checks of all distances, which cost as much as a tenth of a step
 
@@ -29,7 +29,7 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     images : list of Atoms
         On a frozen substrate; not changed.
     model : str, Path, ForceField or ForceFieldCalculator
-        Force field, see :func:`ase_diffusion.relax.forcefield.load_forcefield`.
+        Force field, see :func:`ase_diffusion.calculators.forcefield.load_forcefield`.
     fmax : float
         eV/A.
     steps : int
@@ -88,7 +88,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
 
 
 def _check_constraints(atoms):
-    if others := foreign_constraints(atoms):
+    if others := unsupported_constraints(atoms):
         raise ValueError(
             f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}. Take '
             'ase_diffusion.relax.relax, which relaxes such structures one by one'

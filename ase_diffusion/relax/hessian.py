@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..calculators.forcefield import ForceFieldCalculator
+from ..calculators.names import get_calculator
 from ..utils.atoms import copy_atoms, frozen_mask
-from .calculators import get_calculator
-from .forcefield import ForceFieldCalculator
 
 
 def surrogate_hessian(atoms, calculator='ag-o', *, step=0.02, floor=2.0, rest=70.0):

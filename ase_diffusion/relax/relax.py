@@ -1,13 +1,13 @@
 """Local relaxation of many structures: one call, one list back, failures reported and not raised."""
 
-import numpy as np
 from ase import Atoms
 
+from ..calculators.names import calculator_name
 from ..utils.atoms import frozen_mask
+from ..utils.checks import check_limits
 from ..utils.log import Log
-from .calculators import calculator_name, check_calculator
 from .relaxer import Relaxer
-from .single import Settings
+from .settings import make_settings, optimizer_name
 
 
 def relax(
@@ -165,45 +165,6 @@ def _logged(images, relaxer, name, frames, logfile):
             relaxer.close()
 
 
-def find_optimizer(optimizer):
-    """Return the class of `ase.optimize` of this name; a class or factory passes through.
-
-    Raises
-    ------
-    ValueError
-        There is none of this name.
-    """
-    import ase.optimize
-
-    names = [name for name in ase.optimize.__all__ if not name.endswith('Error')]
-    if not isinstance(optimizer, str):
-        if callable(optimizer):
-            return optimizer
-        raise TypeError(f'An optimizer is a class or one of {names}; got {type(optimizer).__name__}.')
-    for name in names:
-        if name.lower() == optimizer.strip().lower():
-            return getattr(ase.optimize, name)
-    raise ValueError(f'An optimizer is a class or one of {names}; got {optimizer!r}.')
-
-
-def find_filter(filter):
-    """Return the class of `ase.filters` of this name; a class, a function or None passes through.
-
-    Raises
-    ------
-    ValueError
-        There is none of this name.
-    """
-    import ase.filters
-
-    if not isinstance(filter, str):
-        return filter
-    for name in ase.filters.__all__:
-        if name.lower() == filter.strip().lower():
-            return getattr(ase.filters, name)
-    raise ValueError(f'filter is a class or one of {ase.filters.__all__}; got {filter!r}.')
-
-
 def _line(number, atoms):
     """Return the line of the log for one result."""
     pairs = atoms.info['key_value_pairs']
@@ -213,11 +174,6 @@ def _line(number, atoms):
     outcome = 'converged' if pairs['relax_converged'] else 'not converged'
     energy = atoms.calc.results['energy']
     return f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {energy:12.4f}  {outcome}'
-
-
-def optimizer_name(kind):
-    """Return the name of an optimizer class, function or partial."""
-    return getattr(getattr(kind, 'func', kind), '__name__', type(kind).__name__)
 
 
 def _check_images(images):
@@ -233,55 +189,6 @@ def _check_images(images):
                 'Read files first: ase.io.read(path, ":").'
             )
     return images
-
-
-def check_numbers(fmax, steps):
-    """Raise where fmax or steps cannot be meant."""
-    if not (np.isfinite(fmax) and fmax > 0):
-        raise ValueError(f'fmax is a positive force in eV/A; got {fmax!r}. The usual choice is 0.05.')
-    if not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(f'steps is an integer, 0 (single point) or more; got {steps!r}.')
-
-
-def make_settings(
-    optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4, max_energy=100.0, pbc=None, hessian=None
-):
-    """Return the settings of :func:`relax`, checked; the same errors."""
-    settings = Settings(find_optimizer(optimizer), fmax, steps, find_filter(filter), min_distance, max_energy, pbc, hessian)
-    check_numbers(fmax, steps)
-    check_limits(min_distance=min_distance, max_energy=max_energy)
-    if hessian is not None:
-        _check_hessian(settings)
-    return settings
-
-
-def _check_hessian(settings):
-    """Raise where a first Hessian could not be used."""
-    from ase.optimize import BFGS
-
-    kind = settings.optimizer
-    if not (isinstance(kind, type) and issubclass(kind, BFGS)) or settings.filter is not None:
-        raise ValueError(
-            'A first Hessian is one of atoms for BFGS; it came together with '
-            f'{optimizer_name(kind) if settings.filter is None else "a filter"}. Leave hessian=None, or take BFGS '
-            'without a filter.'
-        )
-    check_calculator(settings.hessian)
-
-
-def check_limits(*, batch_size=1, **limits):
-    """Raise where a limit cannot be meant."""
-    meaning = {
-        'min_distance': 'a part of the sum of two covalent radii, such as 0.4',
-        'max_energy': 'an energy in eV, such as 100',
-        'timeout': 'a time in seconds',
-        'time_limit': 'a time in seconds',
-    }
-    for name, value in limits.items():
-        if value is not None and not value > 0:
-            raise ValueError(f'{name} is {meaning[name]}, above 0, or None for no limit; got {value!r}.')
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f'batch_size is an integer, 1 or more; got {batch_size!r}.')
 
 
 def _check_filter(filter, images):

@@ -1,10 +1,10 @@
 """What relaxes: it keeps the calculator, or the process that has it, from one structure to the next."""
 
+from ..calculators.factory import CalculatorFactory
+from ..calculators.names import get_calculator, is_own_force_field
 from ..errors import MissingDependency
-from ..utils.atoms import foreign_constraints, frozen_mask
-from .calculators import get_calculator, is_own_force_field
+from ..utils.atoms import frozen_mask, unsupported_constraints
 from .single import failed, relax_one
-from .supply import Supply
 
 
 class Relaxer:
@@ -22,20 +22,20 @@ class Relaxer:
     def __init__(self, calculator, settings, *, timeout=None, batch_size=16, directory=None, device=None):
         self.settings, self.batch_size, self.child, self.own = settings, batch_size, None, None
         if timeout is not None:
-            from .child import Child
+            from ..calculators.process import CalculatorProcess
 
-            self.child = Child(_relaxing, calculator, settings, directory, device, timeout=timeout)
+            self.child = CalculatorProcess(_relaxing, calculator, settings, directory, device, timeout=timeout)
         elif is_own_force_field(calculator):
             self.own = get_calculator(calculator, **({} if device is None else {'device': device}))
-            self.supply = Supply(self.own)
+            self.supply = CalculatorFactory(self.own)
         else:
-            self.supply = Supply(calculator, directory, device)
+            self.supply = CalculatorFactory(calculator, directory, device)
 
     def check(self, images):
         """Raise the first error where our own force field knows none of the structures: then the input is wrong."""
         if self.own is None:
             return
-        from .forcefield import check_known
+        from ..calculators.forcefield import check_known
 
         errors = []
         for atoms in images:
@@ -82,11 +82,11 @@ class Relaxer:
             return failed(atoms, err, number), path
 
     def _there(self, number, atoms):
-        from .child import ChildFailed
+        from ..calculators.process import CalculatorProcessFailed
 
         try:
             return self.child(number, atoms)
-        except ChildFailed as err:
+        except CalculatorProcessFailed as err:
             return failed(atoms, str(err), number), []
 
     def _batchable(self, images):
@@ -97,7 +97,7 @@ class Relaxer:
             return False
         how, first = self.settings, images[0] if images else None
         same = all((atoms.pbc == first.pbc).all() and not frozen_mask(atoms).all() for atoms in images)
-        same = same and not any(map(foreign_constraints, images))
+        same = same and not any(map(unsupported_constraints, images))
         plain = how.optimizer is BFGS and how.filter is None and how.pbc is None and how.hessian is None
         return same and plain and self.batch_size > 1 and len(images) > 1
 
@@ -109,7 +109,7 @@ class Relaxer:
 
 def _relaxing(calculator, settings, directory, device):
     """Return the function ``(number, atoms) -> (relaxed atoms, frames)`` that a child calls."""
-    supply = Supply(calculator, directory, device)
+    supply = CalculatorFactory(calculator, directory, device)
 
     def one(number, atoms):
         path = []

@@ -1,13 +1,12 @@
 """Relax one structure, and notice when it or its calculator goes astray."""
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ..utils.atoms import copy_atoms, frozen_mask, smallest_ratio
-from .supply import needs_periodic
+from ..calculators.factory import needs_periodic
+from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio
 
 logger = logging.getLogger(__name__)
 
@@ -18,20 +17,6 @@ RESULTS = ('relax_steps', 'relax_converged', 'relax_calculator', 'energy_generat
 
 class RelaxationFailed(RuntimeError):
     """One structure left the realm of the calculator."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to relax; the meaning of each is in :func:`ase_diffusion.relax.relax`."""
-
-    optimizer: object  # class
-    fmax: float = 0.05
-    steps: int = 200
-    filter: object = None
-    min_distance: float = 0.4
-    max_energy: float = 100.0
-    pbc: object = None
-    hessian: object = None
 
 
 class Guard:
@@ -50,7 +35,7 @@ class Guard:
     def __init__(self, origin, min_distance=0.4, max_energy=100.0):
         self.min_distance, self.max_energy, self.first = min_distance, max_energy, None
         if min_distance is not None:
-            ratio = smallest_ratio(origin)
+            ratio = min_distance_ratio(origin)
             self.min_distance = min(min_distance, 0.999 * ratio) if np.isfinite(ratio) else min_distance
 
     def __call__(self, atoms, energy, *, distances=True):
@@ -61,7 +46,7 @@ class Guard:
                 f'the energy rose by {energy - self.first:.1f} eV, which is more than max_energy = {self.max_energy:g} eV: '
                 'the structure explodes'
             )
-        if distances and self.min_distance is not None and (ratio := smallest_ratio(atoms)) < self.min_distance:
+        if distances and self.min_distance is not None and (ratio := min_distance_ratio(atoms)) < self.min_distance:
             raise RelaxationFailed(
                 f'two atoms came as close as {ratio:.2f} times the sum of their covalent radii, which is less than '
                 f'min_distance = {self.min_distance:.2f}: the calculator pulls them into each other'

@@ -1,6 +1,6 @@
 """Translations between ase.Atoms and tensors, without any learning."""
 
-from .crystal import Crystal, SmoothCrystal
+from .crystal import Crystal, LogLatticeCrystal
 from .slab import Slab
 
-__all__ = ['Crystal', 'Slab', 'SmoothCrystal']
+__all__ = ['Crystal', 'Slab', 'LogLatticeCrystal']

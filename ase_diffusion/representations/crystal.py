@@ -13,7 +13,7 @@ from ..diffusion import (
     Batch,
     Categorical,
     CosineVP,
-    Embedded,
+    EmbeddedCategorical,
     Gaussian,
     GeometricVE,
     GeometricVP,
@@ -137,7 +137,7 @@ class Crystal:
 
 
 @dataclass
-class SmoothCrystal(Crystal):
+class LogLatticeCrystal(Crystal):
     """Encode crystals for preconditioned diffusion: ``lattice`` (B, 6) and ``species`` (n, D) are real numbers of unit size.
 
     The lattice is S = log sqrt(L L^T), which knows no orientation and always gives a right-handed cell of positive volume;
@@ -159,18 +159,18 @@ class SmoothCrystal(Crystal):
         self.table = element_points(self.elements)
 
     @classmethod
-    def of(cls, elements, cells, counts, dtype=torch.float32) -> SmoothCrystal:
+    def of(cls, elements, cells, counts, dtype=torch.float32) -> LogLatticeCrystal:
         """Measure mean and standard deviation of cells (n, 3, 3); numbers that hardly vary count as 0.02."""
-        numbers = lattice_numbers(cells, counts)
+        numbers = log_lattice(cells, counts)
         return cls(elements, dtype, numbers.mean(0), np.maximum(numbers.std(0), 0.02))
 
     def from_cells(self, cells, counts) -> torch.Tensor:
-        numbers = lattice_numbers(np.asarray(cells, float), np.asarray(counts))
+        numbers = log_lattice(np.asarray(cells, float), np.asarray(counts))
         return torch.as_tensor((numbers - self.mean) / self.std, dtype=self.dtype)
 
     def to_cells(self, lattice, counts) -> np.ndarray:
         numbers = lattice.detach().double().cpu().numpy() * self.std + self.mean
-        return cells_of_numbers(np.clip(numbers, -5.0, 5.0), counts.cpu().numpy())
+        return cells_from_log_lattice(np.clip(numbers, -5.0, 5.0), counts.cpu().numpy())
 
     def from_index(self, species) -> torch.Tensor:
         return torch.as_tensor(self.table, dtype=self.dtype)[species]
@@ -179,22 +179,22 @@ class SmoothCrystal(Crystal):
         return nearest_point(species, torch.as_tensor(self.table, dtype=species.dtype, device=species.device))
 
     def todict(self) -> dict:
-        return {'name': 'SmoothCrystal', 'elements': list(self.elements), 'mean': list(self.mean), 'std': list(self.std)}
+        return {'name': 'LogLatticeCrystal', 'elements': list(self.elements), 'mean': list(self.mean), 'std': list(self.std)}
 
 
 _I, _J = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
 _ROOT = np.array([1.0, 1.0, 1.0, 2**0.5, 2**0.5, 2**0.5])
 
 
-def lattice_numbers(cells: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def log_lattice(cells: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return six numbers of each cell (B, 3, 3): log sqrt(L L^T), less a third of log(number of atoms) on the diagonal."""
     values, vectors = np.linalg.eigh(cells @ cells.transpose(0, 2, 1))
     s = np.einsum('bij,bj,bkj->bik', vectors, 0.5 * np.log(np.maximum(values, 1e-12)), vectors)
     return s[:, _I, _J] * _ROOT - np.log(counts)[:, None] / 3 * (_ROOT == 1)
 
 
-def cells_of_numbers(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return cells (B, 3, 3), symmetric matrices: the inverse of :func:`lattice_numbers` up to a rotation."""
+def cells_from_log_lattice(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return cells (B, 3, 3), symmetric matrices: the inverse of :func:`log_lattice` up to a rotation."""
     s = np.empty((len(numbers), 3, 3))
     s[:, _I, _J] = s[:, _J, _I] = (numbers + np.log(counts)[:, None] / 3 * (_ROOT == 1)) / _ROOT
     values, vectors = np.linalg.eigh(s)
@@ -203,8 +203,8 @@ def cells_of_numbers(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def crystal_from_dict(values: dict) -> Crystal:
     """Rebuild a representation from :meth:`Crystal.todict`."""
-    if values.get('name', 'Crystal') == 'SmoothCrystal':
-        return SmoothCrystal(values['elements'], mean=values['mean'], std=values['std'])
+    if values.get('name', 'Crystal') == 'LogLatticeCrystal':
+        return LogLatticeCrystal(values['elements'], mean=values['mean'], std=values['std'])
     return Crystal(values['elements'])
 
 
@@ -221,7 +221,7 @@ def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
         raise ValueError(f'a crystal is periodic in three directions; {name} has pbc={atoms.pbc.tolist()}: set atoms.pbc = True')
 
 
-def crystal_process(
+def d3pm_process(
     classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5, auxiliary=0.05, weights=(1.0, 1.0, 20.0), longest=None
 ) -> JointProcess:
     """Return the joint process of the paper (section 4.1) with DiffCSP's values.
@@ -249,8 +249,8 @@ def crystal_process(
     return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
 
 
-def smooth_process(table, *, sigma_min=0.005, sigma_max=0.35, weights=(1.0, 1.0, 0.3)) -> JointProcess:
-    """Return the preconditioned joint process of :class:`SmoothCrystal` (Karras et al., arXiv 2206.00364).
+def edm_process(table, *, sigma_min=0.005, sigma_max=0.35, weights=(1.0, 1.0, 0.3)) -> JointProcess:
+    """Return the preconditioned joint process of :class:`LogLatticeCrystal` (Karras et al., arXiv 2206.00364).
 
     The scaled score of the coordinates has unit size at every noise level, so that it is preconditioned as it is. Lattice and
     species are decided at the times at which the coordinates are.
@@ -266,7 +266,7 @@ def smooth_process(table, *, sigma_min=0.005, sigma_max=0.35, weights=(1.0, 1.0,
     processes = {
         'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
         'lattice': Preconditioned(GeometricVP(0.01, 20.0)),
-        'species': Embedded(GeometricVP(0.2, 30.0), table),
+        'species': EmbeddedCategorical(GeometricVP(0.2, 30.0), table),
     }
     lattice, fractional, species = weights
     return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})

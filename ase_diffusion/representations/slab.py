@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from ..diffusion import Batch, Components, GeometricVE, Interval, JointProcess, Torus, TruncatedNormal, WrappedNormal
+from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
 from ..utils.atoms import frozen_mask
 
 FIX_HINT = (
@@ -66,7 +66,7 @@ def surface_height(slab: Atoms) -> float:
     return float(slab.positions[frozen, 2].max()) if frozen.any() else 0.0
 
 
-def loose_thickness(slab: Atoms) -> float:
+def mobile_layer_height(slab: Atoms) -> float:
     """Return how far atoms of the slab that no FixAtoms holds reach above the topmost frozen one, A."""
     return max(0.0, float(slab.positions[:, 2].max()) - surface_height(slab))
 
@@ -167,4 +167,4 @@ class Slab:
 def slab_process(sigma_min: float = 0.02, sigma_max: float = 8.0) -> JointProcess:
     """Return the process of overlayers: wrapped normal in the plane, truncated normal along z, one schedule."""
     schedule = GeometricVE(sigma_min, sigma_max)
-    return JointProcess({'positions': Components([((0, 2), WrappedNormal(schedule)), ((2, 3), TruncatedNormal(schedule))])})
+    return JointProcess({'positions': ProductProcess([((0, 2), WrappedNormal(schedule)), ((2, 3), TruncatedNormal(schedule))])})

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ..calculators.factory import check_shared
+from ..calculators.names import calculator_name
 from ..data.frames import row_atoms
 from ..data.starts import check_composition, check_count, check_window, draw_composition, random_start
 from ..errors import GenerationFailed
-from ..relax.calculators import calculator_name
-from ..relax.relax import make_settings, optimizer_name
 from ..relax.relaxer import Relaxer
-from ..relax.store import same_slab, slab_settings
-from ..relax.supply import check_shared
+from ..relax.settings import make_settings, optimizer_name
 from ..utils.atoms import copy_atoms
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
+from .store import same_slab, slab_settings
 
 __all__ = ['RandomStructureSearch', 'random_start']
 

@@ -1,14 +1,14 @@
 """A search with a generator: sample, relax, leave out what was found before, keep all in one database.
 
-It stands here and not in relax/, because it needs a generator and metrics; the machine itself is `ase_diffusion.relax.campaign`.
+It stands here and not in relax/, because it needs a generator and metrics; the machine itself is `ase_diffusion.search.campaign`.
 """
 
 import numpy as np
 
 from ..metrics.surface import Distinct
-from ..relax.campaign import Campaign, describe, plain
-from ..relax.store import slab_settings, stored_campaign
 from ..utils.rng import coerce_rng
+from .campaign import Campaign, describe, plain
+from .store import slab_settings, stored_campaign
 
 BLOCK = 16  # structures that are sampled at once
 
@@ -26,7 +26,7 @@ class StructureSearch(Campaign):
         (``relax={'calculator': 'ag-o'}``) that is a first stage, best with a cheap potential, and with ``best_of`` only the
         lowest of several go on to the calculator of the search.
     database : str or Path
-        ``*.db`` or ``postgresql://...``, see :class:`ase_diffusion.relax.campaign.Campaign`.
+        ``*.db`` or ``postgresql://...``, see :class:`ase_diffusion.search.campaign.Campaign`.
     calculator : str, Path, callable or Calculator
         Anything `ase_diffusion.relax.get_calculator` takes.
     conditions : dict, optional
@@ -34,7 +34,7 @@ class StructureSearch(Campaign):
     rng : None, int, Generator, RandomState or numpy.random
         Where the seed comes from. None takes the seed of the database, or a fresh one where that is new.
     options
-        Those of :class:`ase_diffusion.relax.campaign.Campaign`: optimizer, fmax, steps, timeout, workers, client, logfile, ...
+        Those of :class:`ase_diffusion.search.campaign.Campaign`: optimizer, fmax, steps, timeout, workers, client, logfile, ...
 
     Raises
     ------

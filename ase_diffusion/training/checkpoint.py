@@ -19,6 +19,12 @@ from ..representations.crystal import crystal_from_dict
 FORMAT = 1
 _KEY = 'ase_diffusion'
 _DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
+_NEW_NAMES = {  # of format 1 -> of today
+    'Components': 'ProductProcess',
+    'Embedded': 'EmbeddedCategorical',
+    'SmoothCrystal': 'LogLatticeCrystal',
+    'resampling': 'renoised_ancestral',
+}
 FIELDS = {'surface': {'positions'}, 'crystal': {'fractional', 'lattice', 'species'}}  # of the process
 
 
@@ -67,6 +73,8 @@ def read_header(path) -> dict:
             raise CheckpointError(
                 f'{path} has format {header["format"]}, this version reads up to {FORMAT}; upgrade ase_diffusion'
             )
+        if header['format'] == 1:
+            header = _renamed(header)
         name, settings = header['network']['name'], header['network']['settings']
         if not isinstance(name, str) or not isinstance(settings, dict):
             raise TypeError('the name of a network is a text, its settings are a table')
@@ -75,6 +83,15 @@ def read_header(path) -> dict:
     if name not in NETWORKS:
         raise CheckpointError(f'{path} asks for the network {name!r}; known: {sorted(NETWORKS)}')
     return header
+
+
+def _renamed(value):
+    """Return a header of format 1 with the names of today."""
+    if isinstance(value, dict):
+        return {key: _renamed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    return _NEW_NAMES.get(value, value) if isinstance(value, str) else value
 
 
 def load_checkpoint(path, device='cpu') -> tuple[torch.nn.Module, dict]:
@@ -129,7 +146,7 @@ def _check_header(header: dict, network: torch.nn.Module) -> None:
         process = JointProcess.fromdict(header['process'])
         _demand(set(process.processes) == FIELDS[kind], f'the process is one of {sorted(FIELDS[kind])}')
         for one in process.processes.values():
-            _demand(torch.isfinite(one.schedule.level(torch.tensor(0.5))), 'noise levels are finite')
+            _demand(torch.isfinite(one.schedule.c_noise(torch.tensor(0.5))), 'noise levels are finite')
     if kind == 'surface':
         low, high = header['representation']['height']
         _demand(_finite(low) and _finite(high) and low < high, 'the window has a lower and an upper end')

@@ -9,17 +9,17 @@ import torch
 from ase.data import chemical_symbols
 
 from ..networks import CrystalTransformer
-from ..representations.crystal import Crystal, SmoothCrystal, crystal_process, smooth_process
-from .crystal_dataset import CrystalData, Crystals
-from .objectives import Denoising
+from ..representations.crystal import Crystal, LogLatticeCrystal, d3pm_process, edm_process
+from .crystal_data import CrystalData, Crystals
+from .objectives import DenoisingLoss
 from .trainer import train
 
 log = logging.getLogger(__name__)
 SCHEMES = {  # how to sample with a model of the scheme
     'paper': {'sampler': 'predictor_corrector', 'steps': 1000, 'corrector': 0.04},
-    'edm': {'sampler': 'resampling', 'steps': 100, 'corrector': 0.2, 'focus': (0.5, 0.15, 0.9)},
+    'edm': {'sampler': 'renoised_ancestral', 'steps': 100, 'corrector': 0.2, 'focus': (0.5, 0.15, 0.9)},
 }
-FOCUS = (0.65, 0.25, 0.5)  # half of the times where atoms find their places, see Denoising
+FOCUS = (0.65, 0.25, 0.5)  # half of the times where atoms find their places, see DenoisingLoss
 UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as in the data'}
 
 
@@ -58,7 +58,7 @@ def train_crystal(
     scheme : 'edm' or 'paper', optional
         Default: that of ``network``, else 'edm'.
         'paper': matrices of the lattice and discrete species (arXiv 2406.09263), sampled in 1000 steps of two calls; 'edm': six
-        lattice numbers and species as points, preconditioned (:class:`SmoothCrystal`), sampled in 100 steps.
+        lattice numbers and species as points, preconditioned (:class:`LogLatticeCrystal`), sampled in 100 steps.
     conditioning : 'cds' or 'cdi'
     known : float
         Share of the crystals whose species are given, not noised: so the same network predicts structures.
@@ -116,7 +116,7 @@ def train_crystal(
         'data': describe(data),
     }
     source = CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed)
-    objective = Denoising(process, {'species': known} if known else None, FOCUS if scheme == 'edm' else None)
+    objective = DenoisingLoss(process, {'species': known} if known else None, FOCUS if scheme == 'edm' else None)
     return train(
         network,
         objective,
@@ -162,15 +162,15 @@ def _elements(found: set[int], known) -> list[int]:
 def _scheme(scheme: str, elements: list[int], data: Crystals, network, auxiliary: float):
     """Return representation and process of a scheme, and the settings of the network that belong to it."""
     if scheme == 'edm':
-        representation = SmoothCrystal.of(elements, data.cells, data.counts)
+        representation = LogLatticeCrystal.of(elements, data.cells, data.counts)
         if network is not None and network.points:
-            representation = SmoothCrystal(elements, mean=network.settings['cell_mean'], std=network.settings['cell_std'])
+            representation = LogLatticeCrystal(elements, mean=network.settings['cell_mean'], std=network.settings['cell_std'])
         more = dict(
             points=representation.table.shape[1], cell_mean=representation.mean, cell_std=representation.std, distances=16
         )
-        return representation, smooth_process(representation.table), more
+        return representation, edm_process(representation.table), more
     longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
-    process = crystal_process(len(elements), auxiliary=auxiliary, longest=longest)
+    process = d3pm_process(len(elements), auxiliary=auxiliary, longest=longest)
     return Crystal(elements), process, dict(length=float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean()))
 
 

@@ -11,8 +11,8 @@ from ..diffusion import JointProcess, NoiseStream
 from ..diffusion.schedules import focused
 
 
-class Denoising:
-    """Denoising score matching: the network predicts the noise at a random time.
+class DenoisingLoss:
+    """DenoisingLoss score matching: the network predicts the noise at a random time.
 
     Parameters
     ----------
@@ -36,10 +36,10 @@ class Denoising:
         offset = torch.rand((), generator=generator)
         order = torch.randperm(batch.size, generator=generator)
         t = self.times((order + offset) / batch.size).to(like.device, like.dtype)
-        noisy, target = self.process.noise(batch, t, NoiseStream(generator))
+        noisy, target = self.process.add_noise(batch, t, NoiseStream(generator))
         if self.known:
             return self._partly_known(network, batch, noisy, target, t, generator)
-        pred = network(noisy, self.process.level(t), batch.conditions)
+        pred = network(noisy, self.process.c_noise(t), batch.conditions)
         return {'loss': self.process.loss(noisy, pred, target, t).mean()}
 
     def times(self, u: Tensor) -> Tensor:
@@ -51,15 +51,15 @@ class Denoising:
         masks = {}
         for name, share in self.known.items():
             masks[name] = (torch.rand(batch.size, generator=generator) < share).to(t.device)  # (B,)
-            noisy = give(noisy, batch, name, masks[name])
-        pred = network(noisy, self.process.level(t), batch.conditions)
+            noisy = condition_on_clean(noisy, batch, name, masks[name])
+        pred = network(noisy, self.process.c_noise(t), batch.conditions)
         losses = self.process.losses(noisy, pred, target, t)
         parts = {name: (value * ~masks[name] if name in masks else value).mean() for name, value in losses.items()}
         total = sum(self.process.weights[name] * value for name, value in parts.items())
         return {'loss': total, **{name: value.detach() for name, value in parts.items()}}
 
 
-def give(noisy, clean, name: str, which: Tensor):
+def condition_on_clean(noisy, clean, name: str, which: Tensor):
     """Return ``noisy`` with a field of the structures ``which`` (B,) as in ``clean``, and a note of it in the extras."""
     field = noisy.fields[name]
     rows = which[noisy.rows[name]].reshape(-1, *[1] * (field.dim() - 1))

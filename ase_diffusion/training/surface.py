@@ -10,8 +10,8 @@ import torch
 from ..diffusion import JointProcess
 from ..networks import ForceField, OverlayerDenoiser
 from ..representations.slab import Slab, slab_process
-from .dataset import OverlayerData, Overlayers
-from .objectives import Denoising, EnergyAndForces
+from .objectives import DenoisingLoss, EnergyAndForces
+from .surface_data import OverlayerData, Overlayers
 from .trainer import train
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def describe(data: Overlayers) -> dict:
     }
 
 
-def train_denoiser(
+def train_surface(
     data: Overlayers,
     out,
     *,
@@ -105,7 +105,7 @@ def train_denoiser(
     source = OverlayerData(training, representation, batch_size=batch_size, repeat=repeat, seed=seed)
     return train(
         network,
-        Denoising(process),
+        DenoisingLoss(process),
         source,
         out,
         steps=steps,

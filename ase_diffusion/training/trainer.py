@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 NOT_THE_RUN = ('metrics', 'units', 'sampling')  # entries of a header that do not change what is trained
 
 
-class Average:
+class EMA:
     """Exponential moving average of the parameters, warmed up as min(decay, (1 + k) / (10 + k))."""
 
     def __init__(self, network: torch.nn.Module, decay: float):
@@ -59,7 +59,7 @@ def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema
         def __init__(self):
             super().__init__()
             self.network = network
-            self.average = Average(network, ema)
+            self.average = EMA(network, ema)
             if compile_network:
                 network.core = torch.compile(network.core, dynamic=True)
 
@@ -190,7 +190,7 @@ def train(
     torch.set_flush_denormal(True)  # gradients fade through denormal numbers, which are slow on CPUs
     try:
         with _quiet('lightning.pytorch.utilities.rank_zero', 'lightning.pytorch.trainer.connectors'), _interrupts() as came:
-            keeper = _make_keeper(lightning, objective, validation, out, header, every, checkpoint_seconds, resume, came)
+            keeper = _make_callback(lightning, objective, validation, out, header, every, checkpoint_seconds, resume, came)
             trainer = lightning.Trainer(
                 max_steps=steps,
                 max_time=None if minutes is None else timedelta(minutes=minutes),
@@ -335,8 +335,8 @@ def _score(row: dict, lr: float, out: Path) -> float:
     return score
 
 
-def _make_keeper(lightning, objective, validation, out, header, every, seconds, resume, came):
-    class Keeper(lightning.Callback):
+def _make_callback(lightning, objective, validation, out, header, every, seconds, resume, came):
+    class CheckpointCallback(lightning.Callback):
         """Validate, log, and keep checkpoints."""
 
         def __init__(self):
@@ -395,4 +395,4 @@ def _make_keeper(lightning, objective, validation, out, header, every, seconds, 
             self.validate(trainer, task)
             self.keep(trainer)
 
-    return Keeper()
+    return CheckpointCallback()

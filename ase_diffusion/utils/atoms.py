@@ -14,9 +14,9 @@ __all__ = [
     'frozen_mask',
     'is_valid',
     'mobile_mask',
-    'neighbours',
+    'neighbors',
     'parse_formula',
-    'smallest_ratio',
+    'min_distance_ratio',
 ]
 
 VALID_RATIO = 0.7  # of the sum of the covalent radii
@@ -43,7 +43,7 @@ def mobile_mask(atoms):
     return ~frozen_mask(atoms)
 
 
-def foreign_constraints(atoms):
+def unsupported_constraints(atoms):
     """Return the names of the constraints that are not FixAtoms, which our own batches and generators do not obey."""
     return sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
 
@@ -87,7 +87,7 @@ def parse_formula(text):
     return numbers
 
 
-def neighbours(atoms, cutoff):
+def neighbors(atoms, cutoff):
     """Return i, j (p,) and distances (p,) in A of all periodic pairs within the cutoff, each pair both ways."""
     from matscipy.neighbours import neighbour_list
 
@@ -95,7 +95,7 @@ def neighbours(atoms, cutoff):
     return neighbour_list('ijd', positions=atoms.positions, cell=atoms.cell.complete().array, pbc=atoms.pbc, cutoff=float(cutoff))
 
 
-def smallest_ratio(atoms):
+def min_distance_ratio(atoms):
     """Return the smallest distance over the sum of covalent radii, over pairs with at least one mobile atom.
 
     Parameters
@@ -115,7 +115,7 @@ def smallest_ratio(atoms):
         return float('inf')
     radii = covalent_radii[atoms.numbers]
     for bound in (1.5, 3.0, 6.0, 12.0):  # every ratio up to `bound` is inside this cutoff
-        i, j, d = neighbours(atoms, bound * 2 * radii.max())
+        i, j, d = neighbors(atoms, bound * 2 * radii.max())
         keep = mobile[i] | mobile[j]
         ratios = d[keep] / (radii[i] + radii[j])[keep]
         if ratios.size and ratios.min() <= bound:
@@ -125,4 +125,4 @@ def smallest_ratio(atoms):
 
 def is_valid(atoms, ratio=VALID_RATIO):
     """Tell whether no mobile atom comes closer to any atom than `ratio` times the sum of their covalent radii."""
-    return bool(smallest_ratio(atoms) >= ratio)
+    return bool(min_distance_ratio(atoms) >= ratio)

@@ -16,7 +16,7 @@ from ase_diffusion.cli.data import parse_stoich
 from ase_diffusion.cli.train import read_data
 from ase_diffusion.data import read_frames
 from ase_diffusion.errors import GenerationFailed
-from ase_diffusion.generators.surface import SurfaceDiffusion
+from ase_diffusion.generators.surface.generator import SurfaceDiffusion
 from ase_diffusion.training.checkpoint import load_checkpoint
 
 SAMPLE = 'sample surface slab.traj --stoich Ag3O -n 2 --steps 8 --seed 1'

@@ -62,7 +62,7 @@ def test_given_rows_are_noised_again_as_they_are():
     batch = Batch({'x': torch.full((2000, 1), 7.0)}, {'x': torch.arange(2000)}, 2000)
     inpainting = Inpainting(process, batch, {'x': torch.arange(2000) < 1000}, None, 1)
     far = {'x': torch.full((2000, 1), 100.0)}  # predicts x - 100 sigma for every row
-    again = inpainting.renoise(batch, far, torch.full((2000,), 0.5), torch.Generator().manual_seed(0)).fields['x']
+    again = inpainting.renoise_x0(batch, far, torch.full((2000,), 0.5), torch.Generator().manual_seed(0)).fields['x']
     assert again[:1000].mean().item() == pytest.approx(7.0, abs=0.1) and again[1000:].mean().item() < -20
 
 

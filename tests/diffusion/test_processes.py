@@ -10,7 +10,6 @@ import scipy.stats
 import torch
 
 from ase_diffusion.diffusion import (
-    Components,
     CosineVP,
     Gaussian,
     GeometricVE,
@@ -20,11 +19,12 @@ from ase_diffusion.diffusion import (
     LinearVP,
     NoiseStream,
     Preconditioned,
+    ProductProcess,
     Torus,
     TruncatedNormal,
     WrappedNormal,
 )
-from ase_diffusion.diffusion.processes import process_from_dict
+from ase_diffusion.diffusion.joint import process_from_dict
 
 SCORE_TOL = 1e-5
 PROCESSES = [
@@ -33,7 +33,7 @@ PROCESSES = [
     Preconditioned(GeometricVP(0.02, 8.0)),
     WrappedNormal(GeometricVE(0.03, 7.0)),
     TruncatedNormal(GeometricVE(0.03, 7.0)),
-    Components([((0, 2), WrappedNormal(GeometricVE())), ((2, 3), TruncatedNormal(GeometricVE()))]),
+    ProductProcess([((0, 2), WrappedNormal(GeometricVE())), ((2, 3), TruncatedNormal(GeometricVE()))]),
 ]
 
 
@@ -56,7 +56,7 @@ def test_targets_of_the_wrapped_normal_have_that_mean(sigma):
     n, process = 40_000, WrappedNormal(GeometricVE(0.02, 8.0))
     domain = Torus(exact.CELL.expand(n, 2, 2))
     t = torch.full((n,), process.schedule.time(sigma), dtype=torch.float64)
-    xt, target = process.noise(exact.CENTRE.expand(n, 2), t, stream(), domain)
+    xt, target = process.add_noise(exact.CENTRE.expand(n, 2), t, stream(), domain)
     rest = target - exact.wrapped_noise(xt, exact.CENTRE, sigma)
     phase = 2 * math.pi * domain._fractional(xt)
     for wave in (torch.ones(n, 2), torch.cos(phase), torch.sin(phase), torch.cos(2 * phase)):
@@ -146,7 +146,7 @@ def test_transport_in_a_wide_window_is_that_of_free_space():
 )
 def test_schedules_go_from_data_to_noise(schedule):
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
-    level = schedule.level(t)
+    level = schedule.c_noise(t)
     assert (level.diff() > 0).all() and torch.isfinite(level).all()
     assert (schedule.sigma(t) > 0).all() and (schedule.alpha(t) > 0).all()
     if type(schedule) is not GeometricVE:
@@ -163,18 +163,18 @@ def test_geometric_schedule_inverts_and_refuses_nonsense():
 
 @pytest.mark.parametrize('process', PROCESSES, ids=lambda p: type(p).__name__)
 def test_noise_x0_and_eps_are_inverse(process):
-    n, columns = 64, 3 if isinstance(process, Components) else 2
+    n, columns = 64, 3 if isinstance(process, ProductProcess) else 2
     ends = [torch.full((n, 1), end, dtype=torch.float64) for end in (0.0, 50.0)]
     torus = Torus(100 * torch.eye(2, dtype=torch.float64).expand(n, 2, 2))
-    domain = {'Components': (torus, Interval(*ends)), 'WrappedNormal': torus, 'TruncatedNormal': Interval(*ends)}.get(
+    domain = {'ProductProcess': (torus, Interval(*ends)), 'WrappedNormal': torus, 'TruncatedNormal': Interval(*ends)}.get(
         type(process).__name__
     )
     columns = 1 if isinstance(process, TruncatedNormal) else columns
     x0 = torch.full((n, columns), 25.0, dtype=torch.float64)
     t = torch.linspace(0, 0.6, n, dtype=torch.float64)
-    xt, target = process.noise(x0, t, stream(), domain)
-    assert torch.allclose(process.x0(xt, target, t), x0)
-    assert torch.allclose(process.eps(xt, x0, t), target)
+    xt, target = process.add_noise(x0, t, stream(), domain)
+    assert torch.allclose(process.to_x0(xt, target, t), x0)
+    assert torch.allclose(process.from_x0(xt, x0, t), target)
     assert torch.equal(process.loss(target, target, t), torch.zeros(n, dtype=torch.float64))
     assert process.loss(target + 2, target, t).tolist() == pytest.approx([4.0] * n)
     assert torch.allclose(process.reverse(xt, target, t, None, None, domain, 0.0), x0)
@@ -186,7 +186,7 @@ def test_joint_process_survives_json(process):
     again = JointProcess.fromdict(json.loads(json.dumps(joint.todict())))
     assert again.todict() == joint.todict()
     t = torch.rand(5)
-    assert torch.equal(again.level(t), joint.level(t))
+    assert torch.equal(again.c_noise(t), joint.c_noise(t))
     assert again.weights == {'a': 1.0, 'b': 0.5}
 
 
@@ -195,13 +195,13 @@ def test_estimates_are_no_longer_than_the_longest_clean_vector():
     t = torch.linspace(0, 1, 50, dtype=torch.float64)
     gen = torch.Generator().manual_seed(0)
     x0 = torch.randn(50, 3, 3, dtype=torch.float64, generator=gen)
-    xt, eps = free.noise(x0, t, stream())
-    assert torch.allclose(limited.x0(xt, eps, t), x0)  # what is in reach stays
+    xt, eps = free.add_noise(x0, t, stream())
+    assert torch.allclose(limited.to_x0(xt, eps, t), x0)  # what is in reach stays
     assert torch.allclose(limited.reverse(xt, eps, t, t / 2, None, eta=0.0), free.reverse(xt, eps, t, t / 2, None, eta=0.0))
-    wrong = limited.x0(xt, -eps, t)
+    wrong = limited.to_x0(xt, -eps, t)
     assert wrong.norm(dim=-1).max() == pytest.approx(5.0)
     turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=gen))
-    assert torch.allclose(limited.x0(xt @ turn, -eps @ turn, t), wrong @ turn)
+    assert torch.allclose(limited.to_x0(xt @ turn, -eps @ turn, t), wrong @ turn)
     last = torch.ones(50, dtype=torch.float64)
     assert limited.reverse(xt, -eps, last, last / 2, None, eta=0.0).abs().max() < 20
     assert free.reverse(xt, -eps, last, last / 2, None, eta=0.0).abs().max() > 200

@@ -141,7 +141,7 @@ def test_a_direction_that_is_not_periodic_ends_in_mirrors():
 
     sigma = 1.5
     t = torch.full((n,), process.schedule.time(sigma), dtype=torch.float64)
-    xt, target = process.noise(data.expand(n, 2), t, NoiseStream(generator()), domain)
+    xt, target = process.add_noise(data.expand(n, 2), t, NoiseStream(generator()), domain)
     state = batch.with_fields(**{exact.FIELD: xt})
     expected = network(state, torch.full((1,), math.log(sigma) / 4, dtype=torch.float64), {})[exact.FIELD]
     for k in (1, 2):
@@ -150,7 +150,7 @@ def test_a_direction_that_is_not_periodic_ends_in_mirrors():
         assert abs(float(((target - expected)[:, 1] * torch.sin(wave)).mean())) < 4 / math.sqrt(n)
 
 
-# resampling
+# renoised_ancestral
 
 
 @pytest.mark.parametrize('ratio', [0.01, 1.0, 3.0])
@@ -162,7 +162,7 @@ def test_noising_the_estimate_again_narrows_a_gaussian_by_the_formula(ratio):
     process, batch = exact.single(Gaussian(schedule)), exact.free_batch(n)
     x = math.sqrt(v + sigma**2) * torch.randn(n, 2, dtype=torch.float64, generator=generator())
     noise = x * sigma / (v + sigma**2)  # E[eps | x] of a Gaussian around 0
-    out = process.renoise(batch.with_fields(**{exact.FIELD: x}), {exact.FIELD: noise}, t, generator(1)).fields[exact.FIELD]
+    out = process.renoise_x0(batch.with_fields(**{exact.FIELD: x}), {exact.FIELD: noise}, t, generator(1)).fields[exact.FIELD]
     assert float(out.var()) == pytest.approx(v**2 / (v + sigma**2) + sigma**2, rel=0.02)
     assert float((out * x).mean()) == pytest.approx(v, rel=0.05, abs=0.02 * sigma**2)  # what is left of x is its estimate
 
@@ -176,7 +176,9 @@ def test_resampling_of_points_returns_them():
         first = torch.sigmoid(shift - ((x - 1).square() - (x + 1).square()).sum(-1) / (2 * sigma**2))
         return {exact.FIELD: (x - (2 * first - 1)[:, None]) / sigma}
 
-    out = SAMPLERS['resampling'](network, exact.single(Gaussian(schedule)), exact.free_batch(n), steps=60, generator=generator())
+    out = SAMPLERS['renoised_ancestral'](
+        network, exact.single(Gaussian(schedule)), exact.free_batch(n), steps=60, generator=generator()
+    )
     x = out.fields[exact.FIELD]
     assert (x.abs() - 1).abs().max() < 1e-3
     assert float((x[:, 0] > 0).double().mean()) == pytest.approx(0.7, abs=0.1)
@@ -185,12 +187,12 @@ def test_resampling_of_points_returns_them():
 def test_resampling_keeps_categories_and_what_is_given():
     process, batch = exact.single(WrappedNormal(GeometricVE(0.02, 4.0))), exact.torus_batch(6)
     kept = {exact.FIELD: torch.arange(6) < 3}
-    out = SAMPLERS['resampling'](exact.torus_noise, process, batch, steps=5, generator=generator(), mask=kept)
+    out = SAMPLERS['renoised_ancestral'](exact.torus_noise, process, batch, steps=5, generator=generator(), mask=kept)
     assert torch.equal(out.fields[exact.FIELD][:3], batch.fields[exact.FIELD][:3])
     assert (out.fields[exact.FIELD][3:] != batch.fields[exact.FIELD][3:]).all()
     joint = JointProcess({'species': Categorical(CosineVP(), 4)})
     species = Batch({'species': torch.tensor([0, 3, 2])}, {'species': torch.tensor([0, 0, 1])}, 2)
-    same = joint.renoise(species, {'species': torch.randn(3, 4)}, torch.full((2,), 0.5), generator())
+    same = joint.renoise_x0(species, {'species': torch.randn(3, 4)}, torch.full((2,), 0.5), generator())
     assert torch.equal(same.fields['species'], species.fields['species'])
 
 

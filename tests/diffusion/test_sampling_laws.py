@@ -7,11 +7,11 @@ import torch
 from ase_diffusion.diffusion import (
     SAMPLERS,
     ClassifierFree,
-    Components,
     ForceGuidance,
     GeometricVE,
     JointProcess,
     NoisePerStructure,
+    ProductProcess,
     TruncatedNormal,
     WrappedNormal,
 )
@@ -78,7 +78,7 @@ def test_heights_stay_in_the_window_at_every_step(sampler):
 
     sample(sampler, callback=callback, guidance=[push], steps=9)
     equidistant = [1 - k / 8 for k in range(9)]
-    if sampler is SAMPLERS['resampling']:
+    if sampler is SAMPLERS['renoised_ancestral']:
         assert (times[0], times[-1], len(times)) == (1.0, 0.0, 9) and times != pytest.approx(equidistant)
     else:
         assert times == pytest.approx(equidistant)
@@ -121,7 +121,7 @@ def test_a_torch_generator_repeats_too(sampler):
 def test_initial_and_start_go_on_from_a_noised_state():
     batch, process = slab()
     seen = []
-    initial, _ = process.noise(batch, torch.full((3,), 0.3), NoisePerStructure([1, 2, 3]))
+    initial, _ = process.add_noise(batch, torch.full((3,), 0.3), NoisePerStructure([1, 2, 3]))
 
     def network(state, level, conditions):
         seen.append((state.fields[exact.FIELD], level))
@@ -129,7 +129,7 @@ def test_initial_and_start_go_on_from_a_noised_state():
 
     SAMPLERS['ddim'](network, process, batch, steps=3, generator=None, start=0.3, initial=initial)
     assert torch.equal(seen[0][0], initial.fields[exact.FIELD])
-    assert torch.allclose(seen[0][1], process.level(torch.full((3,), 0.3)))
+    assert torch.allclose(seen[0][1], process.c_noise(torch.full((3,), 0.3)))
 
 
 # guidance
@@ -230,6 +230,6 @@ def test_guidance_of_no_strength_changes_nothing_and_some_lowers_the_energy(samp
 
 
 def test_level_is_told_by_the_first_part_of_components():
-    joint = JointProcess({'a': Components([((0, 2), WrappedNormal(SCHEDULE)), ((2, 3), TruncatedNormal(SCHEDULE))])})
+    joint = JointProcess({'a': ProductProcess([((0, 2), WrappedNormal(SCHEDULE)), ((2, 3), TruncatedNormal(SCHEDULE))])})
     t = torch.rand(4)
-    assert torch.equal(joint.level(t), SCHEDULE.level(t))
+    assert torch.equal(joint.c_noise(t), SCHEDULE.c_noise(t))

@@ -102,7 +102,7 @@ def test_relaxed_in_batches_they_keep_their_order(slab):
     assert [a.info['key_value_pairs']['seed'] for a in plain] == [a.info['key_value_pairs']['seed'] for a in relaxed]
     for before, after in zip(plain, relaxed, strict=True):
         d = after.get_distances(-1, [-2, -3], mic=True)
-        assert after.info['key_value_pairs']['closest_ratio'] != before.info['key_value_pairs']['closest_ratio']
+        assert after.info['key_value_pairs']['min_distance_ratio'] != before.info['key_value_pairs']['min_distance_ratio']
         assert np.isfinite(d).all() and after.get_potential_energy() < 0
 
 

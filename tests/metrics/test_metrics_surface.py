@@ -54,30 +54,30 @@ def test_mobile_mask():
 class TestRatio:
     def test_pair(self):
         atoms = Atoms('AgO', [[0, 0, 0], [0, 0, 2.0]])
-        assert metrics.smallest_ratio(atoms) == pytest.approx(2.0 / (covalent_radii[47] + covalent_radii[8]))
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(2.0 / (covalent_radii[47] + covalent_radii[8]))
 
     def test_images_of_one_atom_count(self):
         atoms = Atoms('Ag', cell=[2.0, 9.0, 9.0], pbc=[True, True, False])
-        assert metrics.smallest_ratio(atoms) == pytest.approx(1.0 / covalent_radii[47])
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(1.0 / covalent_radii[47])
         atoms.pbc = False
-        assert metrics.smallest_ratio(atoms) == np.inf
+        assert metrics.min_distance_ratio(atoms) == np.inf
 
     def test_frozen_pairs_do_not_count(self):
         atoms = Atoms('Ag3', [[0, 0, 0], [0, 0, 0.5], [0, 0, 3.5]], constraint=FixAtoms([0, 1]))
-        assert metrics.smallest_ratio(atoms) == pytest.approx(1.5 / covalent_radii[47])
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(1.5 / covalent_radii[47])
         atoms.set_constraint(FixAtoms([0, 1, 2]))
-        assert metrics.smallest_ratio(atoms) == np.inf
+        assert metrics.min_distance_ratio(atoms) == np.inf
 
     def test_small_atom_far_from_big_ones(self):
         """The closest pair is not the one with the smallest ratio."""
         atoms = Atoms('HHCsCs', [[0, 0, 0], [0, 0, 1.0], [0, 0, 20.0], [0, 0, 24.0]])
-        assert metrics.smallest_ratio(atoms) == pytest.approx(4.0 / (2 * covalent_radii[55]))
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(4.0 / (2 * covalent_radii[55]))
 
     @pytest.mark.parametrize('shift', [0.0, -40.0])
     def test_slab_without_vacuum(self, shift):
         atoms = fcc111('Ag', (1, 1, 2), a=4.16)
         atoms.positions[:, 2] += shift
-        assert metrics.smallest_ratio(atoms) == pytest.approx(4.16 / np.sqrt(2) / (2 * covalent_radii[47]))
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(4.16 / np.sqrt(2) / (2 * covalent_radii[47]))
 
     def test_validity(self):
         good, bad, broken = bulk('Ag'), bulk('Ag', a=2.0), bulk('Ag')

@@ -10,8 +10,8 @@ from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 from builders import encode, forcefield, overlayer
 
+from ase_diffusion.calculators.forcefield import batch_forces
 from ase_diffusion.diffusion import SAMPLERS, ForceGuidance, NoisePerStructure
-from ase_diffusion.relax.forcefield import batch_forces
 from ase_diffusion.representations.slab import slab_process
 
 passive = pytest.mark.parametrize('passive_edges', [False, True], ids=['frozen body', 'all edges'])

@@ -75,7 +75,7 @@ def test_cells_smaller_than_the_cutoff_have_many_images(way, passive_edges):
     images = [structure(seed, n=2, scale=2.0) for seed in range(2)]
     found = edges(images, [1, 1], CUTOFF, passive_edges)
     assert found == expected(images, [1, 1], CUTOFF, passive_edges)
-    assert any(i == j for _, i, j, *_ in found)  # an atom neighbours its own image
+    assert any(i == j for _, i, j, *_ in found)  # an atom neighbors its own image
 
 
 def test_structures_of_different_size_share_a_batch(way):

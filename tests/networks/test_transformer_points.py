@@ -8,14 +8,14 @@ from ase.build import bulk
 
 from ase_diffusion.networks import CrystalTransformer
 from ase_diffusion.networks.transformer import PairTerms
-from ase_diffusion.representations import SmoothCrystal
+from ase_diffusion.representations import LogLatticeCrystal
 from ase_diffusion.representations.reduction import niggli
 
 ELEMENTS = (11, 17, 29, 30, 16)
 
 
 def representation():
-    return SmoothCrystal(ELEMENTS, torch.float64, (1.2, 1.3, 1.4, 0.0, 0.1, 0.0), (0.2, 0.2, 0.2, 0.1, 0.1, 0.1))
+    return LogLatticeCrystal(ELEMENTS, torch.float64, (1.2, 1.3, 1.4, 0.0, 0.1, 0.0), (0.2, 0.2, 0.2, 0.1, 0.1, 0.1))
 
 
 def network():

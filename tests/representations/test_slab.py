@@ -111,7 +111,7 @@ def test_a_direction_that_is_not_periodic_ends_in_mirrors():
     assert plane.periodic == (True, False) and batch.extras['pbc'] == (True, False, False)
     process = slab_process()
     for t in (0.3, 0.7, 1.0):
-        xt, _ = process.noise(batch, torch.tensor([t]), NoisePerStructure([3]))
+        xt, _ = process.add_noise(batch, torch.tensor([t]), NoisePerStructure([3]))
         fractional = plane._fractional(xt.fields['positions'][:, :2])
         assert fractional.min() > -1e-5 and fractional.max() < 1 + 1e-5
     # a little noise at the far side comes back, instead of going through to the other side

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from ase_diffusion.errors import CheckpointError
 from ase_diffusion.networks import CrystalTransformer, ForceField, OverlayerDenoiser, PaiNN
 from ase_diffusion.representations import Slab
-from ase_diffusion.representations.crystal import Crystal, crystal_process
+from ase_diffusion.representations.crystal import Crystal, d3pm_process
 from ase_diffusion.representations.slab import slab_process
 from ase_diffusion.training import load_checkpoint, read_header, save_checkpoint
 
@@ -157,7 +157,7 @@ def test_tampered_headers_are_refused(path, change):
 
 CRYSTAL = {
     'kind': 'crystal',
-    'process': crystal_process(2).todict(),
+    'process': d3pm_process(2).todict(),
     'representation': Crystal([11, 17]).todict(),
     'sizes': {'2': 5},
     'sampling': {'sampler': 'heun', 'steps': 9, 'corrector': 0.1, 'focus': (0.5, 0.2, 0.9)},

@@ -9,12 +9,12 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 
 from ase_diffusion.diffusion import JointProcess
-from ase_diffusion.representations.crystal import Crystal, crystal_process
+from ase_diffusion.representations.crystal import Crystal, d3pm_process
 from ase_diffusion.representations.reduction import niggli
 from ase_diffusion.training import load_checkpoint
 from ase_diffusion.training.crystal import fixed_batches, train_crystal
-from ase_diffusion.training.crystal_dataset import CrystalData, Crystals, split_crystals
-from ase_diffusion.training.objectives import Denoising, give
+from ase_diffusion.training.crystal_data import CrystalData, Crystals, split_crystals
+from ase_diffusion.training.objectives import DenoisingLoss, condition_on_clean
 
 SMALL = dict(
     features=16,
@@ -87,7 +87,7 @@ def generated():
         atoms.info['key_value_pairs'] = {
             'gap': np.inf if k == 3 else 0.1 * k,
             'metal': k % 2 == 0,
-            'closest_ratio': 1.0,
+            'min_distance_ratio': 1.0,
             'sampling_steps': 9,
             'noise': 0.3,
             'condition_gap': 1.0,
@@ -111,10 +111,10 @@ def test_how_a_structure_was_made_is_learned_only_where_it_is_named(tmp_path, ca
     with caplog.at_level(logging.INFO, 'ase_diffusion'):
         network, header = load_checkpoint(train_crystal(data, tmp_path / 'a', steps=1, **SMALL))
     assert set(network.settings['properties']) == set(header['conditions']) == {'gap'}
-    assert np.isfinite(header['conditions']['gap']).all() and 'names them: best_of, closest_ratio' in caplog.text
-    named = ['closest_ratio', 'metal', 'spacegroup.number']
+    assert np.isfinite(header['conditions']['gap']).all() and 'names them: best_of, min_distance_ratio' in caplog.text
+    named = ['min_distance_ratio', 'metal', 'spacegroup.number']
     _, header = load_checkpoint(train_crystal(data, tmp_path / 'b', properties=named, steps=1, **SMALL))
-    assert header['conditions'] == {'closest_ratio': [1, 1], 'metal': [0, 1], 'spacegroup.number': [225, 225]}
+    assert header['conditions'] == {'min_distance_ratio': [1, 1], 'metal': [0, 1], 'spacegroup.number': [225, 225]}
     with pytest.raises(ValueError, match='guidance_scale is a keyword of sampling'):
         train_crystal(data, tmp_path, properties=['guidance_scale'], steps=1)
 
@@ -200,18 +200,18 @@ def test_half_of_the_crystals_are_inverted():
 
 
 def test_half_of_the_times_are_where_atoms_find_their_places():
-    draw = Denoising(crystal_process(2), focus=(0.65, 0.05, 0.5)).times
+    draw = DenoisingLoss(d3pm_process(2), focus=(0.65, 0.05, 0.5)).times
     t = draw((torch.arange(4000) + 0.5) / 4000)
     assert ((t > 0.5) & (t < 0.8)).double().mean() == pytest.approx(0.5 + 0.5 * 0.3, abs=2e-3)  # 3 sigma are 99.7 %
     assert (t < 0.1).double().mean() == pytest.approx(0.05, abs=1e-3)
-    all_of_them = Denoising(crystal_process(2), focus=(0.65, 0.05, 1.0)).times(torch.tensor([0.0, 0.5, 1.0]))
+    all_of_them = DenoisingLoss(d3pm_process(2), focus=(0.65, 0.05, 1.0)).times(torch.tensor([0.0, 0.5, 1.0]))
     assert all_of_them[1] == pytest.approx(0.65) and 0 <= all_of_them[0] < 0.65 < all_of_them[2] <= 1
 
 
 def test_given_species_are_not_noised_not_learned_and_told():
     data = Crystals.from_atoms(images())
     batch = fixed_batches(data, Crystal(data.elements()), ['gap'])[0]
-    process = crystal_process(len(data.elements()))
+    process = d3pm_process(len(data.elements()))
     seen = {}
 
     def network(state, level, conditions):
@@ -222,18 +222,18 @@ def test_given_species_are_not_noised_not_learned_and_told():
             'species': torch.zeros(len(state.fields['species']), 4),
         }
 
-    losses = Denoising(process, {'species': 1.0})(network, batch, torch.Generator().manual_seed(0))
+    losses = DenoisingLoss(process, {'species': 1.0})(network, batch, torch.Generator().manual_seed(0))
     assert seen['state'].extras['known'].all()
     assert torch.equal(seen['state'].fields['species'], batch.fields['species'])
     assert (seen['state'].fields['fractional'] != batch.fields['fractional']).any()
     assert losses['species'] == 0
     assert float(losses['loss']) == pytest.approx(float(losses['fractional'] + losses['lattice']))
-    none = Denoising(process, {'species': 0.0})(network, batch, torch.Generator().manual_seed(0))
-    plain = Denoising(process)(network, batch, torch.Generator().manual_seed(0))
+    none = DenoisingLoss(process, {'species': 0.0})(network, batch, torch.Generator().manual_seed(0))
+    plain = DenoisingLoss(process)(network, batch, torch.Generator().manual_seed(0))
     assert not seen['state'].extras.get('known', torch.tensor(False)).any()
     assert float(none['loss']) == pytest.approx(float(plain['loss'])) and none['species'] > 0
     which = torch.arange(batch.size) % 2 == 0
-    mixed = give(batch.with_fields(species=batch.fields['species'] * 0 + 9), batch, 'species', which)
+    mixed = condition_on_clean(batch.with_fields(species=batch.fields['species'] * 0 + 9), batch, 'species', which)
     rows = which[batch.rows['species']]
     assert torch.equal(mixed.fields['species'][rows], batch.fields['species'][rows])
     assert (mixed.fields['species'][~rows] == 9).all() and 'known' not in batch.extras

@@ -19,8 +19,8 @@ from ase_diffusion.networks import OverlayerDenoiser
 from ase_diffusion.representations import Slab
 from ase_diffusion.representations.slab import slab_process
 from ase_diffusion.training import OverlayerData, Overlayers, load_checkpoint, read_header, train
-from ase_diffusion.training.objectives import Denoising, EnergyAndForces
-from ase_diffusion.training.surface import train_denoiser, train_forcefield
+from ase_diffusion.training.objectives import DenoisingLoss, EnergyAndForces
+from ase_diffusion.training.surface import train_forcefield, train_surface
 
 TINY = dict(features=8, blocks=1, cutoff=3.5)
 QUIET = dict(progress=False, accelerator='cpu', warmup=5)
@@ -65,7 +65,13 @@ def run(data, out, steps=30, last=10**9, objective=None, header=None, size=None,
     source.last = last
     options = {'every': 10, 'checkpoint_seconds': 0, **QUIET, **options}
     path = train(
-        network, objective or Denoising(slab_process()), source, out, steps=steps, header=header or {'kind': 'test'}, **options
+        network,
+        objective or DenoisingLoss(slab_process()),
+        source,
+        out,
+        steps=steps,
+        header=header or {'kind': 'test'},
+        **options,
     )
     return path, source
 
@@ -121,7 +127,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path, data):
     assert read_header(tmp_path / 'last.safetensors')['steps'] == 8
 
 
-class Interrupt(Denoising):
+class Interrupt(DenoisingLoss):
     """Ctrl-C, or what comes where there are no signals, in the middle of call `at`."""
 
     def __init__(self, at, count=1, come=lambda: signal.raise_signal(signal.SIGINT)):
@@ -165,7 +171,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path, data):
 def test_a_training_that_diverges_is_an_error(tmp_path, data):
     pytest.importorskip('lightning')
     with pytest.raises(ValueError, match=r'finite; at step 20 it is not, with lr=1e\+12.*smaller lr, in another folder'):
-        train_denoiser(data, tmp_path / 'a', steps=20, batch_size=4, lr=1e12, clip=None, **TINY, **QUIET)
+        train_surface(data, tmp_path / 'a', steps=20, batch_size=4, lr=1e12, clip=None, **TINY, **QUIET)
     assert not (tmp_path / 'a' / 'best.safetensors').exists()
     with pytest.raises(ValueError, match='finite; at step 2 it is not'):  # every batch was skipped; there is no validation
         run(data, tmp_path / 'b', steps=2, objective=lambda *args: {'loss': torch.tensor(math.nan)})
@@ -180,7 +186,7 @@ def test_a_best_model_that_was_taken_away_comes_back(tmp_path, data):
 
 def test_data_of_which_nothing_is_left_is_refused(tmp_path, data):
     with pytest.raises(ValueError, match='up to -1 eV per mobile atom.*raise max_relative'):
-        train_denoiser(data, tmp_path, max_relative=-1, steps=1)
+        train_surface(data, tmp_path, max_relative=-1, steps=1)
     with pytest.raises(ValueError, match=r'up to 0.0 eV/A: raise max_force'):
         train_forcefield(data, tmp_path, max_force=0.0, steps=1)
 
@@ -188,13 +194,13 @@ def test_data_of_which_nothing_is_left_is_refused(tmp_path, data):
 def test_a_network_without_conditions_learns_none(tmp_path, data, caplog):
     pytest.importorskip('lightning')
     network = OverlayerDenoiser(**TINY)
-    _, header = load_checkpoint(train_denoiser(data, tmp_path, steps=2, batch_size=2, network=network, **QUIET))
+    _, header = load_checkpoint(train_surface(data, tmp_path, steps=2, batch_size=2, network=network, **QUIET))
     assert header['conditions'] == {} and 'knows no condition energy' in caplog.text
 
 
 def test_a_loss_that_is_not_finite_is_skipped(tmp_path, data, caplog):
     pytest.importorskip('lightning')
-    objective, seen = Denoising(slab_process()), []
+    objective, seen = DenoisingLoss(slab_process()), []
 
     def sometimes(network, batch, generator):
         seen.append(0)
@@ -210,7 +216,7 @@ def test_a_loss_that_is_not_finite_is_skipped(tmp_path, data, caplog):
 
 def test_denoisers_are_trained_from_data_to_checkpoint(tmp_path, data):
     pytest.importorskip('lightning')
-    path = train_denoiser(data, tmp_path, steps=12, batch_size=4, every=6, **TINY, **QUIET)
+    path = train_surface(data, tmp_path, steps=12, batch_size=4, every=6, **TINY, **QUIET)
     network, header = load_checkpoint(path)
     assert isinstance(network, OverlayerDenoiser) and set(network.properties.scales) == {'energy'}
     assert header['kind'] == 'surface' and header['units'] == {'positions': 'A', 'energy': 'eV per mobile atom'}
@@ -231,7 +237,7 @@ def test_data_without_energies_trains_without_conditions(tmp_path):
     for atoms in images:
         atoms.calc = None
     network, header = load_checkpoint(
-        train_denoiser(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2, **TINY, **QUIET)
+        train_surface(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2, **TINY, **QUIET)
     )
     assert not network.properties.scales and header['conditions'] == {}
 
@@ -264,7 +270,7 @@ def test_force_field_errors_count_per_mobile_atom(data):
 
 def test_the_denoising_loss_is_that_of_the_process(data):
     """A network that predicts nothing has the mean square of unit noise as its loss; times cover all of [0, 1]."""
-    objective, levels = Denoising(slab_process()), []
+    objective, levels = DenoisingLoss(slab_process()), []
 
     def nothing(batch, level, conditions):
         levels.append(level)
@@ -274,7 +280,7 @@ def test_the_denoising_loss_is_that_of_the_process(data):
     losses = [float(objective(nothing, source.draw(k), torch.Generator().manual_seed(k))['loss']) for k in range(20)]
     assert 0.66 < np.mean(losses) < 1.0  # 1 in the plane, less along z, where the window cuts
     levels, schedule = torch.cat(levels), slab_process().schedule
-    assert levels.min() >= schedule.level(torch.tensor(0.0)) and levels.max() <= schedule.level(torch.tensor(1.0))
+    assert levels.min() >= schedule.c_noise(torch.tensor(0.0)) and levels.max() <= schedule.c_noise(torch.tensor(1.0))
     t = (torch.exp(4 * levels) / schedule.sigma_min).log() / np.log(schedule.sigma_max / schedule.sigma_min)
     assert torch.histc(t, 8, 0, 1).min() == torch.histc(t, 8, 0, 1).max()  # stratified over each batch
 
@@ -290,7 +296,7 @@ def test_one_structure_is_memorised(tmp_path):
     """A thousand small steps on a single structure, and sampling returns it; its substrate has no symmetry."""
     pytest.importorskip('lightning')
     atoms, n = frame(3), 16
-    path = train_denoiser(
+    path = train_surface(
         Overlayers.from_atoms([atoms]),
         tmp_path,
         steps=1000,
