@@ -43,7 +43,7 @@ def setting(case: dict):
     import torch
 
     from ase_diffusion.networks import CrystalTransformer
-    from ase_diffusion.representations.crystal import Crystal, LogLatticeCrystal, d3pm_process, edm_process
+    from ase_diffusion.representations.crystal import Crystal, LogLatticeCrystal
 
     torch.manual_seed(0)
     n, representation, more = case['natoms'], Crystal(range(1, 89)), {}
@@ -60,7 +60,7 @@ def setting(case: dict):
     batch = representation.assemble(
         rng.random((BATCH * n, 3)), rng.integers(1, 89, BATCH * n), np.tile(4 * np.eye(3), (BATCH, 1, 1)), [n] * BATCH
     )
-    process = edm_process(representation.table) if case.get('edm') else d3pm_process(88, longest=20.0)
+    process = representation.process() if case.get('edm') else representation.process(longest=20.0)
     return network, process, batch
 
 

@@ -48,7 +48,7 @@ class Inpainting:
 
     def sde_step(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
         """Make one Euler-Maruyama step."""
-        return self._step(self.process.diffuse, batch, pred, t, s, generator)
+        return self._step(self.process.sde_step, batch, pred, t, s, generator)
 
     def renoise_x0(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
         """Noise the estimates to ``t`` again, the given rows as they are."""

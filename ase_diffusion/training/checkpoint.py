@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from ..diffusion import SAMPLERS, JointProcess
 from ..errors import CheckpointError
 from ..networks import NETWORKS
-from ..representations.crystal import crystal_from_dict
+from ..representations import representation_from_dict
 
 FORMAT = 1
 _KEY = 'ase_diffusion'
@@ -155,7 +155,7 @@ def _check_header(header: dict, network: torch.nn.Module) -> None:
 
 
 def _check_crystal(header: dict, network: torch.nn.Module) -> None:
-    known = crystal_from_dict(header['representation']).elements
+    known = representation_from_dict(header['representation']).elements
     _demand(len(known) == network.settings['classes'] and all(0 < z < 119 for z in known), 'the network knows the elements')
     sizes = {int(n): count for n, count in header['sizes'].items()}
     _demand(sizes and min(sizes) > 0 and all(_finite(c) and c > 0 for c in sizes.values()), 'sizes are counts of cells')

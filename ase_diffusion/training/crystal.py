@@ -9,7 +9,7 @@ import torch
 from ase.data import chemical_symbols
 
 from ..networks import CrystalTransformer
-from ..representations.crystal import Crystal, LogLatticeCrystal, d3pm_process, edm_process
+from ..representations.crystal import Crystal, LogLatticeCrystal
 from .crystal_data import CrystalData, Crystals
 from .objectives import DenoisingLoss
 from .trainer import train
@@ -168,10 +168,11 @@ def _scheme(scheme: str, elements: list[int], data: Crystals, network, auxiliary
         more = dict(
             points=representation.table.shape[1], cell_mean=representation.mean, cell_std=representation.std, distances=16
         )
-        return representation, edm_process(representation.table), more
+        return representation, representation.process(), more
     longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
-    process = d3pm_process(len(elements), auxiliary=auxiliary, longest=longest)
-    return Crystal(elements), process, dict(length=float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean()))
+    representation = Crystal(elements)
+    process = representation.process(auxiliary=auxiliary, longest=longest)
+    return representation, process, dict(length=float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean()))
 
 
 def _adapted(network: CrystalTransformer, scheme: str, elements: list[int], names: list[str]):

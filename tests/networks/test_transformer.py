@@ -8,7 +8,7 @@ import torch
 from ase_diffusion.diffusion import NoiseStream
 from ase_diffusion.networks import CrystalTransformer
 from ase_diffusion.networks.transformer import pad
-from ase_diffusion.representations.crystal import Crystal, d3pm_process
+from ase_diffusion.representations.crystal import Crystal
 
 ELEMENTS = (8, 22, 38, 56)
 TOL = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -126,7 +126,7 @@ def test_gradients_reach_every_parameter():
     net, batch = network('cdi').train(), crystals()
     batch.extras['known'] = torch.tensor([True, False, True])
     batch.conditions['energy'][0] = float('nan')
-    process = d3pm_process(len(ELEMENTS))
+    process = Crystal(ELEMENTS).process()
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     noisy, target = process.add_noise(batch, t, NoiseStream(torch.Generator().manual_seed(0)))
     process.loss(noisy, net(noisy, process.c_noise(t), batch.conditions), target, t).sum().backward()

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from ase_diffusion.errors import CheckpointError
 from ase_diffusion.networks import CrystalTransformer, ForceField, OverlayerDenoiser, PaiNN
 from ase_diffusion.representations import Slab
-from ase_diffusion.representations.crystal import Crystal, d3pm_process
-from ase_diffusion.representations.slab import slab_process
+from ase_diffusion.representations.crystal import Crystal
 from ase_diffusion.training import load_checkpoint, read_header, save_checkpoint
 
 SIZE = dict(features=8, blocks=2, cutoff=4.0, n_basis=6)
@@ -23,13 +22,13 @@ NETWORKS = {
 }
 HEADER = {
     'kind': 'surface',
-    'process': slab_process().todict(),
+    'process': Slab().process().todict(),
     'representation': Slab((0.5, 4.0)).todict(),
     'metrics': {'val_loss': 0.25},
 }
 
 
-PROCESS_OF_OTHERS = {'processes': {'cloud': next(iter(slab_process().todict()['processes'].values()))}}
+PROCESS_OF_OTHERS = {'processes': {'cloud': next(iter(Slab().process().todict()['processes'].values()))}}
 NO_LEVEL = {
     'processes': {
         name: {'name': 'WrappedScore', 'schedule': {'name': 'GeometricVE', 'sigma_min': 'x', 'sigma_max': 1.0}}
@@ -157,7 +156,7 @@ def test_tampered_headers_are_refused(path, change):
 
 CRYSTAL = {
     'kind': 'crystal',
-    'process': d3pm_process(2).todict(),
+    'process': Crystal(range(1, 2 + 1)).process().todict(),
     'representation': Crystal([11, 17]).todict(),
     'sizes': {'2': 5},
     'sampling': {'sampler': 'heun', 'steps': 9, 'corrector': 0.1, 'focus': (0.5, 0.2, 0.9)},

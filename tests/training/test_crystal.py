@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 
 from ase_diffusion.diffusion import JointProcess
-from ase_diffusion.representations.crystal import Crystal, d3pm_process
+from ase_diffusion.representations.crystal import Crystal
 from ase_diffusion.representations.reduction import niggli
 from ase_diffusion.training import load_checkpoint
 from ase_diffusion.training.crystal import fixed_batches, train_crystal
@@ -111,7 +111,9 @@ def test_how_a_structure_was_made_is_learned_only_where_it_is_named(tmp_path, ca
     with caplog.at_level(logging.INFO, 'ase_diffusion'):
         network, header = load_checkpoint(train_crystal(data, tmp_path / 'a', steps=1, **SMALL))
     assert set(network.settings['properties']) == set(header['conditions']) == {'gap'}
-    assert np.isfinite(header['conditions']['gap']).all() and 'names them: best_of, min_distance_ratio' in caplog.text
+    assert np.isfinite(header['conditions']['gap']).all() and all(
+        name in caplog.text.partition('names them: ')[2] for name in ('best_of', 'min_distance_ratio', 'noise')
+    )
     named = ['min_distance_ratio', 'metal', 'spacegroup.number']
     _, header = load_checkpoint(train_crystal(data, tmp_path / 'b', properties=named, steps=1, **SMALL))
     assert header['conditions'] == {'min_distance_ratio': [1, 1], 'metal': [0, 1], 'spacegroup.number': [225, 225]}
@@ -200,18 +202,18 @@ def test_half_of_the_crystals_are_inverted():
 
 
 def test_half_of_the_times_are_where_atoms_find_their_places():
-    draw = DenoisingLoss(d3pm_process(2), focus=(0.65, 0.05, 0.5)).times
+    draw = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), focus=(0.65, 0.05, 0.5)).times
     t = draw((torch.arange(4000) + 0.5) / 4000)
     assert ((t > 0.5) & (t < 0.8)).double().mean() == pytest.approx(0.5 + 0.5 * 0.3, abs=2e-3)  # 3 sigma are 99.7 %
     assert (t < 0.1).double().mean() == pytest.approx(0.05, abs=1e-3)
-    all_of_them = DenoisingLoss(d3pm_process(2), focus=(0.65, 0.05, 1.0)).times(torch.tensor([0.0, 0.5, 1.0]))
+    all_of_them = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), focus=(0.65, 0.05, 1.0)).times(torch.tensor([0.0, 0.5, 1.0]))
     assert all_of_them[1] == pytest.approx(0.65) and 0 <= all_of_them[0] < 0.65 < all_of_them[2] <= 1
 
 
 def test_given_species_are_not_noised_not_learned_and_told():
     data = Crystals.from_atoms(images())
     batch = fixed_batches(data, Crystal(data.elements()), ['gap'])[0]
-    process = d3pm_process(len(data.elements()))
+    process = Crystal(data.elements()).process()
     seen = {}
 
     def network(state, level, conditions):

@@ -17,7 +17,6 @@ from ase_diffusion.diffusion import SAMPLERS, JointProcess, NoisePerStructure
 from ase_diffusion.errors import MissingDependency
 from ase_diffusion.networks import OverlayerDenoiser
 from ase_diffusion.representations import Slab
-from ase_diffusion.representations.slab import slab_process
 from ase_diffusion.training import OverlayerData, Overlayers, load_checkpoint, read_header, train
 from ase_diffusion.training.objectives import DenoisingLoss, EnergyAndForces
 from ase_diffusion.training.surface import train_forcefield, train_surface
@@ -66,7 +65,7 @@ def run(data, out, steps=30, last=10**9, objective=None, header=None, size=None,
     options = {'every': 10, 'checkpoint_seconds': 0, **QUIET, **options}
     path = train(
         network,
-        objective or DenoisingLoss(slab_process()),
+        objective or DenoisingLoss(Slab().process()),
         source,
         out,
         steps=steps,
@@ -131,7 +130,7 @@ class Interrupt(DenoisingLoss):
     """Ctrl-C, or what comes where there are no signals, in the middle of call `at`."""
 
     def __init__(self, at, count=1, come=lambda: signal.raise_signal(signal.SIGINT)):
-        super().__init__(slab_process())
+        super().__init__(Slab().process())
         self.at, self.count, self.come, self.calls = at, count, come, 0
 
     def __call__(self, *args):
@@ -200,7 +199,7 @@ def test_a_network_without_conditions_learns_none(tmp_path, data, caplog):
 
 def test_a_loss_that_is_not_finite_is_skipped(tmp_path, data, caplog):
     pytest.importorskip('lightning')
-    objective, seen = DenoisingLoss(slab_process()), []
+    objective, seen = DenoisingLoss(Slab().process()), []
 
     def sometimes(network, batch, generator):
         seen.append(0)
@@ -270,7 +269,7 @@ def test_force_field_errors_count_per_mobile_atom(data):
 
 def test_the_denoising_loss_is_that_of_the_process(data):
     """A network that predicts nothing has the mean square of unit noise as its loss; times cover all of [0, 1]."""
-    objective, levels = DenoisingLoss(slab_process()), []
+    objective, levels = DenoisingLoss(Slab().process()), []
 
     def nothing(batch, level, conditions):
         levels.append(level)
@@ -279,7 +278,7 @@ def test_the_denoising_loss_is_that_of_the_process(data):
     source = OverlayerData(data, Slab((0.0, 4.0)), batch_size=64, repeat=0.0)
     losses = [float(objective(nothing, source.draw(k), torch.Generator().manual_seed(k))['loss']) for k in range(20)]
     assert 0.66 < np.mean(losses) < 1.0  # 1 in the plane, less along z, where the window cuts
-    levels, schedule = torch.cat(levels), slab_process().schedule
+    levels, schedule = torch.cat(levels), Slab().process().schedule
     assert levels.min() >= schedule.c_noise(torch.tensor(0.0)) and levels.max() <= schedule.c_noise(torch.tensor(1.0))
     t = (torch.exp(4 * levels) / schedule.sigma_min).log() / np.log(schedule.sigma_max / schedule.sigma_min)
     assert torch.histc(t, 8, 0, 1).min() == torch.histc(t, 8, 0, 1).max()  # stratified over each batch
@@ -319,7 +318,7 @@ def test_one_structure_is_memorised(tmp_path):
             network, process, representation.encode([atoms] * n), steps=60, generator=NoisePerStructure(range(n))
         )
         errors = []
-        for made in representation.decode(out, [atoms] * n):
+        for made in representation.decode(out):
             d, _ = find_mic((made.positions - atoms.positions)[4:], atoms.cell, atoms.pbc)
             errors.append(np.sqrt((d**2).sum(-1).mean()))
         assert np.mean(np.array(errors) < 0.1) >= share, (sampler, errors)

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 
 from ...data.crystals import read_crystals
 from ...diffusion import SAMPLERS, ClassifierFree, JointProcess, NoisePerStructure
-from ...representations.crystal import crystal_from_dict
+from ...representations import representation_from_dict
 from ...representations.reduction import niggli, symmetrize
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import split_crystals
@@ -160,7 +160,7 @@ class CrystalDiffusion(Generator):
             [int(n) for n in header['sizes']],
         )
         self.network, self.header = network.requires_grad_(False), header
-        self.representation = crystal_from_dict(header['representation'])
+        self.representation = representation_from_dict(header['representation'])
         self.process = JointProcess.fromdict(header['process'])
         sampling = {**SCHEMES['paper'], **header.get('sampling', {})}
         self.sampling = {name: sampling[name] for name in ('corrector', 'focus') if name in sampling}

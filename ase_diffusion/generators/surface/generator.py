@@ -193,15 +193,13 @@ class SurfaceDiffusion(Generator):
         kept = None if task.kept is None else task.rows(batch)
         guides = () if self.guidance is None else (self.guidance.bind(templates, self.representation, kept),)
         process, begin = task.begin(self.process, batch, noise, network)
-        with DenoisingTrajectory(
-            self, begin['steps'], lambda batch: self.representation.decode(batch, templates[:1])[0]
-        ) as movie:
+        with DenoisingTrajectory(self, begin['steps'], lambda batch: self.representation.decode(batch)[0]) as movie:
             final = SAMPLERS[self.sampler](network, process, batch, generator=noise, guidance=guides, callback=movie, **begin)
         more = {'sampling_steps': begin['steps'], **task.labels()}
         if self.guidance is not None:
             final = self.guidance.finish(final, guides[0], self.process)
             more['guidance_calls'] = guides[0].calls // len(seeds)
-        images = task.restore(self.representation.decode(final, templates), templates)
+        images = task.restore(self.representation.decode(final), templates)
         for atoms, seed in zip(images, seeds, strict=True):
             self._label(atoms, seed, conditions, more)
         return images

@@ -136,7 +136,7 @@ def _ase_forces(compute: Forces, templates, representation: Slab):
 
     def forces(batch):
         parts = []
-        for k, atoms in enumerate(representation.decode(batch, templates)):
+        for k, atoms in enumerate(representation.decode(batch)):
             mobile = ~frozen_mask(atoms)
             atoms.wrap()
             try:
