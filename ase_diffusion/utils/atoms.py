@@ -9,7 +9,6 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
 
 __all__ = [
-    'check_elements',
     'copy_atoms',
     'frozen_mask',
     'is_valid',
@@ -46,26 +45,6 @@ def mobile_mask(atoms):
 def unsupported_constraints(atoms):
     """Return the names of the constraints that are not FixAtoms, which our own batches and generators do not obey."""
     return sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
-
-
-def check_elements(atoms, data, who, hint=''):
-    """Raise a ValueError where atoms play a role, mobile or frozen, that a model never saw their element in.
-
-    Parameters
-    ----------
-    atoms : Atoms
-    data : dict
-        The entry ``data`` of a checkpoint: ``mobile_elements`` and ``substrate_elements``, atomic numbers; no entry, no check.
-    who, hint : str
-        Beginning and end of the message.
-    """
-    frozen = frozen_mask(atoms)
-    for role, mask in (('mobile', ~frozen), ('substrate', frozen)):
-        known = set(data.get(f'{role}_elements', []))
-        unknown = sorted(chemical_symbols[z] for z in set(atoms.numbers[mask].tolist()) - known)
-        if known and unknown:
-            names = ', '.join(chemical_symbols[z] for z in sorted(known))
-            raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
 
 
 def parse_formula(text):

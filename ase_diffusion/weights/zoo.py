@@ -63,3 +63,9 @@ def load_model(name_or_path, device='cpu'):
                 f'{path} is not the file that index.json describes (sha256 {digest[:12]}...); install the package again'
             )
     return load_checkpoint(path, device)
+
+
+def load_networks(name_or_path, device='cpu'):
+    """Return the networks by name and the header of a model, as :func:`load_model`."""
+    network, header = load_model(name_or_path, device)
+    return {'denoiser': network}, header
