@@ -162,8 +162,7 @@ class CrystalDiffusion(Generator):
         self.network, self.header = network.requires_grad_(False), header
         self.representation = crystal_from_dict(header['representation'])
         self.process = JointProcess.fromdict(header['process'])
-        sampling = {**SCHEMES['paper'], **header.get('sampling', {})}
-        self.sampling = {name: sampling[name] for name in ('corrector', 'focus') if name in sampling}
+        self.sampling = sampling = {**SCHEMES['paper'], **header.get('sampling', {})}
         self.steps = sampling['steps'] if self._asked['steps'] is None else self.steps
         self.sampler = sampling['sampler'] if self._asked['sampler'] is None else self.sampler
         if self.compile:
@@ -258,8 +257,8 @@ class CrystalDiffusion(Generator):
 
     def _sampler(self):
         """Return the sampler, with the settings that the model has for it."""
-        own = {'predictor_corrector': 'corrector', 'renoised_ancestral': 'focus'}.get(self.sampler)
-        return partial(SAMPLERS[self.sampler], **({own: self.sampling[own]} if own in self.sampling else {}))
+        sampler = SAMPLERS[self.sampler]
+        return partial(sampler, **sampler.options_in(self.sampling))
 
     def _finished(self, atoms: Atoms) -> Atoms:
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
