@@ -8,7 +8,7 @@ from .inpainting import Inpainting
 from .joint import JointProcess, ProductProcess
 from .noise import NoisePerStructure, NoiseStream
 from .preconditioned import EmbeddedCategorical, Preconditioned
-from .process import Gaussian
+from .process import Gaussian, Process
 from .samplers import (
     SAMPLERS,
     TWO_CALLS,
@@ -19,8 +19,9 @@ from .samplers import (
     heun,
     predictor_corrector,
     renoised_ancestral,
+    sampler,
 )
-from .schedules import CosineVP, GeometricVE, GeometricVP, LinearVP
+from .schedules import CosineVP, GeometricVE, GeometricVP, LinearVP, TimeDensity
 from .truncated import TruncatedNormal
 from .wrapped import WrappedNormal, WrappedScore
 
@@ -30,7 +31,6 @@ __all__ = [
     'Batch',
     'Categorical',
     'ClassifierFree',
-    'ProductProcess',
     'CosineVP',
     'EmbeddedCategorical',
     'ForceGuidance',
@@ -45,6 +45,9 @@ __all__ = [
     'NoisePerStructure',
     'NoiseStream',
     'Preconditioned',
+    'Process',
+    'ProductProcess',
+    'TimeDensity',
     'Torus',
     'TruncatedNormal',
     'UnitTorus',
@@ -57,4 +60,5 @@ __all__ = [
     'heun',
     'predictor_corrector',
     'renoised_ancestral',
+    'sampler',
 ]

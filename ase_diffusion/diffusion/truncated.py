@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from .noise import NoiseSource
 from .process import Gaussian
 
 
@@ -14,23 +17,25 @@ class TruncatedNormal(Gaussian):
     and the target (x_t - x_0) / sigma is exact.
     """
 
-    def prior(self, like: Tensor, t: Tensor, noise, domain=None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
         """Draw uniformly over the window."""
-        return domain.uniform(like, noise)
+        return domain.uniform(like, rng)
 
-    def add_noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> tuple[Tensor, Tensor]:
         """Draw x_t from the truncated normal around x_0; target = (x_t - x_0) / sigma."""
         _, sigma = self.scales(t, x0)
-        xt = domain.normal(x0, sigma, noise)
+        xt = domain.normal(x0, sigma, rng)
         return xt, (xt - x0) / sigma
 
-    def reverse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None, eta: float = 1.0):
+    def reverse(
+        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+    ) -> Tensor:
         """Step from ``t`` to ``s``; without fresh noise the quantile in the truncated kernel around x_0 is kept.
 
         Keeping (x_t - x_0) / sigma instead, as in free space, would draw all points together: where sigma exceeds the
         window, x_t is spread over the window and not over sigma.
         """
         if eta > 0 or s is None:
-            return super().reverse(xt, pred, t, s, noise, domain, eta)
+            return super().reverse(xt, pred, t, s, rng, domain, eta)
         (_, sigma_s), (_, sigma) = self.scales(s, xt), self.scales(t, xt)
         return domain.transport(xt, self.to_x0(xt, pred, t), sigma, sigma_s)

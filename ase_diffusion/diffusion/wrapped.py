@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .domains import UnitTorus
+from .noise import NoiseSource
 from .process import Gaussian, _column
 from .schedules import GeometricVE
 
@@ -22,14 +24,13 @@ class WrappedNormal(Gaussian):
 
     langevin = True
 
-    def prior(self, like: Tensor, t: Tensor, noise, domain=None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
         """Draw uniformly over the box."""
-        return domain.uniform(like, noise)
+        return (domain or self.domain).uniform(like, rng)
 
-    def add_noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
-        """Noise and wrap; the target is the noise before wrapping."""
-        xt, eps = super().add_noise(x0, t, noise)
-        return domain.confine(xt), domain.turn(eps, xt)
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+        """Return the noise before wrapping."""
+        return domain.turn(eps, xt)
 
 
 SIGMA_UNIFORM = 0.8  # of the period; beyond 0.5 the wrapped normal is uniform to 0.7 %, and its score fades like exp(-20 sigma^2)
@@ -88,41 +89,29 @@ class WrappedScore(WrappedNormal):
 
     domain = UnitTorus()
 
-    def __init__(self, schedule: GeometricVE):
-        super().__init__(schedule)
-        largest = float(schedule.sigma(torch.ones((), dtype=torch.float64)))
-        if largest > SIGMA_UNIFORM:
+    def __init__(self, schedule: GeometricVE, *, loss: str = 'mse', delta: float = 1.0):
+        super().__init__(schedule, loss=loss, delta=delta)
+        if schedule.sigma_max > SIGMA_UNIFORM:
             raise ValueError(
-                f'sigma is measured in periods of the torus and reaches at most {SIGMA_UNIFORM} (uniform from 0.5 '
-                f'on), got {largest:g}; take sigma_max=0.5'
+                f'sigma is measured in periods of the torus and reaches at most {SIGMA_UNIFORM} (uniform from 0.5 on), got '
+                f'{schedule.sigma_max:g}; take sigma_max=0.5'
             )
 
     def scale(self, t: Tensor, like: Tensor) -> Tensor:
         """Return the factor from prediction to noise as a column for ``like``."""
         return _column(wrapped_scale(self.schedule.sigma(t)), like)
 
-    def prior(self, like: Tensor, t: Tensor, noise, domain=None) -> Tensor:
-        """Draw uniformly."""
-        return super().prior(like, t, noise, domain or self.domain)
+    # prediction type: -score / sqrt(E[score^2])
 
-    def add_noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
-        """Noise and wrap; the target is the scaled score of the kernel."""
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+        """Return the scaled score of the kernel q(x_t | x_0)."""
         _, sigma = self.scales(t, x0)
-        shift = sigma * noise.normal(x0)
-        return self.domain.confine(x0 + shift), wrapped_noise(shift, sigma) / self.scale(t, x0)
+        return wrapped_noise(sigma * eps, sigma) / self.scale(t, x0)
 
-    def to_x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
-        """Return the estimate of the clean data, x_t + sigma^2 score (not wrapped)."""
-        return super().to_x0(xt, self.to_eps(xt, pred, t), t)
-
-    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain=None) -> Tensor:
-        """Return the prediction that leads from ``x0`` to ``xt``: the inverse of :meth:`to_x0`."""
-        return self.from_eps(xt, super().from_x0(xt, x0, t), t)
-
-    def to_eps(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
-        """Return -sigma score."""
+    def _to_eps(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+        """Return -sigma score; the estimate of the clean data is then x_t + sigma^2 score, not wrapped."""
         return self.scale(t, xt) * pred
 
-    def from_eps(self, xt: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def from_eps(self, xt: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Return the prediction for -sigma score: the inverse of :meth:`to_eps`."""
-        return noise / self.scale(t, xt)
+        return eps / self.scale(t, xt)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 
-from ..diffusion import TWO_CALLS
+from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
 from ..representations import Failure
 from ..utils.checks import check_folder, check_integer
@@ -194,7 +194,7 @@ class Generator(GenerativeModel):
 
     def _prepare(self, n: int) -> None:
         """Compile the network where n structures are worth it."""
-        calls = n * (self.steps or 0) * (2 if self.sampler in TWO_CALLS else 1)
+        calls = 0 if self.process is None else n * self.steps * SAMPLERS[self.sampler].calls
         if self.compile is None and self.compile_from is not None and calls >= self.compile_from and shutil.which('g++'):
             self.compile = True
             self.log.write('compiling the network first, some 20 to 60 s (compile=False leaves it out)')

@@ -255,8 +255,8 @@ class GenerativeModel:
 
     def _sampler(self) -> Callable:
         """Return the sampler with the options that the model has for it."""
-        own = {'predictor_corrector': 'corrector', 'renoised_ancestral': 'focus'}.get(self.sampler)
-        return partial(SAMPLERS[self.sampler], **({own: self.sampling[own]} if own in self.sampling else {}))
+        sampler = SAMPLERS[self.sampler]
+        return partial(sampler, **sampler.options_in(self.sampling))
 
     def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
         """Return one labelled structure or failure per seed."""

@@ -160,10 +160,11 @@ def _check_crystal(header: dict, network: torch.nn.Module) -> None:
     sizes = {int(n): count for n, count in header['sizes'].items()}
     _demand(sizes and min(sizes) > 0 and all(_finite(c) and c > 0 for c in sizes.values()), 'sizes are counts of cells')
     sampling = header.get('sampling', {})
-    steps, focus = sampling.get('steps', 1), sampling.get('focus', (0, 0, 0))
+    steps = sampling.get('steps', 1)
     _demand(sampling.get('sampler') in (None, *SAMPLERS), f'the sampler is one of {sorted(SAMPLERS)}')
-    _demand(type(steps) is int and steps > 0 and _finite(sampling.get('corrector', 0)), 'steps and corrector are numbers')
-    _demand(len(focus) == 3 and all(map(_finite, focus)), 'the focus is three numbers')
+    _demand(type(steps) is int and steps > 0, 'steps is a number')
+    for sampler in SAMPLERS.values():
+        sampler.options_in(sampling)
     _demand(_finite(header.get('known', 0)), 'known is a share')
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
+from ..diffusion import TimeDensity
 from ..networks import CrystalTransformer
 from ..representations.crystal import Crystal, LogLatticeCrystal
 from .crystal_data import CrystalData, Crystals
@@ -17,9 +18,9 @@ from .trainer import train
 log = logging.getLogger(__name__)
 SCHEMES = {  # how to sample with a model of the scheme
     'paper': {'sampler': 'predictor_corrector', 'steps': 1000, 'corrector': 0.04},
-    'edm': {'sampler': 'renoised_ancestral', 'steps': 100, 'corrector': 0.2, 'focus': (0.5, 0.15, 0.9)},
+    'edm': {'sampler': 'renoised_ancestral', 'steps': 100, 'corrector': 0.2, 'density': TimeDensity(0.5, 0.15, 0.9).todict()},
 }
-FOCUS = (0.65, 0.25, 0.5)  # half of the times where atoms find their places, see DenoisingLoss
+DENSITY = TimeDensity(0.65, 0.25, 0.5)  # half of the times where atoms find their places, see DenoisingLoss
 UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as in the data'}
 
 
@@ -116,7 +117,7 @@ def train_crystal(
         'data': describe(data),
     }
     source = CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed)
-    objective = DenoisingLoss(process, {'species': known} if known else None, FOCUS if scheme == 'edm' else None)
+    objective = DenoisingLoss(process, {'species': known} if known else None, DENSITY if scheme == 'edm' else None)
     return train(
         network,
         objective,

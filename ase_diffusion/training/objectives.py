@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..diffusion import JointProcess, NoiseStream
-from ..diffusion.schedules import focused
+from ..diffusion import JointProcess, NoiseStream, TimeDensity
 
 
 class DenoisingLoss:
@@ -20,15 +19,13 @@ class DenoisingLoss:
     known : dict of str to float, optional
         Share of the structures in which a field is given: not noised, not learned, and told to the network as
         ``extras['known']`` (B,). With species known it learns to predict structures.
-    focus : (mean, std, share), optional
-        Where times are dense, see :func:`ase_diffusion.diffusion.schedules.focused`; uniform by default.
+    density : TimeDensity or (mean, std, weight), optional
+        Density of the times; uniform by default.
     """
 
-    def __init__(
-        self, process: JointProcess, known: dict[str, float] | None = None, focus: tuple[float, float, float] | None = None
-    ):
+    def __init__(self, process: JointProcess, known: dict[str, float] | None = None, density: TimeDensity | tuple | None = None):
         self.process, self.known = process, dict(known or {})
-        self.focus = None if focus is None else tuple(float(x) for x in focus)
+        self.density = TimeDensity.of(density)
 
     def __call__(self, network, batch, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Return ``{'loss': ...}`` averaged over the batch; times are stratified over the batch."""
@@ -44,7 +41,7 @@ class DenoisingLoss:
 
     def times(self, u: Tensor) -> Tensor:
         """Return times for numbers ``u`` that are uniform in (0, 1)."""
-        return u if self.focus is None else focused(u, *self.focus)
+        return u if self.density is None else self.density.times(u)
 
     def _partly_known(self, network, batch, noisy, target, t, generator) -> dict[str, Tensor]:
         """Return the loss and its parts where some structures have fields that are given."""

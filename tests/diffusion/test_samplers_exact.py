@@ -16,10 +16,10 @@ from ase_diffusion.diffusion import (
     JointProcess,
     LinearVP,
     NoiseStream,
+    TimeDensity,
     TruncatedNormal,
     WrappedNormal,
 )
-from ase_diffusion.diffusion.schedules import focused
 
 SCHEDULES = {'geometric': GeometricVE(0.02, 8.0), 'linear': LinearVP(), 'cosine': CosineVP()}
 SAMPLES = 4000
@@ -196,15 +196,24 @@ def test_resampling_keeps_categories_and_what_is_given():
     assert torch.equal(same.fields['species'], species.fields['species'])
 
 
-def test_focused_times_begin_and_end_where_uniform_ones_do():
+def test_times_of_a_density_begin_and_end_where_uniform_ones_do():
     u = torch.linspace(1.0, 0.0, 101, dtype=torch.float64)
+    density = TimeDensity(0.5, 0.15, 0.9)
     for end in (1.0, 0.4):
-        t = focused(u, 0.5, 0.15, 0.9, end)
+        t = density.times(u, end)
         assert float(t[0]) == pytest.approx(end) and float(t[-1]) == pytest.approx(0.0, abs=1e-9)
         assert (t.diff() < 0).all()
-    t = focused(u, 0.5, 0.15, 0.9)
-    assert ((t > 0.35) & (t < 0.65)).double().mean() == pytest.approx(0.9 * 0.6835 + 0.1 * 0.3, abs=0.02)
-    assert torch.allclose(focused(u, 0.5, 0.15, 0.0), u)
-    assert torch.allclose(focused(u, 0.9, 0.01, 1.0, 0.1), 0.1 * u)  # where the normal distribution is nowhere near
-    with pytest.raises(ValueError, match='std > 0'):
-        focused(u, 0.5, 0.0, 0.9)
+    assert ((density.times(u) > 0.35) & (density.times(u) < 0.65)).double().mean() == pytest.approx(
+        0.9 * 0.6835 + 0.1 * 0.3, abs=0.02
+    )
+    assert torch.allclose(TimeDensity(0.5, 0.15, 0.0).times(u), u)
+    assert torch.allclose(TimeDensity(0.9, 0.01, 1.0).times(u, 0.1), 0.1 * u)  # where the normal distribution is nowhere near
+
+
+def test_a_density_is_read_from_tuples_and_tables():
+    density = TimeDensity(0.5, 0.15, 0.9)
+    assert TimeDensity.of((0.5, 0.15, 0.9)) == TimeDensity.of([0.5, 0.15, 0.9]) == TimeDensity.of(density.todict()) == density
+    assert TimeDensity.of(density) is density and TimeDensity.of(None) is None
+    for wrong in ((0.5, 0.0, 0.9), (0.5, 0.1, 1.1), (0.5,), 'dense', 3, (0.5, 'x', 1.0), (float('nan'), 1, 1), {'mean': 1}):
+        with pytest.raises(ValueError, match='time density'):
+            TimeDensity.of(wrong)

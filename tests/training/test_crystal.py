@@ -202,11 +202,13 @@ def test_half_of_the_crystals_are_inverted():
 
 
 def test_half_of_the_times_are_where_atoms_find_their_places():
-    draw = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), focus=(0.65, 0.05, 0.5)).times
+    draw = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), density=(0.65, 0.05, 0.5)).times
     t = draw((torch.arange(4000) + 0.5) / 4000)
     assert ((t > 0.5) & (t < 0.8)).double().mean() == pytest.approx(0.5 + 0.5 * 0.3, abs=2e-3)  # 3 sigma are 99.7 %
     assert (t < 0.1).double().mean() == pytest.approx(0.05, abs=1e-3)
-    all_of_them = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), focus=(0.65, 0.05, 1.0)).times(torch.tensor([0.0, 0.5, 1.0]))
+    all_of_them = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), density=(0.65, 0.05, 1.0)).times(
+        torch.tensor([0.0, 0.5, 1.0])
+    )
     assert all_of_them[1] == pytest.approx(0.65) and 0 <= all_of_them[0] < 0.65 < all_of_them[2] <= 1
 
 
