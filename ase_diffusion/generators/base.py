@@ -243,7 +243,7 @@ class Generator:
         """Write the model as one safetensors file that ``model=path`` reads."""
         if self.network is None:
             raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
-        return save_checkpoint(path, self.network, {k: v for k, v in self.header.items() if k not in ('format', 'network')})
+        return save_checkpoint(path, self.network, self.header)
 
     def _close_trajectory(self) -> None:
         if self._opened is not None and self._opened is not self._trajectory:
