@@ -43,11 +43,11 @@ class NumberEmbedding(nn.Sequential):
         Values enter the network as (value - shift) / scale, cut at 4.
     """
 
-    def __init__(self, width: int, shift=0.0, scale=1.0):
+    def __init__(self, width: int, shift=0.0, scale=1.0, k: int = 1):
         shift, scale = (torch.atleast_1d(torch.as_tensor(x, dtype=torch.float64)).tolist() for x in (shift, scale))
-        if len(shift) != len(scale) or not all(s > 0 for s in scale):
-            raise ValueError(f'expected: shift and positive scale of each number of a condition, got {shift!r} and {scale!r}')
-        super().__init__(nn.Linear(9 * len(shift), width), nn.SiLU(), nn.Linear(width, width))
+        if not len(shift) == len(scale) == k or not all(s > 0 for s in scale):
+            raise ValueError(f'expected: shift and positive scale of {k} numbers of a condition, got {shift!r} and {scale!r}')
+        super().__init__(nn.Linear(9 * k, width), nn.SiLU(), nn.Linear(width, width))
         self.shift, self.scale = shift, scale
 
     def forward(self, value: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def _build(spec, width: int) -> nn.Module:
             return ElementSetEmbedding(width)
         if 'vector' in spec:
             k = int(spec['vector'])
-            return NumberEmbedding(width, spec.get('shift', [0.0] * k), spec.get('scale', [1.0] * k))
+            return NumberEmbedding(width, spec.get('shift', [0.0] * k), spec.get('scale', [1.0] * k), k)
         raise ValueError(
             f"expected: a condition is [shift, scale], {{'classes': k}}, {{'elements': true}} or {{'vector': k}}, got {spec!r}"
         )

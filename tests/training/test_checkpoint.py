@@ -134,6 +134,10 @@ def test_missing_files_and_folders_are_refused(tmp_path):
             load_checkpoint(path)
 
 
+def settings_of(header):
+    return header['networks']['denoiser']['settings']
+
+
 TAMPERED = {
     'unknown network': (lambda h: h['networks']['denoiser'].update(name='os.system'), 'asks for the network .os.system.; known'),
     'name of a dunder': (lambda h: h['networks']['denoiser'].update(name='__import__'), 'known'),
@@ -148,15 +152,18 @@ TAMPERED = {
     'header that is a list': (lambda h: [1, 2], 'damaged header'),
     'future format': (lambda h: h.update(format=99), 'format 99.*upgrade'),
     'format that is a text': (lambda h: h.update(format='1'), 'damaged header'),
-    'other size': (lambda h: h['networks']['denoiser']['settings'].update(features=16), 'do not fit the header'),
-    'one radial function': (lambda h: h['networks']['denoiser']['settings'].update(n_basis=1), 'do not fit the header'),
-    'no cutoff': (lambda h: h['networks']['denoiser']['settings'].update(cutoff=None), 'do not fit the header'),
-    'unknown keyword': (lambda h: h['networks']['denoiser']['settings'].update(evil=1), 'do not fit the header'),
-    'negative size': (lambda h: h['networks']['denoiser']['settings'].update(features=-1), 'do not fit the header'),
-    'text for a number': (lambda h: h['networks']['denoiser']['settings'].update(blocks='2'), 'do not fit the header'),
-    'conditions that are a number': (lambda h: h['networks']['denoiser']['settings'].update(conditions=3), 'do not fit the header'),
+    'other size': (lambda h: settings_of(h).update(features=16), 'do not fit the header'),
+    'one radial function': (lambda h: settings_of(h).update(n_basis=1), 'do not fit the header'),
+    'no cutoff': (lambda h: settings_of(h).update(cutoff=None), 'do not fit the header'),
+    'unknown keyword': (lambda h: settings_of(h).update(evil=1), 'do not fit the header'),
+    'negative size': (lambda h: settings_of(h).update(features=-1), 'do not fit the header'),
+    'text for a number': (lambda h: settings_of(h).update(blocks='2'), 'do not fit the header'),
+    'conditions that are a number': (
+        lambda h: settings_of(h).update(conditions=3),
+        'do not fit the header',
+    ),
     'a condition of no form': (
-        lambda h: h['networks']['denoiser']['settings'].update(conditions={'energy': {'colour': 3}}),
+        lambda h: settings_of(h).update(conditions={'energy': {'colour': 3}}),
         'do not fit the header',
     ),
     'other network': (lambda h: h['networks']['denoiser'].update(name='ForceField', settings=SIZE), 'do not fit the header'),
@@ -358,7 +365,11 @@ def test_a_header_that_is_no_json_is_refused(path):
 def test_missing_and_additional_weights_are_refused(path):
     weights, header = load_file(path), {'ase_diffusion': json.dumps(read_header(path))}
     name = 'denoiser.head.second.weight'
-    for tensors in ({k: v for k, v in weights.items() if k != name}, {**weights, 'more': torch.zeros(1)}, {**weights, 'denoiser.more': torch.zeros(1)}):
+    for tensors in (
+        {k: v for k, v in weights.items() if k != name},
+        {**weights, 'more': torch.zeros(1)},
+        {**weights, 'denoiser.more': torch.zeros(1)},
+    ):
         save_file(tensors, str(path), metadata=header)
         with pytest.raises(CheckpointError, match='do not fit the header'):
             load_checkpoint(path)

@@ -11,10 +11,10 @@ from ase.build import bulk, make_supercell
 from ase_diffusion.diffusion import JointProcess
 from ase_diffusion.representations.crystal import Crystal
 from ase_diffusion.representations.reduction import niggli
-from ase_diffusion.weights.zoo import load_model
 from ase_diffusion.training.crystal import fixed_batches, train_crystal
 from ase_diffusion.training.crystal_data import CrystalData, Crystals, split_crystals
 from ase_diffusion.training.objectives import DenoisingLoss, condition_on_clean
+from ase_diffusion.weights.zoo import load_model
 
 SMALL = dict(
     features=16,

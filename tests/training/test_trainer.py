@@ -237,9 +237,7 @@ def test_data_without_energies_trains_without_conditions(tmp_path):
     images = [frame(seed) for seed in range(5)]
     for atoms in images:
         atoms.calc = None
-    network, header = load_model(
-        train_surface(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2, **TINY, **QUIET)
-    )
+    network, header = load_model(train_surface(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2, **TINY, **QUIET))
     assert not network.conditions.names and header['conditions'] == {}
 
 
