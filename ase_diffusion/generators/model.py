@@ -175,9 +175,7 @@ class GenerativeModel:
         """Write the model as one safetensors file that ``model=path`` reads."""
         if not self.networks:
             raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
-        return save_checkpoint(
-            path, self.network, {k: v for k, v in self.header.items() if k not in ('format', 'network', 'networks')}
-        )
+        return save_checkpoint(path, self.networks, self.header)
 
     def check_conditions(self, conditions: dict) -> dict:
         """Return all conditions of a call with their defaults, checked.

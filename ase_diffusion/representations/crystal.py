@@ -172,7 +172,9 @@ class Crystal(PlainRepresentation):
         sizes = header['sizes']
         counts = all(int(n) > 0 and is_number(count) and count > 0 for n, count in sizes.items())
         require(sizes and counts, 'sizes are counts of crystals by their number of atoms', sizes)
-        require(is_number(header.get('known', 0)), 'known is a share', header.get('known', 0))
+        share = header.get('csp_fraction', 0)
+        require(is_number(share), 'csp_fraction is a share', share)
+        require('process' in header, 'a crystal model has a process', None)
 
     def todict(self) -> dict:
         """Return class name and parameters, JSON-serialisable."""

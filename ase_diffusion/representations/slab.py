@@ -223,9 +223,10 @@ class Slab(PlainRepresentation):
         return JointProcess({'positions': ProductProcess(parts)})
 
     def check_header(self, header: dict, networks: dict[str, torch.nn.Module]) -> None:
-        """Raise a ValueError where the window has no lower and upper end."""
+        """Raise a ValueError where the window has no lower and upper end, or a diffusion model no process."""
         low, high = self.height
         require(low < high, 'the window has a lower and an upper end', self.height)
+        require('process' in header or header['kind'] == 'forcefield', 'a surface model has a process', None)
 
     def todict(self) -> dict:
         """Return class name and parameters, JSON-serialisable."""

@@ -96,7 +96,7 @@ def train_crystal(
             features,
             blocks,
             conditioning=conditioning,
-            properties=scales,
+            conditions=scales,
             coupled=coupled,
             **more,
             **(settings or {}),
@@ -110,7 +110,7 @@ def train_crystal(
         'representation': representation.todict(),
         'units': UNITS,
         'scheme': scheme,
-        'known': known,
+        'csp_fraction': known,
         'sampling': SCHEMES[scheme],
         'conditions': ranges,
         'sizes': _sizes(data),
@@ -178,8 +178,8 @@ def _scheme(scheme: str, elements: list[int], data: Crystals, network, auxiliary
 
 def _adapted(network: CrystalTransformer, scheme: str, elements: list[int], names: list[str]):
     """Return a trained network to go on with: without the conditions it shall forget."""
-    if network.settings['classes'] != len(elements) or not set(names) <= set(network.settings['properties']):
-        known_properties = sorted(network.settings['properties'])
+    if network.settings['classes'] != len(elements) or not set(names) <= set(network.settings['conditions']):
+        known_properties = sorted(network.settings['conditions'])
         raise ValueError(
             f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
             f'{len(elements)} and {names}; train a new one'
@@ -187,7 +187,7 @@ def _adapted(network: CrystalTransformer, scheme: str, elements: list[int], name
     if bool(network.points) != (scheme == 'edm'):
         other = 'edm' if network.points else 'paper'
         raise ValueError(f'the network is of the scheme {other!r}, not {scheme!r}; say scheme={other!r} or train a new one')
-    if forgotten := set(network.settings['properties']) - set(names):
+    if forgotten := set(network.settings['conditions']) - set(names):
         network = network.without(*forgotten)
     return network
 

@@ -88,9 +88,9 @@ def train_surface(
     process = representation.process(sigma_min, sigma_max)
     if network is None:
         torch.manual_seed(seed)
-        network = OverlayerDenoiser(features, blocks, cutoff, properties=properties)
+        network = OverlayerDenoiser(features, blocks, cutoff, conditions=properties)
     ranges = {'energy': [float(relative[known].min()), float(relative[known].max())]} if known.any() else {}
-    if ranges and 'energy' not in network.settings['properties']:
+    if ranges and 'energy' not in network.settings['conditions']:
         log.warning('the network to start from knows no condition energy: the energies of the data are not learned')
         ranges = {}
     header = {

@@ -6,7 +6,7 @@ import pytest
 from ase.build import bulk
 from ase.io import read, write
 
-from ase_diffusion.training.checkpoint import load_checkpoint
+from ase_diffusion.weights.zoo import load_model
 
 TRAIN = 'train crystal salts.extxyz --out run --properties gap --features 12 --blocks 1 --batch-size 4 --every 5 --quiet'
 
@@ -25,7 +25,7 @@ def salts(tmp_path):
 def test_train_and_sample(call, salts):
     status, out, _ = call(f'{TRAIN} --steps 5 --conditioning cdi --paper-network')
     assert status == 0 and '8 crystals to train on, 1 to validate' in out and 'run/best.safetensors' in out
-    network, header = load_checkpoint('run/best.safetensors')
+    network, header = load_model('run/best.safetensors')
     assert not network.settings['coupled'] and network.settings['conditioning'] == 'cdi' and header['steps'] == 5
     sample = 'sample crystal --model run/best.safetensors -n 2 --steps 4 --seed 1'
     status, out, _ = call(f'{sample} --stoich NaCl --condition gap=3 --guidance-scale 2 -o a.extxyz --symmetrize 0.01')

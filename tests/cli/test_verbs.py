@@ -17,7 +17,7 @@ from ase_diffusion.cli.train import read_data
 from ase_diffusion.data import read_frames
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.surface.generator import SurfaceDiffusion
-from ase_diffusion.training.checkpoint import load_checkpoint
+from ase_diffusion.weights.zoo import load_model
 
 SAMPLE = 'sample surface slab.traj --stoich Ag3O -n 2 --steps 8 --seed 1'
 
@@ -198,7 +198,7 @@ def test_search_convert_and_train(call, slab_file, tmp_path):
     assert 'substrate_elements' in call('info model/best.safetensors')[1]
     again = f'train surface frames.npz --out more {tiny} --init'
     assert call(f'{again} model/best.safetensors --lr 0')[0] == 0  # nothing is learnt, so the weights stay
-    (first, _), (second, _) = (load_checkpoint(f'{name}/best.safetensors') for name in ('model', 'more'))
+    (first, _), (second, _) = (load_model(f'{name}/best.safetensors') for name in ('model', 'more'))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     status, _, err = call(f'{again} ag-o-forcefield')
     assert status == 2 and 'kind surface' in err

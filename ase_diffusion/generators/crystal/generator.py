@@ -139,7 +139,7 @@ class CrystalDiffusion(Generator):
         network = next(iter(networks.values()))
         sizes = [int(n) for n in header['sizes']]
         self._check_asked(
-            self.model, network.settings['conditioning'], header.get('known'), header['representation']['elements'], sizes
+            self.model, network.settings['conditioning'], header.get('csp_fraction'), header['representation']['elements'], sizes
         )
         return representation
 
@@ -233,7 +233,7 @@ class CrystalDiffusion(Generator):
         species : bool
             Noise the species as well. They forget what they were far earlier than the sites do (perov-5: 0.05 A keeps the
             formulas, 0.1 A four in ten, 0.2 A none), so by default they stay, except in models that were trained without given
-            species (``known=0``).
+            species (``csp_fraction=0``).
         conditions
             As for :meth:`sample`, which also describes what is raised in addition.
 
@@ -250,7 +250,7 @@ class CrystalDiffusion(Generator):
         task = perturbation(
             given_structures(atoms), noise, self.process, self.representation, limit=limit, steps=self.steps, numbers=self.numbers
         )
-        task.keeps_species = not species and self.header.get('known', 1) > 0
+        task.keeps_species = not species and self.header.get('csp_fraction', 1) > 0
         return collect(self._iterate(count, conditions, task), n)
 
     def fit(self, data, out=None, *, steps: int = 20_000, **options):
@@ -280,7 +280,7 @@ class CrystalDiffusion(Generator):
             elements = sorted({*training.elements(), *(held.elements() if held else ())})
             options = {'conditioning': self.conditioning or 'cds', **options}
             conditioning = options['conditioning']
-        self._check_asked('a model of these data', conditioning, options.get('known'), elements, training.counts.tolist())
+        self._check_asked('a model of these data', conditioning, options.get('csp_fraction'), elements, training.counts.tolist())
         return train_crystal(training, out, validation=held, **options)
 
     def todict(self) -> dict:
