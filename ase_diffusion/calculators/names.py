@@ -3,13 +3,19 @@
 Every package is imported when its calculator is asked for, not before.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..errors import MissingDependency
+
+CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: what `get_calculator` takes
 
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 

@@ -15,9 +15,9 @@ from ase import Atoms
 from ..calculators.factory import check_shared, freeze
 from ..calculators.names import calculator_name, check_calculator, is_own_force_field
 from ..relax.relaxer import Relaxer
-from ..relax.settings import make_settings, optimizer_name
+from ..relax.settings import Settings, optimizer_name
 from ..relax.single import failed
-from ..utils.checks import check_limits
+from ..utils.checks import check_integer, check_limits
 from ..utils.log import Log
 from .executors import Dask, SerialExecutor
 from .store import Store, StoreError
@@ -93,10 +93,10 @@ class Campaign:
         **relaxation,
     ):
         check_calculator(calculator)
-        self.settings = make_settings(**relaxation)
-        check_limits(timeout=timeout, batch_size=block)
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-            raise ValueError(f'workers is the number of local processes, an integer, 0 (this process) or more; got {workers!r}.')
+        self.settings = Settings(**relaxation)
+        check_limits(timeout=timeout)
+        check_integer('block', block, 1, 'the number of structures generated at once')
+        check_integer('workers', workers, 0, 'the number of local processes (0 is this process)')
         check_shared(calculator, None if client is not None else workers)
         self.generate, self.calculator, self.first_of_kind, self.block = generate, calculator, first_of_kind, int(block)
         self.options = {'timeout': timeout, 'directory': directory}
@@ -136,8 +136,7 @@ class Campaign:
         GenerationFailed
             The generator gave up; what was made before is in the database.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f'n is the number of structures in all, an integer, 1 or more; got {n!r}.')
+        check_integer('n', n, 1, 'the number of structures in all')
         with self.store, self.log:
             state = _State(self, n)
             if state.todo:

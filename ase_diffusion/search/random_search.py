@@ -15,11 +15,12 @@ import numpy as np
 from ..calculators.factory import check_shared
 from ..calculators.names import calculator_name
 from ..data.frames import row_atoms
-from ..data.starts import check_composition, check_count, check_window, draw_composition, random_start
+from ..data.starts import check_composition, check_start, draw_composition, random_start
 from ..errors import GenerationFailed
 from ..relax.relaxer import Relaxer
-from ..relax.settings import make_settings, optimizer_name
+from ..relax.settings import Settings, optimizer_name
 from ..utils.atoms import copy_atoms
+from ..utils.checks import check_count, check_folder
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
 from .store import same_slab, slab_settings
@@ -93,15 +94,14 @@ class RandomStructureSearch:
         check_slab(slab)
         if Path(database).suffix != '.db':
             raise ValueError(f'The database of a search is an ASE sqlite file, *.db; got {str(database)!r}.')
-        if not Path(database).absolute().parent.is_dir():
-            raise FileNotFoundError(f'The folder of {database} does not exist: mkdir -p {Path(database).parent}')
+        check_folder('database', database)
         check_count('workers', 'the number of processes', workers)
         check_shared(calculator, workers)
-        self.settings = make_settings(optimizer, fmax, steps)
+        self.settings = Settings(optimizer, fmax, steps)
         self.slab = copy_atoms(slab)
         self.slab.info.pop('adsorbate_info', None)  # of ase.build; extxyz cannot write it
         self.stoich = check_composition(stoich)
-        self.height, self.ratio, self.maxiter = check_window(height, ratio, maxiter), ratio, maxiter
+        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), ratio, maxiter
         self.calculator, self.directory = calculator, directory
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)

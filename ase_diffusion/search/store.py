@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MissingDependency
+from ..utils.checks import check_folder
 from ..utils.interrupts import held_interrupts
 
 logger = logging.getLogger(__name__)
@@ -59,8 +60,7 @@ class Store:
         """Become the writer; make the database where there is none; take in what a run before could not write."""
         if not self.remote:
             self.path = Path(self.url).absolute()
-            if not self.path.parent.is_dir():
-                raise FileNotFoundError(f'The folder of {self.url} does not exist: mkdir -p {self.path.parent}')
+            check_folder('database', self.path)
         try:
             self._become_writer()
             if not self.remote and not (self.path.exists() and self.path.stat().st_size):

@@ -1,15 +1,19 @@
 """Small things about ase.Atoms that several rooms need; imported by its own name, because it needs ase."""
 
+from __future__ import annotations
+
 import copy
 import re
 
 import numpy as np
+from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
 
 __all__ = [
     'check_elements',
+    'check_surface_cell',
     'copy_atoms',
     'frozen_mask',
     'is_valid',
@@ -66,6 +70,31 @@ def check_elements(atoms, data, who, hint=''):
         if known and unknown:
             names = ', '.join(chemical_symbols[z] for z in sorted(known))
             raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
+
+
+def check_surface_cell(slab: Atoms) -> None:
+    """Raise unless there are atoms with finite positions and the cell vectors a and b span the xy plane.
+
+    Raises
+    ------
+    TypeError
+        It is not an Atoms object.
+    ValueError
+        A condition is not met. Slabs for training and sampling must meet more, see `ase_diffusion.representations.slab`.
+    """
+    if not isinstance(slab, Atoms):
+        raise TypeError(f'A slab is an ase.Atoms object; got {type(slab).__name__}. Read files with ase.io.read.')
+    if not np.isfinite(slab.positions).all():
+        raise ValueError(
+            f'The atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite. Mend them.'
+        )
+    plane = slab.cell[:2]
+    if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
+        raise ValueError(
+            'A slab has atoms, and its cell vectors a and b span the xy plane; got '
+            f'{len(slab)} atoms and a = {plane[0].tolist()}, b = {plane[1].tolist()}. '
+            'Build it with ase.build, or turn it: slab.rotate(slab.cell[0], "x", rotate_cell=True).'
+        )
 
 
 def parse_formula(text):

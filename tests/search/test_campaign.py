@@ -328,7 +328,7 @@ def test_a_generator_that_gives_up_stops_it_in_order(tmp_path):
     ('options', 'text'),
     [
         ({'workers': -1}, 'workers is'),
-        ({'block': 0}, 'batch_size is'),
+        ({'block': 0}, 'block is'),
         ({'fmax': 0}, 'fmax is'),
         ({'timeout': -1}, 'timeout is'),
         ({'calculator': 'emtt'}, "'emtt'"),
