@@ -19,7 +19,7 @@ from ..relax.settings import Settings, optimizer_name
 from ..relax.single import failed
 from ..utils.checks import check_integer, check_limits
 from ..utils.log import Log
-from .executors import Dask, SerialExecutor
+from .executors import DaskExecutor, SerialExecutor
 from .store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -101,12 +101,12 @@ class Campaign:
         self.generate, self.calculator, self.first_of_kind, self.block = generate, calculator, first_of_kind, int(block)
         self.options = {'timeout': timeout, 'directory': directory}
         self.workers, self.client, self.retry_failed, self.logfile = workers, client, retry_failed, logfile
-        self.frozen = None if self._is_here() else freeze(calculator, self.settings, self.options)
+        self.frozen = None if self._is_serial() else freeze(calculator, self.settings, self.options)
         self.chunk = min(self.block, 16) if is_own_force_field(calculator) and timeout is None else 1
         self.store = Store(database, self._what(made_by or {}), patience=patience)
         self.log = Log(logfile)
 
-    def _is_here(self):
+    def _is_serial(self):
         return self.workers == 0 and self.client is None
 
     def _what(self, made_by):
@@ -151,9 +151,9 @@ class Campaign:
         return images
 
     def _pool(self):
-        if self._is_here():
+        if self._is_serial():
             return SerialExecutor(Relaxer(self.calculator, self.settings, **self.options))
-        return Dask(uuid.uuid4().hex, self.frozen, self.workers, self.client)
+        return DaskExecutor(uuid.uuid4().hex, self.frozen, self.workers, self.client)
 
     def _images(self, n):
         """Return the best of each kind among the first n, the lowest energy first."""
@@ -199,7 +199,7 @@ class _State:
 
     def work(self, pool):
         """Make, relax and write until nothing is left; an error stops it after what is under way has been written."""
-        self.log.write(f'working in {pool.words}')
+        self.log.write(f'working in {pool.description}')
         self.log.write(HEADER)
         self.begun = time.monotonic()
         while self.running or self.making is not None or (self.stop is None and (self.waiting or self.blocks)):

@@ -67,7 +67,7 @@ class Store:
                 self._create()
             self._check(self._connect().metadata)
             self._probe()
-            self._take_in_rescued()
+            self._recover()
         except BaseException as err:
             self.close()
             if self._is_fault(err) and not isinstance(err, StoreError):
@@ -290,7 +290,7 @@ class Store:
                 problems.append(f'{path}: {err}')
         raise StoreError(f'The structures could not be written anywhere: {"; ".join(problems)}')
 
-    def _take_in_rescued(self):
+    def _recover(self):
         from ase.io import read
 
         for path in self._rescue_files():
