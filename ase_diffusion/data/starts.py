@@ -54,9 +54,9 @@ def random_start(slab, numbers, rng=None, *, height=(1.0, 4.5), ratio=0.7, maxit
         if places is not None:
             return _assemble(slab, numbers, places)
     raise GenerationFailed(
-        f'New atoms stay {ratio:g} times the sum of the covalent radii apart, but {_formula(numbers)} found no room in '
-        f'the window of {low:g} to {high:g} A above {slab.get_chemical_formula()} in {maxiter} attempts. Raise the '
-        'upper end of height, lower ratio, take fewer atoms or a larger slab, or raise maxiter.',
+        f'new atoms stay {ratio:g} times the sum of the covalent radii apart, but {_formula(numbers)} found no room in '
+        f'the window of {low:g} to {high:g} A above {slab.get_chemical_formula()} in {maxiter} attempts; raise the '
+        'upper end of height, lower ratio, take fewer atoms or a larger slab, or raise maxiter',
         blocked,
     )
 
@@ -134,7 +134,7 @@ def check_composition(stoich):
     if not isinstance(stoich, dict):
         formulas = [check_composition(formula) for formula in stoich]
         if not formulas:
-            raise ValueError('A composition is a formula, a list of formulas or a dict of ranges; got an empty list.')
+            raise ValueError('a composition is a formula, a list of formulas or a dict of ranges; got an empty list')
         return formulas
     ranges = {}
     for symbol, counts in stoich.items():
@@ -145,11 +145,11 @@ def check_composition(stoich):
             good = False
         if not good:
             raise ValueError(
-                f'Ranges are whole numbers of atoms of an element, {{"Ag": (4, 6), "O": (2, 5)}}; got {symbol!r}: {counts!r}.'
+                f'ranges are whole numbers of atoms of an element, {{"Ag": (4, 6), "O": (2, 5)}}; got {symbol!r}: {counts!r}'
             )
         ranges[symbol] = [int(low), int(high)]
     if not any(high for _, high in ranges.values()):
-        raise ValueError(f'A composition has at least one atom; {stoich!r} allows none.')
+        raise ValueError(f'a composition has at least one atom; {stoich!r} allows none')
     return ranges
 
 

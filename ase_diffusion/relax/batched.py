@@ -89,7 +89,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
 def _check_constraints(atoms):
     if others := unsupported_constraints(atoms):
         raise ValueError(
-            f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}. Take '
+            f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}; take '
             'ase_diffusion.relax.relax, which relaxes such structures one by one'
         )
 

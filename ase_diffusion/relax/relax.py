@@ -174,8 +174,8 @@ def _check_images(images):
     for number, atoms in enumerate(images):
         if not isinstance(atoms, Atoms):
             raise TypeError(
-                f'relax takes Atoms or a list of Atoms; number {number} is {type(atoms).__name__}. '
-                'Read files first: ase.io.read(path, ":").'
+                f'relax takes Atoms or a list of Atoms; number {number} is {type(atoms).__name__}; '
+                'read files first: ase.io.read(path, ":")'
             )
     return images
 
@@ -187,6 +187,6 @@ def _check_filter(filter: Any, images: list[Atoms]) -> None:
     cell_filter = isinstance(filter, type) and issubclass(filter, (UnitCellFilter, StrainFilter))
     if cell_filter and any(frozen_mask(atoms).any() for atoms in images):
         raise ValueError(
-            f'atoms that FixAtoms holds keep their positions, but {filter.__name__} changes the cell and moves them. '
-            'Relax with filter=None, or remove FixAtoms with atoms.set_constraint()'
+            f'atoms that FixAtoms holds keep their positions, but {filter.__name__} changes the cell and moves them; '
+            'relax with filter=None, or remove FixAtoms with atoms.set_constraint()'
         )

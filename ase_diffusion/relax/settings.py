@@ -49,7 +49,7 @@ class Settings:
         if not (isinstance(kind, type) and issubclass(kind, BFGS)) or self.filter is not None:
             raise ValueError(
                 'a first Hessian is one of atoms for BFGS; it came together with '
-                f'{optimizer_name(kind) if self.filter is None else "a filter"}. Leave hessian=None, or take BFGS '
+                f'{optimizer_name(kind) if self.filter is None else "a filter"}; leave hessian=None, or take BFGS '
                 'without a filter'
             )
         check_calculator(self.hessian)
@@ -100,8 +100,8 @@ def find_filter(filter: str | Callable[..., Any] | None) -> Callable[..., Any] |
         raise ValueError(f'filter is a class or one of {ase.filters.__all__}; got {filter!r}')
     if filter is not None and not callable(filter):
         raise TypeError(
-            f'filter is a class such as ase.filters.FrechetCellFilter, or None; got {type(filter).__name__}. '
-            'Pass the class: every structure gets a filter of its own'
+            f'filter is a class such as ase.filters.FrechetCellFilter, or None; got {type(filter).__name__}; '
+            'pass the class: every structure gets a filter of its own'
         )
     return filter
 

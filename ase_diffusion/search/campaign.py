@@ -236,7 +236,7 @@ class _State:
         if len(images) <= numbers[-1] - block * size or not all(isinstance(atoms, Atoms) for atoms in images):
             raise ValueError(
                 f'generate(block, count) returns at least count Atoms; for block {block} and count '
-                f'{numbers[-1] - block * size + 1} came {len(images)} objects.'
+                f'{numbers[-1] - block * size + 1} came {len(images)} objects'
             )
         return [(number, images[number - block * size]) for number in numbers]
 

@@ -83,17 +83,17 @@ def check_surface_cell(slab: Atoms) -> None:
         A condition is not met. Slabs for training and sampling must meet more, see `ase_diffusion.representations.slab`.
     """
     if not isinstance(slab, Atoms):
-        raise TypeError(f'A slab is an ase.Atoms object; got {type(slab).__name__}. Read files with ase.io.read.')
+        raise TypeError(f'a slab is an ase.Atoms object; got {type(slab).__name__}; read files with ase.io.read')
     if not np.isfinite(slab.positions).all():
         raise ValueError(
-            f'The atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite. Mend them.'
+            f'the atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite; mend them'
         )
     plane = slab.cell[:2]
     if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
         raise ValueError(
-            'A slab has atoms, and its cell vectors a and b span the xy plane; got '
-            f'{len(slab)} atoms and a = {plane[0].tolist()}, b = {plane[1].tolist()}. '
-            'Build it with ase.build, or turn it: slab.rotate(slab.cell[0], "x", rotate_cell=True).'
+            'a slab has atoms, and its cell vectors a and b span the xy plane; got '
+            f'{len(slab)} atoms and a = {plane[0].tolist()}, b = {plane[1].tolist()}; '
+            'build it with ase.build, or turn it: slab.rotate(slab.cell[0], "x", rotate_cell=True)'
         )
 
 
@@ -112,7 +112,7 @@ def parse_formula(text):
     except (ValueError, KeyError, AttributeError):
         numbers = []
     if not numbers or 0 in numbers:
-        raise ValueError(f"A formula is element symbols with whole numbers, such as 'Ag6O3'; got {text!r}.")
+        raise ValueError(f"a formula is element symbols with whole numbers, such as 'Ag6O3'; got {text!r}")
     return numbers
 
 
