@@ -6,8 +6,8 @@
 
 ``run`` generates and relaxes (BFGS, fmax 0.05 eV/A, at most 200 steps). Every chunk of a variant has its own seed, so that more
 can be added later. The test case Ag12O6 in p(4x4) is not in the training data. The variants D-... need the models of
-``scripts/surface_subsets.py``. ``surface_paper_2.json`` and ``surface_paper_3.json`` in results are of the first and the second
-version of the weights; ``report --out`` prints them.
+``scripts/surface_subsets.py``. ``surface_paper_2.json`` and ``surface_paper_3.json`` in results are of earlier versions of the
+weights; ``report --out FILE`` prints them.
 """
 
 from __future__ import annotations
