@@ -156,9 +156,10 @@ class Ag6Gpaw(Benchmark):
         columns = list(dict.fromkeys(r['method'] for r in results.values() if 'method' in r))
 
         def energy(name, method, relaxed):
-            keys = [f'{name}: {method}', f'{name}: {method}, relaxed'] if relaxed else [f'{name}: {method}']
-            found = [r['relaxed'] if relaxed else r for key in keys if (r := results.get(key)) and (not relaxed or 'relaxed' in r)]
-            return found[0]['energy'] if found else None
+            if not relaxed:
+                return results.get(f'{name}: {method}', {}).get('energy')
+            found = {**results.get(f'{name}: {method}', {}), **results.get(f'{name}: {method}, relaxed', {})}
+            return found.get('relaxed', {}).get('energy')
 
         def gap(*args):
             pair = [energy(name, *args[1:]) for name in (args[0], FIRST)]
