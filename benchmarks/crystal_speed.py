@@ -98,7 +98,7 @@ def setting(case: dict):
     rng = np.random.default_rng(0)
     fractional, numbers = rng.random((size * n, 3)), rng.integers(1, 89, size * n)
     batch = representation.assemble(fractional, numbers, np.tile(4 * np.eye(3), (size, 1, 1)), [n] * size)
-    process = edm_process(representation.table) if case.get('edm') else d3pm_process(88, longest=20.0)
+    process = representation.process() if case.get('edm') else representation.process(longest=20.0)
     return network, process, batch
 
 

@@ -27,6 +27,13 @@ def name_and_text(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def check_names(args: argparse.Namespace) -> None:
+    """Raise a ValueError where a condition comes twice; before a model is loaded."""
+    names = [name for name, _ in args.condition]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f'a condition has one value; --condition names {", ".join(twice)} more than once: leave one of each')
+
+
 def parse_conditions(generator, args: argparse.Namespace) -> dict:
     """Return the conditions of the arguments, read as the model of the generator says.
 
@@ -37,9 +44,7 @@ def parse_conditions(generator, args: argparse.Namespace) -> dict:
     """
     from ase_diffusion.representations.conditions import conditions_of
 
-    names = [name for name, _ in args.condition]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f'a condition has one value; --condition names {", ".join(twice)} more than once: leave one of each')
+    check_names(args)
     known, values = conditions_of(generator.header), {}
     for name, text in args.condition:
         try:

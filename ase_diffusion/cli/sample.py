@@ -49,8 +49,9 @@ def _add_common(parser, method):
 def run(args):
     """Sample into a file; return the exit status."""
     from ase_diffusion.cli.common import Output, given
-    from ase_diffusion.cli.conditions import parse_conditions
+    from ase_diffusion.cli.conditions import check_names, parse_conditions
 
+    check_names(args)
     out = Output(args.out).expect(args.n, crystals=args.method != 'surface')
     names = ('model', 'steps', 'sampler', 'batch_size', 'best_of', 'device', 'compile', 'denoising_trajectory')
     options = given(args, *names) | _relaxation(args)

@@ -45,11 +45,12 @@ def run(args):
     """Bring a search to n structures."""
     from ase_diffusion.calculators.names import check_calculator
     from ase_diffusion.cli.common import given
-    from ase_diffusion.cli.conditions import parse_conditions
+    from ase_diffusion.cli.conditions import check_names, parse_conditions
     from ase_diffusion.cli.methods import METHODS
     from ase_diffusion.search import StructureSearch
 
     check_calculator(args.calculator)
+    check_names(args)
     options = given(args, 'best_of') | ({} if args.denoising_steps is None else {'steps': args.denoising_steps})
     if args.prerelax:
         check_calculator(args.prerelax)

@@ -1,8 +1,9 @@
 """Options of overlayers for ``sample``, ``search`` and ``train``."""
 
+import argparse
 from pathlib import Path
 
-from ase_diffusion.cli.common import add_height, add_slab, given, read_images, read_slab
+from ase_diffusion.cli.common import add_height, add_slab, given, pairs_of, read_images, read_slab
 from ase_diffusion.cli.conditions import name_and_text
 
 
@@ -15,12 +16,22 @@ def add_sample(parser):
         dest='condition',
         action='append',
         default=[],
-        type=lambda text: name_and_text(f'energy={text}'),
+        type=energy,
         metavar='E',
         help='short for --condition energy=E: eV per mobile atom above the best of the composition; none: any (0)',
     )
     parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
     add_height(parser)
+
+
+def energy(text):
+    """Return the condition of --energy E, a number or none."""
+    if text.lower() != 'none':
+        try:
+            float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'a number or none, not {text!r}') from None
+    return name_and_text(f'energy={text}')
 
 
 def make(cls, args, **options):
@@ -62,10 +73,17 @@ def train(args, **options) -> Path:
 
 
 def read_data(paths):
-    """Return the data set of all files; the relaxations of different files stay different ones."""
-    from ase_diffusion.cli.common import pairs_of
+    """Return the data set of all files, and tell its size."""
     from ase_diffusion.training import Overlayers
 
+    data = Overlayers.from_atoms(read_frames_of(paths))
+    relaxations = len({item.run for item in data.items})
+    print(f'{len(data.items)} structures of {relaxations} relaxations from {", ".join(paths)}')
+    return data
+
+
+def read_frames_of(paths):
+    """Return the frames of all files; the relaxations of different files stay different ones."""
     images, offset = [], 0
     for path in paths:
         frames = read_images(path)
@@ -75,10 +93,7 @@ def read_data(paths):
                 pairs_of(atoms)['run'] += offset
         offset += max(runs, default=-1) + 1
         images += frames
-    data = Overlayers.from_atoms(images)
-    relaxations = len({item.run for item in data.items})
-    print(f'{len(data.items)} structures of {relaxations} relaxations from {", ".join(paths)}')
-    return data
+    return images
 
 
 NEXT = 'ase-diffusion sample surface slab.traj --stoich ... --model {best}'

@@ -1,6 +1,7 @@
 """The crystal verbs, in small: train, go on, sample."""
 
 import logging
+from argparse import Namespace
 
 import pytest
 from ase.build import bulk
@@ -62,7 +63,9 @@ def test_mistakes_are_one_line(call, salts):
 def test_every_condition_counts(call, monkeypatch):
     """Also those of a second --condition; nothing is sampled where a name comes twice or the file could not take the crystals."""
     came, line = [], 'sample crystal -n 2 --condition a=1 --condition b=2 c=3'
-    monkeypatch.setattr('ase_diffusion.CrystalDiffusion', lambda **options: came.append(options))
+    header = {'conditions': {name: [0.0, 9.0] for name in 'abc'}}
+    keep = lambda **options: came.append(options) or Namespace(header=header)  # noqa: E731
+    monkeypatch.setattr('ase_diffusion.generators.crystal.CrystalDiffusion', keep)
     monkeypatch.setattr('ase_diffusion.cli.sample._write', lambda generator, args, out, conditions: came.append(conditions))
     assert call(f'{line} --elements Na --elements F')[0] == 0
     assert came[0]['elements'] == ['Na', 'F'] and came[1] == {'a': 1, 'b': 2, 'c': 3}

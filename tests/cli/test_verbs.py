@@ -13,7 +13,7 @@ from ase.io import read, write
 
 from ase_diffusion import list_models
 from ase_diffusion.cli.data import parse_stoich
-from ase_diffusion.cli.train import read_data
+from ase_diffusion.cli.surface_options import read_frames_of
 from ase_diffusion.data import read_frames
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.surface.generator import SurfaceDiffusion
@@ -129,7 +129,7 @@ def test_ctrl_c(slab_file, tmp_path, environment):
         ('relax copper.traj -o out.npz --calculator emt', 'not crystals'),
         ('relax coppers.traj -o POSCAR --calculator emt', 'one structure'),
         ('data convert coppers.traj out.vasp', 'one structure'),
-        ('data rss slab.traj --stoich Ag3O --calculator emt --db nodir/r.db', 'mkdir -p nodir'),
+        ('data rss slab.traj --stoich Ag3O --calculator emt --db nodir/r.db', 'nodir, which does not exist: mkdir -p'),
         ('data rss slab.traj --stoich U --calculator emt --db r.db -n 2', '2 x NotImplementedError'),
         ('plot slab.traj -o out.xyz', 'out.xyz'),
     ],
@@ -213,7 +213,7 @@ def test_relaxations_of_several_files_stay_apart(starts, tmp_path):
         for run, atoms in enumerate(starts):
             atoms.info['key_value_pairs'] = {'run': run}
         write(tmp_path / name, starts)
-    images = read_data([tmp_path / 'a.traj', tmp_path / 'b.traj'])
+    images = read_frames_of([tmp_path / 'a.traj', tmp_path / 'b.traj'])
     assert [atoms.info['key_value_pairs']['run'] for atoms in images] == [0, 1, 2, 3, 4, 5]
 
 
