@@ -238,11 +238,11 @@ def d3pm_process(
         See :class:`Categorical`.
     weights : (lattice, coordinates, species)
     longest : float, optional
-        Longest lattice vector, A; see ``limit`` of :class:`Gaussian`.
+        Longest lattice vector, A; ``clip_norm`` of :class:`Gaussian`.
     """
     processes = {
         'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
-        'lattice': Gaussian(CosineVP(), longest),
+        'lattice': Gaussian(CosineVP(), clip_norm=longest),
         'species': Categorical(CosineVP(), classes, steps, auxiliary),
     }
     lattice, fractional, species = weights

@@ -68,6 +68,23 @@ def test_moments_of_a_gaussian_on_a_dense_field(sampler, case):
     assert float(others.abs().max()) < 0.25  # 0.06
 
 
+@pytest.mark.parametrize('case', FREE)
+@pytest.mark.parametrize('sampler', ['ancestral', 'dpmpp_2m'])
+def test_data_noised_partly_and_denoised_keep_their_distribution(sampler, case):
+    """From the time at which the noise is 0.8 of the signal, by any schedule; every image stays near its own beginning."""
+    process, network = FREE[case]
+    joint, start = exact.single(process), process.schedule.time(0.8)
+    clean = exact.MEAN + exact.WIDTH * torch.randn(400, *exact.DENSE, dtype=torch.float64, generator=generator(1))
+    batch = Batch.dense(exact.FIELD, clean)
+    noised, _ = joint.add_noise(batch, torch.full((400,), start, dtype=torch.float64), generator(2))
+    out = SAMPLERS[sampler](network, joint, batch, steps=60, generator=generator(), start=start, initial=noised)
+    x = out.fields[exact.FIELD]
+    assert float(x.mean()) == pytest.approx(exact.MEAN, abs=0.02) and float(x.std()) == pytest.approx(exact.WIDTH, rel=0.06)
+    share = exact.WIDTH**2 / (exact.WIDTH**2 + 0.8**2)  # of the variance of x_t / alpha
+    expected = {'ancestral': share, 'dpmpp_2m': share**0.5}[sampler]  # fresh noise on the way or none
+    assert float(torch.corrcoef(torch.stack([x.flatten(), clean.flatten()]))[0, 1]) == pytest.approx(expected, abs=0.03)
+
+
 @pytest.mark.parametrize('sampler', exact.EXACT_SAMPLERS)
 def test_moments_of_a_wrapped_normal(sampler):
     process = exact.single(WrappedNormal(GeometricVE(0.02, 4.0)))
