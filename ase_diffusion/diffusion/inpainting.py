@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .batch import Batch
 from .joint import JointProcess
+from .noise import Generator
 
 
 class Inpainting(JointProcess):
@@ -36,23 +37,23 @@ class Inpainting(JointProcess):
         super().__init__(process.processes, process.weights, process.clock)
         self.clean, self.given, self.network, self.repeats = clean, given, network, int(repeats)
 
-    def prior(self, batch: Batch, t: Tensor, generator) -> Batch:
+    def prior(self, batch: Batch, t: Tensor, generator: Generator) -> Batch:
         """Draw from the prior, the given part from its noised values at ``t``."""
         return self._put(super().prior(batch, t, generator), t, generator)
 
-    def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, eta: float = 1.0) -> Batch:
+    def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator: Generator, eta: float = 1.0) -> Batch:
         """Step from ``t`` to ``s`` (None: to clean data), ``repeats`` times."""
         return self._repeat(super().reverse, batch, pred, t, s, generator, eta)
 
-    def sde_step(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
+    def sde_step(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator: Generator) -> Batch:
         """Make one Euler-Maruyama step, ``repeats`` times."""
         return self._repeat(super().sde_step, batch, pred, t, s, generator)
 
-    def correct(self, batch: Batch, pred: dict, t: Tensor, size: float, generator) -> Batch:
+    def correct(self, batch: Batch, pred: dict, t: Tensor, size: float, generator: Generator) -> Batch:
         """Make one Langevin step; the given part stays where it is."""
         return super().correct(batch, pred, t, size, generator).merged(batch, self.given)
 
-    def renoise_x0(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
+    def renoise_x0(self, batch: Batch, pred: dict, t: Tensor, generator: Generator) -> Batch:
         """Noise the estimates of the clean fields to ``t``, the given part from its clean values."""
         return self._put(super().renoise_x0(batch, pred, t, generator), t, generator)
 

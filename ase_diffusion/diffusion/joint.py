@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .batch import Batch
 from .categorical import Categorical
-from .noise import NoiseSource, as_noise
+from .noise import Generator, NoiseSource, as_noise
 from .preconditioned import EmbeddedCategorical, Preconditioned
 from .process import Gaussian, Process
 from .schedules import Schedule
@@ -64,14 +64,14 @@ class JointProcess:
             out[name] = call(name, process, None if t is None else t[rows], batch.domains.get(name))
         return out
 
-    def prior(self, batch: Batch, t: Tensor, generator) -> Batch:
+    def prior(self, batch: Batch, t: Tensor, generator: Generator) -> Batch:
         """Replace every field by a draw from its prior."""
         rng = as_noise(generator)
         return batch.with_fields(
             **self._map(batch, t, lambda n, p, t, d: p.prior(batch.fields[n], t, rng.bind(batch.rows[n]), d))
         )
 
-    def add_noise(self, batch: Batch, t: Tensor, generator) -> tuple[Batch, dict[str, Tensor]]:
+    def add_noise(self, batch: Batch, t: Tensor, generator: Generator) -> tuple[Batch, dict[str, Tensor]]:
         """Noise every field; return the noised batch and the targets."""
         rng = as_noise(generator)
         pairs = self._map(batch, t, lambda n, p, t, d: p.add_noise(batch.fields[n], t, rng.bind(batch.rows[n]), d))
@@ -120,15 +120,15 @@ class JointProcess:
 
         return self._map(batch, t, mean)
 
-    def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, eta: float = 1.0) -> Batch:
+    def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator: Generator, eta: float = 1.0) -> Batch:
         """Step every field from ``t`` to ``s`` (None: to clean data)."""
         return self._step('reverse', batch, pred, t, s, generator, eta)
 
-    def sde_step(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
+    def sde_step(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator: Generator) -> Batch:
         """Make one Euler-Maruyama step of every field."""
         return self._step('sde_step', batch, pred, t, s, generator)
 
-    def correct(self, batch: Batch, pred: dict, t: Tensor, size: float, generator) -> Batch:
+    def correct(self, batch: Batch, pred: dict, t: Tensor, size: float, generator: Generator) -> Batch:
         """Make one Langevin step of length ``size`` sigma^2 of the fields that take one."""
         rng = as_noise(generator)
 
@@ -140,7 +140,7 @@ class JointProcess:
 
         return batch.with_fields(**self._map(batch, t, step))
 
-    def renoise(self, batch: Batch, s: Tensor | None, t: Tensor, generator) -> Batch:
+    def renoise(self, batch: Batch, s: Tensor | None, t: Tensor, generator: Generator) -> Batch:
         """Noise every field forward from ``s`` (None: clean data) to the later ``t``."""
         rng = as_noise(generator)
 
@@ -150,7 +150,7 @@ class JointProcess:
 
         return batch.with_fields(**self._map(batch, t, step))
 
-    def renoise_x0(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
+    def renoise_x0(self, batch: Batch, pred: dict, t: Tensor, generator: Generator) -> Batch:
         """Noise the estimates of the clean fields to ``t``, the time of the batch; categories stay."""
         rng = as_noise(generator)
 

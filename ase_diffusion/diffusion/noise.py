@@ -87,6 +87,9 @@ class _Bound:
         return torch.cat(parts).to(like.device)
 
 
-def as_noise(generator) -> NoiseStream | NoisePerStructure:
+Generator = torch.Generator | NoiseStream | NoisePerStructure | None  # what samplers and joint processes take
+
+
+def as_noise(generator: Generator) -> NoiseStream | NoisePerStructure:
     """Return a noise source from a torch.Generator, from None (the global generator) or from itself."""
     return NoiseStream(generator) if generator is None or isinstance(generator, torch.Generator) else generator

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from .batch import Batch
 from .joint import JointProcess, times
+from .noise import Generator
 from .schedules import TimeDensity
 
 SAMPLERS: dict[str, Sampler] = {}
@@ -39,7 +40,7 @@ class Run:
     network: Callable
     process: JointProcess
     batch: Batch
-    generator: object
+    generator: Generator
     mask: Mapping[str, Tensor] | None = None
     memory: dict = field(default_factory=dict)
 
@@ -78,7 +79,7 @@ class Sampler:
         batch: Batch,
         *,
         steps: int,
-        generator,
+        generator: Generator,
         mask: Mapping[str, Tensor] | None = None,
         guidance: Sequence[Callable] = (),
         callback: Callable | None = None,

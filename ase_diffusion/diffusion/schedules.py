@@ -88,8 +88,9 @@ class GeometricVE(Schedule):
 
     def time(self, sigma: float) -> float:
         """Return the t at which the noise-to-signal ratio is ``sigma``, clipped to [0, 1]."""
-        t = math.log(sigma / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
-        return min(max(t, 0.0), 1.0)
+        if sigma <= self.sigma_min:
+            return 0.0
+        return min(math.log(sigma / self.sigma_min) / math.log(self.sigma_max / self.sigma_min), 1.0)
 
 
 @dataclass

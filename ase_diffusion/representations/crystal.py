@@ -158,7 +158,7 @@ class Crystal(PlainRepresentation):
         """
         processes = {
             'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
-            'lattice': Gaussian(CosineVP(), longest),
+            'lattice': Gaussian(CosineVP(), clip_norm=longest),
             'species': Categorical(CosineVP(), len(self.elements), steps, auxiliary),
         }
         lattice, fractional, species = weights

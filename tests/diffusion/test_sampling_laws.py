@@ -6,11 +6,15 @@ import torch
 
 from ase_diffusion.diffusion import (
     SAMPLERS,
+    Batch,
     ClassifierFree,
+    CosineVP,
     ForceGuidance,
+    Gaussian,
     GeometricVE,
     JointProcess,
     NoisePerStructure,
+    Preconditioned,
     ProductProcess,
     TruncatedNormal,
     WrappedNormal,
@@ -62,6 +66,33 @@ def test_masked_rows_are_never_noised_or_moved_and_the_network_sees_them(sampler
     assert len(seen) >= 10
     assert all(torch.equal(x, clean[fixed]) for x in seen)
     assert torch.equal(batch.fields[exact.FIELD], clean)  # the input is not changed
+
+
+@every_sampler
+@pytest.mark.parametrize('process', [Gaussian(CosineVP()), Preconditioned(CosineVP())], ids=lambda p: type(p).__name__)
+def test_masks_of_elements_keep_pixels_and_channels(sampler, process):
+    """A pixel mask, (H, W), and a mask of the full shape with another part of every image; the rest is sampled."""
+    clean = torch.randn(3, *exact.DENSE, generator=torch.Generator().manual_seed(0))
+    batch, joint = Batch.dense(exact.FIELD, clean.clone()), exact.single(process)
+    full = torch.rand(clean.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    channel = torch.tensor([True, False]).reshape(1, 2, 1, 1)
+    seen = []
+
+    def network(state, level, conditions):
+        seen.append(state.fields[exact.FIELD])
+        return {exact.FIELD: torch.sin(3 * state.fields[exact.FIELD])}
+
+    for mask in (full, channel, full[0, 0]):
+        seen.clear()
+        out = sampler(network, joint, batch, steps=4, generator=NoisePerStructure([1, 2, 3]), mask={exact.FIELD: mask})
+        mask = mask.expand(clean.shape)
+        assert all(torch.equal(x[mask], clean[mask]) for x in [*seen, out.fields[exact.FIELD]])
+        assert (out.fields[exact.FIELD][~mask] != clean[~mask]).all()
+    alone = Batch.dense(exact.FIELD, clean[1:2].clone())
+    one = sampler(network, joint, alone, steps=4, generator=NoisePerStructure([2]), mask={exact.FIELD: full[0, 0]})
+    assert torch.equal(one.fields[exact.FIELD], out.fields[exact.FIELD][1:2])  # the same seed at any batch size
+    with pytest.raises(ValueError, match='a mask of x'):
+        sampler(network, joint, batch, steps=4, generator=None, mask={exact.FIELD: full[:2]})
 
 
 @every_sampler
