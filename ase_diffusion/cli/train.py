@@ -110,11 +110,11 @@ def _add_crystal(parser):
         metavar='NAME',
         help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
     )
-    parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
+    parser.add_argument('--conditions', nargs='*', metavar='NAME', help='conditions to learn (all numbers of the data)')
     parser.add_argument(
         '--scheme',
         metavar='NAME',
-        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)',
+        help='d3pm: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)',
     )
     parser.add_argument(
         '--conditioning', metavar='KIND', help='cds: conditions enter every attention block; cdi: the first embedding (cds)'
@@ -127,7 +127,10 @@ def _add_crystal(parser):
         help='pair terms that know the geometry only, not the sender',
     )
     parser.add_argument(
-        '--known', type=float, metavar='SHARE', help='share of crystals whose species are given, for structure prediction (0.33)'
+        '--csp-fraction',
+        type=float,
+        metavar='SHARE',
+        help='share of crystals whose species are given, for structure prediction (0.33)',
     )
     parser.add_argument('--features', type=int, metavar='N', help='width of the network (128)')
     parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
@@ -149,7 +152,7 @@ def run_crystal(args):
     training, held = split_crystals(read_crystals(args.data), args.split)
     print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
     options = given(
-        args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'scheme', 'conditioning', 'known', 'coupled'
+        args, *(name for name in SHARED if name != 'cutoff'), 'conditions', 'scheme', 'conditioning', 'csp_fraction', 'coupled'
     )
     if args.init:
         options['network'], header = start_from(args.init, 'crystal')

@@ -88,7 +88,7 @@ class CrystalDiffusion(Generator):
     >>> images = gen.sample(16, heat_of_formation=-0.2)      # doctest: +SKIP
     """
 
-    default_sampler = SCHEMES['paper']['sampler']
+    default_sampler = SCHEMES['d3pm']['sampler']
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class CrystalDiffusion(Generator):
         self.network, self.header = network.requires_grad_(False), header
         self.representation = representation_from_dict(header['representation'])
         self.process = JointProcess.fromdict(header['process'])
-        sampling = {**SCHEMES['paper'], **header.get('sampling', {})}
+        sampling = {**SCHEMES['d3pm'], **header.get('sampling', {})}
         self.sampling = {name: sampling[name] for name in ('corrector', 'focus') if name in sampling}
         self.steps = sampling['steps'] if self._asked['steps'] is None else self.steps
         self.sampler = sampling['sampler'] if self._asked['sampler'] is None else self.sampler
@@ -237,8 +237,8 @@ class CrystalDiffusion(Generator):
         batch = self.representation.encode(task.take(seeds), given).to(self.device)
         mask, noise = None, NoisePerStructure(seeds)
         if self.numbers is not None or task.keeps_species:
-            batch.extras['known'] = batch.extras['counts'] > 0
-            mask = {'species': batch.extras['known'][batch.rows['species']]}
+            batch.extras['given_species'] = batch.extras['counts'] > 0
+            mask = {'species': batch.extras['given_species'][batch.rows['species']]}
         network = ClassifierFree(self.network, conditions['guidance_scale'])
         if self.elements is not None:
             network = AllowedElements(network, [z in self.elements for z in self.representation.elements])
