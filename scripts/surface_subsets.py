@@ -30,7 +30,7 @@ def oxygen_per_silver(item) -> float:
 
 def above(item) -> float:
     """Return the energy above the best of the composition, eV per cell."""
-    return item.relative * len(item.numbers)
+    return item.energy_above_best * len(item.numbers)
 
 
 SUBSETS = {

@@ -35,11 +35,11 @@ def add_train(parser):
         metavar='NAME',
         help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
     )
-    parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
+    parser.add_argument('--conditions', nargs='*', metavar='NAME', help='conditions to learn (all numbers of the data)')
     parser.add_argument(
         '--scheme',
         metavar='NAME',
-        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)',
+        help='d3pm: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)',
     )
     parser.add_argument(
         '--conditioning', metavar='KIND', help='cds: conditions enter every attention block; cdi: the first embedding (cds)'
@@ -52,7 +52,10 @@ def add_train(parser):
         help='pair terms that know the geometry only, not the sender',
     )
     parser.add_argument(
-        '--known', type=float, metavar='SHARE', help='share of crystals whose species are given, for structure prediction (0.33)'
+        '--csp-fraction',
+        type=float,
+        metavar='SHARE',
+        help='share of crystals whose species are given, for structure prediction (0.33)',
     )
     parser.add_argument('--features', type=int, metavar='N', help='width of the network (128)')
     parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
@@ -68,7 +71,7 @@ def train(args, **options) -> Path:
     print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
     if header := options.pop('header', None):
         options['elements'] = header['representation']['elements']
-    more = given(args, 'features', 'blocks', 'properties', 'scheme', 'conditioning', 'known', 'coupled')
+    more = given(args, 'features', 'blocks', 'conditions', 'scheme', 'conditioning', 'csp_fraction', 'coupled')
     return train_crystal(training, args.out, validation=held, **options, **more)
 
 

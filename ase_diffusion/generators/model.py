@@ -17,13 +17,14 @@ from ..diffusion import SAMPLERS, Batch, ClassifierFree, JointProcess, NoisePerS
 from ..representations import Failure, Representation, representation_from_dict
 from ..representations.conditions import NumberCondition, conditions_of
 from ..training.checkpoint import save_checkpoint
+from ..training.recipe import train_method
 from ..utils.atoms import min_distance_ratio
 from ..utils.checks import check_integer
 from ..utils.device import pick_device
 from ..utils.provenance import note
 from ..utils.rng import coerce_rng, spawn_seeds
 from ..weights.zoo import load_networks
-from .compiling import compile_core
+from .compiling import compile_core, copy_network
 from .tasks import FromNoise
 from .text import as_text, condition_text, shown_condition
 from .trajectory import DenoisingTrajectory
@@ -169,6 +170,14 @@ class GenerativeModel:
 
     def _train(self, images: list[Atoms], out, **options) -> Path:
         """Train on structures; return the path of the best checkpoint."""
+        if self.networks:
+            representation, network = self.representation, copy_network(self.network).requires_grad_(True)
+        else:
+            representation, network = self._untrained(images)
+        return train_method(representation, network, images, out, kind=self.kind, sampling=self.sampling, **options)
+
+    def _untrained(self, images: list[Atoms]) -> tuple[Representation, Callable[..., torch.nn.Module]]:
+        """Return representation and network of a new model: ``network(conditions={...})`` builds one."""
         raise NotImplementedError
 
     def save(self, path) -> Path:

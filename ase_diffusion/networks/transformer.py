@@ -132,7 +132,7 @@ class CrystalTransformer(nn.Module):
 
     The batch (see :class:`ase_diffusion.representations.Crystal`) has the fields ``fractional`` (n, 3), ``lattice`` (B, 3, 3)
     with rows in A, ``species`` (n,) and the extras ``slots`` (n,), ``counts`` (B,), ``width`` and, where species are given and
-    not generated, ``known`` (B,).
+    not generated, ``given_species`` (B,).
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ class CrystalTransformer(nn.Module):
         self.level = LevelEmbedding(d)
         self.conditions = ConditionEmbedding(conditions or {}, d)
         self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
-        self.known = nn.Parameter(torch.zeros(d))
+        self.given = nn.Parameter(torch.zeros(d))
         self.join = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d))  # eq. 15
         self.initial = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d)) if conditioning == 'cdi' else None
         self.pairs = PairTerms(frequencies, pair_hidden, pair_width, blocks, heads, 6 if points else 12, distances)
@@ -229,7 +229,7 @@ class CrystalTransformer(nn.Module):
         with torch.no_grad():
             for name in set(self.settings['conditions']) - set(kept):
                 other.count[2].bias += self.conditions.absent[name]  # what is not asked for is a constant
-        return other.to(self.known.device, self.known.dtype)
+        return other.to(self.given.device, self.given.dtype)
 
     def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``fractional`` (n, 3), ``lattice`` (as it came) and ``species`` (n, K), the logits of the clean species."""
@@ -239,8 +239,8 @@ class CrystalTransformer(nn.Module):
         fractional = pad(batch.fields['fractional'], slots, size, width)  # (B, N, 3)
         species = pad(batch.fields['species'], slots, size, width)  # (B, N)
         here = torch.arange(width, device=lattice.device) < extras['counts'][:, None]  # (B, N)
-        counts, known = extras['counts'].to(dtype), extras.get('known')
-        c = self.condition(c_noise.to(dtype), conditions, counts, known)
+        counts, given = extras['counts'].to(dtype), extras.get('given_species')
+        c = self.condition(c_noise.to(dtype), conditions, counts, given)
         if self.points:
             cell, c, metric = lattice, c + self.cell(lattice), self.metric(lattice, counts)
         else:
@@ -262,12 +262,12 @@ class CrystalTransformer(nn.Module):
         upper = torch.stack([zero, xy, xz, zero, zero, yz, zero, zero, zero], -1).view(-1, 3, 3)
         return torch.linalg.matrix_exp(2 * (diagonal + upper + upper.transpose(1, 2)))
 
-    def condition(self, c_noise: Tensor, conditions: dict[str, Tensor], counts: Tensor, known: Tensor | None) -> Tensor:
+    def condition(self, c_noise: Tensor, conditions: dict[str, Tensor], counts: Tensor, given: Tensor | None) -> Tensor:
         """Return z_c (B, d) of time, conditions, number of atoms and whether the species are given."""
         z_t = self.level(c_noise)
         z_p = self.conditions(conditions, z_t) + self.count(torch.stack([counts.log(), counts / 10], -1))
-        if known is not None:
-            z_p = z_p + known.to(z_p.dtype)[:, None] * self.known
+        if given is not None:
+            z_p = z_p + given.to(z_p.dtype)[:, None] * self.given
         return self.join(torch.cat([z_t, z_p], -1))
 
     def core(self, fractional: Tensor, species: Tensor, here: Tensor, cell: Tensor, c: Tensor, metric: Tensor | None = None):

@@ -132,6 +132,12 @@ class Crystal(PlainRepresentation):
             images.append(Atoms(numbers[mine], positions=fractional[mine] % 1.0 @ cell, cell=cell, pbc=True))  # flat cells, too
         return images
 
+    def augment(self, batch: Batch, rng: torch.Generator) -> Batch:
+        """Invert half of the crystals, f -> 1 - f: a crystal and its mirror image are equally good."""
+        inverted = (torch.rand(batch.size, generator=rng) < 0.5)[batch.rows['fractional'], None]  # (n, 1)
+        fractional = batch.fields['fractional']
+        return batch.with_fields(fractional=torch.where(inverted, 1 - fractional, fractional))
+
     def process(
         self,
         *,

@@ -29,6 +29,7 @@ _NEW_NAMES = {  # values of format 1 -> of today
     'SmoothCrystal': 'LogLatticeCrystal',
     'resampling': 'renoised_ancestral',
 }
+_NEW_KEYS = {'properties.': 'conditions.', 'known': 'given'}  # beginnings of keys of weights of format 1 -> of today
 
 
 def save_checkpoint(
@@ -112,7 +113,7 @@ def _renamed(value):
 
 
 def _upgraded(header: dict) -> dict:
-    """Return a header of format 1 as one of today: one network, conditions named properties, ``known``, scheme 'paper'."""
+    """Return a header of format 1 as one of today: of one network, properties, known and scheme 'paper' renamed."""
     header = _renamed(header)
     network = header.pop('network')
     if 'properties' in network['settings']:
@@ -130,7 +131,12 @@ def _tensors(path, header: dict) -> dict[str, torch.Tensor]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header['format'] > 1:
         return tensors
-    return {f'{SINGLE}.{key.replace("properties.", "conditions.", 1)}': value for key, value in tensors.items()}
+    return {f'{SINGLE}.{_new_key(key)}': value for key, value in tensors.items()}
+
+
+def _new_key(key: str) -> str:
+    old = next((old for old in _NEW_KEYS if key.startswith(old)), '')
+    return _NEW_KEYS.get(old, '') + key[len(old) :]
 
 
 def _build(path, header: dict) -> dict[str, torch.nn.Module]:

@@ -1,4 +1,4 @@
-"""Training data of overlayers: arrays once, random batches for ever."""
+"""In-memory data set of overlayers and an endless stream of random batches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from ase import Atoms
-from torch.utils.data import IterableDataset
 
+from ..diffusion import Batch
 from ..representations.slab import Slab, check_same_pbc, check_slab, frozen_mask, surface_height
+from .data import EndlessBatches, validation_mask
 
 
 @dataclass
@@ -22,13 +23,13 @@ class Item:
     numbers: np.ndarray
     substrate_numbers: np.ndarray
     cell: np.ndarray
-    top: float
+    surface_z: float
     group: str
     run: int
     energy: float = float('nan')
     forces: np.ndarray | None = None
-    relative: float = float('nan')
-    held: bool = False
+    energy_above_best: float = float('nan')
+    is_validation: bool = False
 
     def repeat(self, m: int, n: int) -> Item:
         """Return the structure repeated m x n times in the plane; built from the original, never compounded."""
@@ -40,11 +41,11 @@ class Item:
             numbers=np.tile(self.numbers, k),
             substrate_numbers=np.tile(self.substrate_numbers, k),
             cell=self.cell * np.array([[m], [n], [1]]),
-            top=self.top,
+            surface_z=self.surface_z,
             group=self.group,
             run=self.run,
             energy=self.energy * k,
-            relative=self.relative,
+            energy_above_best=self.energy_above_best,
             forces=None if self.forces is None else np.tile(self.forces, (k, 1)),
         )
 
@@ -53,7 +54,7 @@ class Item:
 class Overlayers:
     """A data set of overlayers, ready for training.
 
-    ``relative`` of an item is the energy above the best structure of the same substrate, cell and composition, per
+    ``energy_above_best`` of an item is the energy above the best structure of the same substrate, cell and composition, per
     mobile atom (eV).
     """
 
@@ -96,29 +97,29 @@ class Overlayers:
                     numbers=atoms.numbers[~f],
                     substrate_numbers=atoms.numbers[f],
                     cell=cell,
-                    top=surface_height(atoms),
+                    surface_z=surface_height(atoms),
                     group=group,
                     run=int(run),
-                    held=bool(pairs.get('held', False)),
+                    is_validation=bool(pairs.get('held', False)),
                     energy=float(results.get('energy', np.nan)),
                     forces=None if forces is None else np.asarray(forces)[~f],
                 )
             )
-        return cls(items, tuple(bool(p) for p in images[0].pbc))._relative()
+        return cls(items, tuple(bool(p) for p in images[0].pbc))._compared()
 
-    def _relative(self) -> Overlayers:
+    def _compared(self) -> Overlayers:
         best: dict[str, float] = {}
         for item in self.items:
             if np.isfinite(item.energy):
                 best[item.group] = min(best.get(item.group, np.inf), item.energy)
         for item in self.items:
             if item.group in best:
-                item.relative = (item.energy - best[item.group]) / len(item.numbers)
+                item.energy_above_best = (item.energy - best[item.group]) / len(item.numbers)
         self.groups = best
         return self
 
     def select(self, keep) -> Overlayers:
-        """Return the items for which ``keep(item)`` holds; relative energies stay as they are."""
+        """Return the items for which ``keep(item)`` holds; energies above the best stay as they are."""
         return Overlayers([item for item in self.items if keep(item)], self.pbc, self.groups)
 
     def split(self, fraction: float = 0.05, seed: int = 0) -> tuple[Overlayers, Overlayers]:
@@ -127,14 +128,35 @@ class Overlayers:
         Frames that carry the key ``held`` decide it themselves, so that what was held out stays so when data are added and a
         training starts from earlier weights. Otherwise a share of the runs is drawn.
         """
-        if any(item.held for item in self.items):
-            held = {item.run for item in self.items if item.held}
-            return self.select(lambda i: i.run not in held), self.select(lambda i: i.run in held)
-        runs = np.unique([item.run for item in self.items])
-        if len(runs) < 2:
-            return self, self
-        held = set(np.random.default_rng(seed).permutation(runs)[: max(1, round(fraction * len(runs)))].tolist())
+        if any(item.is_validation for item in self.items):
+            held = {item.run for item in self.items if item.is_validation}
+        else:
+            runs = np.array([item.run for item in self.items])
+            inside = validation_mask(runs, fraction, seed)
+            if inside is None:
+                return self, self
+            held = set(runs[inside].tolist())
         return self.select(lambda i: i.run not in held), self.select(lambda i: i.run in held)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def conditions(self) -> dict[str, np.ndarray]:
+        """``energy`` (n,): eV above the best of its composition, per mobile atom; empty where no energy is known."""
+        energies = np.array([item.energy_above_best for item in self.items])
+        return {'energy': energies} if np.isfinite(energies).any() else {}
+
+    def describe(self) -> dict:
+        """Return what a checkpoint says about its data."""
+        mobile, substrate = self.elements()
+        return {
+            'structures': len(self.items),
+            'relaxations': len({item.run for item in self.items}),
+            'mobile_elements': mobile,
+            'substrate_elements': substrate,
+            'fingerprint': self.fingerprint(),
+        }
 
     def elements(self) -> tuple[list[int], list[int]]:
         """Return the atomic numbers of mobile and of substrate atoms."""
@@ -143,8 +165,8 @@ class Overlayers:
 
     def window(self, margin: float = 0.25) -> tuple[float, float]:
         """Return the heights above the substrate that hold all mobile atoms, A, widened by ``margin``."""
-        low = min(float((item.positions[:, 2] - item.top).min()) for item in self.items)
-        high = max(float((item.positions[:, 2] - item.top).max()) for item in self.items)
+        low = min(float((item.positions[:, 2] - item.surface_z).min()) for item in self.items)
+        high = max(float((item.positions[:, 2] - item.surface_z).max()) for item in self.items)
         return low - margin, high + margin
 
     def fingerprint(self) -> str:
@@ -161,7 +183,7 @@ class Overlayers:
             np.concatenate([i.substrate for i in items]),
             np.concatenate([i.numbers for i in items] + [i.substrate_numbers for i in items]),
             np.stack([i.cell for i in items]),
-            [i.top for i in items],
+            [i.surface_z for i in items],
             [len(i.numbers) for i in items],
             [len(i.substrate_numbers) for i in items],
             self.pbc,
@@ -169,67 +191,47 @@ class Overlayers:
         )
 
 
-class EndlessBatches(IterableDataset):
-    """Yield ``draw(k)`` for k = ``start``, ``start + 1``, ... for ever; several processes share the numbers."""
-
-    def __iter__(self):
-        rank, world = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        k = self.start
-        while True:
-            yield self.draw(k * world + rank)
-            k += 1
-
-
 class OverlayerData(EndlessBatches):
-    """Draw random batches without end; batch k depends on ``(seed, k)`` only, so that a resumed run sees the same ones.
+    """Draw random batches without end, with the condition ``energy`` (B,), eV per mobile atom above the best.
 
     Parameters
     ----------
     data : Overlayers
     representation : Slab
-    batch_size : int
     repeat : float
         Share of the structures that are repeated in the plane (2 x 1, 1 x 2, 2 x 2), along periodic directions only.
     max_atoms : int
         A structure is not repeated beyond this many atoms.
-    start : int
-        First batch.
+    options
+        See :class:`~ase_diffusion.training.data.EndlessBatches`.
     """
 
-    def __init__(
-        self, data: Overlayers, representation: Slab, *, batch_size=16, repeat=0.25, max_atoms=120, seed=0, start=0, dropout=0.15
-    ):
+    def __init__(self, data: Overlayers, representation: Slab, *, batch_size=16, repeat=0.25, max_atoms=120, **options):
         if not data.items:
             raise ValueError('the data set is empty after selection: widen the energy window or add data')
-        self.data, self.representation = data, representation
-        self.batch_size, self.repeat, self.max_atoms = int(batch_size), float(repeat), int(max_atoms)
-        self.seed, self.start, self.dropout = int(seed), int(start), float(dropout)
+        super().__init__(representation, len(data), batch_size=batch_size, **options)
+        self.data, self.repeat, self.max_atoms = data, float(repeat), int(max_atoms)
         a, b, _ = data.pbc
         self.repeats = [(m, n) for m, n in ((2, 1), (1, 2), (2, 2)) if (a or m == 1) and (b or n == 1)]
 
-    def draw(self, k: int):
-        """Return batch k, with the targets ``energy`` (B,) and ``forces`` (n, 3) in ``extras`` where there are any."""
-        rng = np.random.default_rng((self.seed, k))
-        items = []
-        for index in rng.integers(len(self.data.items), size=self.batch_size):
-            item = self.data.items[index]
-            if rng.random() < self.repeat and self.repeats:
-                m, n = self.repeats[rng.integers(len(self.repeats))]
-                if (len(item.numbers) + len(item.substrate_numbers)) * m * n <= self.max_atoms:
-                    item = item.repeat(m, n)
-            items.append(item)
-        return self.assemble(items, rng)
+    def batch_of(self, index, rng=None) -> Batch:
+        """Return a batch with the targets ``energy`` (B,) and ``forces`` (n, 3) in ``extras`` where there are any.
 
-    def assemble(self, items, rng=None):
-        """Turn items into a batch with the condition ``energy`` (dropped at random if ``rng`` is given)."""
-        relative = np.array([item.relative for item in items])
+        With ``rng`` some of the structures are repeated.
+        """
+        items = [self.data.items[k] for k in index]
         if rng is not None:
-            relative[rng.random(len(items)) < self.dropout] = np.nan
-        batch = self.data.batch(items, self.representation, energy=relative)
+            items = [self._repeated(item, rng) for item in items]
+        batch = self.data.batch(items, self.representation, energy=np.array([item.energy_above_best for item in items]))
         batch.extras['energy'] = torch.tensor([item.energy for item in items], dtype=torch.float64)
         if all(item.forces is not None for item in items):
             forces = np.concatenate([item.forces for item in items])
             batch.extras['forces'] = torch.as_tensor(forces, dtype=self.representation.dtype)
         return batch
+
+    def _repeated(self, item: Item, rng: np.random.Generator) -> Item:
+        if rng.random() < self.repeat and self.repeats:
+            m, n = self.repeats[rng.integers(len(self.repeats))]
+            if (len(item.numbers) + len(item.substrate_numbers)) * m * n <= self.max_atoms:
+                return item.repeat(m, n)
+        return item

@@ -9,7 +9,7 @@ from ase.io import read, write
 
 from ase_diffusion.weights.zoo import load_model
 
-TRAIN = 'train crystal salts.extxyz --out run --properties gap --features 12 --blocks 1 --batch-size 4 --every 5 --quiet'
+TRAIN = 'train crystal salts.extxyz --out run --conditions gap --features 12 --blocks 1 --batch-size 4 --every 5 --quiet'
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_conditions_time_size_and_given_species_reach_the_output(conditioning):
     with torch.no_grad():
         outs = [net(batch, level, other), net(batch, level, none), net(batch, level + 0.1, batch.conditions)]
         assert close(net(batch, level, none), net(batch, level, {}))
-    batch.extras['known'] = torch.tensor([True, False])
+    batch.extras['given_species'] = torch.tensor([True, False])
     given = evaluate(net, batch)
     outs.append({k: v[:1] for k, v in given.items()})
     assert close({k: v[3:] for k, v in given.items() if k != 'lattice'}, {k: v[3:] for k, v in base.items() if k != 'lattice'})
@@ -124,7 +124,7 @@ def test_conditions_time_size_and_given_species_reach_the_output(conditioning):
 
 def test_gradients_reach_every_parameter():
     net, batch = network('cdi').train(), crystals()
-    batch.extras['known'] = torch.tensor([True, False, True])
+    batch.extras['given_species'] = torch.tensor([True, False, True])
     batch.conditions['energy'][0] = float('nan')
     process = Crystal(ELEMENTS).process()
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)

@@ -20,7 +20,6 @@ from ase_diffusion.representations.crystal import Crystal
 from ase_diffusion.training import load_checkpoint, read_header, save_checkpoint
 from ase_diffusion.weights.zoo import load_model, load_networks
 
-GIVEN = 'known'  # key of the extras: structures whose species are given
 SIZE = dict(features=8, blocks=2, cutoff=4.0, n_basis=6)
 NETWORKS = {
     'denoiser': lambda: OverlayerDenoiser(**SIZE, conditions={'energy': (0.1, 0.2)}),
@@ -327,7 +326,7 @@ def test_files_of_format_1_predict_what_they_did(tmp_path, name):
     if name.startswith('crystal'):
         images = [bulk('NaCl', 'rocksalt', a=5.0) * (2, 1, 1), bulk('KCl', 'rocksalt', a=5.02)]
         batch = representation.encode(images, {'gap': [0.4, nan], 'type.x': [nan, 3.0]})
-        batch.extras[GIVEN] = torch.tensor([True, False])
+        batch.extras['given_species'] = torch.tensor([True, False])
         assert header['scheme'] == {'crystal_edm': 'edm', 'crystal_paper': 'd3pm'}[name]
         assert header['csp_fraction'] == {'crystal_edm': 0.33, 'crystal_paper': 0.5}[name] and 'known' not in header
         assert set(network.settings['conditions']) == {'gap', 'type.x'} == set(header['conditions'])

@@ -11,7 +11,8 @@ from ase.constraints import FixAtoms
 from ase_diffusion.networks import ForceField
 from ase_diffusion.representations import Slab
 from ase_diffusion.training import OverlayerData, Overlayers
-from ase_diffusion.training.surface import fit_references, fixed_batches
+from ase_diffusion.training.data import fixed_batches
+from ase_diffusion.training.surface import fit_references
 
 
 def frame(run, step=0, seed=0, size=(2, 2, 1), top='AgO', energy=None, pbc=(True, True, False)):
@@ -44,7 +45,7 @@ def test_items_hold_mobile_and_frozen_atoms_apart(data):
     assert item.numbers.tolist() == [47, 8] and item.substrate_numbers.tolist() == [47] * 6
     assert item.energy == atoms.get_potential_energy()
     assert np.array_equal(item.forces, atoms.get_forces(apply_constraint=False)[6:])
-    assert item.top == atoms.positions[:6, 2].max() and item.run == 0
+    assert item.surface_z == atoms.positions[:6, 2].max() and item.run == 0
     assert data.elements() == ([8, 47], [47])
 
 
@@ -56,11 +57,11 @@ def test_relative_energies_count_from_the_best_of_the_same_composition_and_cell(
         frame(3, energy=-5.5),
         frame(4, size=(3, 2, 1), energy=-3.0),
     ]
-    relative = [item.relative for item in Overlayers.from_atoms(images).items]
+    relative = [item.energy_above_best for item in Overlayers.from_atoms(images).items]
     assert relative == pytest.approx([0.5, 0.0, 0.0, 0.25, 0.0])  # per mobile atom
     bare = frame(5)
     bare.calc = None
-    assert np.isnan(Overlayers.from_atoms([bare]).items[0].relative)
+    assert np.isnan(Overlayers.from_atoms([bare]).items[0].energy_above_best)
 
 
 def test_repeats_tile_everything_and_scale_the_energy(data):
@@ -68,9 +69,9 @@ def test_repeats_tile_everything_and_scale_the_energy(data):
         for m, n in ((2, 1), (1, 2), (2, 2)):
             big, k = item.repeat(m, n), m * n
             assert np.allclose(big.cell, item.cell * [[m], [n], [1]])
-            assert big.energy == pytest.approx(k * item.energy) and big.relative == item.relative
+            assert big.energy == pytest.approx(k * item.energy) and big.energy_above_best == item.energy_above_best
             assert np.array_equal(big.forces, np.tile(item.forces, (k, 1)))
-            assert (big.top, big.run, big.group) == (item.top, item.run, item.group)
+            assert (big.surface_z, big.run, big.group) == (item.surface_z, item.run, item.group)
             # the same as ASE's repeat
             atoms = Atoms(item.numbers, item.positions, cell=item.cell, pbc=(1, 1, 0)).repeat((m, n, 1))
             assert np.allclose(big.positions, atoms.positions) and np.array_equal(big.numbers, atoms.numbers)
@@ -158,8 +159,8 @@ def test_conditions_are_dropped_at_their_share(data):
     assert 0.12 < float(dropped) < 0.18
     kept = OverlayerData(data, Slab(), batch_size=100, dropout=0.0).draw(0)
     assert not kept.conditions['energy'].isnan().any()
-    assert not any(batch.conditions['energy'].isnan().any() for batch in fixed_batches(data, Slab(), 5))
-    assert not any(np.isnan(item.relative) for item in data.items)  # the data keeps its values
+    assert not any(batch.conditions['energy'].isnan().any() for batch in fixed_batches(OverlayerData(data, Slab()), size=5))
+    assert not any(np.isnan(item.energy_above_best) for item in data.items)  # the data keeps its values
 
 
 def test_batches_carry_energies_and_forces_of_the_repeated_structures(data):
@@ -172,7 +173,7 @@ def test_batches_carry_energies_and_forces_of_the_repeated_structures(data):
 
 def test_the_window_holds_all_atoms(data):
     low, high = data.window(0.25)
-    z = np.concatenate([item.positions[:, 2] - item.top for item in data.items])
+    z = np.concatenate([item.positions[:, 2] - item.surface_z for item in data.items])
     assert (low, high) == pytest.approx((z.min() - 0.25, z.max() + 0.25))
 
 

@@ -117,7 +117,7 @@ def test_a_folder_of_another_training_is_refused(tmp_path, data):
     for change, size, text in (
         (dict(data={'fingerprint': 'abd', 'elements': [1, 8]}), TINY, "data.fingerprint 'abc', now 'abd'"),
         (dict(conditions={}), TINY, r'conditions.energy \[0.0, 0.1\], now None'),
-        ({}, {**TINY, 'features': 16}, 'network.settings.features 8, now 16'),
+        ({}, {**TINY, 'features': 16}, 'networks.denoiser.settings.features 8, now 16'),
     ):
         with pytest.raises(ValueError, match=f'belongs to one training.*{text}.*Take another folder'):
             run(data, tmp_path, steps=6, header={**header, **change}, size=size)

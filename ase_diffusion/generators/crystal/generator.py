@@ -85,7 +85,7 @@ class CrystalDiffusion(Generator):
     """
 
     kind = 'crystal'
-    default_sampling: ClassVar[dict] = SCHEMES['paper']
+    default_sampling: ClassVar[dict] = SCHEMES['d3pm']
     default_batch_size = 64
 
     def __init__(
@@ -191,8 +191,8 @@ class CrystalDiffusion(Generator):
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         batch, mask = self._encode(seeds, conditions, task), None
         if self.numbers is not None or task.keeps_species:
-            batch.extras['known'] = batch.extras['counts'] > 0
-            mask = {'species': batch.extras['known'][batch.rows['species']]}
+            batch.extras['given_species'] = batch.extras['counts'] > 0
+            mask = {'species': batch.extras['given_species'][batch.rows['species']]}
         wrap = None
         if self.elements is not None:
             wrap = partial(AllowedElements, allowed=[z in self.elements for z in self.representation.elements])

@@ -41,7 +41,7 @@ def test_perturb_keeps_the_species_unless_asked_not_to():
 @pytest.mark.parametrize(
     ('make', 'options', 'text'),
     [
-        ({}, {'known': 1.0}, 'predicts structures of a given composition'),
+        ({}, {'csp_fraction': 1.0}, 'predicts structures of a given composition'),
         ({'stoich': 'KBr'}, {}, 'never saw Br, K'),
         ({'natoms': 9}, {}, 'cells of up to 4'),
         ({'conditioning': 'cdi'}, {'conditioning': 'cds'}, "conditioning='cds', not 'cdi'"),
@@ -94,7 +94,7 @@ def test_fit_uses_the_splits_that_the_data_carries(tmp_path):
     for k, atoms in enumerate(images):
         atoms.info['key_value_pairs']['split'] = ('train', 'train', 'val', 'test')[k % 4]
     gen = CrystalDiffusion(model='untrained', logfile=None, rng=1)
-    gen.fit(images, tmp_path / 'run', steps=5, properties=['gap'], **SMALL)
+    gen.fit(images, tmp_path / 'run', steps=5, conditions=['gap'], **SMALL)
     assert gen.header['data']['structures'] == 8
     assert list(gen.header['conditions']) == ['gap']
     again = CrystalDiffusion.from_pretrained(tmp_path / 'run' / 'best.safetensors', **QUICK).sample(1)

@@ -26,7 +26,7 @@ def crystal():
     return Atoms('CsCl', scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.42]], cell=[4.1, 4.6, 5.2, 90, 97, 90], pbc=True)
 
 
-@pytest.fixture(scope='module', params=['paper', 'edm'])
+@pytest.fixture(scope='module', params=['d3pm', 'edm'])
 def model(request, tmp_path_factory):
     path = tmp_path_factory.mktemp('memory') / f'{request.param}.safetensors'
     gen = CrystalDiffusion(model='untrained', logfile=None)
