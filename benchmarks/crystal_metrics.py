@@ -1,7 +1,7 @@
 """Metrics of crystals on real data: their ceilings, the thresholds of the success rates, and what they cost.
 
     python benchmarks/crystal_metrics.py /work/shared/data           # writes benchmarks/results/crystal_metrics.json
-    python benchmarks/crystal_metrics.py /work/shared/data --scale   # writes ase_diffusion/metrics/magpie_scale.txt anew
+    python benchmarks/crystal_metrics.py /work/shared/data --scale   # writes ase_diffusion/metrics/crystal/magpie_scale.txt anew
 
 What real crystals reach: validity over all of a set; uniqueness and novelty of the test split against the training split;
 coverage and distances of one half of a sample of the test split against the other, which is what finite samples allow. Times
@@ -19,7 +19,7 @@ import numpy as np
 
 from ase_diffusion import metrics
 from ase_diffusion.data.crystals import read_crystals
-from ase_diffusion.metrics.fingerprints import composition_fingerprints
+from ase_diffusion.metrics.crystal.fingerprints import composition_fingerprints
 
 HERE = Path(__file__).parent
 SETS = {  # cutoffs of the coverage, property
@@ -96,7 +96,7 @@ def write_scale(folder: Path) -> None:
     """Write mean and standard deviation of the Magpie features over the training split of mp_le20."""
     vectors = composition_fingerprints(read_crystals(folder / 'mp_le20.npz', 'train'), scale=False)
     header = 'Mean and standard deviation of the 132 Magpie features over the compositions of the training split of mp_le20.'
-    path = HERE.parent / 'ase_diffusion' / 'metrics' / 'magpie_scale.txt'
+    path = HERE.parent / 'ase_diffusion' / 'metrics' / 'crystal' / 'magpie_scale.txt'
     np.savetxt(path, np.stack([vectors.mean(0), vectors.std(0)], axis=1), fmt='%.8g', header=header)
 
 

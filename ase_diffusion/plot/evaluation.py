@@ -111,7 +111,7 @@ def _ks(ax, statistics):
 
 def _densities(ax, sets):
     """Draw the densities on common bins."""
-    from ase_diffusion.metrics.crystals import density
+    from ase_diffusion.metrics.crystal.structures import density
 
     _distributions(ax, sets, density, r'Density (g/cm$^3$)')
 

@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 from ase import Atoms
 
-from ..utils.atoms import neighbors
-from ..utils.parallel import parallel_map
+from ...utils.atoms import neighbors
+from ...utils.parallel import parallel_map
 
 MIN_DISTANCE = 0.5  # A
 MIN_VOLUME = 0.1  # A^3

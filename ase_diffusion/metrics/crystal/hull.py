@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols
 
-from ..errors import MissingDependency
-from ..utils.parallel import parallel_map
-from .crystals import check_crystals, structural_validity, to_structure
+from ...errors import MissingDependency
+from ...utils.parallel import parallel_map
+from .structures import check_crystals, structural_validity, to_structure
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ..utils.rng import coerce_rng
+from ...utils.rng import coerce_rng
 from .composition import compositional_validity
-from .crystals import FEATURES, check_crystals, crystal_features, density, structural_validity
 from .fingerprints import composition_fingerprints, structure_fingerprints
+from .structures import FEATURES, check_crystals, crystal_features, density, structural_validity
 
 CUTOFFS = {'mp': (0.4, 10.0), 'perovskite': (0.2, 4.0), 'carbon': (0.2, 4.0)}  # structure, composition
 SAMPLES = 1000

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.parallel import parallel_map
-from .crystals import _is_sound, check_crystals, reduced_formula, to_structure
+from ...utils.parallel import parallel_map
+from .structures import _is_sound, check_crystals, reduced_formula, to_structure
 
 MAX_COORDINATION = 24
 # motifs with an order parameter of their own in pymatgen, and the rotation-invariant q2, q4, q6 where there are none (or few)

@@ -8,8 +8,9 @@ results that a structure carries.
 from itertools import product
 
 import numpy as np
+from ase import Atoms
 
-from ..utils.atoms import VALID_RATIO, is_valid, min_distance_ratio, mobile_mask, neighbors
+from ...utils.atoms import VALID_RATIO, is_valid, min_distance_ratio, mobile_mask, neighbors
 
 __all__ = [
     'Distinct',
@@ -75,8 +76,8 @@ def fingerprint(atoms, *, cutoff=CUTOFF, width=WIDTH):
     return rows.ravel() / np.sqrt(max(len(channels), 1))
 
 
-def _stored_energy(atoms):
-    """Return the energy (eV) that a structure carries, nan without one; never starts a calculation."""
+def stored_energy(atoms: Atoms) -> float:
+    """Return the energy (eV) that a structure carries, nan without one; starts no calculation."""
     energy = getattr(atoms.calc, 'results', {}).get('energy')
     return float('nan') if energy is None else float(energy)
 
@@ -135,7 +136,7 @@ class Distinct:
         name : int or str
         atoms : Atoms
         """
-        energy, print_ = _stored_energy(atoms), fingerprint(atoms)
+        energy, print_ = stored_energy(atoms), fingerprint(atoms)
         names, energies, prints = self.groups.setdefault(_kind(atoms), ([], [], []))
         if names:
             far = np.linalg.norm(np.asarray(prints) - print_, axis=1)  # (firsts,)
@@ -170,7 +171,7 @@ def relative_energies(images, reference=None):
     ValueError
         If the reference has no energy or another composition.
     """
-    energies = np.array([_stored_energy(atoms) for atoms in images], float)
+    energies = np.array([stored_energy(atoms) for atoms in images], float)
     if reference is None:
         formulas = np.array([atoms.get_chemical_formula() for atoms in images])
         for formula in np.unique(formulas):
@@ -178,7 +179,7 @@ def relative_energies(images, reference=None):
         return energies
     if np.isscalar(reference):
         return energies - float(reference)
-    zero, formula = _stored_energy(reference), reference.get_chemical_formula()
+    zero, formula = stored_energy(reference), reference.get_chemical_formula()
     if np.isnan(zero):
         raise ValueError(f'the reference must carry an energy, but {formula} has none: relax it first, or pass a number in eV')
     for index, atoms in enumerate(images):

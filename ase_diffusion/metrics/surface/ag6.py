@@ -13,7 +13,7 @@ from ase.constraints import FixAtoms
 from ase.geometry import find_mic
 from scipy.sparse.csgraph import connected_components
 
-from ase_diffusion.utils.atoms import mobile_mask
+from ...utils.atoms import mobile_mask
 
 SITES_PER_CELL = 16  # hollows of one kind in p(4x4)
 LAYER_GAP = 0.8  # A; frozen atoms whose heights differ by less are one layer

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..utils.parallel import parallel_map
-from .crystals import _is_sound, check_crystals, reduced_formula, to_structure
+from ...utils.parallel import parallel_map
+from .structures import _is_sound, check_crystals, reduced_formula, to_structure
 
 SAME = {'ltol': 0.2, 'stol': 0.3, 'angle_tol': 5.0}  # uniqueness and novelty
 PREDICTED = {'ltol': 0.3, 'stol': 0.5, 'angle_tol': 10.0}  # structure prediction

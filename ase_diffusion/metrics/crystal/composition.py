@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols
 
-from .crystals import check_crystals, reduced_formula
+from .structures import check_crystals, reduced_formula
 
 
 @lru_cache(maxsize=1)
