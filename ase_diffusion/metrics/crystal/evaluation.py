@@ -1,7 +1,13 @@
 """All metrics of a set of crystals in one report: plain numbers that go into JSON, and a table."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+from ...utils.rng import RandomSource
 from ..reports import number, percent, plain
 from .composition import compositional_validity
 from .distributions import checked_cutoffs, coverage, ks_statistics, property_values, success_rates, wasserstein_distances
@@ -9,25 +15,29 @@ from .hull import chgnet_class, energies_above_hull, formation_energies, sun
 from .matching import match_rate, novel, unique
 from .structures import check_crystals, crystal_features, structural_validity
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
 CHGNET = 'chgnet_energy_per_atom'  # eV/atom by CHGNet 0.3.0, as data sets may carry it
 
 
 def evaluate(
-    images,
-    reference=None,
+    images: Iterable[Atoms],
+    reference: Iterable[Atoms] | None = None,
     *,
-    known=None,
-    phases=None,
-    targets=None,
-    prop=None,
-    chgnet=False,
-    cutoffs='mp',
-    cov=True,
-    rng=0,
-    processes=None,
-    progress=False,
-    before_chgnet=None,
-):
+    known: Iterable[Atoms] | None = None,
+    phases: Iterable[Atoms] | None = None,
+    targets: Iterable[Atoms] | None = None,
+    prop: str | None = None,
+    chgnet: bool = False,
+    cutoffs: str | tuple[float, float] = 'mp',
+    cov: bool = True,
+    rng: RandomSource = 0,
+    processes: int | None = None,
+    progress: bool = False,
+    before_chgnet: Callable[[dict[str, Any]], Any] | None = None,
+) -> dict[str, Any]:
     """Judge crystals, whoever made them, by all metrics that the arguments allow.
 
     Parameters
@@ -157,7 +167,7 @@ def _chgnet_of(images, progress):
     return energies
 
 
-def report_rows(report):
+def report_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return the rows of a table of a report.
 
     Parameters
