@@ -18,7 +18,7 @@ from ase.build import bulk
 from safetensors.torch import load_file, save_file
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.hull import STABLE
+from ase_diffusion.metrics.crystal.hull import STABLE
 from ase_diffusion.networks import CrystalTransformer
 from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.representations import Crystal

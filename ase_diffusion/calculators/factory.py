@@ -1,10 +1,16 @@
 """Hand out calculators: one for all structures, or a fresh one in a folder of its own for each."""
 
+from __future__ import annotations
+
 import itertools
 import pickle
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .names import calculator_name, check_calculator, get_calculator
+from .names import CalculatorLike, calculator_name, check_calculator, get_calculator
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
 
 
 class CalculatorFactory:
@@ -24,7 +30,7 @@ class CalculatorFactory:
         For the names that know one.
     """
 
-    def __init__(self, calculator, directory=None, device=None):
+    def __init__(self, calculator: CalculatorLike, directory: str | Path | None = None, device: str | None = None) -> None:
         self.calculator, self.name = calculator, calculator_name(calculator)
         self.directory = Path('.' if directory is None else directory)
         self.options = {} if device is None else {'device': device}
@@ -33,7 +39,7 @@ class CalculatorFactory:
         if named(calculator) not in ('gpaw', 'vasp'):  # making one costs little, and errors come at once
             self.shared = get_calculator(calculator, **self.options)
 
-    def get(self, number):
+    def get(self, number: int) -> Calculator:
         """Return the calculator for structure `number`."""
         calc, self.shared = self.shared, None
         if calc is not None and (self.finished or not is_stateful(calc)):
@@ -48,25 +54,25 @@ class CalculatorFactory:
             calc.directory = str(folder) if isinstance(calc.directory, str) else folder
         return calc
 
-    def failed(self):
+    def failed(self) -> None:
         """Forget what a calculator may remember of the structure that it failed for."""
         if hasattr(self.shared, 'reset'):
             self.shared.reset()
 
 
-def named(calculator):
+def named(calculator: CalculatorLike) -> str | None:
     """Return the name, also of ``functools.partial(get_calculator, name, ...)``; None for all that is not by name."""
     if getattr(calculator, 'func', None) is get_calculator and calculator.args:
         calculator = calculator.args[0]
     return calculator.lower() if isinstance(calculator, str) else None
 
 
-def is_stateful(calc):
+def is_stateful(calc: Any) -> bool:
     """Tell whether a calculator is bound to one structure: it writes input files, or keeps wave functions."""
     return hasattr(calc, 'write_input') or hasattr(calc, 'template') or type(calc).__module__.partition('.')[0] == 'gpaw'
 
 
-def check_shared(calculator, workers):
+def check_shared(calculator: CalculatorLike, workers: int | None) -> None:
     """Raise where several processes would share the one folder of a finished calculator.
 
     Parameters
@@ -89,13 +95,13 @@ def check_shared(calculator, workers):
         )
 
 
-def needs_periodic(calc):
+def needs_periodic(calc: Any) -> bool:
     """Tell whether a calculator expands in plane waves, and so wants a cell that is periodic in all directions."""
     mode = getattr(getattr(calc, 'params', None), 'mode', None)  # of GPAW
     return getattr(calc, 'name', '') == 'vasp' or getattr(mode, 'name', '') == 'pw'
 
 
-def fresh_folder(path):
+def fresh_folder(path: str | Path) -> Path:
     """Make a folder that did not exist, and return it: `path`, or `path` with .1, .2, ... behind it."""
     for k in itertools.count():
         folder = Path(f'{path}.{k}') if k else Path(path)
@@ -106,7 +112,7 @@ def fresh_folder(path):
             continue
 
 
-def freeze(calculator, *more):
+def freeze(calculator: CalculatorLike, *more: Any) -> bytes:
     """Return a calculator, name or factory, and what goes with it, as bytes of a tuple for another process.
 
     Raises

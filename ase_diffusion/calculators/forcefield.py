@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,10 +18,16 @@ from ..utils.atoms import frozen_mask
 from ..utils.device import pick_device
 from ..weights.zoo import load_model
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ..diffusion.batch import Batch
+
+
 ALIASES = {'ag-o': 'ag-o-forcefield'}
 
 
-def load_forcefield(model='ag-o', device=None):
+def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | None = None) -> tuple[ForceField, dict[str, Any]]:
     """Return the network and the header of a force field: of a name, a checkpoint or a ForceField, which is copied.
 
     Raises
@@ -52,19 +61,21 @@ class ForceFieldCalculator(Calculator):
 
     implemented_properties = ['energy', 'free_energy', 'forces']  # noqa: RUF012  ASE's own form
 
-    def __init__(self, model='ag-o', device=None, **kwargs):
+    def __init__(self, model: str | Path | ForceField = 'ag-o', device: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.network, self.header = load_forcefield(model, device)
         self.representation = Slab(dtype=self.network.scale.dtype)
 
-    def check_state(self, atoms, tol=1e-15):
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what changed since the last call; FixAtoms count, since they change the meaning of the structure."""
         changes = super().check_state(atoms, tol)
         if not changes and self.atoms is not None and not np.array_equal(frozen_mask(atoms), frozen_mask(self.atoms)):
             changes = [*changes, 'initial_magmoms']  # any entry makes ASE calculate again
         return changes
 
-    def calculate(self, atoms=None, properties=('energy',), system_changes=all_changes):
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ('energy',), system_changes: Sequence[str] = all_changes
+    ) -> None:
         """Fill ``results``; ValueError for elements or a substrate that the model never saw."""
         super().calculate(atoms, list(properties), system_changes)
         frozen = frozen_mask(self.atoms)
@@ -80,7 +91,7 @@ class ForceFieldCalculator(Calculator):
             [forces] = self._split([self.atoms], flat)
         self.results = {'energy': energy, 'free_energy': energy, 'forces': forces}
 
-    def forces_of(self, images, batch_size=64):
+    def forces_of(self, images: Sequence[Atoms], batch_size: int = 64) -> list[np.ndarray]:
         """Return the raw forces on all atoms of many structures, a list of (n, 3) in eV/A; by batches, nothing is stored.
 
         Raises
@@ -128,7 +139,7 @@ def check_known(atoms: Atoms | SlabTemplate, header: dict, passive_edges: bool) 
     template.check_known(header.get('data', {}), 'the force field')
 
 
-def batch_forces(network):
+def batch_forces(network: ForceField) -> Callable[[Batch], torch.Tensor]:
     """Return a function ``batch -> forces`` (n_mobile, 3) for :class:`ase_diffusion.diffusion.ForceGuidance`."""
 
     def forces(batch):

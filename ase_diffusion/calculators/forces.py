@@ -1,11 +1,19 @@
 """Forces of structures that move step by step, by any ASE calculator: in this process, or in one that can be killed."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from ..utils.checks import check_limits
 from .factory import CalculatorFactory, needs_periodic
-from .names import check_calculator
+from .names import CalculatorLike, check_calculator
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 class Forces:
@@ -32,7 +40,9 @@ class Forces:
         The package of the calculator is not installed.
     """
 
-    def __init__(self, calculator, directory=None, *, time_limit=None):
+    def __init__(
+        self, calculator: CalculatorLike, directory: str | Path | None = None, *, time_limit: float | None = None
+    ) -> None:
         check_calculator(calculator)
         check_limits(time_limit=time_limit)
         self.count, self.first, self.process = 0, 0, None
@@ -44,11 +54,11 @@ class Forces:
             self.work = self.process = CalculatorProcess(_ForceTask, calculator, directory, timeout=time_limit)
             self.process.start()
 
-    def begin(self, count):
+    def begin(self, count: int) -> None:
         """Let go of the structures before; `count` new ones are numbered 0, 1, ... from now on."""
         self.first, self.count = self.count, self.count + count
 
-    def __call__(self, k, atoms, *, stress=False):
+    def __call__(self, k: int, atoms: Atoms, *, stress: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Return forces and stress of structure k.
 
         Parameters
@@ -75,7 +85,7 @@ class Forces:
         """
         return self.work(self.first, k, atoms, stress)
 
-    def close(self):
+    def close(self) -> None:
         """End the process with the calculator, if there is one; the next call starts another one."""
         if self.process is not None:
             self.process.close()

@@ -10,16 +10,20 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
 
 CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: what `get_calculator` takes
 
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 
 
-def get_calculator(calculator, **kwargs):
+def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
     """Return an ASE calculator for a name, a file, a factory or an instance.
 
     Parameters
@@ -58,7 +62,7 @@ def get_calculator(calculator, **kwargs):
     return made
 
 
-def check_calculator(calculator):
+def check_calculator(calculator: CalculatorLike) -> Callable[..., Any] | None:
     """Return what makes the calculator, None for a finished one; nothing is built or imported.
 
     Parameters
@@ -84,7 +88,7 @@ def check_calculator(calculator):
     )
 
 
-def calculator_name(calculator):
+def calculator_name(calculator: CalculatorLike) -> str:
     """Return a short text for logs and databases: the name, the file name or the class.
 
     Parameters
@@ -98,7 +102,7 @@ def calculator_name(calculator):
     return _text(calculator)
 
 
-def is_own_force_field(calculator):
+def is_own_force_field(calculator: CalculatorLike) -> bool:
     """Tell whether a name, path or calculator is a force field of this package, which takes many structures at once."""
     if isinstance(calculator, (str, Path)):
         return str(calculator).lower() == 'ag-o' or str(calculator).endswith('.safetensors')

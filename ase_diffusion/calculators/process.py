@@ -3,6 +3,8 @@
 Run as ``python -m ase_diffusion.calculators.process`` by :class:`CalculatorProcess`, never by users.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import pickle
@@ -11,10 +13,13 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import Any
 
 from .factory import freeze
+from .names import CalculatorLike
 
 START_LIMIT = 600.0  # s; importing a network and loading its weights on a busy machine
 
@@ -46,12 +51,12 @@ class CalculatorProcess:
         The calculator or another argument cannot be pickled.
     """
 
-    def __init__(self, make, calculator, *args, timeout):
+    def __init__(self, make: Callable[..., Callable[..., Any]], calculator: CalculatorLike, *args: Any, timeout: float) -> None:
         self.timeout = None if math.isinf(timeout) else timeout
         self.process, self._end = None, lambda: None
         self.message = freeze(calculator, make, *args)
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Any:
         """Return what the other process returns for these arguments.
 
         Raises
@@ -81,7 +86,7 @@ class CalculatorProcess:
             raise CalculatorProcessFailed(result)
         return result
 
-    def start(self):
+    def start(self) -> None:
         """Start the process, unless it runs; raise the error where the calculator cannot be made."""
         if self.process is not None and self.process.poll() is None:
             return
@@ -112,15 +117,15 @@ class CalculatorProcess:
             self.close()
             raise error
 
-    def close(self):
+    def close(self) -> None:
         """Kill the process and all that it started; the next call starts another one."""
         self._end()
         self.process = None
 
-    def __enter__(self):
+    def __enter__(self) -> CalculatorProcess:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self.close()
 
 
@@ -137,7 +142,7 @@ def _kill(parent, process, pipe, life):
     os.close(life)
 
 
-def main(pipe, life):
+def main(pipe: int, life: int) -> None:
     """Answer what comes through the pipe until it is closed."""
     threading.Thread(target=_die_with_parent, args=(life,), daemon=True).start()
     pipe = Connection(pipe)

@@ -5,6 +5,8 @@ The npz file has natoms (n,), numbers (sum,), scaled_positions (sum, 3), cell (n
 split, in one folder).
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import logging
@@ -72,7 +74,7 @@ def is_bookkeeping(name: str) -> bool:
     return name in NO_PROPERTY | BOOKKEEPING or name.startswith(BOOKKEEPING_PREFIXES)
 
 
-def read_crystals(path, split=None):
+def read_crystals(path: str | Path, split: str | None = None) -> list[Atoms]:
     """Read crystals with their properties and splits.
 
     Parameters

@@ -19,12 +19,16 @@ held                                   (n,), optional: is the frame kept out of 
 The slab of a frame is its leading block of atoms held by FixAtoms; a mobile top layer counts as overlayer.
 """
 
+from __future__ import annotations
+
 import gzip
 import io
 import logging
 import re
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import ase.units
 import numpy as np
@@ -41,7 +45,7 @@ NEEDED = [*ARRAYS, *ROW_KEYS]
 OPTIONAL = {'held': bool}
 
 
-def read_frames(path):
+def read_frames(path: str | Path) -> list[Atoms]:
     """Read labelled frames from npz (`write_frames`), an ASE database or any file that ASE reads.
 
     Parameters
@@ -74,7 +78,7 @@ def read_frames(path):
     return _read_ase(path)
 
 
-def write_frames(images, path):
+def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
     """Write labelled frames to a compact npz file.
 
     Overlayer positions and forces are stored as float32, slabs and energies as float64, bit by bit. Constraints other
@@ -138,7 +142,7 @@ def write_frames(images, path):
     np.savez_compressed(path, **arrays)
 
 
-def frames_to_npz(db, path, every='geometric'):
+def frames_to_npz(db: Any, path: str | Path, every: str | int = 'geometric') -> int:
     """Thin the frames of a random search database and write them to a compact npz file.
 
     Parameters
@@ -181,7 +185,7 @@ def frames_to_npz(db, path, every='geometric'):
     return len(images)
 
 
-def thin(steps, every='geometric'):
+def thin(steps: Sequence[int], every: str | int = 'geometric') -> list[int]:
     """Return the indices of the steps of one relaxation that are kept: the first, the last, and some between.
 
     Parameters
@@ -354,7 +358,7 @@ def _unit(text, name, path):
         ) from None
 
 
-def row_atoms(row):
+def row_atoms(row: Any) -> Atoms:
     """Return the Atoms of a row with its keys and data in info."""
     atoms = row.toatoms()
     atoms.info['key_value_pairs'] = dict(row.key_value_pairs)

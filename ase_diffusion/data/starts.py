@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
@@ -9,12 +11,21 @@ from ase.data import chemical_symbols, covalent_radii
 from ..errors import GenerationFailed
 from ..utils.atoms import check_surface_cell, copy_atoms, parse_formula
 from ..utils.checks import check_count, check_number, check_window
-from ..utils.rng import coerce_rng
+from ..utils.rng import RandomSource, coerce_rng
 
+Composition = str | Sequence[str] | Mapping[str, int | Sequence[int]]  # formula, formulas, or ranges {'Ag': (4, 6)}
 TRIES = 300  # places tried for one atom before the structure is begun anew
 
 
-def random_start(slab, numbers, rng=None, *, height=(1.0, 4.5), ratio=0.7, maxiter=100):
+def random_start(
+    slab: Atoms,
+    numbers: str | Sequence[int],
+    rng: RandomSource = None,
+    *,
+    height: tuple[float, float] = (1.0, 4.5),
+    ratio: float = 0.7,
+    maxiter: int = 100,
+) -> Atoms:
     """Put atoms at random places above a slab, none too close to another.
 
     Parameters
@@ -115,7 +126,7 @@ def _assemble(slab, numbers, places):
     return atoms
 
 
-def check_composition(stoich):
+def check_composition(stoich: Composition) -> Composition:
     """Return a composition as json knows it: a formula, a list of formulas, or a dict of ranges [low, high].
 
     Parameters
@@ -153,7 +164,7 @@ def check_composition(stoich):
     return ranges
 
 
-def draw_composition(stoich, rng):
+def draw_composition(stoich: Composition, rng: np.random.Generator) -> list[int]:
     """Return atomic numbers, drawn evenly from what `check_composition` returned.
 
     Parameters
@@ -172,7 +183,7 @@ def draw_composition(stoich, rng):
     return numbers
 
 
-def check_start(height, ratio, maxiter):
+def check_start(height: tuple[float, float], ratio: float, maxiter: int) -> tuple[float, float]:
     """Return the window (low, high) in A of a random start; raise a ValueError if it, the ratio or maxiter is not valid."""
     window = check_window('height', height, 'in A above the topmost slab atom, low < high, such as (1.0, 4.5)')
     check_number('ratio', ratio, 'a part of the sum of two covalent radii, such as 0.7', strict=False)

@@ -1,19 +1,29 @@
 """Crystals on paper: one cell seen along a direction that hides little, rows and grids of them."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from ase_diffusion.plot import new_axes
-from ase_diffusion.plot.properties import PROPERTIES
-from ase_diffusion.plot.structures import _colours
+from .properties import PROPERTIES
+from .structures import _colours
+from .style import new_axes
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 EDGE = 0.35  # A; atoms this close to a face of the cell are shown on the opposite one, too
 BOND = 1.1  # longest bond, of the sum of the covalent radii
 SHELL = 1.2  # longest bond, of the distance to the nearest neighbour, of either atom
 NONMETALS = [1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 51, 52, 53]  # one of them takes part in every bond drawn
 FADE = 0.45  # towards white: the farthest atoms
+Direction = str | Sequence[float]  # 'auto', 'a', 'b', 'c', or [u, v, w] along u a + v b + w c
 PIECES = 10  # of every edge of the cell, each before or behind the atoms
 
 
@@ -192,7 +202,17 @@ def _name_elements(ax, atoms, colors, fontsize=8):
     )
 
 
-def plot_crystal(atoms, ax=None, *, direction='auto', label=None, radius=1.0, colors=None, shift=True, elements=True):
+def plot_crystal(
+    atoms: Atoms,
+    ax: Axes | None = None,
+    *,
+    direction: Direction = 'auto',
+    label: str | None = None,
+    radius: float = 1.0,
+    colors: Mapping[str, Any] | None = None,
+    shift: bool = True,
+    elements: bool = True,
+) -> Axes:
     """Draw the unit cell of a crystal with its atoms.
 
     Atoms at faces, edges and corners of the cell are drawn on all of them; the farther an atom is, the paler. Bonds join atoms
@@ -241,8 +261,17 @@ def plot_crystal(atoms, ax=None, *, direction='auto', label=None, radius=1.0, co
 
 
 def plot_crystals(
-    images, *, labels=None, directions=('auto',), columns=None, width=7.0, same_scale=True, radius=1.0, colors=None, shift=True
-):
+    images: Iterable[Atoms],
+    *,
+    labels: Sequence[str] | None = None,
+    directions: Sequence[Direction] = ('auto',),
+    columns: int | None = None,
+    width: float = 7.0,
+    same_scale: bool = True,
+    radius: float = 1.0,
+    colors: Mapping[str, Any] | None = None,
+    shift: bool = True,
+) -> Figure:
     """Draw unit cells side by side, a row for each direction.
 
     Parameters
@@ -320,12 +349,21 @@ def plot_crystals(
     return figure
 
 
-def formula_label(atoms):
+def formula_label(atoms: Atoms) -> str:
     """Return the content of the cell with subscripts, metals first."""
     return f'{atoms.symbols.formula.convert("metal"):latex}'
 
 
-def plot_composition_grid(images, *, values=None, prop=None, unit=None, columns=4, count=16, **options):
+def plot_composition_grid(
+    images: Iterable[Atoms],
+    *,
+    values: Sequence[float] | None = None,
+    prop: str | None = None,
+    unit: str | None = None,
+    columns: int = 4,
+    count: int = 16,
+    **options: Any,
+) -> Figure:
     """Draw crystals in a grid, labelled by formula and a property, in the order of the property.
 
     Parameters
@@ -355,7 +393,7 @@ def plot_composition_grid(images, *, values=None, prop=None, unit=None, columns=
     """
     images = list(images)
     if values is None and prop is not None:
-        from ase_diffusion.metrics import property_values
+        from ..metrics import property_values
 
         values = property_values(images, prop)
     values = np.full(len(images), np.nan) if values is None else np.asarray(values, float)

@@ -1,8 +1,18 @@
 """A structure on its way out of the noise."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from ase_diffusion.plot.structures import plot_structures
+from .structures import plot_structures
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.figure import Figure
+
 
 KEYS = ('noise_level', 'sigma', 'level')  # where generators leave the noise level, in info or its key_value_pairs
 
@@ -13,7 +23,17 @@ def _level(atoms):
     return next((float(known[key]) for key in KEYS if key in known), None)
 
 
-def plot_denoising_strip(frames, *, levels=None, count=6, view='top', symbol=r'\sigma', unit=' Å', width=7.0, **options):
+def plot_denoising_strip(
+    frames: Iterable[Atoms],
+    *,
+    levels: Sequence[float] | None = None,
+    count: int = 6,
+    view: str = 'top',
+    symbol: str = r'\sigma',
+    unit: str = ' Å',
+    width: float = 7.0,
+    **options: Any,
+) -> Figure:
     """Draw frames of one denoising side by side, with their noise levels.
 
     Parameters

@@ -1,8 +1,18 @@
 """Energies on paper: levels with multiplicities, and distributions."""
 
-import numpy as np
+from __future__ import annotations
 
-from ase_diffusion.plot import PALETTE, new_axes, tidy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .style import PALETTE, new_axes, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 HALF = 0.34  # half the length of a level, in columns
 
@@ -17,7 +27,7 @@ def _named(data):
     return named
 
 
-def levels(energies, tol=0.02):
+def levels(energies: ArrayLike, tol: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
     """Group energies into levels.
 
     Parameters
@@ -41,7 +51,15 @@ def levels(energies, tol=0.02):
     return np.array(values), np.array(counts, int)
 
 
-def plot_energy_ladder(energies, ax=None, *, tol=0.02, top=None, ylabel='Energy (eV)', labels=True):
+def plot_energy_ladder(
+    energies: ArrayLike | Mapping[str, ArrayLike],
+    ax: Axes | None = None,
+    *,
+    tol: float = 0.02,
+    top: float | None = None,
+    ylabel: str = 'Energy (eV)',
+    labels: bool = True,
+) -> Axes:
     """Draw energy levels, with the number of structures on each.
 
     Parameters
@@ -105,7 +123,15 @@ def plot_energy_ladder(energies, ax=None, *, tol=0.02, top=None, ylabel='Energy 
     return tidy(ax)
 
 
-def plot_energy_histogram(energies, ax=None, *, bins=30, limits=None, xlabel='Energy (eV)', density=True):
+def plot_energy_histogram(
+    energies: ArrayLike | Mapping[str, ArrayLike],
+    ax: Axes | None = None,
+    *,
+    bins: int = 30,
+    limits: tuple[float, float] | None = None,
+    xlabel: str = 'Energy (eV)',
+    density: bool = True,
+) -> Axes:
     """Draw distributions of energies on common bins, with their medians.
 
     Parameters

@@ -1,13 +1,24 @@
 """Figures of grids over periodic cells: surfaces of constant value, and slices."""
 
-import numpy as np
+from __future__ import annotations
 
-from ase_diffusion.plot import PALETTE, new_axes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .style import PALETTE, new_axes
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.axes import Axes
+    from mpl_toolkits.mplot3d import Axes3D
+
 
 LIGHT = np.array([0.35, -0.55, 0.76])  # direction that the light comes from
 
 
-def isosurface(grid, level):
+def isosurface(grid: ArrayLike, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Find the surface where a periodic grid crosses a level, as quadrilaterals (surface nets).
 
     One vertex for each voxel that the surface crosses, at the mean of the crossings of its edges, and one face for each
@@ -82,7 +93,17 @@ def _faces(number, shape, axis, side, where, above):
     return np.where(turn[:, None], ring[:, ::-1], ring)
 
 
-def plot_isosurface(grid, level=0.0, cell=None, ax=None, *, atoms=None, color=PALETTE[0], alpha=0.9, view=(20, -60)):
+def plot_isosurface(
+    grid: ArrayLike,
+    level: float = 0.0,
+    cell: Atoms | ArrayLike | None = None,
+    ax: Axes3D | None = None,
+    *,
+    atoms: Atoms | None = None,
+    color: Any = PALETTE[0],
+    alpha: float = 0.9,
+    view: tuple[float, float] = (20, -60),
+) -> Axes3D:
     """Draw the surface where a grid over a periodic cell has a value.
 
     Parameters
@@ -137,7 +158,17 @@ def plot_isosurface(grid, level=0.0, cell=None, ax=None, *, atoms=None, color=PA
     return ax
 
 
-def plot_slice(grid, cell=None, ax=None, *, axis=2, position=0.0, limits=None, cmap='viridis', label='E / kB (K)'):
+def plot_slice(
+    grid: ArrayLike,
+    cell: Atoms | ArrayLike | None = None,
+    ax: Axes | None = None,
+    *,
+    axis: int = 2,
+    position: float = 0.0,
+    limits: tuple[float, float] | None = None,
+    cmap: str = 'viridis',
+    label: str | None = 'E / kB (K)',
+) -> Axes:
     """Draw one plane of a grid over a periodic cell, in true angles and lengths.
 
     Parameters

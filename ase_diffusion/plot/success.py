@@ -1,22 +1,30 @@
 """What a search costs until it has found its target."""
 
-import numpy as np
+from __future__ import annotations
 
-from ase_diffusion.plot import PALETTE, new_axes, tidy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .style import PALETTE, new_axes, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def plot_success_curve(
-    x,
-    p,
-    band=None,
-    ax=None,
+    x: ArrayLike,
+    p: ArrayLike,
+    band: tuple[ArrayLike, ArrayLike] | None = None,
+    ax: Axes | None = None,
     *,
-    label=None,
-    color=None,
-    logx=False,
-    xlabel='Number of relaxations',
-    ylabel='Probability of success',
-):
+    label: str | None = None,
+    color: Any = None,
+    logx: bool = False,
+    xlabel: str = 'Number of relaxations',
+    ylabel: str = 'Probability of success',
+) -> Axes:
     """Draw the probability of having found the target against what was spent; call again on the same axes to compare.
 
     Parameters

@@ -1,6 +1,9 @@
 """Pockets that a probe cannot reach: periodic flood fill of the points with low energy."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from .adsorption import VOID
@@ -8,7 +11,7 @@ from .adsorption import VOID
 __all__ = ['accessible_mask', 'find_channels']
 
 
-def find_channels(mask):
+def find_channels(mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Find the connected regions of a periodic mask and in how many dimensions they percolate.
 
     Parameters
@@ -63,7 +66,7 @@ def find_channels(mask):
     return merged[labels], np.array(ranks[1:], int)
 
 
-def accessible_mask(grid, temperature=298.0, *, threshold=None):
+def accessible_mask(grid: ArrayLike, temperature: float = 298.0, *, threshold: float | None = None) -> np.ndarray:
     """Return the points that a probe can reach through the crystal, without those in closed pockets.
 
     Parameters

@@ -1,9 +1,19 @@
 """An energy grid as an ASE calculator of the probe."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.units import kB
+from numpy.typing import ArrayLike
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 __all__ = ['GridCalculator']
 
@@ -42,7 +52,7 @@ class GridCalculator(Calculator):
 
     implemented_properties = ['energy', 'free_energy', 'energies', 'forces']  # noqa: RUF012  ASE's own form
 
-    def __init__(self, grid, cell, **kwargs):
+    def __init__(self, grid: ArrayLike, cell: Atoms | ArrayLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         values = np.asarray(grid, float)
         if values.ndim != 3 or min(values.shape) < 4 or not np.isfinite(values).all():
@@ -56,7 +66,7 @@ class GridCalculator(Calculator):
         self.spline = ndimage.spline_filter(np.arcsinh(values / SCALE), order=3, mode='grid-wrap')
 
     @classmethod
-    def from_framework(cls, atoms, *, spacing=SPACING, **options):
+    def from_framework(cls, atoms: Atoms, *, spacing: float = SPACING, **options: Any) -> GridCalculator:
         """Make the grid of a framework (Atoms) with points at most `spacing` A apart; options are those of `energy_grid`."""
         from .lennard_jones import energy_grid
 
@@ -65,7 +75,9 @@ class GridCalculator(Calculator):
         shape = np.maximum(np.ceil(atoms.cell.lengths() / spacing - 1e-9), 4).astype(int)
         return cls(energy_grid(atoms, tuple(shape.tolist()), **options), atoms.cell)
 
-    def calculate(self, atoms=None, properties=('energy',), system_changes=all_changes):
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ('energy',), system_changes: Sequence[str] = all_changes
+    ) -> None:
         """Fill ``results``: eV and eV/A."""
         super().calculate(atoms, list(properties), system_changes)
         energies, forces = self.evaluate(self.atoms.positions)
@@ -77,7 +89,7 @@ class GridCalculator(Calculator):
             'forces': forces,
         }
 
-    def evaluate(self, positions):
+    def evaluate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Return the energies (n,) in K and forces (n, 3) in K/A at positions (n, 3) in A."""
         positions = np.asarray(positions, float).reshape(-1, 3)
         if not np.isfinite(positions).all():

@@ -1,14 +1,23 @@
 """Energy grids as Gaussian cube files, which molecular viewers read."""
 
+from __future__ import annotations
+
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.io.cube import write_cube as ase_write_cube
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 __all__ = ['write_cube']
 
 
-def write_cube(path, grid, atoms, *, clip=1e6):
+def write_cube(path: str | Path, grid: ArrayLike, atoms: Atoms, *, clip: float | None = 1e6) -> None:
     """Write a grid over the cell of a structure to a cube file.
 
     Parameters

@@ -1,13 +1,22 @@
 """Lennard-Jones energy of a probe, and density of atoms, on grids over periodic cells."""
 
+from __future__ import annotations
+
 import logging
 import os
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import DTypeLike
 
-from .parameters import pair_parameters
+from .parameters import FrameworkLike, ProbeLike, pair_parameters
+
+if TYPE_CHECKING:
+    import torch
+
 
 __all__ = ['density_grid', 'energy_grid', 'interaction', 'iter_energy_grids']
 
@@ -18,8 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 def energy_grid(
-    atoms, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framework='silica', device=None, dtype=np.float32, backend=None
-):
+    atoms: Atoms | Iterable[Atoms],
+    shape: tuple[int, int, int] = (32, 32, 32),
+    *,
+    probe: ProbeLike = 'CH4',
+    cutoff: float = 12.0,
+    framework: FrameworkLike = 'silica',
+    device: str | torch.device | None = None,
+    dtype: DTypeLike = np.float32,
+    backend: str | None = None,
+) -> np.ndarray:
     """Compute the Lennard-Jones energy of a probe at the points of a periodic grid.
 
     ``4 eps ((sigma / r)^12 - (sigma / r)^6)`` summed over framework atoms and all their images with r < cutoff; truncated,
@@ -75,8 +92,16 @@ def energy_grid(
 
 
 def iter_energy_grids(
-    images, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framework='silica', device=None, dtype=np.float32, backend=None
-):
+    images: Iterable[Atoms],
+    shape: tuple[int, int, int] = (32, 32, 32),
+    *,
+    probe: ProbeLike = 'CH4',
+    cutoff: float = 12.0,
+    framework: FrameworkLike = 'silica',
+    device: str | torch.device | None = None,
+    dtype: DTypeLike = np.float32,
+    backend: str | None = None,
+) -> Iterator[np.ndarray]:
     """Yield the energy grids of structures one by one, in order: the memory does not grow with their number.
 
     Parameters and errors are those of `energy_grid`; `images` may be a generator.
@@ -100,7 +125,15 @@ def iter_energy_grids(
             yield from _torch_grids(chunk, shape, cutoff, device, dtype)
 
 
-def density_grid(atoms, symbol, *, shape=(32, 32, 32), cutoff=DENSITY_CUTOFF, width=1.0, device=None):
+def density_grid(
+    atoms: Atoms | Iterable[Atoms],
+    symbol: str,
+    *,
+    shape: tuple[int, int, int] = (32, 32, 32),
+    cutoff: float = DENSITY_CUTOFF,
+    width: float = 1.0,
+    device: str | torch.device | None = None,
+) -> np.ndarray:
     """Compute the density of an element: a sum of Gaussians exp(-r^2 / width^2), not normalised.
 
     Parameters
@@ -143,7 +176,7 @@ def density_grid(atoms, symbol, *, shape=(32, 32, 32), cutoff=DENSITY_CUTOFF, wi
     return grids[0] if isinstance(atoms, Atoms) else grids
 
 
-def interaction(atoms, probe='CH4', framework='silica'):
+def interaction(atoms: Atoms, probe: ProbeLike = 'CH4', framework: FrameworkLike = 'silica') -> tuple[np.ndarray, np.ndarray]:
     """Return the coefficients of a probe with each atom, for `torch_grid`.
 
     Returns
@@ -158,7 +191,7 @@ def interaction(atoms, probe='CH4', framework='silica'):
     return b * pairs[:, 1] ** 6, b
 
 
-def choose_backend(backend, device, dtype):
+def choose_backend(backend: str | None, device: str | torch.device | None, dtype: np.dtype) -> tuple[str, Any]:
     """Return the back end and the device (None for numba, which needs no torch)."""
     if backend not in (None, *BACKENDS):
         raise ValueError(f'a back end is None or one of {", ".join(BACKENDS)}; got {backend!r}')
@@ -200,7 +233,7 @@ def _takes_numba(dtype):
     return True
 
 
-def check_shape(shape):
+def check_shape(shape: Any) -> tuple[int, int, int]:
     """Return three positive integers, or raise a ValueError."""
     try:
         values = tuple(int(n) for n in shape)
@@ -212,7 +245,7 @@ def check_shape(shape):
     return values
 
 
-def check_cutoff(cutoff):
+def check_cutoff(cutoff: Any) -> float:
     """Return a positive finite float, or raise a ValueError."""
     try:
         good = np.isfinite(float(cutoff)) and float(cutoff) > 0
@@ -223,14 +256,14 @@ def check_cutoff(cutoff):
     return float(cutoff)
 
 
-def check_dtype(dtype):
+def check_dtype(dtype: DTypeLike) -> np.dtype:
     """Return float32 or float64, or raise a ValueError."""
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f'a grid is of float32 or float64; got dtype={dtype!r}')
     return np.dtype(dtype)
 
 
-def check_memory(number, shape, dtype):
+def check_memory(number: int, shape: tuple[int, int, int], dtype: np.dtype) -> None:
     """Raise a ValueError where grids would not fit into the memory that is free now."""
     need = number * float(np.prod(np.array(shape, float))) * dtype.itemsize
     try:

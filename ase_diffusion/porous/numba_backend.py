@@ -6,8 +6,11 @@ sharp cutoff is exact; what is left is one subtraction, one division and six pro
 coordinates relative to the atom. The points run beyond the cell on either side and are folded back at the end.
 """
 
+from __future__ import annotations
+
 import math
 import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import llvmlite.ir as ir
@@ -202,7 +205,7 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
                 _sum_line(out[ix, iy], pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row)
 
 
-def line_frame(cell):
+def line_frame(cell: np.ndarray) -> np.ndarray:
     """Return orthonormal rows (3, 3), the third along the third cell vector."""
     along = cell[2] / np.linalg.norm(cell[2])
     across = cell[0] - (cell[0] @ along) * along
@@ -210,7 +213,7 @@ def line_frame(cell):
     return np.array([across, np.cross(along, across), along])
 
 
-def lateral_images(cell, cutoff):
+def lateral_images(cell: np.ndarray, cutoff: float) -> np.ndarray:
     """Return the shifts (k, 3) by the first two vectors of a cell in its `line_frame` that a cutoff can reach."""
     flat = cell[:2, :2]
     heights = abs(np.linalg.det(flat)) / np.linalg.norm(flat[::-1], axis=1)
@@ -218,7 +221,16 @@ def lateral_images(cell, cutoff):
     return np.array([(i, j) for i in range(-m, m + 1) for j in range(-n, n + 1)], float) @ cell[:2]
 
 
-def sum_grid(out, scaled, a, b, cell, cutoff, pool=None, parts=1):
+def sum_grid(
+    out: np.ndarray,
+    scaled: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    cell: np.ndarray,
+    cutoff: float,
+    pool: ThreadPoolExecutor | None = None,
+    parts: int = 1,
+) -> None:
     """Fill a float32 grid with sum a / r^12 - b / r^6 over atoms and images nearer than the cutoff.
 
     Parameters
@@ -266,7 +278,12 @@ def sum_grid(out, scaled, a, b, cell, cutoff, pool=None, parts=1):
         list(pool.map(lambda part: _sum_lines(out, part, *rest), np.array_split(corners, min(4 * parts, len(corners)))))
 
 
-def cpu_grids(systems, shape, cutoff, threads=None):
+def cpu_grids(
+    systems: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    shape: tuple[int, int, int],
+    cutoff: float,
+    threads: int | None = None,
+) -> Iterator[np.ndarray]:
     """Yield the float32 grids of systems ``(scaled, a, b, cell)`` one by one; threads share one structure."""
     threads = threads or available_threads()
     with ThreadPoolExecutor(threads) as pool:
@@ -277,7 +294,7 @@ def cpu_grids(systems, shape, cutoff, threads=None):
             yield out
 
 
-def available_threads():
+def available_threads() -> int:
     """Return OMP_NUM_THREADS where it is set, and else the number of cores of this process."""
     wanted = os.environ.get('OMP_NUM_THREADS', '')
     return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))

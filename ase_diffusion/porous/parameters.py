@@ -4,7 +4,11 @@ Every table is a dict that users may extend or replace; energies are eps / kB in
 rules of Lorentz and Berthelot, sigma = (sigma_i + sigma_j) / 2 and eps = sqrt(eps_i eps_j), unless a pair is given.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -32,16 +36,20 @@ class Probe:
     name: str
     epsilon: float
     sigma: float
-    pairs: dict = field(default_factory=dict)
+    pairs: dict[str, tuple[float, float]] = field(default_factory=dict)
     source: str = ''
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_parameters(f'the probe {self.name}', (self.epsilon, self.sigma))
         for symbol, pair in self.pairs.items():
             check_parameters(f'{self.name} with {symbol}', pair)
 
 
-def check_parameters(who, pair):
+ProbeLike = str | Probe | tuple[float, float]  # name, probe, or (epsilon in K, sigma in A)
+FrameworkLike = str | Mapping[str, tuple[float, float]]  # name of a table, or symbol -> (epsilon in K, sigma in A)
+
+
+def check_parameters(who: str, pair: Any) -> None:
     """Raise a ValueError unless a pair is (epsilon, sigma), both finite, epsilon >= 0 and sigma > 0."""
     try:
         epsilon, sigma = (float(value) for value in pair)
@@ -93,7 +101,7 @@ SILICA = {**UFF, 'O': (115.0**2 / 148.0, 2 * 3.47 - 3.73), 'Si': (0.0, 1.0)}
 TABLES = {'silica': SILICA, 'uff': UFF}
 
 
-def find_probe(probe):
+def find_probe(probe: ProbeLike) -> Probe:
     """Return a probe by name, or the `Probe` or pair (epsilon, sigma) that came.
 
     Raises
@@ -114,7 +122,7 @@ def find_probe(probe):
     return Probe('probe', float(probe[0]), float(probe[1]))
 
 
-def find_table(framework):
+def find_table(framework: FrameworkLike) -> dict[str, tuple[float, float]]:
     """Return a table of framework atoms: by name, or a dict that is laid over silica's.
 
     Raises
@@ -138,7 +146,9 @@ def find_table(framework):
     return {**SILICA, **framework}
 
 
-def pair_parameters(symbols, probe='CH4', framework='silica'):
+def pair_parameters(
+    symbols: Iterable[str], probe: ProbeLike = 'CH4', framework: FrameworkLike = 'silica'
+) -> dict[str, tuple[float, float]]:
     """Return the parameters of a probe with framework elements.
 
     Parameters

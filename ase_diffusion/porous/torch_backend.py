@@ -5,8 +5,11 @@ summed in the dtype of the result. Blocks of lines share a list of atoms; blocks
 memory is bounded.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,7 +36,18 @@ def gaussian(square: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return a * torch.exp(-b * square)
 
 
-def torch_grid(positions, cell, a, b, *, shape=(32, 32, 32), cutoff=12.0, pair=lennard_jones, dtype=torch.float32, elements=None):
+def torch_grid(
+    positions: Tensor,
+    cell: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    shape: tuple[int, int, int] = (32, 32, 32),
+    cutoff: float = 12.0,
+    pair: Callable[[Tensor, Tensor, Tensor], Tensor] = lennard_jones,
+    dtype: torch.dtype = torch.float32,
+    elements: int | None = None,
+) -> Tensor:
     """Sum a pair potential over atoms and their images on periodic grids; gradients flow to positions, cell, a and b.
 
     Parameters

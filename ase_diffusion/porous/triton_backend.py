@@ -6,6 +6,8 @@ The arithmetic is that of `numba_backend`: the cutoff in float64 for each line a
 Without a GPU, Triton's interpreter runs the same program: ``TRITON_INTERPRET=1 pytest tests/porous/test_triton.py``.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import triton
@@ -95,7 +97,12 @@ def _describe(cells, shape, cutoff):
     return box, np.stack(numbers, -1)
 
 
-def triton_grids(systems, shape, cutoff, device):
+def triton_grids(
+    systems: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    shape: tuple[int, int, int],
+    cutoff: float,
+    device: str | torch.device,
+) -> torch.Tensor:
     """Return the grids (B, nx, ny, nz) of systems ``(scaled, a, b, cell)``, a float32 tensor on the device."""
     cells = np.stack([cell for *_, cell in systems])
     box, numbers = _describe(cells, shape, cutoff)

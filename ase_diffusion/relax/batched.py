@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS
 
-from ..calculators.forcefield import check_known, load_forcefield
+from ..calculators.forcefield import ForceFieldCalculator, check_known, load_forcefield
 from ..calculators.names import calculator_name
 from ..representations.slab import Slab, check_same_pbc, check_slab
 from ..utils.atoms import copy_atoms, frozen_mask, unsupported_constraints
@@ -15,10 +19,26 @@ from ..utils.memory import keep_freed_memory
 from .settings import Settings
 from .single import Guard, RelaxationFailed, check_end, clean, failed
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ..networks.forcefield import ForceField
+
+
 GUARD_EVERY = 10  # steps between two checks of all distances, which cost as much as a tenth of a step
 
 
-def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, batch_size=16, device=None, callback=None):
+def relax_batched(
+    images: Sequence[Atoms],
+    model: str | Path | ForceField | ForceFieldCalculator = 'ag-o',
+    *,
+    fmax: float = 0.05,
+    steps: int = 200,
+    maxstep: float = 0.2,
+    batch_size: int = 16,
+    device: str | None = None,
+    callback: Callable[[int, Atoms], Any] | None = None,
+) -> list[Atoms]:
     """Relax overlayers in batches; the same conventions of results as :func:`ase_diffusion.relax.relax`, which calls it.
 
     Every structure has a BFGS history of its own (dense Hessian, start 70 eV/A^2, longest step ``maxstep``: the algorithm of
@@ -53,7 +73,15 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     return results
 
 
-def irelax_batched(images, model, settings, *, maxstep=0.2, batch_size=16, device=None):
+def irelax_batched(
+    images: Sequence[Atoms],
+    model: str | Path | ForceField | ForceFieldCalculator,
+    settings: Settings,
+    *,
+    maxstep: float = 0.2,
+    batch_size: int = 16,
+    device: str | None = None,
+) -> Iterator[tuple[int, Atoms]]:
     """Load the force field and return an iterator over (number, relaxed atoms), each as it is done."""
     keep_freed_memory()
     network, header = (model.network, model.header) if hasattr(model, 'network') else load_forcefield(model, device)

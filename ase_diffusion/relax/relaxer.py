@@ -1,10 +1,20 @@
 """What relaxes: it keeps the calculator, or the process that has it, from one structure to the next."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from ..calculators.factory import CalculatorFactory
-from ..calculators.names import get_calculator, is_own_force_field
+from ..calculators.names import CalculatorLike, get_calculator, is_own_force_field
 from ..errors import MissingDependency
 from ..utils.atoms import frozen_mask, unsupported_constraints
+from .settings import Settings
 from .single import failed, relax_one
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 class Relaxer:
@@ -19,7 +29,16 @@ class Relaxer:
         As in :func:`ase_diffusion.relax.relax`.
     """
 
-    def __init__(self, calculator, settings, *, timeout=None, batch_size=16, directory=None, device=None):
+    def __init__(
+        self,
+        calculator: CalculatorLike,
+        settings: Settings,
+        *,
+        timeout: float | None = None,
+        batch_size: int = 16,
+        directory: str | Path | None = None,
+        device: str | None = None,
+    ) -> None:
         self.settings, self.batch_size, self.process, self.forcefield = settings, batch_size, None, None
         if timeout is not None:
             from ..calculators.process import CalculatorProcess
@@ -31,7 +50,7 @@ class Relaxer:
         else:
             self.factory = CalculatorFactory(calculator, directory, device)
 
-    def check(self, images):
+    def check(self, images: Iterable[Atoms]) -> None:
         """Raise the first error where our own force field knows none of the structures: then the input is wrong."""
         if self.forcefield is None:
             return
@@ -47,7 +66,9 @@ class Relaxer:
         if errors:
             raise errors[0]
 
-    def iterate(self, images, numbers=None, frames=None):
+    def iterate(
+        self, images: Sequence[Atoms], numbers: Sequence[int] | None = None, frames: list[list[Atoms]] | None = None
+    ) -> Iterator[tuple[int, Atoms]]:
         """Yield (index, relaxed Atoms), each as it is done.
 
         Parameters
@@ -101,7 +122,7 @@ class Relaxer:
         plain = how.optimizer is BFGS and how.filter is None and how.pbc is None and how.hessian is None
         return same and plain and self.batch_size > 1 and len(images) > 1
 
-    def close(self):
+    def close(self) -> None:
         """End the process with the calculator, if there is one."""
         if self.process is not None:
             self.process.close()

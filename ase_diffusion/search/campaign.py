@@ -1,5 +1,7 @@
 """Hours of relaxations that survive: made as they are needed, relaxed on many processes, kept in one database."""
 
+from __future__ import annotations
+
 import collections
 import dataclasses
 import json
@@ -8,17 +10,20 @@ import math
 import queue
 import time
 import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from ..calculators.factory import check_shared, freeze
-from ..calculators.names import calculator_name, check_calculator, is_own_force_field
+from ..calculators.names import CalculatorLike, calculator_name, check_calculator, is_own_force_field
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings, optimizer_name
 from ..relax.single import failed
 from ..utils.checks import check_integer, check_limits
-from ..utils.log import Log
+from ..utils.log import Log, Logfile
 from .executors import DaskExecutor, SerialExecutor
 from .store import Store, StoreError
 
@@ -76,22 +81,22 @@ class Campaign:
 
     def __init__(
         self,
-        database,
-        generate,
-        calculator='7net-mf-0',
+        database: str | Path,
+        generate: Callable[[int, int], Iterable[Atoms]],
+        calculator: CalculatorLike = '7net-mf-0',
         *,
-        first_of_kind=None,
-        made_by=None,
-        block=16,
-        timeout=None,
-        directory=None,
-        workers=1,
-        client=None,
-        retry_failed=False,
-        patience=600.0,
-        logfile='-',
-        **relaxation,
-    ):
+        first_of_kind: Callable[[int, Atoms], int] | None = None,
+        made_by: dict[str, Any] | None = None,
+        block: int = 16,
+        timeout: float | None = None,
+        directory: str | Path | None = None,
+        workers: int = 1,
+        client: Any = None,
+        retry_failed: bool = False,
+        patience: float = 600.0,
+        logfile: Logfile = '-',
+        **relaxation: Any,
+    ) -> None:
         check_calculator(calculator)
         self.settings = Settings(**relaxation)
         check_limits(timeout=timeout)
@@ -114,7 +119,7 @@ class Campaign:
         how = {field.name: plain(getattr(self.settings, field.name)) for field in dataclasses.fields(self.settings)}
         return {**made_by, 'block': self.block, 'calculator': describe(self.calculator), **how}
 
-    def run(self, n):
+    def run(self, n: int) -> list[Atoms]:
         """Bring the database to `n` structures.
 
         Parameters
@@ -319,7 +324,7 @@ class _State:
         return text
 
 
-def describe(calculator):
+def describe(calculator: CalculatorLike) -> str:
     """Return a calculator as settings know it: its name, and the parameters that it tells, fit for JSON."""
     keywords = getattr(calculator, 'keywords', None)  # of functools.partial
     parameters = getattr(calculator, 'parameters', None) if not isinstance(calculator, (str, type)) else None
@@ -329,7 +334,7 @@ def describe(calculator):
     return {'name': calculator_name(calculator), **json.loads(json.dumps(known, default=str, sort_keys=True))}
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Return a setting fit for JSON: classes and functions by their names."""
     if callable(value):
         return optimizer_name(value)

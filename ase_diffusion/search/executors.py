@@ -1,14 +1,25 @@
 """Where relaxations of a campaign run: in this process, in local processes, or wherever a dask Client leads."""
 
+from __future__ import annotations
+
 import logging
 import os
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import parent_process
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ..relax.relaxer import Relaxer
+
 
 LOCAL = {  # of dask, for local processes
     'distributed.scheduler.allowed-failures': 1,  # a structure that has killed two workers is given up
@@ -18,7 +29,7 @@ LOCAL = {  # of dask, for local processes
 _kept = threading.local()  # of a worker: the relaxer of the campaign it works for
 
 
-def work(token, frozen, chunk):
+def work(token: str, frozen: bytes, chunk: list[tuple[int, Atoms]]) -> list[Atoms]:
     """Relax a chunk of (number, Atoms) in a worker, which keeps the calculator for the next one; returns a list of Atoms."""
     if getattr(_kept, 'token', None) != token:
         from ..relax.relaxer import Relaxer
@@ -32,7 +43,7 @@ def work(token, frozen, chunk):
     return relax_chunk(_kept.relaxer, chunk)
 
 
-def relax_chunk(relaxer, chunk):
+def relax_chunk(relaxer: Relaxer, chunk: list[tuple[int, Atoms]]) -> list[Atoms]:
     """Return relaxed Atoms for a chunk of (number, Atoms), in its order; each has its time in seconds with it."""
     begun = time.perf_counter()
     results = dict(relaxer.iterate([atoms for _, atoms in chunk], [number for number, _ in chunk]))
@@ -45,20 +56,20 @@ def relax_chunk(relaxer, chunk):
 class SerialExecutor:
     """Everything in this process, one thing after the other."""
 
-    description = 'this process'
+    description: str = 'this process'
 
-    def __init__(self, relaxer):
+    def __init__(self, relaxer: Relaxer) -> None:
         self.relaxer = relaxer
 
-    def slots(self):
+    def slots(self) -> int:
         """Return how many chunks may be under way."""
         return 1
 
-    def submit(self, chunk):
+    def submit(self, chunk: list[tuple[int, Atoms]]) -> Future:
         """Return the future of a chunk, done already."""
         return self.call(relax_chunk, self.relaxer, chunk)
 
-    def call(self, function, *args):
+    def call(self, function: Callable[..., Any], *args: Any) -> Future:
         """Call a function of the parent; returns its future."""
         future = Future()
         try:
@@ -67,11 +78,11 @@ class SerialExecutor:
             future.set_exception(err)
         return future
 
-    def died(self, err):
+    def died(self, err: BaseException) -> bool:
         """Tell whether an error means that a worker died."""
         return False
 
-    def close(self):
+    def close(self) -> None:
         """End the process of the calculator, if there is one."""
         self.relaxer.close()
 
@@ -89,7 +100,7 @@ class DaskExecutor:
         Stays open.
     """
 
-    def __init__(self, token, frozen, workers, client=None):
+    def __init__(self, token: str, frozen: bytes, workers: int, client: Any = None) -> None:
         try:
             import distributed
         except ModuleNotFoundError as err:
@@ -105,28 +116,28 @@ class DaskExecutor:
         local = f'{workers} local process{"es" if workers > 1 else ""}'
         self.description = local if self.owned else f'dask at {client.scheduler.address}'
 
-    def slots(self):
+    def slots(self) -> int:
         """Return how many chunks may be under way: one for each local process; more for a cluster, which may grow."""
         if not self.owned and time.monotonic() - self.asked > 10:
             self.count = max(16, 2 * sum(self.client.nthreads().values()))
             self.asked = time.monotonic()
         return self.count
 
-    def submit(self, chunk):
+    def submit(self, chunk: list[tuple[int, Atoms]]) -> Any:
         """Return the future of a chunk."""
         return self.client.submit(work, self.token, self.frozen, chunk, pure=False)
 
-    def call(self, function, *args):
+    def call(self, function: Callable[..., Any], *args: Any) -> Future:
         """Call a function of the parent in its thread; returns its future."""
         return self.thread.submit(function, *args)
 
-    def died(self, err):
+    def died(self, err: BaseException) -> bool:
         """Tell whether an error means that a worker died."""
         from distributed import KilledWorker
 
         return isinstance(err, KilledWorker)
 
-    def close(self):
+    def close(self) -> None:
         """Stop; what is under way is given up."""
         self.thread.shutdown(wait=False, cancel_futures=True)
         if self.owned:
@@ -135,7 +146,7 @@ class DaskExecutor:
             self.configured.__exit__(None, None, None)
 
 
-def local_cluster(distributed, workers):
+def local_cluster(distributed: ModuleType, workers: int) -> tuple[Any, Any]:
     """Return a cluster of local processes, one thread each, and its client; Ctrl-C is for the parent alone."""
 
     class IgnoreInterrupt(distributed.WorkerPlugin):

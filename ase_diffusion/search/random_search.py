@@ -1,29 +1,37 @@
 """Random structure search: random overlayers on a fixed slab, relaxed, every frame kept in one database."""
 
+from __future__ import annotations
+
 import logging
 import os
 import pickle
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..calculators.factory import check_shared
-from ..calculators.names import calculator_name
+from ..calculators.names import CalculatorLike, calculator_name
 from ..data.frames import row_atoms
-from ..data.starts import check_composition, check_start, draw_composition, random_start
+from ..data.starts import Composition, check_composition, check_start, draw_composition, random_start
 from ..errors import GenerationFailed
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings, optimizer_name
 from ..utils.atoms import copy_atoms
 from ..utils.checks import check_count, check_folder
-from ..utils.log import Log
-from ..utils.rng import coerce_rng
+from ..utils.log import Log, Logfile
+from ..utils.rng import RandomSource, coerce_rng
 from .store import same_slab, slab_settings
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 __all__ = ['RandomStructureSearch', 'random_start']
 
@@ -73,22 +81,22 @@ class RandomStructureSearch:
 
     def __init__(
         self,
-        slab,
-        stoich,
-        calculator='7net-mf-0',
+        slab: Atoms,
+        stoich: Composition,
+        calculator: CalculatorLike = '7net-mf-0',
         *,
-        height=(1.0, 4.5),
-        ratio=0.7,
-        maxiter=100,
-        rng=None,
-        optimizer='BFGS',
-        fmax=0.05,
-        steps=300,
-        database='rss.db',
-        directory='.',
-        workers=1,
-        logfile='-',
-    ):
+        height: tuple[float, float] = (1.0, 4.5),
+        ratio: float = 0.7,
+        maxiter: int = 100,
+        rng: RandomSource = None,
+        optimizer: str | Callable[..., Any] = 'BFGS',
+        fmax: float = 0.05,
+        steps: int = 300,
+        database: str | Path = 'rss.db',
+        directory: str | Path = '.',
+        workers: int = 1,
+        logfile: Logfile = '-',
+    ) -> None:
         from ..representations.slab import check_slab  # of all that is trained and sampled; needs torch, which workers do not
 
         check_slab(slab)
@@ -106,7 +114,7 @@ class RandomStructureSearch:
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)
 
-    def run(self, n):
+    def run(self, n: int) -> list[Atoms]:
         """Bring the database to `n` runs and return the relaxed structures.
 
         Parameters
@@ -156,7 +164,7 @@ class RandomStructureSearch:
             raise error
         logger.warning('%s', error)
 
-    def start(self, run):
+    def start(self, run: int) -> Atoms:
         """Return the start structure of a run, the same at every call.
 
         Parameters
@@ -168,7 +176,7 @@ class RandomStructureSearch:
         numbers = draw_composition(self.stoich, rng)
         return random_start(self.slab, numbers, rng, height=self.height, ratio=self.ratio, maxiter=self.maxiter)
 
-    def todict(self):
+    def todict(self) -> dict[str, Any]:
         """Return what makes this search the one it is, ready for json."""
         return {
             'seed': self.seed,
@@ -256,7 +264,7 @@ class RandomStructureSearch:
                 pairs.update(run=run, last=index == len(frames) - 1)
                 db.write(atoms, data=atoms.info.get('data', {}), **pairs)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """Leave behind what a worker does not need and streams cannot give."""
         return {**self.__dict__, 'logfile': None}
 

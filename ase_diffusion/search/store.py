@@ -1,5 +1,7 @@
 """The database of a campaign: sqlite file or PostgreSQL server, one writer, every structure once."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -7,13 +9,19 @@ import sqlite3
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import MissingDependency
 from ..utils.checks import check_folder
 from ..utils.interrupts import held_interrupts
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +54,7 @@ class Store:
         It cannot be written, or another process writes it.
     """
 
-    def __init__(self, database, settings, *, patience=600.0):
+    def __init__(self, database: str | Path, settings: dict[str, Any], *, patience: float = 600.0) -> None:
         self.url = str(database)
         self.remote = self.url.startswith(('postgresql://', 'postgres://'))
         if not self.remote and Path(self.url).suffix != '.db':
@@ -56,7 +64,7 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------ open and close
 
-    def open(self):
+    def open(self) -> Store:
         """Become the writer; make the database where there is none; take in what a run before could not write."""
         if not self.remote:
             self.path = Path(self.url).absolute()
@@ -77,7 +85,7 @@ class Store:
         return self
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The file or the URL, without password."""
         if not self.remote or '@' not in self.url:
             return self.url
@@ -172,7 +180,7 @@ class Store:
                 return
             self._lock.close()  # whoever had it has just removed it
 
-    def close(self):
+    def close(self) -> None:
         """Give the lock back."""
         if self._lock is None:
             return
@@ -184,26 +192,26 @@ class Store:
             logger.debug('the lock of %s: %s', self.name, err)
         self._lock = None
 
-    def __enter__(self):
+    def __enter__(self) -> Store:
         return self.open()
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self.close()
 
     # ------------------------------------------------------------------------------------------------ read and write
 
-    def outcomes(self):
+    def outcomes(self) -> dict[int, bool]:
         """Return number -> whether it failed, for all that is there."""
         return {row.number: bool(row.get('failed')) for row in self._connect().select(include_data=False)}
 
-    def relaxed(self):
+    def relaxed(self) -> dict[int, tuple[int, Atoms]]:
         """Return number -> (first of its kind, Atoms with energy) of all that did not fail."""
         from ..data.frames import row_atoms
 
         rows = self._connect().select(failed=False)
         return {row.number: (row.get('duplicate_of', row.number), row_atoms(row)) for row in sorted(rows, key=lambda r: r.number)}
 
-    def write(self, items):
+    def write(self, items: Sequence[tuple[int, Atoms]]) -> None:
         """Write structures, all or none; what an earlier attempt left of the same numbers goes.
 
         Parameters
@@ -303,7 +311,7 @@ class Store:
             logger.warning('%d structures of %s are now in %s', len(images), path, self.name)
 
 
-def stored_campaign(database):
+def stored_campaign(database: str | Path) -> dict[str, Any]:
     """Return the settings of the campaign in a database; empty where there is none, or no such database yet."""
     from ase.db import connect
 
@@ -317,7 +325,7 @@ def stored_campaign(database):
         return {}
 
 
-def split_pairs(atoms):
+def split_pairs(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (pairs that a database takes as columns, data with all others)."""
     from ase.db.core import check
 
@@ -332,7 +340,7 @@ def split_pairs(atoms):
     return pairs, data
 
 
-def slab_settings(slab):
+def slab_settings(slab: Atoms) -> dict[str, Any]:
     """Return a slab as settings know it."""
     from ..utils.atoms import frozen_mask
 
@@ -345,7 +353,7 @@ def slab_settings(slab):
     }
 
 
-def differences(theirs, mine, prefix=''):
+def differences(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = '') -> list[str]:
     """Return texts such as 'fmax 0.05, now 0.1' for all entries in which two settings differ."""
     found = []
     for key in [*theirs, *(key for key in mine if key not in theirs)]:
@@ -359,7 +367,7 @@ def differences(theirs, mine, prefix=''):
     return found
 
 
-def same_slab(one, other):
+def same_slab(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Tell whether two slabs, as `slab_settings` writes them, are the same up to rounding."""
     if any(one[key] != other[key] for key in ('numbers', 'pbc', 'fixed')):
         return False

@@ -3,12 +3,22 @@
 It stands here and not in relax/, because it needs a generator and metrics; the machine itself is `ase_diffusion.search.campaign`.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+from ..calculators.names import CalculatorLike
 from ..metrics.surface import Distinct
-from ..utils.rng import coerce_rng
+from ..utils.rng import RandomSource, coerce_rng
 from .campaign import Campaign, describe, plain
 from .store import slab_settings, stored_campaign
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 BLOCK = 16  # structures that are sampled at once
 
@@ -48,8 +58,16 @@ class StructureSearch(Campaign):
     """
 
     def __init__(
-        self, generator, database='search.db', calculator='7net-mf-0', *, conditions=None, rng=None, block=BLOCK, **options
-    ):
+        self,
+        generator: Any,
+        database: str | Path = 'search.db',
+        calculator: CalculatorLike = '7net-mf-0',
+        *,
+        conditions: dict[str, Any] | None = None,
+        rng: RandomSource = None,
+        block: int = BLOCK,
+        **options: Any,
+    ) -> None:
         self.generator, self.conditions = generator, dict(conditions or {})
         generator.check_conditions(self.conditions)
         self.seed = _find_seed(rng, database)
@@ -62,7 +80,7 @@ class StructureSearch(Campaign):
             made_by['slab'] = slab_settings(slab)
         super().__init__(database, self.sample, calculator, first_of_kind=self.seen.add, made_by=made_by, block=block, **options)
 
-    def sample(self, block, count):
+    def sample(self, block: int, count: int) -> list[Atoms]:
         """Return the first `count` structures of a block."""
         self.generator.rng = np.random.default_rng([self.seed, block])
         return self.generator.sample(count, **self.conditions)

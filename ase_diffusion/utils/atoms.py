@@ -25,14 +25,14 @@ __all__ = [
 VALID_RATIO = 0.7  # of the sum of the covalent radii
 
 
-def copy_atoms(atoms):
+def copy_atoms(atoms: Atoms) -> Atoms:
     """Return a copy that shares nothing: `Atoms.copy` shares what lies inside info."""
     new = atoms.copy()
     new.info = copy.deepcopy(atoms.info)
     return new
 
 
-def frozen_mask(atoms):
+def frozen_mask(atoms: Atoms) -> np.ndarray:
     """Return which atoms FixAtoms holds, bool (n,)."""
     mask = np.zeros(len(atoms), dtype=bool)
     for constraint in atoms.constraints:
@@ -41,12 +41,12 @@ def frozen_mask(atoms):
     return mask
 
 
-def mobile_mask(atoms):
+def mobile_mask(atoms: Atoms) -> np.ndarray:
     """Return which atoms are free to move, bool (n,): False for atoms in a FixAtoms constraint."""
     return ~frozen_mask(atoms)
 
 
-def unsupported_constraints(atoms):
+def unsupported_constraints(atoms: Atoms) -> list[str]:
     """Return the names of the constraints that are not FixAtoms, which our own batches and generators do not obey."""
     return sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
 
@@ -76,7 +76,7 @@ def check_surface_cell(slab: Atoms) -> None:
         )
 
 
-def parse_formula(text):
+def parse_formula(text: str) -> list[int]:
     """Return the atomic numbers of a formula, in its order.
 
     Raises
@@ -95,7 +95,7 @@ def parse_formula(text):
     return numbers
 
 
-def neighbors(atoms, cutoff):
+def neighbors(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return i, j (p,) and distances (p,) in A of all periodic pairs within the cutoff, each pair both ways."""
     from matscipy.neighbours import neighbour_list
 
@@ -103,7 +103,7 @@ def neighbors(atoms, cutoff):
     return neighbour_list('ijd', positions=atoms.positions, cell=atoms.cell.complete().array, pbc=atoms.pbc, cutoff=float(cutoff))
 
 
-def min_distance_ratio(atoms):
+def min_distance_ratio(atoms: Atoms) -> float:
     """Return the smallest distance over the sum of covalent radii, over pairs with at least one mobile atom.
 
     Parameters
@@ -131,6 +131,6 @@ def min_distance_ratio(atoms):
     return float('inf')
 
 
-def is_valid(atoms, ratio=VALID_RATIO):
+def is_valid(atoms: Atoms, ratio: float = VALID_RATIO) -> bool:
     """Tell whether no mobile atom comes closer to any atom than `ratio` times the sum of their covalent radii."""
     return bool(min_distance_ratio(atoms) >= ratio)

@@ -1,11 +1,13 @@
 """The device to compute on."""
 
+from __future__ import annotations
+
 import torch
 
 __all__ = ['pick_device']
 
 
-def pick_device(device=None):
+def pick_device(device: str | int | torch.device | None = None) -> torch.device:
     """Return a device that is there.
 
     Parameters

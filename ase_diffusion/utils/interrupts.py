@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def held_interrupts():
+def held_interrupts() -> Iterator[None]:
     """Hold back SIGINT (Ctrl-C) while the block runs; it takes effect right after it.
 
     Only Python's main thread receives signals; in others this does nothing. For blocks that take milliseconds and must

@@ -1,13 +1,19 @@
 """Random numbers: one argument ``rng`` for all, and seeds that are drawn from it."""
 
+from __future__ import annotations
+
 import operator
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-__all__ = ['coerce_rng', 'spawn_seeds']
+__all__ = ['RandomSource', 'coerce_rng', 'spawn_seeds']
+
+RandomSource = int | np.random.Generator | np.random.RandomState | ModuleType | None  # what `coerce_rng` takes
 
 
-def coerce_rng(rng=None):
+def coerce_rng(rng: RandomSource = None) -> Any:
     """Return a source of random numbers.
 
     Parameters
@@ -46,7 +52,7 @@ def coerce_rng(rng=None):
     return np.random.default_rng(seed)
 
 
-def spawn_seeds(rng, n):
+def spawn_seeds(rng: RandomSource, n: int) -> list[int]:
     """Draw seeds, one for each structure.
 
     They are drawn one after the other: the first k of n seeds do not depend on n, and so neither do the structures on

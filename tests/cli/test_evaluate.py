@@ -89,7 +89,7 @@ def test_bad_input_is_one_line(line, word, data, call, tmp_path):
 def test_what_cannot_end_well_does_not_begin(line, word, data, call, tmp_path, monkeypatch):
     (tmp_path / 'folder').mkdir()
     monkeypatch.setitem(sys.modules, 'chgnet', None)
-    monkeypatch.setattr('ase_diffusion.metrics.evaluation.structural_validity', lambda images: pytest.fail('began'))
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.evaluation.structural_validity', lambda images: pytest.fail('began'))
     status, _, err = call(f'evaluate {data} --quiet {line}')
     assert status == 2 and word in err and len(err.strip().splitlines()) == 1
 
@@ -99,8 +99,8 @@ def test_the_rest_is_kept_where_chgnet_fails(error, status, data, call, tmp_path
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr('ase_diffusion.metrics.evaluation.chgnet_class', lambda: None)
-    monkeypatch.setattr('ase_diffusion.metrics.hull.chgnet_energies', fail)
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.evaluation.chgnet_class', lambda: None)
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.hull.chgnet_energies', fail)
     found, out, _ = call(f'evaluate {data} --reference {data} --no-coverage --chgnet --quiet')
     assert found == status and 'numbers without CHGNet: evaluation.json' in out
     report = json.loads((tmp_path / 'evaluation.json').read_text())

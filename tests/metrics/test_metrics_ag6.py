@@ -9,7 +9,7 @@ from ase.data import covalent_radii
 from ase.optimize import BFGS
 
 from ase_diffusion.metrics import ag6_model, fingerprint, is_ag6, min_distance_ratio, substrate_symmetries
-from ase_diffusion.metrics.surface import FINGERPRINT_TOL
+from ase_diffusion.metrics.surface.overlayers import FINGERPRINT_TOL
 
 # Overlayer of the model, relaxed with 7net-mf-0 (modal PBE, BFGS, fmax 0.05 eV/A), in A, slab of ag6_model()
 RELAXED = [

@@ -7,8 +7,8 @@ from ase.build import bulk, molecule
 from crystal_cases import broken, disguised, perovskite, zoo
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.composition import is_charge_neutral
-from ase_diffusion.metrics.crystals import check_crystals, density, reduced_formula
+from ase_diffusion.metrics.crystal.composition import is_charge_neutral
+from ase_diffusion.metrics.crystal.structures import check_crystals, density, reduced_formula
 
 MANY = {
     'check': lambda images: check_crystals(images),
@@ -111,7 +111,7 @@ class TestComposition:
 
         from ase.data import chemical_symbols
 
-        from ase_diffusion.metrics.composition import _elements
+        from ase_diffusion.metrics.crystal.composition import _elements
 
         rng, table, answers = np.random.default_rng(1), _elements(), []
         for _ in range(300):

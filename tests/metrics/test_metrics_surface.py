@@ -9,7 +9,7 @@ from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.surface import FINGERPRINT_TOL
+from ase_diffusion.metrics.surface.overlayers import FINGERPRINT_TOL
 
 EXACT = 1e-9
 

@@ -11,14 +11,22 @@ Composition: 22 elemental properties, of each the minimum, maximum, range, mean,
 Both were checked against matminer 0.10.1, which is not needed (it asks for pandas < 3 and pymongo).
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..utils.parallel import parallel_map
-from .crystals import _is_sound, check_crystals, reduced_formula, to_structure
+from ...utils.parallel import parallel_map
+from .structures import check_crystals, is_sound, reduced_formula, to_structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 MAX_COORDINATION = 24
 # motifs with an order parameter of their own in pymatgen, and the rotation-invariant q2, q4, q6 where there are none (or few)
@@ -49,7 +57,7 @@ def _crystal_nn():
 
 def _structure_fingerprint(atoms):
     """Return the mean over the sites, (61,); nan where the crystal is invalid or CrystalNN fails."""
-    if not _is_sound(atoms):
+    if not is_sound(atoms):
         return np.full(LENGTH, np.nan)
     structure = to_structure(atoms)
     with warnings.catch_warnings():
@@ -76,7 +84,7 @@ def _site_fingerprint(structure, index):
     return values
 
 
-def structure_fingerprints(images, *, processes=None, progress=False):
+def structure_fingerprints(images: Iterable[Atoms], *, processes: int | None = None, progress: bool = False) -> np.ndarray:
     """Return the mean CrystalNN fingerprints of crystals.
 
     About 10 ms for each atom and core: the slowest of the metrics.
@@ -107,7 +115,7 @@ def _properties():
     return np.where(np.isnan(table), np.nanmean(rows, axis=0), table)
 
 
-def composition_fingerprints(images, *, scale=True):
+def composition_fingerprints(images: Iterable[Atoms], *, scale: bool = True) -> np.ndarray:
     """Return the Magpie vectors of crystals.
 
     Parameters

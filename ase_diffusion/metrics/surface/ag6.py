@@ -5,6 +5,8 @@ p(4x4) cell; two triangles of six Ag atoms, one on hcp and one on fcc hollows of
 each bonded to two Ag of either triangle.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ from ase.constraints import FixAtoms
 from ase.geometry import find_mic
 from scipy.sparse.csgraph import connected_components
 
-from ase_diffusion.utils.atoms import mobile_mask
+from ...utils.atoms import mobile_mask
 
 SITES_PER_CELL = 16  # hollows of one kind in p(4x4)
 LAYER_GAP = 0.8  # A; frozen atoms whose heights differ by less are one layer
@@ -23,7 +25,7 @@ CONTACT = (2.2, 3.5)  # A; Ag-Ag inside a triangle, 2.84 to 2.91 after relaxatio
 TRIANGLE = [2, 2, 2, 4, 4, 4]  # neighbors of the three corners and of the three edge centres
 
 
-def ag6_model(a=4.16, layers=2, vacuum=10.0):
+def ag6_model(a: float = 4.16, layers: int = 2, vacuum: float = 10.0) -> Atoms:
     """Build the ideal Ag6 model: Ag12O6 on a frozen p(4x4) Ag(111) slab.
 
     Silver continues the lattice of the slab, oxygen bridges the trenches 2.25 A from four Ag; all within 0.3 A of the
@@ -147,7 +149,7 @@ def _triangles(registry, silver):
     return (links, degree, kinds) if on.count(1) == on.count(2) else None
 
 
-def is_ag6(atoms):
+def is_ag6(atoms: Atoms) -> bool:
     """Tell whether an overlayer is the Ag6 model, by its graph and its registry with the substrate.
 
     It is if, per p(4x4) cell, the mobile atoms are Ag12O6; the Ag snap to hollows as one hcp and one fcc triangle of

@@ -1,34 +1,43 @@
 """All metrics of a set of crystals in one report: plain numbers that go into JSON, and a table."""
 
-import math
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...utils.rng import RandomSource
+from ..reports import number, percent, plain
 from .composition import compositional_validity
-from .crystals import check_crystals, crystal_features, structural_validity
 from .distributions import checked_cutoffs, coverage, ks_statistics, property_values, success_rates, wasserstein_distances
 from .hull import chgnet_class, energies_above_hull, formation_energies, sun
 from .matching import match_rate, novel, unique
+from .structures import check_crystals, crystal_features, structural_validity
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 CHGNET = 'chgnet_energy_per_atom'  # eV/atom by CHGNet 0.3.0, as data sets may carry it
 
 
-def evaluate_crystals(
-    images,
-    reference=None,
+def evaluate(
+    images: Iterable[Atoms],
+    reference: Iterable[Atoms] | None = None,
     *,
-    known=None,
-    phases=None,
-    targets=None,
-    prop=None,
-    chgnet=False,
-    cutoffs='mp',
-    cov=True,
-    rng=0,
-    processes=None,
-    progress=False,
-    before_chgnet=None,
-):
+    known: Iterable[Atoms] | None = None,
+    phases: Iterable[Atoms] | None = None,
+    targets: Iterable[Atoms] | None = None,
+    prop: str | None = None,
+    chgnet: bool = False,
+    cutoffs: str | tuple[float, float] = 'mp',
+    cov: bool = True,
+    rng: RandomSource = 0,
+    processes: int | None = None,
+    progress: bool = False,
+    before_chgnet: Callable[[dict[str, Any]], Any] | None = None,
+) -> dict[str, Any]:
     """Judge crystals, whoever made them, by all metrics that the arguments allow.
 
     Parameters
@@ -108,9 +117,12 @@ def evaluate_crystals(
         report['prediction'] = match_rate(groups, targets, **options) | {'candidates': len(groups[0])}
     if chgnet:
         if before_chgnet is not None:
-            before_chgnet(_plain(report))
+            before_chgnet(plain(report))
         report |= _stability(images, phases, known, (is_unique, is_unique if known is None else is_novel), options)
-    return _plain(report)
+    return plain(report)
+
+
+evaluate_crystals = evaluate  # the name in `ase_diffusion.metrics`
 
 
 def _candidates(images, targets):
@@ -155,24 +167,13 @@ def _chgnet_of(images, progress):
     return energies
 
 
-def _plain(value):
-    """Return the same with Python numbers, and None for nan, so that it is JSON."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def report_rows(report):
+def report_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return the rows of a table of a report.
 
     Parameters
     ----------
     report : dict
-        What `evaluate_crystals` returned.
+        What `evaluate` returned.
 
     Returns
     -------
@@ -182,51 +183,43 @@ def report_rows(report):
     known = f'against {report["n_known"]} known crystals' if 'n_known' in report else ''
     rows = [
         ('crystals', str(report['n']), ''),
-        ('structural validity', _percent(report['structural_validity']), 'distances >= 0.5 A, volume >= 0.1 A^3'),
-        ('compositional validity', _percent(report['compositional_validity']), 'charges and electronegativities (SMACT)'),
-        ('validity', _percent(report['validity']), 'both'),
-        ('unique', _percent(report['uniqueness']), 'first of their kind'),
+        ('structural validity', percent(report['structural_validity']), 'distances >= 0.5 A, volume >= 0.1 A^3'),
+        ('compositional validity', percent(report['compositional_validity']), 'charges and electronegativities (SMACT)'),
+        ('validity', percent(report['validity']), 'both'),
+        ('unique', percent(report['uniqueness']), 'first of their kind'),
     ]
     if 'novelty' in report:
-        rows += [('novel', _percent(report['novelty']), known), ('unique and novel', _percent(report['unique_novel']), '')]
+        rows += [('novel', percent(report['novelty']), known), ('unique and novel', percent(report['unique_novel']), '')]
     if 'coverage' in report:
         cutoffs = ' and '.join(f'{x:g}' for x in report['coverage']['cutoffs'])
         rows += [
-            ('COV-R', _percent(report['coverage']['recall']), f'cutoffs {cutoffs}'),
-            ('COV-P', _percent(report['coverage']['precision']), f'against {report["n_reference"]} crystals'),
+            ('COV-R', percent(report['coverage']['recall']), f'cutoffs {cutoffs}'),
+            ('COV-P', percent(report['coverage']['precision']), f'against {report["n_reference"]} crystals'),
         ]
     if 'wasserstein' in report:
         drawn = f'{report["wasserstein"]["n"]} valid crystals'
         rows += [
-            ('Wasserstein, density', _number(report['wasserstein']['density']), f'g/cm^3, {drawn}'),
-            ('Wasserstein, elements', _number(report['wasserstein']['elements']), drawn),
+            ('Wasserstein, density', number(report['wasserstein']['density']), f'g/cm^3, {drawn}'),
+            ('Wasserstein, elements', number(report['wasserstein']['elements']), drawn),
         ]
-    rows += [(f'K-S, {name}', _number(value), '') for name, value in report.get('ks', {}).items()]
+    rows += [(f'K-S, {name}', number(value), '') for name, value in report.get('ks', {}).items()]
     for name in ('success', 'success_formation_energy'):
         part = report.get(name, {})
         rows += [
-            (f'SR{p}', _percent(part[f'SR{p}']), f'{part["property"]} <= {limit:.4f}')
+            (f'SR{p}', percent(part[f'SR{p}']), f'{part["property"]} <= {limit:.4f}')
             for p, limit in part.get('thresholds', {}).items()
         ]
     if 'prediction' in report:
         part = report['prediction']
         rows += [
-            ('match rate', _percent(part['match_rate']), f'of {part["n"]} targets, {part["candidates"]} candidates each'),
-            ('RMSE', _number(part['rmse']), '(V / n)^(1/3)'),
+            ('match rate', percent(part['match_rate']), f'of {part["n"]} targets, {part["candidates"]} candidates each'),
+            ('RMSE', number(part['rmse']), '(V / n)^(1/3)'),
         ]
     if 'stability' in report:
         part = report['stability']
         rows += [
-            (f'above hull <= {edge} eV', _percent(share), f'eV/atom, CHGNet, {part["n_phases"]} phases')
+            (f'above hull <= {edge} eV', percent(share), f'eV/atom, CHGNet, {part["n_phases"]} phases')
             for edge, share in part['shares'].items()
         ]
-        rows.append(('S.U.N.', _percent(part['sun']), f'stable up to {part["limit"]:g} eV/atom, unique, novel'))
+        rows.append(('S.U.N.', percent(part['sun']), f'stable up to {part["limit"]:g} eV/atom, unique, novel'))
     return rows
-
-
-def _percent(share):
-    return '-' if share is None else f'{100 * share:.1f} %'
-
-
-def _number(value):
-    return '-' if value is None else f'{value:.3f}'

@@ -1,18 +1,29 @@
 """Whether two sets of crystals look alike: coverage, Wasserstein distances, K-S statistics; and hits of a property."""
 
-import numpy as np
+from __future__ import annotations
 
-from ..utils.rng import coerce_rng
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...utils.rng import RandomSource, coerce_rng
 from .composition import compositional_validity
-from .crystals import FEATURES, check_crystals, crystal_features, density, structural_validity
 from .fingerprints import composition_fingerprints, structure_fingerprints
+from .structures import FEATURES, check_crystals, crystal_features, density, structural_validity
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 CUTOFFS = {'mp': (0.4, 10.0), 'perovskite': (0.2, 4.0), 'carbon': (0.2, 4.0)}  # structure, composition
 SAMPLES = 1000
 PERCENTILES = (5, 10, 15)
+Fingerprints = tuple[np.ndarray, np.ndarray]  # (n, 61) of structures, (n, 132) of compositions
 
 
-def crystal_fingerprints(images, *, processes=None, progress=False):
+def crystal_fingerprints(images: Iterable[Atoms], *, processes: int | None = None, progress: bool = False) -> Fingerprints:
     """Return the structure and composition fingerprints that `coverage` compares.
 
     Returns
@@ -24,7 +35,14 @@ def crystal_fingerprints(images, *, processes=None, progress=False):
     return structure_fingerprints(images, processes=processes, progress=progress), composition_fingerprints(images)
 
 
-def coverage(images, reference, *, cutoffs='mp', processes=None, progress=False):
+def coverage(
+    images: Iterable[Atoms] | Fingerprints,
+    reference: Iterable[Atoms] | Fingerprints,
+    *,
+    cutoffs: str | tuple[float, float] = 'mp',
+    processes: int | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
     """Return which share of the reference is met by the crystals (recall), and which share of them is near it (precision).
 
     A crystal is met if the nearest structure fingerprint and the nearest composition fingerprint of the other set (not
@@ -54,7 +72,7 @@ def coverage(images, reference, *, cutoffs='mp', processes=None, progress=False)
     return {'recall': float(recall), 'precision': float(precision), 'cutoffs': list(limits)}
 
 
-def checked_cutoffs(cutoffs):
+def checked_cutoffs(cutoffs: str | tuple[float, float]) -> tuple[float, float]:
     """Return the two cutoffs of `coverage` as numbers; a ValueError says what they may be."""
     if isinstance(cutoffs, str):
         if cutoffs not in CUTOFFS:
@@ -95,7 +113,9 @@ def _near(points, others, cutoff):
     return answer
 
 
-def wasserstein_distances(images, reference, *, samples=SAMPLES, rng=0):
+def wasserstein_distances(
+    images: Iterable[Atoms], reference: Iterable[Atoms], *, samples: int = SAMPLES, rng: RandomSource = 0
+) -> dict[str, Any]:
     """Return the Wasserstein distances between the densities and the numbers of elements of valid crystals and a reference.
 
     Parameters
@@ -134,7 +154,14 @@ def _count_elements(atoms):
     return len(set(atoms.numbers.tolist()))
 
 
-def ks_statistics(images, reference, *, names=FEATURES, processes=None, progress=False):
+def ks_statistics(
+    images: Iterable[Atoms] | dict[str, np.ndarray],
+    reference: Iterable[Atoms] | dict[str, np.ndarray],
+    *,
+    names: Sequence[str] = FEATURES,
+    processes: int | None = None,
+    progress: bool = False,
+) -> dict[str, float]:
     """Return the two-sample Kolmogorov-Smirnov statistics of lattice parameters, angles, space groups and atomic numbers.
 
     Parameters
@@ -170,7 +197,9 @@ def ks_statistics(images, reference, *, names=FEATURES, processes=None, progress
     return values
 
 
-def success_rates(values, reference, *, percentiles=PERCENTILES, total=None):
+def success_rates(
+    values: ArrayLike, reference: ArrayLike, *, percentiles: Sequence[float] = PERCENTILES, total: int | None = None
+) -> dict[str, Any]:
     """Return the share of values at or below percentiles of a reference, such as SR5, SR10, SR15 (Takahara et al. 2024).
 
     Plain shares: one value for each sample, not the best of several.
@@ -211,7 +240,7 @@ def success_rates(values, reference, *, percentiles=PERCENTILES, total=None):
     return {**rates, 'thresholds': thresholds, 'n': int(total)}
 
 
-def property_values(images, name):
+def property_values(images: Iterable[Atoms], name: str) -> np.ndarray:
     """Return a property that crystals carry: in ``info['key_value_pairs']``, in ``info``, or 'energy' of their calculator.
 
     Parameters

@@ -11,13 +11,20 @@ electronegativity (He, Ne, Ar, Pm in SMACT's table) never pass, except alone; CD
 version of SMACT.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from .crystals import check_crystals, reduced_formula
+from .structures import check_crystals, reduced_formula
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 @lru_cache(maxsize=1)
@@ -31,7 +38,7 @@ def _elements():
     return table
 
 
-def compositional_validity(images):
+def compositional_validity(images: Iterable[Atoms]) -> np.ndarray:
     """Tell which crystals have a composition that passes the test of charges and electronegativities.
 
     Parameters
@@ -47,7 +54,7 @@ def compositional_validity(images):
 
 
 @lru_cache(maxsize=100_000)
-def is_charge_neutral(formula):
+def is_charge_neutral(formula: tuple[tuple[int, int], ...]) -> bool:
     """Tell whether a composition passes the test.
 
     Parameters

@@ -4,15 +4,23 @@ A crystal is an Atoms object that is periodic in all three directions. Structure
 finite, a flat cell, atoms on top of each other) are judged and not refused: they are invalid, and count as failures.
 """
 
+from __future__ import annotations
+
 import os
 import warnings
+from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 
-from ..utils.atoms import neighbors
-from ..utils.parallel import parallel_map
+from ...utils.atoms import neighbors
+from ...utils.parallel import parallel_map
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
 
 MIN_DISTANCE = 0.5  # A
 MIN_VOLUME = 0.1  # A^3
@@ -22,7 +30,7 @@ FEATURES = ('a', 'b', 'c', 'alpha', 'beta', 'gamma', 'space_group', 'Z', 'densit
 AMU_PER_A3 = 1.66053906660  # g/cm^3
 
 
-def check_crystals(images, name='images'):
+def check_crystals(images: Atoms | Iterable[Atoms], name: str = 'images') -> list[Atoms]:
     """Return a list of crystals.
 
     Parameters
@@ -58,7 +66,7 @@ def check_crystals(images, name='images'):
     return images
 
 
-def structural_validity(images):
+def structural_validity(images: Iterable[Atoms]) -> np.ndarray:
     """Tell which crystals have no atoms closer than 0.5 A and a cell of at least 0.1 A^3.
 
     The distances are periodic, with those from an atom to its own images (CDVAE's script leaves these out).
@@ -72,10 +80,10 @@ def structural_validity(images):
     numpy.ndarray
         bool, shape (n,).
     """
-    return np.array([_is_sound(atoms) for atoms in check_crystals(images)])
+    return np.array([is_sound(atoms) for atoms in check_crystals(images)])
 
 
-def _is_sound(atoms):
+def is_sound(atoms: Atoms) -> bool:
     """Tell whether one crystal is structurally valid."""
     cell = atoms.cell.array
     volume = atoms.cell.volume
@@ -95,20 +103,22 @@ def _is_sound(atoms):
         return False
 
 
-def reduced_formula(atoms):
+def reduced_formula(atoms: Atoms) -> tuple[tuple[int, int], ...]:
     """Return the composition with the greatest common divisor taken out, as a tuple of (atomic number, count)."""
     numbers, counts = np.unique(atoms.numbers, return_counts=True)
     return tuple(zip(numbers.tolist(), (counts // np.gcd.reduce(counts)).tolist(), strict=True))
 
 
-def to_structure(atoms):
+def to_structure(atoms: Atoms) -> Structure:
     """Return the pymatgen Structure of a crystal, without anything else that the Atoms carry."""
     from pymatgen.core import Lattice, Structure
 
     return Structure(Lattice(atoms.cell.array), atoms.numbers.tolist(), atoms.get_scaled_positions())
 
 
-def crystal_features(images, *, symprec=SYMPREC, processes=None, progress=False):
+def crystal_features(
+    images: Iterable[Atoms], *, symprec: float = SYMPREC, processes: int | None = None, progress: bool = False
+) -> dict[str, np.ndarray]:
     """Return what the distributions of crystals are compared by.
 
     Lattice parameters are those of the Niggli-reduced primitive cell, so that they do not depend on the choice of the cell; the
@@ -143,7 +153,7 @@ def _features(atoms, symprec):
     """Return the features of one crystal in their order, without Z; nan where it is invalid."""
     import spglib
 
-    if not _is_sound(atoms):
+    if not is_sound(atoms):
         return np.full(len(FEATURES) - 1, np.nan)
     crystal = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
     with warnings.catch_warnings():
@@ -166,6 +176,6 @@ def _quietly(function, *args, **kwargs):
         return None
 
 
-def density(atoms):
+def density(atoms: Atoms) -> float:
     """Return the density of a crystal in g/cm^3."""
     return float(atoms.get_masses().sum() / atoms.cell.volume * AMU_PER_A3)

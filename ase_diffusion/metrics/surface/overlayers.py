@@ -5,11 +5,15 @@ inside the cutoff, along the axes that ``atoms.pbc`` names. Nothing here runs a 
 results that a structure carries.
 """
 
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import product
 
 import numpy as np
+from ase import Atoms
 
-from ..utils.atoms import VALID_RATIO, is_valid, min_distance_ratio, mobile_mask, neighbors
+from ...utils.atoms import VALID_RATIO, is_valid, min_distance_ratio, mobile_mask, neighbors
 
 __all__ = [
     'Distinct',
@@ -31,12 +35,12 @@ ENERGY_TOL = 0.02  # eV per structure
 FINGERPRINT_TOL = 0.07  # random displacements of 0.03 A make up to 0.065, one O of six on another site 0.08 and more
 
 
-def validity(images, ratio=VALID_RATIO):
+def validity(images: Sequence[Atoms], ratio: float = VALID_RATIO) -> float:
     """Return the share of valid structures (see `is_valid`); nan for an empty list."""
     return float(np.mean([is_valid(atoms, ratio) for atoms in images])) if len(images) else float('nan')
 
 
-def fingerprint(atoms, *, cutoff=CUTOFF, width=WIDTH):
+def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -> np.ndarray:
     """Describe an overlayer by its smeared distances, mobile to mobile and mobile to frozen, by species.
 
     Every pair adds a Gaussian at its distance d, weighted by (1 + cos(pi d / cutoff)) / 2 d^2. Each pair of species
@@ -75,8 +79,8 @@ def fingerprint(atoms, *, cutoff=CUTOFF, width=WIDTH):
     return rows.ravel() / np.sqrt(max(len(channels), 1))
 
 
-def _stored_energy(atoms):
-    """Return the energy (eV) that a structure carries, nan without one; never starts a calculation."""
+def stored_energy(atoms: Atoms) -> float:
+    """Return the energy (eV) that a structure carries, nan without one; starts no calculation."""
     energy = getattr(atoms.calc, 'results', {}).get('energy')
     return float('nan') if energy is None else float(energy)
 
@@ -87,7 +91,7 @@ def _kind(atoms):
     return tuple(tuple(np.bincount(atoms.numbers[part], minlength=119)) for part in (mobile, ~mobile))
 
 
-def duplicates(images, energy_tol=ENERGY_TOL, *, fingerprint_tol=FINGERPRINT_TOL):
+def duplicates(images: Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, fingerprint_tol: float = FINGERPRINT_TOL) -> list[int]:
     """Find for every structure the first one of its kind.
 
     Two structures are the same if their compositions (mobile and frozen) are, if their fingerprints lie within
@@ -123,11 +127,11 @@ class Distinct:
         As in :func:`duplicates`.
     """
 
-    def __init__(self, energy_tol=ENERGY_TOL, fingerprint_tol=FINGERPRINT_TOL):
+    def __init__(self, energy_tol: float = ENERGY_TOL, fingerprint_tol: float = FINGERPRINT_TOL) -> None:
         self.energy_tol, self.fingerprint_tol = energy_tol, fingerprint_tol
         self.groups = {}  # kind -> (names, energies, fingerprints) of the first ones
 
-    def add(self, name, atoms):
+    def add(self, name: Hashable, atoms: Atoms) -> Hashable:
         """Return the name of the first structure of this kind: `name` itself, which is remembered, if there was none.
 
         Parameters
@@ -135,7 +139,7 @@ class Distinct:
         name : int or str
         atoms : Atoms
         """
-        energy, print_ = _stored_energy(atoms), fingerprint(atoms)
+        energy, print_ = stored_energy(atoms), fingerprint(atoms)
         names, energies, prints = self.groups.setdefault(_kind(atoms), ([], [], []))
         if names:
             far = np.linalg.norm(np.asarray(prints) - print_, axis=1)  # (firsts,)
@@ -149,7 +153,7 @@ class Distinct:
         return name
 
 
-def relative_energies(images, reference=None):
+def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None = None) -> np.ndarray:
     """Return the energies of structures relative to a reference.
 
     Parameters
@@ -170,7 +174,7 @@ def relative_energies(images, reference=None):
     ValueError
         If the reference has no energy or another composition.
     """
-    energies = np.array([_stored_energy(atoms) for atoms in images], float)
+    energies = np.array([stored_energy(atoms) for atoms in images], float)
     if reference is None:
         formulas = np.array([atoms.get_chemical_formula() for atoms in images])
         for formula in np.unique(formulas):
@@ -178,7 +182,7 @@ def relative_energies(images, reference=None):
         return energies
     if np.isscalar(reference):
         return energies - float(reference)
-    zero, formula = _stored_energy(reference), reference.get_chemical_formula()
+    zero, formula = stored_energy(reference), reference.get_chemical_formula()
     if np.isnan(zero):
         raise ValueError(f'the reference must carry an energy, but {formula} has none: relax it first, or pass a number in eV')
     for index, atoms in enumerate(images):
@@ -191,7 +195,9 @@ def relative_energies(images, reference=None):
     return energies - zero
 
 
-def success_curve(found, counts=None, *, confidence=0.95):
+def success_curve(
+    found: Sequence[bool], counts: Sequence[int] | None = None, *, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Return the probability of at least one success among k independent attempts, p_k = 1 - (1 - q)^k.
 
     Parameters
@@ -224,7 +230,7 @@ def success_curve(found, counts=None, *, confidence=0.95):
     return counts, p, (low, high)
 
 
-def substrate_symmetries(slab, *, tolerance=0.05):
+def substrate_symmetries(slab: Atoms, *, tolerance: float = 0.05) -> list[tuple[np.ndarray, np.ndarray]]:
     """Find the operations of the surface cell that leave the frozen atoms in place.
 
     Parameters

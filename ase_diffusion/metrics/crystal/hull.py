@@ -5,18 +5,27 @@ data set's own. Both must be said beside the numbers: a hull of fewer phases tha
 more stable.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import chemical_symbols
+from numpy.typing import ArrayLike
 
-from ..errors import MissingDependency
-from ..utils.parallel import parallel_map
-from .crystals import check_crystals, structural_validity, to_structure
+from ...errors import MissingDependency
+from ...utils.parallel import parallel_map
+from .structures import check_crystals, structural_validity, to_structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +35,9 @@ NOISE = 1e-6  # eV/atom; members of the hull miss it by rounding
 EDGES = (0.0, 0.08, 0.1)  # eV/atom; shares that are reported
 
 
-def chgnet_energies(images, *, batch_size=16, device=None, progress=False):
+def chgnet_energies(
+    images: Iterable[Atoms], *, batch_size: int = 16, device: str | None = None, progress: bool = False
+) -> np.ndarray:
     """Return the energies of crystals by CHGNet, without forces.
 
     Parameters
@@ -71,7 +82,7 @@ def chgnet_energies(images, *, batch_size=16, device=None, progress=False):
     return energies
 
 
-def chgnet_class():
+def chgnet_class() -> type:
     """Return the class of CHGNet's model, or raise MissingDependency."""
     try:
         from chgnet.model.model import CHGNet
@@ -92,7 +103,7 @@ def _graph(model, atoms):
             return None
 
 
-def elemental_references():
+def elemental_references() -> dict[int, float]:
     """Return the elemental energies (eV/atom) that were fitted for CHGNet, {atomic number: energy}.
 
     With them CHGNet reproduces the Materials Project's formation energies (DFT with its corrections) to 0.021 eV/atom on
@@ -103,7 +114,9 @@ def elemental_references():
     return {chemical_symbols.index(symbol): float(energy) for symbol, energy, _ in rows}
 
 
-def formation_energies(images, energies=None, *, references=None, **options):
+def formation_energies(
+    images: Iterable[Atoms], energies: ArrayLike | None = None, *, references: Mapping[int, float] | None = None, **options: Any
+) -> np.ndarray:
     """Return formation energies.
 
     Parameters
@@ -138,7 +151,15 @@ def _check_lengths(images, energies, name):
         raise ValueError(f'{name} has one number (eV/atom) for each crystal, shape ({len(images)},); got {np.shape(energies)}')
 
 
-def energies_above_hull(images, energies, phases, phase_energies, *, processes=None, progress=False):
+def energies_above_hull(
+    images: Iterable[Atoms],
+    energies: ArrayLike,
+    phases: Iterable[Atoms],
+    phase_energies: ArrayLike,
+    *,
+    processes: int | None = None,
+    progress: bool = False,
+) -> np.ndarray:
     """Return how far crystals lie above the convex hull of competing phases.
 
     The hull energy of a composition is the lowest that a mixture of phases of the same composition has, a linear programme; it is
@@ -210,7 +231,7 @@ def _hull_energy(task):
     return float(found.fun) if found.success else float('nan')
 
 
-def sun(above_hull, is_unique, is_novel, *, stable=STABLE):
+def sun(above_hull: ArrayLike, is_unique: ArrayLike, is_novel: ArrayLike, *, stable: float = STABLE) -> dict[str, Any]:
     """Return the shares of crystals that are stable, and stable, unique and novel.
 
     Parameters

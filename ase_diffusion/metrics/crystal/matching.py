@@ -6,13 +6,21 @@ been reduced to its primitive cell, of equal number of atoms. Crystals that are 
 neither unique nor novel.
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.parallel import parallel_map
-from .crystals import _is_sound, check_crystals, reduced_formula, to_structure
+from ...utils.parallel import parallel_map
+from .structures import check_crystals, is_sound, reduced_formula, to_structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 SAME = {'ltol': 0.2, 'stol': 0.3, 'angle_tol': 5.0}  # uniqueness and novelty
 PREDICTED = {'ltol': 0.3, 'stol': 0.5, 'angle_tol': 10.0}  # structure prediction
@@ -28,7 +36,7 @@ def _matcher(ltol, stol, angle_tol):
 
 def _reduce(atoms):
     """Return the primitive cell of a crystal as StructureMatcher takes it, None for an invalid or irreducible one."""
-    if not _is_sound(atoms):
+    if not is_sound(atoms):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -82,8 +90,14 @@ def _tolerances(ltol, stol, angle_tol):
 
 
 def crystal_duplicates(
-    images, *, ltol=SAME['ltol'], stol=SAME['stol'], angle_tol=SAME['angle_tol'], processes=None, progress=False
-):
+    images: Iterable[Atoms],
+    *,
+    ltol: float = SAME['ltol'],
+    stol: float = SAME['stol'],
+    angle_tol: float = SAME['angle_tol'],
+    processes: int | None = None,
+    progress: bool = False,
+) -> list[int]:
     """Find for every crystal the first one of its kind.
 
     Crystals are compared with the first of each kind, in their order, not in chains.
@@ -116,7 +130,7 @@ def crystal_duplicates(
     return first
 
 
-def unique(images, **options):
+def unique(images: Iterable[Atoms], **options: Any) -> np.ndarray:
     """Tell which crystals are the first of their kind.
 
     Parameters
@@ -133,7 +147,16 @@ def unique(images, **options):
     return np.array([index == first for index, first in enumerate(crystal_duplicates(images, **options))])
 
 
-def novel(images, known, *, ltol=SAME['ltol'], stol=SAME['stol'], angle_tol=SAME['angle_tol'], processes=None, progress=False):
+def novel(
+    images: Iterable[Atoms],
+    known: Iterable[Atoms],
+    *,
+    ltol: float = SAME['ltol'],
+    stol: float = SAME['stol'],
+    angle_tol: float = SAME['angle_tol'],
+    processes: int | None = None,
+    progress: bool = False,
+) -> np.ndarray:
     """Tell which crystals are not among known ones.
 
     Of the known crystals only those of a composition that occurs among the images are looked at.
@@ -172,15 +195,15 @@ def novel(images, known, *, ltol=SAME['ltol'], stol=SAME['stol'], angle_tol=SAME
 
 
 def match_rate(
-    predictions,
-    targets,
+    predictions: Iterable[Atoms] | Iterable[Iterable[Atoms]],
+    targets: Iterable[Atoms],
     *,
-    ltol=PREDICTED['ltol'],
-    stol=PREDICTED['stol'],
-    angle_tol=PREDICTED['angle_tol'],
-    processes=None,
-    progress=False,
-):
+    ltol: float = PREDICTED['ltol'],
+    stol: float = PREDICTED['stol'],
+    angle_tol: float = PREDICTED['angle_tol'],
+    processes: int | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
     """Compare predicted crystals with the true ones, target by target.
 
     As in CDVAE and DiffCSP: a target is met if StructureMatcher finds a mapping; its RMS distance is the smallest among the
@@ -226,7 +249,7 @@ def _best_rms(task):
     candidates, target, tolerances = task
     formula, best = reduced_formula(target), None
     for atoms in candidates:
-        if reduced_formula(atoms) != formula or not _is_sound(atoms):
+        if reduced_formula(atoms) != formula or not is_sound(atoms):
             continue
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
