@@ -96,7 +96,7 @@ class DataFree(StructureBenchmark):
     def report(self, results: dict) -> None:
         random = results['random']
         equal, trained = random['at_equal_calls'], {name: r for name, r in results.items() if name != 'random'}
-        print(self.file['settings']['system'])
+        print(', '.join(f'{value}' if name == 'system' else f'{name} {value}' for name, value in self.file['settings'].items()))
         print(
             f'random search: {random["n"]} relaxations of {random["calls_each"]} calls, {random["hits"]} found the best '
             f'({random["best_known_eV"]:.4f} eV), mean {random["mean_eV"]} +- {random["error_eV"]} eV above it; the lowest of '

@@ -1,29 +1,33 @@
 """Another round of the shipped data set `ag-o-rss`: candidates, relaxed with `ag-o`, then with 7net-mf-0.
 
-    python benchmarks/ag_o_round.py run --seed 1 --minutes 60      # any number of these, with different seeds
-    python benchmarks/ag_o_round.py merge ag_o_rss.npz             # shipped data and all rounds, in one file
+    python scripts/ag_o_round.py run --seed 1 --minutes 60      # any number of these, with different seeds
+    python scripts/ag_o_round.py merge ag_o_rss.npz             # shipped data and all rounds, in one file
 
 A candidate is a random start, a sample of the shipped model at low energy, or a low structure of this run that was noised in part
 and denoised (`perturb`). Relaxed with `ag-o` in batches, new ones (by energy) go on with 7net-mf-0 (modal PBE; BFGS to 0.05 eV/A
-with a first Hessian from `ag-o`), of which frames are kept. p(4x4) is never used: it is the test. Rounds go to ``runs/round``;
-take away from there what was merged and shipped, before the next merge.
+with a first Hessian from `ag-o`), of which frames are kept. p(4x4) is never used: it is the test.
+
+Batch k of a round is seeded by (seed, k) and is one file, ``runs/round/SEED/K.traj``; the same command continues after the last
+file. Take away from runs/round what was merged and shipped, before the next merge.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MALLOC_MMAP_THRESHOLD_', '4000000000')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
 from ase.build import fcc111, make_supercell
 from ase.constraints import FixAtoms
-from ase.io import Trajectory
+from ase.io import read, write
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.data.frames import read_frames, write_frames
@@ -84,49 +88,76 @@ def refine(atoms, calculator, run: int, held: bool) -> list:
     return kept
 
 
+class Memory:
+    """What a round has found so far of each cell and formula: energies of `ag-o`, and the lowest structures.
+
+    Parameters
+    ----------
+    folder : Path
+        The files of the round, which are read.
+    """
+
+    def __init__(self, folder: Path):
+        self.energies, self.lowest, self.runs, self.next = {}, {}, 0, 0
+        for path in sorted(folder.glob('*.traj')):
+            self.next = int(path.stem) + 1
+            self.add(read(path, ':'))
+
+    def add(self, frames: list) -> None:
+        """Take in the frames of one batch, which all have one cell and formula."""
+        ends = [atoms for atoms in frames if atoms.info['key_value_pairs']['last']]
+        self.runs += len(ends)
+        for atoms in ends:
+            pairs = atoms.info['key_value_pairs']
+            key = pairs['cell'], pairs['formula']
+            self.energies.setdefault(key, []).append(pairs['energy_ag_o'])
+            low = self.lowest.setdefault(key, [])
+            low.append(atoms)
+            low.sort(key=lambda a: a.get_potential_energy())
+            del low[8:]
+
+
+def batch(args, memory: Memory, calculator, rng) -> tuple[list, str]:
+    """Return the frames kept of one batch of candidates, and a line about them."""
+    name = str(rng.choice(list(CELLS), p=[share for share, _, _ in CELLS.values()]))
+    silver, oxygen = CELLS[name][2][rng.integers(len(CELLS[name][2]))]
+    formula, slab = f'Ag{silver}O{oxygen}', substrate(name)
+    seen, low = [*memory.energies.get((name, formula), [])], memory.lowest.get((name, formula), [])
+    images, source = candidates(slab, formula, low, rng, 24)
+    kept, new = [], 0
+    for atoms in relax_batched(images, 'ag-o', fmax=0.05, steps=150):
+        if atoms.info['key_value_pairs'].get('relax_failed'):
+            continue
+        energy = atoms.get_potential_energy()
+        if any(abs(energy - e) < 0.004 for e in seen) or (seen and energy > min(seen) + args.limit * (silver + oxygen)):
+            continue
+        seen.append(energy)
+        number = 1_000_000 * args.seed + memory.runs + new + 1
+        frames = refine(atoms, calculator, number, rng.random() < 0.06)
+        new += bool(frames)
+        about = {'source': source.split()[0], 'cell': name, 'formula': formula, 'energy_ag_o': energy}
+        for frame in frames:
+            frame.info['key_value_pairs'] |= about
+        kept += frames
+    return kept, f'{name} {formula:<8s} {source:<9s} {new:3d} new of {len(images)}'
+
+
 def run(args) -> None:
     """Make candidates and relax them until the time is over."""
-    STORE.mkdir(parents=True, exist_ok=True)
+    folder = STORE / str(args.seed)
+    folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    rng, end = np.random.default_rng(args.seed), time.monotonic() + 60 * args.minutes
-    calculator, begun, number = get_calculator('7net-mf-0'), time.monotonic(), 1_000_000 * args.seed
-    found: dict = {}  # (cell, formula) -> energies of ag-o
-    best: dict = {}  # ... -> low structures
-    names, shares = list(CELLS), [CELLS[n][0] for n in CELLS]
-    with Trajectory(STORE / f'{args.seed}.traj', 'w') as file:
-        while time.monotonic() < end:
-            name = str(rng.choice(names, p=shares))
-            silver, oxygen = CELLS[name][2][rng.integers(len(CELLS[name][2]))]
-            formula, slab = f'Ag{silver}O{oxygen}', substrate(name)
-            key = name, formula
-            seen, low = found.setdefault(key, []), best.setdefault(key, [])
-            images, source = candidates(slab, formula, low, rng, 24)
-            new = 0
-            for atoms in relax_batched(images, 'ag-o', fmax=0.05, steps=150):
-                if atoms.info['key_value_pairs'].get('relax_failed'):
-                    continue
-                energy = atoms.get_potential_energy()
-                if any(abs(energy - e) < 0.004 for e in seen):
-                    continue
-                if seen and energy > min(seen) + args.limit * (silver + oxygen):
-                    continue
-                seen.append(energy)
-                number, new = number + 1, new + 1
-                frames = refine(atoms, calculator, number, rng.random() < 0.06)
-                if not frames:
-                    continue
-                for frame in frames:
-                    frame.info['key_value_pairs']['source'] = source.split()[0]
-                    file.write(frame)
-                low.append(frames[-1])
-                low.sort(key=lambda a: a.get_potential_energy())
-                del low[8:]
-            minutes, lowest = (time.monotonic() - begun) / 60, low[0].get_potential_energy() if low else np.nan
-            print(
-                f'{minutes:6.1f} min {number % 1_000_000:5d} {name} {formula:<8s} {source:<9s} {new:3d} new of {len(images)}, '
-                f'lowest {lowest:.3f} eV',
-                flush=True,
-            )
+    calculator, begun, memory = get_calculator('7net-mf-0'), time.monotonic(), Memory(folder)
+    number = memory.next
+    while (minutes := (time.monotonic() - begun) / 60) < args.minutes:
+        frames, line = batch(args, memory, calculator, np.random.default_rng((args.seed, number)))
+        if frames:
+            path = folder / f'{number:05d}.traj'
+            write(path.with_suffix('.partial'), frames, format='traj')
+            path.with_suffix('.partial').replace(path)
+            memory.add(frames)
+        number += 1
+        print(f'{minutes:6.1f} min {memory.runs:5d} {line}', flush=True)
 
 
 def merge(args) -> None:
@@ -134,11 +165,12 @@ def merge(args) -> None:
     images = read_frames('ag-o-rss')
     first = max(a.info['key_value_pairs']['run'] for a in images) + 1
     runs: dict = {}
-    for path in sorted(STORE.glob('*.traj')):
-        for atoms in Trajectory(path):
+    for path in sorted(STORE.glob('*/*.traj')):
+        for atoms in read(path, ':'):
             pairs = atoms.info['key_value_pairs']
             pairs['run'] = runs.setdefault(pairs['run'], first + len(runs))
-            pairs.pop('source', None)
+            for name in ('source', 'cell', 'formula', 'energy_ag_o'):
+                pairs.pop(name, None)
             images.append(atoms)
     write_frames(images, args.out)
     print(f'{len(runs)} relaxations added, {len(images)} frames in {args.out}')

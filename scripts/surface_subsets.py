@@ -1,10 +1,11 @@
-"""Train overlayer models on parts of the data, for the claims (b) and (c) of Ronne et al. (surface_paper.py measures them).
+"""Train overlayer models on parts of the data, for claims (b), (c) of Ronne et al. (benchmarks/surface_paper.py measures them).
 
-    python benchmarks/surface_subsets.py low ox red --minutes 8
+    python scripts/surface_subsets.py low ox red --minutes 8
 
 all: structures within 2 eV of the best of their composition and cell, as the paper's D; low: within 0.5 eV, as its D_lowE; ox and
 red: the part of D with more, and with less, oxygen per silver than 1 : 2, so that Ag6O3 and Ag12O6 are in neither. Every model is
-trained from nothing with the same settings for the same time; they end in runs/den_NAME/best.safetensors.
+trained from nothing with the same settings for the same time; they end in runs/den_NAME/best.safetensors. The same command
+continues a training that was interrupted.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ase_diffusion.data import read_frames
 from ase_diffusion.training import Overlayers
