@@ -299,7 +299,7 @@ def frozen_slab(size: tuple[int, int], symbol: str = 'Ag', a: float | None = 4.1
 
 def sample_all(gen, n: int, **conditions) -> list:
     """Return n structures as generated, the invalid ones included: where validity is measured, nothing may be rejected."""
-    gen._reason_to_reject = lambda atoms: None  # TODO public validate=False
+    gen.validate = False
     return gen.sample(n, **conditions)
 
 

@@ -57,7 +57,7 @@ CUTOFFS = {'perov_5': 'perovskite', 'carbon_24': 'carbon'}  # of the coverage; e
 
 def generate(gen: CrystalDiffusion, seeds: list, conditions: dict, *task) -> list[Atoms]:
     """Return one structure for each seed as generated; nothing is rejected."""
-    return gen._generate(seeds, gen._check_conditions(conditions), *task)  # TODO public validate=False
+    return gen.candidates(seeds, *task, **conditions)
 
 
 def in_batches(gen: CrystalDiffusion, path: Path, total: int, seed: int, conditions: dict) -> list[Atoms]:

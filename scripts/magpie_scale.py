@@ -1,4 +1,4 @@
-"""Write ase_diffusion/metrics/magpie_scale.txt: mean and standard deviation of the Magpie features over mp_le20.
+"""Write ase_diffusion/metrics/crystal/magpie_scale.txt: mean and standard deviation of the Magpie features over mp_le20.
 
     python scripts/magpie_scale.py mp_le20.npz
 
@@ -14,11 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-
-from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.metrics.fingerprints import composition_fingerprints
 
-OUT = Path(__file__).resolve().parents[1] / 'ase_diffusion' / 'metrics' / 'magpie_scale.txt'
+from ase_diffusion.data.crystals import read_crystals
+
+OUT = Path(__file__).resolve().parents[1] / 'ase_diffusion' / 'metrics' / 'crystal' / 'magpie_scale.txt'
 
 
 def main() -> None:
