@@ -1,0 +1,341 @@
+"""Pure-silica frameworks: growth of hypothetical ones, and files of them.
+
+Random T nets with the symmetry of a space group (`ase_diffusion.porous.random_nets`) that are four-connected, in one piece and
+distinct by their coordination sequences get their oxygen and a fit by distance least squares; what fits is kept. The file is
+an npz, written under another name and then renamed, so that it can be read at any time:
+
+    seed, starts                     of the random numbers; starts made so far
+    natoms (n,)                      atoms per framework; a third of them are Si, which come first
+    scaled_positions (sum, 3)        uint16, fractional * 65536
+    cell_lengths (n, 3)              float32, A; cells are orthogonal
+    space_group, cost, net           of the net; DLS cost per T site in A^2; hash of the coordination sequences
+    void_fraction, henry_coefficient, heat_of_adsorption    of methane at 298 K on a grid of 32^3
+    density                          kg/m^3
+"""
+
+import gzip
+import io
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from ..utils.rng import spawn_seeds
+
+__all__ = ['Growth', 'grow_frameworks', 'read_zeolites']
+
+logger = logging.getLogger(__name__)
+
+MOST_T = 100
+EDGES = (4.8, 34.0)  # A
+STEPS = 220
+ROUNDS = np.array([40, 110, 500])  # of DLS
+LIMITS = np.array([0.3, 0.03, np.inf])  # A^2 per T after each round
+GOOD = 0.01  # A^2 per T
+GRID = (32, 32, 32)
+TEMPERATURE = 298.0  # K
+LABELS = ('void_fraction', 'henry_coefficient', 'heat_of_adsorption')
+COLUMNS = {
+    'cell_lengths': np.float32,
+    'space_group': np.int16,
+    'cost': np.float32,
+    'net': np.uint64,
+    'density': np.float32,
+    **dict.fromkeys(LABELS, np.float32),
+}
+CELL = 65536  # parts of a fractional coordinate
+OTHER_NAMES = {
+    'KH_unitless': 'henry_coefficient',
+    'Qst_kJ_mol': 'heat_of_adsorption',
+    'dls_cost_per_T': 'cost',
+    'framework': 'framework',
+    'void_fraction': 'void_fraction',
+    'space_group': 'space_group',
+    'unique_T': 'unique_sites',
+}
+
+
+class Growth:
+    """Frameworks grown so far, one start after the other.
+
+    Every start has random numbers of its own, from the seed and its number: what is found does not depend on when the growth was
+    interrupted.
+
+    Parameters
+    ----------
+    seed : int
+    most : int
+        Largest number of T sites in a cell.
+    labels : bool
+        Compute adsorption properties of every framework found (about 5 ms each).
+    """
+
+    def __init__(self, seed, *, most=MOST_T, labels=True):
+        from ..porous.random_nets import orthogonal_groups
+
+        self.seed, self.most, self.labels = int(seed), int(most), labels
+        self.starts = 0
+        self.positions, self.columns = [], {name: [] for name in COLUMNS}
+        self.seen = set()  # hashes of all nets met, fitted or not
+        self.counts = dict.fromkeys(('starts', 'placed badly', 'no four neighbors', 'not connected', 'met before',
+                                     'strained', 'found'), 0)  # fmt: skip
+        self._groups = orthogonal_groups()
+        self._clear()
+
+    def __len__(self):
+        return len(self.positions)
+
+    def _clear(self):
+        """Reset the scratch array of coordination sequences."""
+        self._stamp, self._first = np.full(self.most * 21**3, -1, np.int32), 0
+
+    def step(self):
+        """Make one start; return whether it gave a new framework."""
+        from ..porous.nets import net_hash
+        from ..porous.random_nets import MOST_SITES, STATUS, draw_net
+
+        if self._first > 2**31 - 1 - MOST_SITES:
+            self._clear()
+        seed = int(np.random.SeedSequence([self.seed, self.starts]).generate_state(1)[0])
+        self.starts += 1
+        self.counts['starts'] += 1
+        status, group, lengths, sites, neighbors, shifts, sequences, sizes = draw_net(
+            seed, *self._groups, self.most, *EDGES, STEPS, self._stamp, self._first
+        )
+        if STATUS[status] != 'net':
+            self.counts[STATUS[status]] += 1
+            return False
+        self._first += len(sizes)
+        net = net_hash(sequences, sizes)
+        if net in self.seen:
+            self.counts['met before'] += 1
+            return False
+        found = fit_net(lengths, sites, neighbors, shifts)
+        if found is None:
+            self.counts['strained'] += 1
+            return False
+        self.seen.add(net)
+        lengths, scaled, cost = found
+        self._keep(lengths, scaled, {'space_group': group, 'cost': cost, 'net': net})
+        self.counts['found'] += 1
+        return True
+
+    def _keep(self, lengths, scaled, values):
+        """Add one framework with its labels."""
+        from ..porous import adsorption_properties, energy_grid, framework_density
+
+        coded = np.round((scaled - np.floor(scaled)) * CELL).astype(np.int64) % CELL
+        lengths = np.asarray(lengths, np.float32)
+        atoms = build(lengths, coded)
+        values |= dict.fromkeys(LABELS, np.nan) | {'cell_lengths': lengths, 'density': framework_density(atoms)}
+        if self.labels:
+            found = adsorption_properties(energy_grid(atoms, GRID, device='cpu'), TEMPERATURE)
+            values |= {name: found[name] for name in LABELS}
+        self.positions.append(coded.astype(np.uint16))
+        for name in COLUMNS:
+            self.columns[name].append(values[name])
+
+    def save(self, path):
+        """Write the file at once: another name, then renamed."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = {name: np.array(self.columns[name], kind) for name, kind in COLUMNS.items()}
+        data['cell_lengths'] = data['cell_lengths'].reshape(-1, 3)
+        data |= {
+            'seed': np.uint64(self.seed),
+            'starts': np.int64(self.starts),
+            'most': np.int64(self.most),
+            'natoms': np.array([len(x) for x in self.positions], np.int64),
+            'scaled_positions': np.concatenate([*self.positions, np.empty((0, 3), np.uint16)]),
+            'counts': np.array(list(self.counts.values()), np.int64),
+        }
+        temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+        try:
+            with open(temporary, 'wb') as file:
+                np.savez_compressed(file, **data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path, *, labels=True):
+        """Return the growth that a file holds, ready to go on."""
+        with np.load(path) as file:
+            data = {name: file[name] for name in file.files}
+        missing = {'seed', 'starts', 'most', 'natoms', 'scaled_positions', *COLUMNS} - data.keys()
+        if missing:
+            raise ValueError(f'a file of growth has seed, starts and frameworks; {path} lacks {", ".join(sorted(missing))}')
+        growth = cls(int(data['seed']), most=int(data['most']), labels=labels)
+        growth.starts = int(data['starts'])
+        growth.positions = np.split(data['scaled_positions'], np.cumsum(data['natoms']))[:-1]
+        growth.columns = {name: list(data[name]) for name in COLUMNS}
+        growth.seen = {int(net) for net in data['net']}
+        growth.counts = dict(zip(growth.counts, data['counts'].tolist(), strict=True))
+        return growth
+
+
+def fit_net(lengths, sites, neighbors, shifts, good=GOOD):
+    """Put oxygen on a net and fit it by distance least squares.
+
+    Returns
+    -------
+    (lengths, scaled, cost) or None
+        ``(3,)`` A, ``(3 n, 3)`` fractional with the Si first, A^2 per T site; None where the cost is above `good` or the framework
+        fails the check.
+    """
+    from ..porous.dls import fit_distances, insert_oxygen
+    from ..porous.nets import framework_net, is_connected
+
+    n = len(sites)
+    cell, scaled, bonds = np.diag(lengths), np.empty((3 * n, 3)), np.empty((2 * n, 5), np.int32)
+    if insert_oxygen(sites, cell, np.linalg.inv(cell), neighbors, shifts, scaled, bonds) != 2 * n:
+        return None
+    cost = fit_distances(n, scaled, cell, bonds, np.eye(3), ROUNDS, LIMITS, 1e-4)
+    if not cost < good:
+        return None
+    numbers = np.repeat([14, 8], [n, 2 * n])
+    net = framework_net(numbers, scaled, cell)
+    if isinstance(net, str) or not is_connected(*net):
+        return None
+    return np.diag(cell).copy(), scaled, cost
+
+
+def build(lengths, coded):
+    """Return the Atoms of cell lengths (3,) in A and coded positions (3 n, 3)."""
+    n = len(coded) // 3
+    scaled = np.asarray(coded, float) / CELL
+    return Atoms(np.repeat([14, 8], [n, 2 * n]), cell=np.asarray(lengths, float), scaled_positions=scaled, pbc=True)
+
+
+def grow_frameworks(path, *, minutes=None, count=None, rng=None, most=MOST_T, labels=True, save_every=60.0, progress=None):
+    """Grow silica frameworks into a file until a time is up or a number is reached.
+
+    Parameters
+    ----------
+    path : str or Path
+        npz file. Where it exists the growth goes on from it, with its own seed.
+    minutes : float, optional
+        Wall time.
+    count : int, optional
+        Number of frameworks in the file.
+    rng : int, Generator, RandomState or None
+        Of a new file.
+    most : int
+        Largest number of T sites in a cell, of a new file.
+    labels : bool
+        Compute the adsorption properties of methane.
+    save_every : float
+        Seconds between two saves; longer where saving takes more than a fiftieth of the time.
+    progress : callable, optional
+        Called after every save with the dict of counts.
+
+    Returns
+    -------
+    dict
+        How many starts ended in which way, `found` among them.
+
+    Raises
+    ------
+    ValueError
+        Neither minutes nor count, or a file that is none of a growth.
+    """
+    if minutes is None and count is None:
+        raise ValueError('a growth ends after a time or at a number of frameworks; pass minutes=..., count=... or both')
+    path = Path(path)
+    if path.exists():
+        growth = Growth.load(path, labels=labels)
+    else:
+        growth = Growth(spawn_seeds(rng, 1)[0], most=most, labels=labels)
+    begun = saved = time.monotonic()
+    pause = save_every
+    try:
+        while not (count is not None and len(growth) >= count):
+            growth.step()
+            now = time.monotonic()
+            if minutes is not None and now - begun > 60.0 * minutes:
+                break
+            if now - saved > pause:
+                growth.save(path)
+                saved = time.monotonic()
+                pause = max(save_every, 50.0 * (saved - now))
+                if progress is not None:
+                    progress(dict(growth.counts))
+    finally:
+        growth.save(path)
+    return dict(growth.counts)
+
+
+def read_zeolites(path):
+    """Read silica frameworks with their labels.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file of `grow_frameworks`, an npz with cells (3, 3) and columns ``info_*``, or what ASE reads, gzipped or not.
+
+    Returns
+    -------
+    list of Atoms
+        Periodic. ``info['key_value_pairs']`` has void_fraction, henry_coefficient (methane, 298 K, unitless), heat_of_adsorption
+        (kJ/mol), and what else is known: cost (A^2 per T), space_group, density (kg/m^3), framework.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The npz holds no frameworks.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f'zeolites are read from a file; there is no {path}')
+    if path.suffix == '.npz':
+        with np.load(path) as file:
+            data = {name: file[name] for name in file.files}
+        if 'cell_lengths' in data:
+            return _read_grown(data)
+        if {'natoms', 'numbers', 'scaled_positions', 'cell'} <= data.keys():
+            return _read_cells(data)
+        raise ValueError(f'an npz of zeolites has natoms, scaled_positions and cells; {path} has {", ".join(data)}')
+    from ase.io import read
+
+    if path.suffix == '.gz' and path.stem.endswith('xyz'):
+        text = gzip.decompress(path.read_bytes()).decode()
+        images = read(io.StringIO(text), ':', format='extxyz')  # ten times as fast as by file name
+    else:
+        images = read(path, ':')
+    for atoms in images:
+        pairs = atoms.info.setdefault('key_value_pairs', {})
+        pairs |= {OTHER_NAMES[name]: value for name, value in atoms.info.items() if name in OTHER_NAMES}
+    return images
+
+
+def _read_grown(data):
+    """Return the Atoms of a file of growth."""
+    images = []
+    names = [name for name in COLUMNS if name not in ('cell_lengths', 'net')]
+    parts = np.split(data['scaled_positions'], np.cumsum(data['natoms']))[:-1]
+    for k, coded in enumerate(parts):
+        atoms = build(data['cell_lengths'][k], coded)
+        pairs = {name: data[name][k].item() for name in names}
+        atoms.info['key_value_pairs'] = {**pairs, 'net': f'n{int(data["net"][k]):016x}'}
+        images.append(atoms)
+    return images
+
+
+def _read_cells(data):
+    """Return the Atoms of an npz with cells and columns ``info_*``."""
+    images = []
+    columns = {name[5:]: data[name] for name in data if name.startswith('info_')}
+    bounds = np.cumsum(data['natoms'])[:-1]
+    parts = zip(np.split(data['numbers'], bounds), np.split(data['scaled_positions'], bounds), data['cell'], strict=True)
+    for k, (numbers, scaled, cell) in enumerate(parts):
+        atoms = Atoms(numbers, cell=cell, scaled_positions=scaled.astype(float), pbc=True)
+        atoms.info['key_value_pairs'] = {OTHER_NAMES.get(name, name): column[k].item() for name, column in columns.items()}
+        images.append(atoms)
+    return images
