@@ -14,7 +14,7 @@ from .nets import cell_heights, is_connected, is_mutual, nearest_four, neighbor_
 
 BOND = 3.1  # A, T-T
 APART = 4.3  # A, T-T without a bond
-ANGLE_WEIGHT = 0.35  # A^2, of (cos TTT + 1/3)^2
+ANGLE_WEIGHT = 1.0  # A^2, of (cos TTT + 1/3)^2
 ORDER = 192  # operations of the largest group
 MOST_SITES = 6
 CANDIDATES = 48
@@ -22,17 +22,22 @@ STATUS = ('placed badly', 'no four neighbors', 'not connected', 'net')
 
 
 @cache
-def orthogonal_groups():
+def orthogonal_groups(most=ORDER):
     """Return the operations of the space groups with orthogonal cells, 16 to 142 and 195 to 230.
+
+    Parameters
+    ----------
+    most : int
+        Largest number of operations, centring included.
 
     Returns
     -------
     numbers : numpy.ndarray
-        ``(163,)`` int64.
+        ``(n,)`` int64; n = 163 without a limit.
     orders : numpy.ndarray
-        ``(163,)`` int64, operations with centring.
+        ``(n,)`` int64, operations with centring.
     rotations, translations : numpy.ndarray
-        ``(163, 192, 3, 3)`` and ``(163, 192, 3)`` float64, fractional columns: x' = R x + t.
+        ``(n, 192, 3, 3)`` and ``(n, 192, 3)`` float64, fractional columns: x' = R x + t.
     """
     from ase.spacegroup import Spacegroup
 
@@ -43,7 +48,8 @@ def orthogonal_groups():
         for m, (rotation, translation) in enumerate(Spacegroup(int(number)).get_symop()):
             rotations[k, m], translations[k, m] = rotation, translation
             orders[k] = m + 1
-    return numbers, orders, rotations, translations
+    kept = orders <= most
+    return numbers[kept], orders[kept], rotations[kept], translations[kept]
 
 
 @njit(cache=True)
@@ -315,7 +321,7 @@ def draw_net(seed, numbers, orders, all_rotations, all_translations, most, small
     which = np.random.randint(len(numbers))
     number, order = numbers[which], orders[which]
     rotations, translations = all_rotations[which, :order], all_translations[which, :order]
-    volume = np.random.uniform(48.0, 80.0)
+    volume = np.random.uniform(54.0, 82.0)
     asked = int(np.random.uniform(6.0, 1.1 * most))
     unique = np.random.randint(1, MOST_SITES)
     radius = np.random.uniform(0.8, 2.4)
