@@ -15,19 +15,22 @@ an npz, written under another name and then renamed, so that it can be read at a
 
 import gzip
 import io
-import logging
+import itertools
+import multiprocessing
 import os
+import signal
 import time
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
+from ..utils.parallel import count_processes
 from ..utils.rng import spawn_seeds
 
 __all__ = ['Growth', 'grow_frameworks', 'read_zeolites']
-
-logger = logging.getLogger(__name__)
 
 MOST_T = 100
 EDGES = (4.8, 34.0)  # A
@@ -38,6 +41,8 @@ LIMITS = np.array([0.03, 0.012, 0.0102, 0.0101, np.inf])  # A^2 per T after each
 GOOD = 0.01  # A^2 per T
 GRID = (32, 32, 32)
 TEMPERATURE = 298.0  # K
+PART = 400  # starts that a process makes at a time
+OUTCOMES = ('starts', 'placed badly', 'no four neighbors', 'not connected', 'met before', 'strained', 'found')
 LABELS = ('void_fraction', 'henry_coefficient', 'heat_of_adsorption')
 COLUMNS = {
     'cell_lengths': np.float32,
@@ -60,10 +65,10 @@ OTHER_NAMES = {
 
 
 class Growth:
-    """Frameworks grown so far, one start after the other.
+    """Frameworks grown so far.
 
-    Every start has random numbers of its own, from the seed and its number: what is found does not depend on when the growth was
-    interrupted.
+    Every start has random numbers of its own, from the seed and its number, and of two equal nets the first is kept: the result
+    depends neither on interruptions nor on the number of processes.
 
     Parameters
     ----------
@@ -75,69 +80,32 @@ class Growth:
     """
 
     def __init__(self, seed, *, most=MOST_T, labels=True):
-        from ..porous.random_nets import orthogonal_groups
-
         self.seed, self.most, self.labels = int(seed), int(most), labels
         self.starts = 0
         self.positions, self.columns = [], {name: [] for name in COLUMNS}
-        self.seen = set()  # hashes of all nets met, fitted or not
-        self.counts = dict.fromkeys(('starts', 'placed badly', 'no four neighbors', 'not connected', 'met before',
-                                     'strained', 'found'), 0)  # fmt: skip
-        self._groups = orthogonal_groups(OPERATIONS)
-        self._clear()
+        self.seen = set()  # hashes of the nets
+        self.counts = dict.fromkeys(OUTCOMES, 0)
 
     def __len__(self):
         return len(self.positions)
 
-    def _clear(self):
-        """Reset the scratch array of coordination sequences."""
-        self._stamp, self._first = np.full(self.most * 21**3, -1, np.int32), 0
-
-    def step(self):
-        """Make one start; return whether it gave a new framework."""
-        from ..porous.nets import net_hash
-        from ..porous.random_nets import MOST_SITES, STATUS, draw_net
-
-        if self._first > 2**31 - 1 - MOST_SITES:
-            self._clear()
-        seed = int(np.random.SeedSequence([self.seed, self.starts]).generate_state(1)[0])
-        self.starts += 1
-        self.counts['starts'] += 1
-        status, group, lengths, sites, neighbors, shifts, sequences, sizes = draw_net(
-            seed, *self._groups, self.most, *EDGES, STEPS, self._stamp, self._first
-        )
-        if STATUS[status] != 'net':
-            self.counts[STATUS[status]] += 1
-            return False
-        self._first += len(sizes)
-        net = net_hash(sequences, sizes)
-        if net in self.seen:
-            self.counts['met before'] += 1
-            return False
-        found = fit_net(lengths, sites, neighbors, shifts)
-        if found is None:
-            self.counts['strained'] += 1
-            return False
-        self.seen.add(net)
-        lengths, scaled, cost = found
-        self._keep(lengths, scaled, {'space_group': group, 'cost': cost, 'net': net})
-        self.counts['found'] += 1
-        return True
-
-    def _keep(self, lengths, scaled, values):
-        """Add one framework with its labels."""
-        from ..porous import adsorption_properties, energy_grid, framework_density
-
-        coded = np.round((scaled - np.floor(scaled)) * CELL).astype(np.int64) % CELL
-        lengths = np.asarray(lengths, np.float32)
-        atoms = build(lengths, coded)
-        values |= dict.fromkeys(LABELS, np.nan) | {'cell_lengths': lengths, 'density': framework_density(atoms)}
-        if self.labels:
-            found = adsorption_properties(energy_grid(atoms, GRID, device='cpu'), TEMPERATURE)
-            values |= {name: found[name] for name in LABELS}
-        self.positions.append(coded.astype(np.uint16))
-        for name in COLUMNS:
-            self.columns[name].append(values[name])
+    def add(self, last, counts, found, count=None):
+        """Take over the starts before `last`, as `try_starts` returned them; end where there are `count` frameworks."""
+        for name, number in counts.items():
+            self.counts[name] += number
+        self.starts = last
+        for start, coded, values in found:
+            if values['net'] in self.seen:
+                self.counts['met before'] += 1
+                continue
+            self.counts['found'] += 1
+            self.seen.add(values['net'])
+            self.positions.append(coded)
+            for name in COLUMNS:
+                self.columns[name].append(values[name])
+            if len(self) == count:
+                self.starts = start + 1
+                return
 
     def save(self, path):
         """Write the file at once: another name, then renamed."""
@@ -180,14 +148,72 @@ class Growth:
         return growth
 
 
+_SEEN = {}  # of this process: (seed, most) -> hashes of nets that lower starts have found
+
+
+def try_starts(seed, most, labels, first, last):
+    """Make the starts `first` to `last` - 1.
+
+    Returns
+    -------
+    last : int
+    counts : dict
+        How many ended in which way, but for those found.
+    found : list
+        (start, coded positions (3 n, 3) uint16, dict of `COLUMNS`).
+    """
+    from ..porous.nets import net_hash
+    from ..porous.random_nets import MOST_SITES, STATUS, draw_net, orthogonal_groups
+
+    groups = orthogonal_groups(OPERATIONS)
+    seen = _SEEN.setdefault((seed, most), set())
+    stamp = np.full(most * 21**3, -1, np.int32)
+    counts, found = dict.fromkeys(OUTCOMES, 0), []
+    for start in range(first, last):
+        own = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
+        status, group, lengths, sites, neighbors, shifts, sequences, sizes = draw_net(
+            own, *groups, most, *EDGES, STEPS, stamp, MOST_SITES * (start - first)
+        )
+        counts['starts'] += 1
+        if STATUS[status] != 'net':
+            counts[STATUS[status]] += 1
+            continue
+        net = net_hash(sequences, sizes)
+        if net in seen:
+            counts['met before'] += 1
+            continue
+        fitted = fit_net(lengths, sites, neighbors, shifts)
+        if fitted is None:
+            counts['strained'] += 1
+            continue
+        seen.add(net)
+        lengths, scaled, cost = fitted
+        found.append((start, *_entry(lengths, scaled, {'space_group': group, 'cost': cost, 'net': net}, labels)))
+    return last, counts, found
+
+
+def _entry(lengths, scaled, values, labels):
+    """Return the coded positions of a framework and its columns."""
+    from ..porous import adsorption_properties, energy_grid, framework_density
+
+    coded = (np.round((scaled - np.floor(scaled)) * CELL).astype(np.int64) % CELL).astype(np.uint16)
+    lengths = np.asarray(lengths, np.float32)
+    atoms = build(lengths, coded)
+    values = {**values, **dict.fromkeys(LABELS, np.nan), 'cell_lengths': lengths, 'density': framework_density(atoms)}
+    if labels:
+        found = adsorption_properties(energy_grid(atoms, GRID, device='cpu'), TEMPERATURE)
+        values |= {name: found[name] for name in LABELS}
+    return coded, values
+
+
 def fit_net(lengths, sites, neighbors, shifts, good=GOOD):
     """Put oxygen on a net and fit it by distance least squares.
 
     Returns
     -------
     (lengths, scaled, cost) or None
-        ``(3,)`` A, ``(3 n, 3)`` fractional with the Si first, A^2 per T site; None where the cost is above `good` or the framework
-        fails the check.
+        ``(3,)`` A, ``(3 n, 3)`` fractional with the Si first, A^2 per T site; None where the cost is above `good` or the
+        framework fails the check.
     """
     from ..porous.dls import fit_distances, insert_oxygen
     from ..porous.nets import framework_net, is_connected
@@ -213,7 +239,9 @@ def build(lengths, coded):
     return Atoms(np.repeat([14, 8], [n, 2 * n]), cell=np.asarray(lengths, float), scaled_positions=scaled, pbc=True)
 
 
-def grow_frameworks(path, *, minutes=None, count=None, rng=None, most=MOST_T, labels=True, save_every=60.0, progress=None):
+def grow_frameworks(
+    path, *, minutes=None, count=None, rng=None, most=MOST_T, labels=True, processes=1, save_every=60.0, progress=None
+):
     """Grow silica frameworks into a file until a time is up or a number is reached.
 
     Parameters
@@ -230,6 +258,8 @@ def grow_frameworks(path, *, minutes=None, count=None, rng=None, most=MOST_T, la
         Largest number of T sites in a cell, of a new file.
     labels : bool
         Compute the adsorption properties of methane.
+    processes : int or None
+        None takes all cores. The frameworks do not depend on it.
     save_every : float
         Seconds between two saves; longer where saving takes more than a fiftieth of the time.
     progress : callable, optional
@@ -255,20 +285,48 @@ def grow_frameworks(path, *, minutes=None, count=None, rng=None, most=MOST_T, la
     begun = saved = time.monotonic()
     pause = save_every
     try:
-        while not (count is not None and len(growth) >= count):
-            growth.step()
-            now = time.monotonic()
-            if minutes is not None and now - begun > 60.0 * minutes:
-                break
-            if now - saved > pause:
-                growth.save(path)
-                saved = time.monotonic()
-                pause = max(save_every, 50.0 * (saved - now))
-                if progress is not None:
-                    progress(dict(growth.counts))
+        if count is None or len(growth) < count:
+            for part in _parts(growth, count_processes(processes)):
+                growth.add(*part, count)
+                now = time.monotonic()
+                if (minutes is not None and now - begun > 60.0 * minutes) or (count is not None and len(growth) >= count):
+                    break
+                if now - saved > pause:
+                    growth.save(path)
+                    saved = time.monotonic()
+                    pause = max(save_every, 50.0 * (saved - now))
+                    if progress is not None:
+                        progress(dict(growth.counts))
     finally:
         growth.save(path)
     return dict(growth.counts)
+
+
+def _parts(growth, processes):
+    """Yield the results of `try_starts`, in order and without end."""
+    settings = growth.seed, growth.most, growth.labels
+    edges = itertools.count(growth.starts, PART)
+    _SEEN[growth.seed, growth.most] = set(growth.seen)  # processes that are forked begin with it
+    if processes == 1:
+        for first in edges:
+            yield try_starts(*settings, first, first + PART)
+    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else 'spawn'
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context(method), _one_thread)
+    waiting = deque()
+    try:
+        while True:
+            while len(waiting) < 3 * processes:
+                first = next(edges)
+                waiting.append(pool.submit(try_starts, *settings, first, first + PART))
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_thread():
+    """Leave the other cores to the other processes; an interrupt is the parent's."""
+    os.environ['OMP_NUM_THREADS'] = '1'
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def read_zeolites(path):
