@@ -163,16 +163,18 @@ def try_starts(seed, most, labels, first, last):
         (start, coded positions (3 n, 3) uint16, dict of `COLUMNS`).
     """
     from ..porous.nets import net_hash
-    from ..porous.random_nets import MOST_SITES, STATUS, draw_net, orthogonal_groups
+    from ..porous.random_nets import MOST_SITES, STATUS, draw_net
+    from ..porous.symmetry import orthogonal_groups
 
     groups = orthogonal_groups(OPERATIONS)
     seen = _SEEN.setdefault((seed, most), set())
     stamp = np.full(most * 21**3, -1, np.int32)
     counts, found = dict.fromkeys(OUTCOMES, 0), []
     for start in range(first, last):
-        own = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
-        status, group, lengths, sites, neighbors, shifts, sequences, sizes = draw_net(
-            own, *groups, most, *EDGES, STEPS, stamp, MOST_SITES * (start - first)
+        rng = np.random.default_rng([seed, start])
+        number, rotations, translations = groups[rng.integers(len(groups))]
+        status, lengths, sites, neighbors, shifts, sequences, sizes = draw_net(
+            rng, number, rotations, translations, most, EDGES, STEPS, stamp, MOST_SITES * (start - first)
         )
         counts['starts'] += 1
         if STATUS[status] != 'net':
@@ -188,7 +190,7 @@ def try_starts(seed, most, labels, first, last):
             continue
         seen.add(net)
         lengths, scaled, cost = fitted
-        found.append((start, *_entry(lengths, scaled, {'space_group': group, 'cost': cost, 'net': net}, labels)))
+        found.append((start, *_entry(lengths, scaled, {'space_group': number, 'cost': cost, 'net': net}, labels)))
     return last, counts, found
 
 

@@ -286,7 +286,7 @@ def full_cell(cell):
 
 
 @njit(cache=True)
-def _bonds_of(silicon, scaled, cell, shortest, longest, apart):
+def bonds_of(silicon, scaled, cell, shortest, longest, apart):
     """Return a code (0 is good), and for each O its two Si (m, 2) and their shifts (m, 2, 3).
 
     The numbers of Si come before those of O; code 1: no bond in the range, 2: Si without 4 O, 3: O without 2 Si, 4: too near.
@@ -349,7 +349,7 @@ def framework_net(numbers, scaled, cell):
     """
     silicon = np.asarray(numbers) == 14
     cell, scaled = full_cell(cell), np.ascontiguousarray(scaled, float)
-    code, ends, shifts = _bonds_of(silicon, scaled, cell, *SIO_RANGE, NOTHING_ELSE)
+    code, ends, shifts = bonds_of(silicon, scaled, cell, *SIO_RANGE, NOTHING_ELSE)
     if code:
         return FAULTS[code]
     place = np.cumsum(silicon) - 1

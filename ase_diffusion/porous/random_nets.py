@@ -5,140 +5,35 @@ angles under the symmetry, the cell with them.
 """
 
 import math
-from functools import cache
 
 import numpy as np
 from numba import njit
 
-from .nets import cell_heights, is_connected, is_mutual, nearest_four, neighbor_pairs, sequences_of
+from .nets import is_connected, is_mutual, nearest_four, neighbor_pairs, sequences_of
+from .symmetry import images_of, orbit_of, settle_site
 
 BOND = 3.1  # A, T-T
 APART = 4.3  # A, T-T without a bond
 ANGLE_WEIGHT = 1.0  # A^2, of (cos TTT + 1/3)^2
-ORDER = 192  # operations of the largest group
-MOST_SITES = 6
+RATE = 0.25  # A, first step
+SHORTEST, LONGEST = 2.5, 3.6  # A, T-T bonds of a net that is kept
+VOLUMES = (54.0, 82.0)  # A^3 per T site at the start; the distance least squares make the cell smaller
+MERGING = (0.8, 2.4)  # A, range of the distance below which a site and its images become one
+MOST_SITES = 6  # unique sites are fewer
 CANDIDATES = 48
 STATUS = ('placed badly', 'no four neighbors', 'not connected', 'net')
 
 
-@cache
-def orthogonal_groups(most=ORDER):
-    """Return the operations of the space groups with orthogonal cells, 16 to 142 and 195 to 230.
-
-    Parameters
-    ----------
-    most : int
-        Largest number of operations, centring included.
-
-    Returns
-    -------
-    numbers : numpy.ndarray
-        ``(n,)`` int64; n = 163 without a limit.
-    orders : numpy.ndarray
-        ``(n,)`` int64, operations with centring.
-    rotations, translations : numpy.ndarray
-        ``(n, 192, 3, 3)`` and ``(n, 192, 3)`` float64, fractional columns: x' = R x + t.
-    """
-    from ase.spacegroup import Spacegroup
-
-    numbers = np.array([*range(16, 143), *range(195, 231)])
-    orders = np.zeros(len(numbers), np.int64)
-    rotations, translations = np.zeros((len(numbers), ORDER, 3, 3)), np.zeros((len(numbers), ORDER, 3))
-    for k, number in enumerate(numbers):
-        for m, (rotation, translation) in enumerate(Spacegroup(int(number)).get_symop()):
-            rotations[k, m], translations[k, m] = rotation, translation
-            orders[k] = m + 1
-    kept = orders <= most
-    return numbers[kept], orders[kept], rotations[kept], translations[kept]
-
-
 @njit(cache=True)
-def _draw_lengths(number, volume):
+def _draw_lengths(rng, number, volume):
     """Return three cell lengths (3,) in A of a volume that fit a space group, axis ratios between about 1/2 and 2."""
     a, b, c = 1.0, 1.0, 1.0
     if number < 195:
-        c = math.exp(np.random.uniform(-0.7, 0.7))
+        c = math.exp(rng.uniform(-0.7, 0.7))
     if number < 75:
-        b = math.exp(np.random.uniform(-0.6, 0.6))
+        b = math.exp(rng.uniform(-0.6, 0.6))
     scale = (volume / (a * b * c)) ** (1.0 / 3.0)
     return np.array([a * scale, b * scale, c * scale])
-
-
-@njit(cache=True)
-def _settle(x, lengths, rotations, translations, radius, image, fixing):
-    """Move a site onto the mean of its images nearer than a radius, until nothing changes; return how many fix it.
-
-    `fixing` (order,) is filled with the operations that map the site onto itself.
-    """
-    count = 0
-    mean = np.empty(3)
-    for _ in range(6):
-        mean[:] = 0.0
-        count = 0
-        moved = 0.0
-        for g in range(len(rotations)):
-            square = 0.0
-            for a in range(3):
-                y = translations[g, a]
-                for b in range(3):
-                    y += rotations[g, a, b] * x[b]
-                y -= x[a]
-                image[a] = y - round(y)
-                square += (image[a] * lengths[a]) ** 2
-            if square < radius * radius:
-                fixing[count] = g
-                count += 1
-                for a in range(3):
-                    mean[a] += image[a]
-        for a in range(3):
-            mean[a] /= count
-            x[a] += mean[a]
-            moved += (mean[a] * lengths[a]) ** 2
-        if moved < 1e-16:
-            return count
-    return 0
-
-
-@njit(cache=True)
-def _orbit(x, rotations, translations, lengths, out, operations, limit):
-    """Fill the images of a site inside the cell and the operation of each; return their number, limit + 1 if more."""
-    count = 0
-    y = np.empty(3)
-    for g in range(len(rotations)):
-        for a in range(3):
-            y[a] = translations[g, a]
-            for b in range(3):
-                y[a] += rotations[g, a, b] * x[b]
-            y[a] -= math.floor(y[a])
-        new = True
-        for k in range(count):
-            square = 0.0
-            for a in range(3):
-                u = y[a] - out[k, a]
-                u -= round(u)
-                square += (u * lengths[a]) ** 2
-            if square < 0.01:
-                new = False
-                break
-        if new:
-            if count == limit:
-                return limit + 1
-            out[count] = y
-            operations[count] = g
-            count += 1
-    return count
-
-
-@njit(cache=True)
-def _images(x, owner, operation, rotations, translations, out):
-    """Fill the positions (n, 3) of all sites from those of the orbits (u, 3); not wrapped."""
-    for k in range(len(owner)):
-        g, u = operation[k], owner[k]
-        for a in range(3):
-            y = translations[g, a]
-            for b in range(3):
-                y += rotations[g, a, b] * x[u, b]
-            out[k, a] = y
 
 
 @njit(cache=True)
@@ -231,8 +126,11 @@ def _cost(x, sites, lengths, multiplicity, owner, operation, rotations, partner,
 
 
 @njit(cache=True)
-def _optimize(x, lengths, number, owner, operation, multiplicity, rotations, translations, projectors, steps):
-    """Optimize unique sites (u, 3), fractional, and cell lengths (3,) by Adam with projected gradients, in place."""
+def _optimize(x, lengths, number, owner, operation, multiplicity, rotations, translations, projectors, steps, first_rate):
+    """Optimize unique sites (u, 3), fractional, and cell lengths (3,) by Adam with projected gradients, in place.
+
+    The step begins at `first_rate`, A.
+    """
     n, u = len(owner), len(x)
     sites = np.empty((n, 3))
     partner, shift = np.empty((u, CANDIDATES), np.int64), np.empty((u, CANDIDATES, 3))
@@ -241,13 +139,13 @@ def _optimize(x, lengths, number, owner, operation, multiplicity, rotations, tra
     m1, m2 = np.zeros((u + 1, 3)), np.zeros((u + 1, 3))
     cost = np.inf
     for step in range(steps):
-        _images(x, owner, operation, rotations, translations, sites)
+        images_of(x, owner, operation, rotations, translations, sites)
         part = step / steps
         if step % (6 if step < 60 else 16) == 0:
             _list_candidates(x, sites, lengths, 5.2 if step >= 60 else 6.0, partner, shift, near)
         angle = ANGLE_WEIGHT * min(1.0, 2.0 * part)
         cost = _cost(x, sites, lengths, multiplicity, owner, operation, rotations, partner, shift, near, angle, gradient, strain)
-        rate = 0.25 * (1.0 - part) ** 1.5 + 0.003
+        rate = first_rate * (1.0 - part) ** 1.5 + 0.003
         for k in range(u):
             for a in range(3):
                 projected[k, a] = 0.0
@@ -275,26 +173,99 @@ def _optimize(x, lengths, number, owner, operation, multiplicity, rotations, tra
     return cost
 
 
-@njit(cache=True)
-def seed_random(seed):
-    """Seed the random numbers of the functions of this file."""
-    np.random.seed(seed)
+def relax_sites(scaled, lengths, steps=160, rate=0.15):
+    """Relax T sites in an orthogonal cell on the cost of T-T distances and angles, without symmetry, the cell with them.
+
+    Parameters
+    ----------
+    scaled : numpy.ndarray
+        ``(n, 3)`` fractional.
+    lengths : numpy.ndarray
+        ``(3,)`` A.
+    steps : int
+    rate : float
+        A, first step.
+
+    Returns
+    -------
+    scaled, lengths : numpy.ndarray
+        New arrays; fractional positions not wrapped.
+    """
+    n = len(scaled)
+    x, lengths = np.array(scaled, float), np.array(lengths, float)
+    one, zero = np.eye(3)[None], np.zeros((1, 3))
+    owner, operation = np.arange(n), np.zeros(n, np.int64)
+    _optimize(x, lengths, 16, owner, operation, np.ones(n, np.int64), one, zero, np.tile(one, (n, 1, 1)), steps, rate)
+    return x, lengths
 
 
 @njit(cache=True)
-def draw_net(seed, numbers, orders, all_rotations, all_translations, most, smallest_edge, largest_edge, steps, stamp, first):
+def _clear(site, sites, lengths):
+    """Tell whether a site (3,) and its images are 2 A or more away from others (n, 3)."""
+    for k in range(len(sites)):
+        square = 0.0
+        for a in range(3):
+            d = sites[k, a] - site[a]
+            d -= round(d)
+            square += (d * lengths[a]) ** 2
+        if square < 4.0:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _place_sites(rng, asked, most, radius, lengths, rotations, translations):
+    """Draw unique sites, on special positions where they are near one, until there are `asked` sites in the cell.
+
+    Returns
+    -------
+    x, projectors, multiplicity : numpy.ndarray
+        ``(u, 3)`` fractional, ``(u, 3, 3)`` onto the directions in which a site may move, ``(u,)`` sizes of the orbits.
+    owner, operation : numpy.ndarray
+        ``(n,)`` unique site of each site, and the operation that maps it there; n = 0 where too few found a place.
+    """
+    order, unique = len(rotations), rng.integers(1, MOST_SITES)
+    x, projectors, multiplicity = np.empty((unique, 3)), np.zeros((unique, 3, 3)), np.empty(unique, np.int64)
+    sites, owner, operation = np.empty((most, 3)), np.empty(most, np.int64), np.empty(most, np.int64)
+    image, fixing = np.empty(3), np.empty(order, np.int64)
+    n, u, tries = 0, 0, 0
+    while u < unique and n < asked and tries < 6:
+        tries += 1
+        for a in range(3):
+            x[u, a] = rng.random()
+        fixed = settle_site(x[u], lengths, rotations, translations, radius, image, fixing)
+        if fixed == 0 or order % fixed != 0:
+            continue
+        size = orbit_of(x[u], rotations, translations, lengths, sites[n:], operation[n:], most - n)
+        if size > most - n or size * fixed != order or not _clear(sites[n], sites[:n], lengths):
+            continue
+        owner[n : n + size] = u
+        multiplicity[u] = size
+        for f in range(fixed):
+            projectors[u] += rotations[fixing[f]] / fixed
+        n += size
+        u += 1
+        tries = 0
+    if n < 4 or n < asked // 2:
+        n = 0
+    return x[:u], projectors[:u], multiplicity[:u], owner[:n], operation[:n]
+
+
+@njit(cache=True)
+def draw_net(rng, number, rotations, translations, most, edges, steps, stamp, first):
     """Draw and optimize one net.
 
     Parameters
     ----------
-    seed : int
-        Of this net alone, below 2^32.
-    numbers, orders, all_rotations, all_translations
-        Of `orthogonal_groups`.
+    rng : numpy.random.Generator
+    number : int
+        Space group.
+    rotations, translations : numpy.ndarray
+        Its operations.
     most : int
         Largest number of T sites.
-    smallest_edge, largest_edge : float
-        A, after the optimization.
+    edges : (float, float)
+        A, range of the cell lengths after the optimization.
     steps : int
         Of the optimization.
     stamp, first
@@ -304,8 +275,6 @@ def draw_net(seed, numbers, orders, all_rotations, all_translations, most, small
     -------
     status : int
         Place in `STATUS`; the rest is of meaning only for 3.
-    number : int
-        Space group.
     lengths : numpy.ndarray
         ``(3,)`` A.
     sites : numpy.ndarray
@@ -315,75 +284,30 @@ def draw_net(seed, numbers, orders, all_rotations, all_translations, most, small
     sequences, multiplicity : numpy.ndarray
         ``(u, 10)`` coordination sequences and ``(u,)`` sizes of the orbits.
     """
-    np.random.seed(seed)
-    no = np.empty((0, 4), np.int32), np.empty((0, 4, 3), np.int32), np.empty((0, 10), np.int32), np.empty(0, np.int64)
-    nothing = np.empty(3), np.empty((0, 3))
-    which = np.random.randint(len(numbers))
-    number, order = numbers[which], orders[which]
-    rotations, translations = all_rotations[which, :order], all_translations[which, :order]
-    volume = np.random.uniform(54.0, 82.0)
-    asked = int(np.random.uniform(6.0, 1.1 * most))
-    unique = np.random.randint(1, MOST_SITES)
-    radius = np.random.uniform(0.8, 2.4)
-    lengths = _draw_lengths(number, volume * asked)
-    x, projectors = np.empty((unique, 3)), np.zeros((unique, 3, 3))
-    multiplicity = np.empty(unique, np.int64)
-    sites, owner, operation = np.empty((most, 3)), np.empty(most, np.int64), np.empty(most, np.int64)
-    image, fixing = np.empty(3), np.empty(order, np.int64)
-    n, u = 0, 0
-    while u < unique:
-        best = False
-        for _ in range(6):  # a place that is not near to those before
-            for a in range(3):
-                x[u, a] = np.random.random()
-            fixed = _settle(x[u], lengths, rotations, translations, radius, image, fixing)
-            if fixed == 0 or order % fixed != 0:
-                continue
-            size = _orbit(x[u], rotations, translations, lengths, sites[n:], operation[n:], most - n)
-            if size > most - n or size * fixed != order:
-                continue
-            clear = True
-            for k in range(n):
-                square = 0.0
-                for a in range(3):
-                    d = sites[k, a] - sites[n, a]
-                    d -= round(d)
-                    square += (d * lengths[a]) ** 2
-                clear = clear and square > 4.0
-            if clear:
-                best = True
-                break
-        if not best:
-            break
-        owner[n : n + size] = u
-        multiplicity[u] = size
-        for f in range(fixed):
-            projectors[u] += rotations[fixing[f]] / fixed
-        n += size
-        u += 1
-        if n >= asked:
-            break
-    if u == 0 or n < 4 or n < asked // 2:
-        return 0, number, nothing[0], nothing[1], no[0], no[1], no[2], no[3]
-    x, multiplicity, owner, operation = x[:u], multiplicity[:u], owner[:n], operation[:n]
-    lengths *= (n / asked) ** (1.0 / 3.0)
-    _optimize(x, lengths, number, owner, operation, multiplicity, rotations, translations, projectors[:u], steps)
-    sites = sites[:n]
-    _images(x, owner, operation, rotations, translations, sites)
-    sites -= np.floor(sites)
-    if not (lengths.min() > smallest_edge and lengths.max() < largest_edge):
-        return 0, number, nothing[0], nothing[1], no[0], no[1], no[2], no[3]
-    cell = np.diag(lengths)
-    pairs, distances = neighbor_pairs(sites, cell, 3.6, 30 * n + 60)
-    if len(pairs) < 2 * n or distances.min() < 2.5:
-        return 1, number, nothing[0], nothing[1], no[0], no[1], no[2], no[3]
-    neighbors, shifts = nearest_four(n, pairs, distances, 3.6)
-    if not is_mutual(neighbors, shifts):
-        return 1, number, nothing[0], nothing[1], no[0], no[1], no[2], no[3]
-    if np.abs(shifts).max() > 1 or not is_connected(neighbors, shifts):
-        return 2, number, nothing[0], nothing[1], no[0], no[1], no[2], no[3]
-    starts = np.empty(u, np.int64)
-    for k in range(n - 1, -1, -1):
-        starts[owner[k]] = k
-    sequences = sequences_of(neighbors, shifts, starts, 10, 10, stamp, first)
-    return 3, number, lengths, sites, neighbors, shifts, sequences, multiplicity
+    volume = rng.uniform(*VOLUMES)
+    asked = int(rng.uniform(6.0, 1.1 * most))
+    radius = rng.uniform(*MERGING)
+    lengths = _draw_lengths(rng, number, volume * asked)
+    x, projectors, multiplicity, owner, operation = _place_sites(rng, asked, most, radius, lengths, rotations, translations)
+    n = len(owner)
+    sites, sequences = np.empty((n, 3)), np.empty((0, 10), np.int32)
+    neighbors, shifts = np.empty((0, 4), np.int32), np.empty((0, 4, 3), np.int32)
+    status = 0
+    if n > 0:
+        lengths *= (n / asked) ** (1.0 / 3.0)
+        _optimize(x, lengths, number, owner, operation, multiplicity, rotations, translations, projectors, steps, RATE)
+        images_of(x, owner, operation, rotations, translations, sites)
+        sites -= np.floor(sites)
+        status = 1 if lengths.min() > edges[0] and lengths.max() < edges[1] else 0
+    if status == 1:
+        pairs, distances = neighbor_pairs(sites, np.diag(lengths), LONGEST, 30 * n + 60)
+        if len(pairs) >= 2 * n and distances.min() > SHORTEST:
+            neighbors, shifts = nearest_four(n, pairs, distances, LONGEST)
+            status = 2 if is_mutual(neighbors, shifts) else 1
+    if status == 2 and np.abs(shifts).max() == 1 and is_connected(neighbors, shifts):
+        status = 3
+        starts = np.empty(len(x), np.int64)
+        for k in range(n - 1, -1, -1):
+            starts[owner[k]] = k
+        sequences = sequences_of(neighbors, shifts, starts, 10, 10, stamp, first)
+    return status, lengths, sites, neighbors, shifts, sequences, multiplicity
