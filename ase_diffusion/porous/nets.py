@@ -1,0 +1,362 @@
+"""Nets of tetrahedral sites in periodic cells: neighbors, 4-connected nets, coordination sequences, connectivity.
+
+A 4-connected net of n sites is a pair of integer arrays: ``neighbors`` (n, 4), and ``shifts`` (n, 4, 3), the lattice
+translation of each neighbor. Positions are fractional, cells have their vectors as rows, in A.
+"""
+
+import hashlib
+import math
+
+import numpy as np
+from numba import njit
+
+__all__ = ['coordination_sequences', 'four_connected_net', 'is_connected', 'net_hash']
+
+BOND_RANGE = (2.5, 3.9)  # A, T-T distance of a bond; IZA frameworks: 2.8 to 3.4
+SHELLS = 10
+
+
+@njit(cache=True)
+def cell_heights(cell):
+    """Return the distances (3,) between opposite faces of a cell, A."""
+    heights = np.empty(3)
+    for k in range(3):
+        a, b = cell[(k + 1) % 3], cell[(k + 2) % 3]
+        x = a[1] * b[2] - a[2] * b[1]
+        y = a[2] * b[0] - a[0] * b[2]
+        z = a[0] * b[1] - a[1] * b[0]
+        heights[k] = abs(x * cell[k, 0] + y * cell[k, 1] + z * cell[k, 2]) / math.sqrt(x * x + y * y + z * z)
+    return heights
+
+
+@njit(cache=True)
+def neighbor_pairs(scaled, cell, cutoff, limit):
+    """List all pairs of sites with all images nearer than a cutoff, each pair once.
+
+    Parameters
+    ----------
+    scaled : numpy.ndarray
+        ``(n, 3)`` fractional, inside the cell or not.
+    cell : numpy.ndarray
+        ``(3, 3)`` A.
+    cutoff : float
+        A.
+    limit : int
+        Largest number of pairs; what is beyond is dropped.
+
+    Returns
+    -------
+    pairs : numpy.ndarray
+        ``(m, 5)`` int32: i <= j, and the shift of j. A site and its own image come once.
+    distances : numpy.ndarray
+        ``(m,)`` A.
+    """
+    n = len(scaled)
+    heights = cell_heights(cell)
+    reach = np.empty(3, np.int64)
+    for k in range(3):
+        reach[k] = int(math.floor(cutoff / heights[k] + 0.5))
+    pairs = np.empty((limit, 5), np.int32)
+    distances = np.empty(limit)
+    count = 0
+    square = cutoff * cutoff
+    for i in range(n):
+        for j in range(i, n):
+            u0, u1, u2 = scaled[j, 0] - scaled[i, 0], scaled[j, 1] - scaled[i, 1], scaled[j, 2] - scaled[i, 2]
+            s0, s1, s2 = -round(u0), -round(u1), -round(u2)
+            for a in range(s0 - reach[0], s0 + reach[0] + 1):
+                f0 = u0 + a
+                if abs(f0) * heights[0] > cutoff:
+                    continue
+                for b in range(s1 - reach[1], s1 + reach[1] + 1):
+                    f1 = u1 + b
+                    if abs(f1) * heights[1] > cutoff:
+                        continue
+                    for c in range(s2 - reach[2], s2 + reach[2] + 1):
+                        if i == j and (a < 0 or (a == 0 and (b < 0 or (b == 0 and c <= 0)))):
+                            continue
+                        f2 = u2 + c
+                        x = f0 * cell[0, 0] + f1 * cell[1, 0] + f2 * cell[2, 0]
+                        y = f0 * cell[0, 1] + f1 * cell[1, 1] + f2 * cell[2, 1]
+                        z = f0 * cell[0, 2] + f1 * cell[1, 2] + f2 * cell[2, 2]
+                        r2 = x * x + y * y + z * z
+                        if r2 < square and count < limit:
+                            pairs[count, 0], pairs[count, 1] = i, j
+                            pairs[count, 2], pairs[count, 3], pairs[count, 4] = a, b, c
+                            distances[count] = math.sqrt(r2)
+                            count += 1
+    return pairs[:count], distances[:count]
+
+
+@njit(cache=True)
+def nearest_four(n, pairs, distances, longest):
+    """Return the four nearest neighbors of each site.
+
+    Returns
+    -------
+    neighbors, shifts : numpy.ndarray
+        ``(n, 4)`` and ``(n, 4, 3)`` int32; -1 where there are fewer than four below `longest`.
+    """
+    neighbors = np.full((n, 4), -1, np.int32)
+    shifts = np.zeros((n, 4, 3), np.int32)
+    nearest = np.full((n, 4), longest)
+    for p in range(len(pairs)):
+        d = distances[p]
+        for side in range(2):
+            i, j, sign = pairs[p, side], pairs[p, 1 - side], 1 - 2 * side
+            if d >= nearest[i, 3]:
+                continue
+            k = 3
+            while k > 0 and nearest[i, k - 1] > d:
+                nearest[i, k], neighbors[i, k], shifts[i, k] = nearest[i, k - 1], neighbors[i, k - 1], shifts[i, k - 1]
+                k -= 1
+            nearest[i, k], neighbors[i, k] = d, j
+            for axis in range(3):
+                shifts[i, k, axis] = sign * pairs[p, 2 + axis]
+    return neighbors, shifts
+
+
+@njit(cache=True)
+def is_mutual(neighbors, shifts):
+    """Tell whether every bond of a net is listed at both of its ends."""
+    for i in range(len(neighbors)):
+        for k in range(4):
+            j = neighbors[i, k]
+            if j < 0:
+                return False
+            found = False
+            for m in range(4):
+                if neighbors[j, m] == i and (shifts[j, m] == -shifts[i, k]).all():
+                    found = True
+            if not found:
+                return False
+    return True
+
+
+@njit(cache=True)
+def is_connected(neighbors, shifts):
+    """Tell whether a net is one piece, periodic in three dimensions (not layers, chains, clusters or several nets).
+
+    The sum of the shifts around closed paths spans a lattice; the net is one piece where it is that of the cell.
+    """
+    n = len(neighbors)
+    place = np.zeros((n, 3), np.int64)
+    seen = np.zeros(n, np.bool_)
+    queue = np.empty(n, np.int64)
+    queue[0], seen[0], size = 0, True, 1
+    k = 0
+    while k < size:
+        i = queue[k]
+        for m in range(4):
+            j = neighbors[i, m]
+            if not seen[j]:
+                seen[j], queue[size] = True, j
+                place[j] = place[i] + shifts[i, m]
+                size += 1
+        k += 1
+    if size < n:
+        return False
+    basis = np.zeros((3, 3), np.int64)  # row echelon form of the closed paths
+    vector = np.empty(3, np.int64)
+    for i in range(n):
+        for m in range(4):
+            vector[:] = place[i] + shifts[i, m] - place[neighbors[i, m]]
+            for row in range(3):
+                while vector[row] != 0:  # Euclid's algorithm on one column
+                    if basis[row, row] == 0:
+                        basis[row] = vector
+                        vector[:] = 0
+                        break
+                    q = vector[row] // basis[row, row]
+                    vector -= q * basis[row]
+                    if vector[row] != 0:
+                        for axis in range(3):
+                            basis[row, axis], vector[axis] = vector[axis], basis[row, axis]
+    return abs(basis[0, 0] * basis[1, 1] * basis[2, 2]) == 1
+
+
+@njit(cache=True)
+def sequences_of(neighbors, shifts, sites, shells, reach, stamp, first):
+    """Return the numbers (len(sites), shells) of sites in each shell around the given ones.
+
+    Shifts are at most `reach` cells after all shells; `stamp` (n (2 reach + 1)^3,) int32 is a scratch array in which no
+    element is in the range from `first` to first + len(sites).
+    """
+    width = 2 * reach + 1
+    found = np.zeros((len(sites), shells), np.int32)
+    queue = np.empty((4000, 4), np.int32)
+    for place in range(len(sites)):
+        s = first + place
+        queue[0, 0] = sites[place]
+        queue[0, 1:] = reach
+        stamp[((sites[place] * width + reach) * width + reach) * width + reach] = s
+        begin, end = 0, 1
+        for shell in range(shells):
+            size = end
+            for k in range(begin, end):
+                i = queue[k, 0]
+                for m in range(4):
+                    j = neighbors[i, m]
+                    x, y, z = queue[k, 1] + shifts[i, m, 0], queue[k, 2] + shifts[i, m, 1], queue[k, 3] + shifts[i, m, 2]
+                    cell = ((j * width + x) * width + y) * width + z
+                    if stamp[cell] != s:
+                        stamp[cell] = s
+                        if size == len(queue):
+                            queue = np.concatenate((queue, np.empty_like(queue)))
+                        queue[size, 0], queue[size, 1], queue[size, 2], queue[size, 3] = j, x, y, z
+                        size += 1
+            begin, end = end, size
+            found[place, shell] = end - begin
+    return found
+
+
+def four_connected_net(scaled, cell, bond_range=BOND_RANGE):
+    """Return the net of sites in which the four nearest neighbors of each are its bonds, or None.
+
+    Parameters
+    ----------
+    scaled : numpy.ndarray
+        ``(n, 3)`` fractional.
+    cell : numpy.ndarray
+        ``(3, 3)`` A, or three lengths.
+    bond_range : (float, float)
+        A; all bonds lie inside.
+
+    Returns
+    -------
+    (neighbors, shifts) or None
+        ``(n, 4)`` and ``(n, 4, 3)`` int32. None where a site lacks four neighbors inside the range, has one below it, or two
+        sites disagree on whether they are neighbors.
+    """
+    cell = full_cell(cell)
+    scaled = np.ascontiguousarray(scaled, float)
+    pairs, distances = neighbor_pairs(scaled, cell, float(bond_range[1]), 40 * len(scaled) + 100)
+    if not len(distances) or distances.min() < bond_range[0]:
+        return None
+    net = nearest_four(len(scaled), pairs, distances, float(bond_range[1]))
+    return net if is_mutual(*net) else None
+
+
+def coordination_sequences(net, shells=SHELLS, sites=None):
+    """Return how many sites are 1, 2, ... bonds away from each site.
+
+    Parameters
+    ----------
+    net : (neighbors, shifts)
+        Of `four_connected_net`, or the net of a framework.
+    shells : int
+    sites : sequence of int, optional
+        Only of these sites.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n, shells)`` int32; 4, 10, 20, 34, 52, ... for sodalite.
+    """
+    neighbors, shifts = net
+    sites = np.arange(len(neighbors)) if sites is None else np.asarray(sites, np.int64)
+    reach = shells * max(1, int(np.abs(shifts).max()))
+    stamp = np.full(len(neighbors) * (2 * reach + 1) ** 3, -1, np.int32)
+    return sequences_of(neighbors, shifts, sites, shells, reach, stamp, 0)
+
+
+def net_hash(sequences, weights=None):
+    """Return a 64-bit integer that is equal for nets of equal coordination sequences, whatever their cell.
+
+    Parameters
+    ----------
+    sequences : numpy.ndarray
+        ``(n, shells)`` of all sites, or of one site of each orbit.
+    weights : array_like, optional
+        ``(n,)`` number of sites in each orbit.
+    """
+    sequences = np.asarray(sequences, np.int64)
+    weights = np.ones(len(sequences), np.int64) if weights is None else np.asarray(weights, np.int64)
+    rows, places = np.unique(sequences, axis=0, return_inverse=True)
+    counts = np.bincount(places.ravel(), weights=weights).astype(np.int64)
+    counts //= np.gcd.reduce(counts)
+    data = np.column_stack([rows, counts]).astype('<i8').tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'little')
+
+
+def full_cell(cell):
+    """Return a cell (3, 3) of float64 for a cell or three lengths."""
+    cell = np.asarray(cell, float)
+    return np.ascontiguousarray(np.diag(cell) if cell.ndim == 1 else cell)
+
+
+@njit(cache=True)
+def bonds_of(silicon, scaled, cell, shortest, longest, apart):
+    """Return a code (0 is good), and for each O its two Si (m, 2) and their shifts (m, 2, 3).
+
+    The numbers of Si come before those of O; code 1: no bond in the range, 2: Si without 4 O, 3: O without 2 Si, 4: too near.
+    """
+    m = len(scaled)
+    ends, shifts = np.full((m, 2), -1, np.int32), np.zeros((m, 2, 3), np.int32)
+    filled = np.zeros(m, np.int64)
+    pairs, distances = neighbor_pairs(scaled, cell, apart, 30 * m + 30)
+    code = 0
+    for p in range(len(pairs)):
+        i, j = pairs[p, 0], pairs[p, 1]
+        if silicon[i] == silicon[j] or distances[p] < shortest:
+            code = max(code, 4)
+            continue
+        if distances[p] > longest:
+            code = max(code, 1)
+            continue
+        sign = 1
+        if not silicon[i]:
+            i, j, sign = j, i, -1
+        filled[i] += 1
+        if filled[j] < 2:
+            ends[j, filled[j]] = i
+            for axis in range(3):
+                shifts[j, filled[j], axis] = -sign * pairs[p, 2 + axis]
+        filled[j] += 1
+    for i in range(m):
+        if silicon[i] and filled[i] != 4:
+            code = max(code, 2)
+        elif not silicon[i] and filled[i] != 2:
+            code = max(code, 3)
+    return code, ends, shifts
+
+
+FAULTS = (
+    None,
+    'a Si-O distance out of range',
+    'a Si without four O',
+    'an O without two Si',
+    'two atoms too near',
+)
+SIO_RANGE = (1.45, 1.80)  # A
+NOTHING_ELSE = 2.2  # A, no other pair is nearer
+
+
+def framework_net(numbers, scaled, cell):
+    """Return the net of the Si of a framework.
+
+    Parameters
+    ----------
+    numbers : array_like
+        ``(m,)`` atomic numbers, 14 and 8.
+    scaled, cell : array_like
+        ``(m, 3)`` fractional, ``(3, 3)`` A.
+
+    Returns
+    -------
+    (neighbors, shifts) or str
+        The net of the Si in their order, or the law that is broken: a phrase of `FAULTS`.
+    """
+    silicon = np.asarray(numbers) == 14
+    cell, scaled = full_cell(cell), np.ascontiguousarray(scaled, float)
+    code, ends, shifts = bonds_of(silicon, scaled, cell, *SIO_RANGE, NOTHING_ELSE)
+    if code:
+        return FAULTS[code]
+    place = np.cumsum(silicon) - 1
+    bonds = np.flatnonzero(~silicon)
+    first, second = place[ends[bonds, 0]], place[ends[bonds, 1]]
+    across = shifts[bonds, 1] - shifts[bonds, 0]
+    here, there, shift = np.r_[first, second], np.r_[second, first], np.concatenate([across, -across])
+    order = np.argsort(here, kind='stable')
+    n = int(silicon.sum())
+    return there[order].reshape(n, 4).astype(np.int32), shift[order].reshape(n, 4, 3).astype(np.int32)

@@ -1,0 +1,371 @@
+"""From density grids of Si and O to silica frameworks.
+
+The atoms of a generated grid are not read off the peaks, of which some are missing, false or displaced: the Si peaks are the
+candidates of the T sites, the bonds come out of one optimization over all of them (four for every site), O goes onto the bonds,
+and distance least squares do the rest. The post-processing of ZeoDiff (J. Mater. Chem. A 12, 6507, 2024) has the same purpose; its
+code was not published.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase import Atoms
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from .dls import fit_distances, insert_oxygen
+from .nets import FAULTS, bonds_of, four_connected_net, framework_net, full_cell, is_connected, neighbor_pairs
+from .peaks import WIDTH, find_peaks, smooth_grid
+
+__all__ = ['Restoration', 'check_framework', 'framework_from_grid', 'match_bonds', 'relax_framework']
+
+STRONG = 0.45  # height of a peak that pays as a site
+NEAREST, CLASH = 2.2, 2.4  # A, shortest candidate bond; of two sites nearer than CLASH one at most is taken
+MOST_STRAIN = 0.03  # A^2 per T
+ROUNDS, LIMITS = np.array([40, 110, 500]), np.array([1.0, 0.3, np.inf])
+SECONDS = 2.0  # for one set of bonds
+
+# what ends a restoration, the earlier step first
+REASONS = (
+    'no peaks',
+    'no four bonds for every site',
+    'not one net in three dimensions',
+    'no room for O',
+    'strained',
+    *FAULTS[1:],
+)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Settings of one search for bonds.
+
+    Parameters
+    ----------
+    longest : float
+        A, longest candidate bond.
+    width : float
+        A; a bond of length d costs ((d - 3.1 A) / width)^2.
+    oxygen : float
+        A bond pays this times (O density near its middle - 0.6).
+    site : float
+        A site pays this times (height of its peak - 0.45).
+    """
+
+    longest: float = 4.3
+    width: float = 0.3
+    oxygen: float = 6.0
+    site: float = 12.0
+
+
+DIRECT = Matching()
+VARIANTS = (
+    Matching(longest=4.8, width=0.5),
+    Matching(width=0.5),
+    Matching(oxygen=0.0),
+    Matching(site=2.0),
+    Matching(site=15.0, width=0.5),
+    Matching(longest=4.8, width=0.5, site=2.0),
+    Matching(longest=4.8, width=0.5, oxygen=0.0),
+    Matching(longest=4.8, width=0.4, oxygen=12.0),
+)
+
+
+@dataclass
+class Restoration:
+    """A framework that was made from grids, or why there is none.
+
+    Parameters
+    ----------
+    atoms : Atoms or None
+        Si first, then O.
+    reason : str or None
+        One of `REASONS`, of the attempt that came farthest.
+    step : str
+        What gave the framework: 'direct', 'variant 1', ..., 'relaxed'; empty where nothing did.
+    peaks : int
+        Candidates of T sites.
+    moved : float
+        A, root mean square distance of the T sites from their peaks, in fractions of the final cell; nan without a framework.
+    cost : float
+        A^2 per T site, of the distance least squares; nan without a framework.
+    """
+
+    atoms: Atoms | None = None
+    reason: str | None = None
+    step: str = ''
+    peaks: int = 0
+    moved: float = np.nan
+    cost: float = np.nan
+    attempts: dict = field(default_factory=dict)
+
+    def __bool__(self):
+        return self.atoms is not None
+
+
+def framework_from_grid(si, o, cell, *, width=WIDTH, variants=VARIANTS, relax=True, most_strain=MOST_STRAIN) -> Restoration:
+    """Make a silica framework from density grids.
+
+    Parameters
+    ----------
+    si, o : array_like
+        ``(nx, ny, nz)`` sums of Gaussians exp(-r^2 / width^2), as `density_grid` makes them; 1 on a lone atom.
+    cell : array_like
+        ``(3, 3)`` rows in A, or three lengths.
+    width : float
+        A.
+    variants : sequence of Matching
+        Tried one after the other where the first search for bonds leads to no framework.
+    relax : bool
+        Where these fail too, relax the sites on their distances (not on the grid) and search again; orthogonal cells only.
+    most_strain : float
+        A^2 per T site, the largest cost that is accepted.
+
+    Returns
+    -------
+    Restoration
+        True where there is a framework.
+
+    Raises
+    ------
+    ValueError
+        Grids of different shapes, not of three axes, or not finite; a cell without volume.
+    """
+    si, o, cell = _checked(si, o, cell)
+    sites, heights, _ = find_peaks(si, cell, width=width)
+    result = Restoration(peaks=len(sites))
+    if len(sites) < 2:
+        result.reason = 'no peaks'
+        return result
+    density = smooth_grid(o, cell, width)
+    depth = 0
+    attempts = [('direct', DIRECT), *((f'variant {k + 1}', settings) for k, settings in enumerate(variants))]
+    for name, settings in attempts:
+        matched = match_bonds(sites, heights, density, cell, settings)
+        outcome = 'no four bonds for every site' if matched is None else _finish(sites[matched[0]], matched[1], cell, most_strain)
+        if not isinstance(outcome, str):
+            return _found(result, name, *outcome, sites[matched[0]])
+        result.attempts[name] = outcome
+        depth = max(depth, REASONS.index(outcome))
+    if relax and not np.any(cell - np.diag(np.diag(cell))):
+        outcome = _relaxed(sites, heights, cell, most_strain)
+        if not isinstance(outcome, str):
+            return _found(result, 'relaxed', *outcome)
+        result.attempts['relaxed'] = outcome
+        depth = max(depth, REASONS.index(outcome))
+    result.reason = REASONS[depth]
+    return result
+
+
+def _found(result, step, scaled, cell, cost, sites):
+    """Fill a result with a framework."""
+    n = len(scaled) // 3
+    shift = scaled[:n] - sites
+    shift -= np.round(shift)
+    shift -= shift.mean(0)
+    result.atoms = Atoms(np.repeat([14, 8], [n, 2 * n]), cell=cell, scaled_positions=scaled, pbc=True)
+    result.atoms.wrap()
+    result.step, result.cost = step, float(cost)
+    result.moved = float(np.sqrt(((shift @ cell) ** 2).sum(1).mean()))
+    return result
+
+
+def _finish(sites, net, cell, most_strain):
+    """Return (scaled, cell, cost) of the framework on a net, or a reason."""
+    if not is_connected(*net):
+        return 'not one net in three dimensions'
+    n = len(sites)
+    scaled, bonds, cell = np.empty((3 * n, 3)), np.empty((2 * n, 5), np.int32), cell.copy()
+    if insert_oxygen(np.ascontiguousarray(sites), cell, np.linalg.inv(cell), *net, scaled, bonds) != 2 * n:
+        return 'no room for O'
+    free = np.eye(3) if not np.any(cell - np.diag(np.diag(cell))) else np.ones((3, 3))
+    cost = fit_distances(n, scaled, cell, bonds, free, ROUNDS, LIMITS, 1e-4)
+    if not cost < most_strain:
+        return 'strained'
+    fault = _fault(np.repeat([14, 8], [n, 2 * n]), scaled, cell)
+    return fault or (scaled, cell, cost)
+
+
+def _relaxed(sites, heights, cell, most_strain):
+    """Relax the strong peaks on T-T distances and look for a net of them; return (scaled, cell, cost, sites) or a reason."""
+    from .random_nets import relax_sites
+
+    sites = sites[heights > STRONG]
+    if len(sites) < 2:
+        return 'no peaks'
+    moved, lengths = relax_sites(sites, np.diag(cell))
+    new = np.diag(lengths)
+    best = 'no four bonds for every site'
+    net = four_connected_net(moved, new)
+    for settings in (None, Matching(oxygen=0.0)):
+        kept = np.arange(len(sites))
+        if settings is not None:
+            matched = match_bonds(moved, np.ones(len(moved)), None, new, settings)
+            kept, net = (kept, None) if matched is None else matched
+        if net is None:
+            continue
+        outcome = _finish(moved[kept], net, new, most_strain)
+        if not isinstance(outcome, str):
+            return *outcome, sites[kept]
+        best = max(best, outcome, key=REASONS.index)
+    return best
+
+
+def _checked(si, o, cell):
+    """Return float64 grids and a cell (3, 3), or raise a ValueError."""
+    si, o, cell = np.asarray(si, float), np.asarray(o, float), full_cell(cell)
+    if si.ndim != 3 or si.shape != o.shape:
+        raise ValueError(f'the grids of Si and O have one shape (nx, ny, nz); got {si.shape} and {o.shape}')
+    if not (np.isfinite(si).all() and np.isfinite(o).all()):
+        raise ValueError('density grids are of finite numbers; there are others in them')
+    if cell.shape != (3, 3) or not np.isfinite(cell).all() or not abs(np.linalg.det(cell)) > 1e-6:
+        raise ValueError(f'a cell is (3, 3) or three lengths in A, with a volume; got {cell.tolist()}')
+    return si, o, cell
+
+
+def match_bonds(sites, heights, density, cell, settings=DIRECT):
+    """Choose sites and bonds such that every site has four bonds, at the lowest cost (a mixed-integer linear program).
+
+    Parameters
+    ----------
+    sites, heights : numpy.ndarray
+        ``(n, 3)`` fractional and ``(n,)``, candidates.
+    density : numpy.ndarray or None
+        Density of O, of `smooth_grid`.
+    cell : numpy.ndarray
+        ``(3, 3)`` A.
+    settings : Matching
+
+    Returns
+    -------
+    kept : numpy.ndarray
+        Indices of the sites.
+    (neighbors, shifts)
+        Their net.
+
+    None where there is none.
+    """
+    n = len(sites)
+    pairs, distances = neighbor_pairs(np.ascontiguousarray(sites), cell, settings.longest, 60 * n + 200)
+    bond = distances >= NEAREST
+    clash = pairs[(distances < CLASH) & (pairs[:, 0] != pairs[:, 1])]
+    pairs, distances = pairs[bond], distances[bond]
+    if not len(pairs):
+        return None
+    cost = ((distances - 3.1) / settings.width) ** 2
+    if density is not None and settings.oxygen:
+        cost += settings.oxygen * (0.6 - _at_middles(density, sites, pairs))
+    m = len(pairs)
+    objective = np.r_[cost, settings.site * (STRONG - np.minimum(heights, 1.2))]
+    columns = np.arange(m)
+    ends = sparse.coo_matrix((np.ones(2 * m), (np.r_[pairs[:, 0], pairs[:, 1]], np.r_[columns, columns])), (n, m))
+    rules = [LinearConstraint(sparse.hstack([ends, -4 * sparse.eye(n)], 'csr'), 0, 0)]
+    if len(clash):
+        rows = np.arange(len(clash))
+        places = m + np.r_[clash[:, 0], clash[:, 1]]
+        both = sparse.coo_matrix((np.ones(2 * len(clash)), (np.r_[rows, rows], places)), (len(clash), m + n))
+        rules.append(LinearConstraint(both.tocsr(), -np.inf, 1))
+    solved = milp(objective, integrality=np.ones(m + n), bounds=Bounds(0, 1), constraints=rules, options={'time_limit': SECONDS})
+    if solved.x is None:
+        return None
+    taken = solved.x > 0.5
+    kept = np.flatnonzero(taken[m:])
+    if not len(kept):
+        return None
+    return kept, _net_of(pairs[taken[:m]], kept, n)
+
+
+def _at_middles(density, sites, pairs):
+    """Return the density in the middle of bonds, at the nearest voxel."""
+    middle = 0.5 * (sites[pairs[:, 0]] + sites[pairs[:, 1]] + pairs[:, 2:])
+    at = np.round(middle * density.shape).astype(int) % density.shape
+    return np.clip(density[tuple(at.T)], 0.0, 1.2)
+
+
+def _net_of(bonds, kept, n):
+    """Return the net (neighbors, shifts) of bonds (m, 5) in which every kept site has four ends."""
+    place = np.full(n, -1)
+    place[kept] = np.arange(len(kept))
+    here = np.r_[place[bonds[:, 0]], place[bonds[:, 1]]]
+    there = np.r_[place[bonds[:, 1]], place[bonds[:, 0]]]
+    shift = np.concatenate([bonds[:, 2:], -bonds[:, 2:]])
+    order = np.argsort(here, kind='stable')
+    neighbors, shifts = there[order].reshape(-1, 4), shift[order].reshape(-1, 4, 3)
+    return np.ascontiguousarray(neighbors, np.int32), np.ascontiguousarray(shifts, np.int32)
+
+
+def check_framework(atoms) -> str | None:
+    """Return the law that a silica framework breaks, or None.
+
+    Si and O only, 1:2; every Si four O and every O two Si at 1.45 to 1.80 A; no other pair below 2.2 A; one net, periodic in
+    three dimensions.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Periodic along all three cell vectors.
+    """
+    numbers = atoms.numbers
+    if not np.isin(numbers, (14, 8)).all() or not (numbers == 14).any():
+        return 'not of Si and O'
+    if (numbers == 8).sum() != 2 * (numbers == 14).sum():
+        return 'Si:O is not 1:2'
+    if not atoms.pbc.all() or not np.isfinite(atoms.positions).all() or not abs(np.linalg.det(atoms.cell)) > 1e-6:
+        return 'not periodic in three dimensions'
+    return _fault(numbers, atoms.get_scaled_positions(wrap=False), atoms.cell.array)
+
+
+def _fault(numbers, scaled, cell):
+    """Return the broken law, or None."""
+    net = framework_net(numbers, scaled, cell)
+    if isinstance(net, str):
+        return net
+    return None if is_connected(*net) else 'not one net in three dimensions'
+
+
+def relax_framework(atoms, *, cell=True, steps=650):
+    """Fit a framework to its ideal distances (distance least squares).
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Each Si with four O and each O with two Si at 1.2 to 2.1 A; not changed.
+    cell : bool
+        Fit the cell too; an orthogonal cell stays orthogonal.
+    steps : int
+
+    Returns
+    -------
+    Atoms
+        ``info['key_value_pairs']['cost']`` is the cost in A^2 per T site.
+
+    Raises
+    ------
+    ValueError
+        The bonds are not those of a silica framework.
+    """
+    numbers, scaled, box = atoms.numbers, atoms.get_scaled_positions(wrap=False), atoms.cell.array.copy()
+    silicon = numbers == 14
+    code, ends, shifts = bonds_of(silicon, np.ascontiguousarray(scaled), box, 1.2, 2.1, 2.1)
+    if code or not np.isin(numbers, (14, 8)).all():
+        raise ValueError('a framework to fit has Si with four O and O with two Si at 1.2 to 2.1 A; '
+                         f'got {atoms.get_chemical_formula()}: {FAULTS[code] or "other elements"}')  # fmt: skip
+    n, oxygen = int(silicon.sum()), np.flatnonzero(~silicon)
+    order = np.r_[np.flatnonzero(silicon), oxygen]
+    place = np.cumsum(silicon) - 1
+    bonds = np.column_stack([place[ends[oxygen, 0]], place[ends[oxygen, 1]], shifts[oxygen, 1] - shifts[oxygen, 0]])
+    x = scaled[order]
+    x[n:] -= shifts[oxygen, 0]
+    free = np.zeros((3, 3))
+    if cell:
+        free = np.ones((3, 3)) if np.any(box - np.diag(np.diag(box))) else np.eye(3)
+    rounds = np.array([min(steps, 150), max(steps - 150, 1)])
+    cost = fit_distances(n, x, box, np.ascontiguousarray(bonds, np.int32), free, rounds, np.full(2, np.inf), 1e-5)
+    x[n:] += shifts[oxygen, 0]
+    fitted = atoms.copy()
+    fitted.set_cell(box)
+    new = np.empty_like(x)
+    new[order] = x
+    fitted.set_scaled_positions(new)
+    fitted.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), 'cost': float(cost)}
+    return fitted
