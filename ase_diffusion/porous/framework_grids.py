@@ -8,10 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .grid_symmetry import orbit_representatives
 
 ENERGY_LIMITS = (-4000.0, 5000.0)  # K; 15 kB T = 4470 K at 298 K lies inside, so that void fractions survive
 TEMPERATURE = 298.0  # K, of the Boltzmann channel
@@ -153,11 +156,32 @@ def _padded(sites: list[np.ndarray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(out), torch.from_numpy(mask)
 
 
+class Drawn(NamedTuple):
+    """An augmented batch of :class:`FrameworkGrids`.
+
+    ``grids`` (B, C, X, Y, Z) float32, standardized; ``cells`` (B, 3, 3), A; ``conditions``, name -> (B,); ``orbits``
+    (B, X, Y, Z) int64, equal for voxels that share their noise (all different without symmetry), or None.
+    """
+
+    grids: Tensor
+    cells: Tensor
+    conditions: dict[str, Tensor]
+    orbits: Tensor | None
+
+
+def orbit_noise(orbits: Tensor, channels: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw standard normal numbers (B, C, X, Y, Z) that are the same within an orbit: noise averaged over a space group."""
+    size, shape = len(orbits), orbits.shape[1:]
+    noise = torch.randn(size, channels, math.prod(shape), generator=generator, device=orbits.device)
+    return noise.gather(2, orbits.flatten(1)[:, None].expand(-1, channels, -1)).unflatten(2, shape)
+
+
 class _Group:
     """Frameworks whose grids have one shape, axes in ascending order of their sizes, on the device."""
 
-    def __init__(self, shape, index, fractional, numbers, lengths, energy):
+    def __init__(self, shape, index, fractional, numbers, lengths, energy, operations):
         self.shape, self.index = shape, index
+        self.orbits = self._find_orbits(operations, energy.device) if operations else None  # (g, X, Y, Z)
         self.sites = {}
         device = energy.device
         for symbol, number in (('Si', 14), ('O', 8)):
@@ -165,6 +189,13 @@ class _Group:
             self.sites[symbol] = (sites.to(device), mask.to(device))
         self.lengths = torch.as_tensor(np.asarray(lengths), dtype=torch.float32, device=device)  # (g, 3) A
         self.energy = energy  # (g, 2 X, 2 Y, 2 Z) float16, scaled
+
+    def _find_orbits(self, operations, device) -> Tensor:
+        parts = []
+        for mine in operations:
+            alone = torch.arange(math.prod(self.shape), device=device)
+            parts.append(alone if mine is None else orbit_representatives(*mine, self.shape, device))
+        return torch.stack(parts).int().unflatten(1, self.shape)
 
 
 class FrameworkGrids:
@@ -185,8 +216,11 @@ class FrameworkGrids:
         Rows in A, orthogonal and along x, y, z.
     conditions : dict of str to (n,) array, optional
         NaN: not known.
-    shape : (int, int, int), optional
-        One shape for all; None: by :func:`grid_shape`.
+    shape : (int, int, int) or (n, 3) array of int, optional
+        One shape for all, or one for each; None: by :func:`grid_shape`.
+    operations : sequence of (rotations, translations) or None, optional
+        The space group of each structure, see :func:`ase_diffusion.porous.grid_symmetry.orbit_representatives`; None: none. With
+        it batches have ``orbits`` and the condition ``multiplicity``, the number of voxels over the number of orbits.
     pitch, multiple
         See :func:`grid_shape`.
     width : float
@@ -203,8 +237,8 @@ class FrameworkGrids:
         A cell is not orthogonal along x, y, z.
     """
 
-    def __init__(self, scaled_positions, numbers, natoms, cells, conditions=None, *, shape=None, pitch=0.95, multiple=4,
-                 width=1.0, channels=3, mean=None, std=None, device='cpu'):  # fmt: skip
+    def __init__(self, scaled_positions, numbers, natoms, cells, conditions=None, *, shape=None, operations=None, pitch=0.95,
+                 multiple=4, width=1.0, channels=3, mean=None, std=None, device='cpu'):  # fmt: skip
         cells = np.asarray(cells, float)
         lengths = np.einsum('nii->ni', cells)
         off = np.abs(cells - lengths[:, :, None] * np.eye(3)).max((1, 2)) if len(cells) else np.zeros(0)
@@ -220,17 +254,18 @@ class FrameworkGrids:
         ends = np.cumsum(natoms)
         sites = np.split(np.asarray(scaled_positions, float) % 1.0 % 1.0, ends[:-1])
         kinds = np.split(np.asarray(numbers), ends[:-1])
-        self.groups = self._build(sites, kinds, lengths, shape, pitch, multiple)
+        shapes = [grid_shape(edges, pitch, multiple) for edges in lengths] if shape is None else shape
+        shapes = np.broadcast_to(np.asarray(shapes, int), (self.size, 3))
+        self.groups = self._build(sites, kinds, lengths, shapes, operations)
         self.mean = self.std = None
         if mean is None or std is None:
             mean, std = self._measure()
         self.mean, self.std = (torch.as_tensor(list(v), dtype=torch.float32, device=self.device) for v in (mean, std))
 
-    def _build(self, sites, kinds, lengths, shape, pitch, multiple):
+    def _build(self, sites, kinds, lengths, shapes, operations):
         members, order = {}, []
-        for k, edges in enumerate(lengths):
-            mine = tuple(shape) if shape is not None else grid_shape(edges, pitch, multiple)
-            order.append(sorted(range(3), key=lambda axis: (mine[axis], edges[axis])))
+        for k, (mine, edges) in enumerate(zip(shapes.tolist(), lengths, strict=True)):
+            order.append(np.lexsort((edges, mine)))
             members.setdefault(tuple(mine[axis] for axis in order[-1]), []).append(k)
         groups = []
         for mine, index in sorted(members.items()):
@@ -238,7 +273,9 @@ class FrameworkGrids:
             z, edges = [kinds[k] for k in index], np.stack([lengths[k][order[k]] for k in index])
             fine = tuple(2 * n for n in mine)
             energy = oxygen_energies([a[b == 8] for a, b in zip(f, z, strict=True)], edges, fine, self.device)
-            groups.append(_Group(mine, torch.tensor(index, device=self.device), f, z, edges, scale_energy(energy).half()))
+            group = [_permuted(operations[k], order[k]) for k in index] if operations else None
+            index = torch.tensor(index, device=self.device)
+            groups.append(_Group(mine, index, f, z, edges, scale_energy(energy).half(), group))
         return groups
 
     def _measure(self):
@@ -247,7 +284,7 @@ class FrameworkGrids:
         generator = torch.Generator().manual_seed(0)
         for group in self.groups:
             for picks in torch.arange(len(group.index)).split(64):
-                x = self._grids(group, picks, generator)[0].double()
+                x = self._grids(group, picks, generator, torch.zeros(len(picks), dtype=torch.bool))[0].double()
                 total, square = total + x.sum((0, 2, 3, 4)), square + x.square().sum((0, 2, 3, 4))
                 count += x[:, 0].numel()
         mean = total / count
@@ -263,7 +300,7 @@ class FrameworkGrids:
         """Return how many grids of a shape make a batch of about ``voxels`` voxels, from 1 to ``largest``."""
         return min(max(round(voxels / math.prod(shape)), 1), largest)
 
-    def draw(self, generator: torch.Generator, voxels=65536, largest=512, group: int | None = None):
+    def draw(self, generator: torch.Generator, voxels=65536, largest=512, group: int | None = None, symmetric=0.0) -> Drawn:
         """Draw a random batch.
 
         Parameters
@@ -274,46 +311,48 @@ class FrameworkGrids:
             See :meth:`batch_size`.
         group : int, optional
             Index of the group; None draws one.
-
-        Returns
-        -------
-        grids : Tensor
-            ``(B, C, X, Y, Z)`` float32, standardized.
-        cells : Tensor
-            ``(B, 3, 3)``, A.
-        conditions : dict of str to Tensor
-            Each ``(B,)``.
+        symmetric : float
+            Share of structures whose ``orbits`` are those of their space group; they are translated by whole voxels only.
         """
         if group is None:
             group = int(torch.multinomial(self.probabilities(voxels, largest), 1, generator=generator))
         chosen = self.groups[group]
         size = self.batch_size(chosen.shape, voxels, largest)
         picks = torch.randint(len(chosen.index), (size,), generator=generator)
-        return self.make(chosen, picks, generator)
+        return self.make(chosen, picks, generator, symmetric)
 
-    def make(self, group: _Group, picks: Tensor, generator: torch.Generator):
-        """Return augmented ``(grids, cells, conditions)`` of the members ``picks`` of a group; see :meth:`draw`."""
-        x, lengths = self._grids(group, picks, generator)
+    def make(self, group: _Group, picks: Tensor, generator: torch.Generator, symmetric=0.0) -> Drawn:
+        """Return an augmented batch of the members ``picks`` of a group; see :meth:`draw`."""
+        whole = torch.rand(len(picks), generator=generator) < symmetric  # (B,)
+        x, lengths, orbits = self._grids(group, picks, generator, whole)
         x = (x - self.mean[:, None, None, None]) / self.std[:, None, None, None]
         orders = list(itertools.permutations(range(3)))
         order = orders[int(torch.randint(6, (), generator=generator))]
         x, lengths = x.permute(0, 1, *(2 + axis for axis in order)).contiguous(), lengths[:, order]
         index = group.index[picks.to(self.device)]
-        return x, torch.diag_embed(lengths), {name: values[index] for name, values in self.conditions.items()}
+        conditions = {name: values[index] for name, values in self.conditions.items()}
+        if orbits is not None:
+            orbits = orbits.permute(0, *(1 + axis for axis in order)).contiguous()
+            ranked = orbits.flatten(1).sort(1).values
+            conditions['multiplicity'] = ranked.shape[1] / (1 + (ranked.diff(dim=1) > 0).sum(1)).float()
+        return Drawn(x, torch.diag_embed(lengths), conditions, orbits)
 
-    def _grids(self, group: _Group, picks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return translated and reflected scaled grids (B, C, X, Y, Z) and cell edges (B, 3)."""
+    def _grids(self, group: _Group, picks: Tensor, generator: torch.Generator, whole: Tensor):
+        """Return moved scaled grids (B, C, X, Y, Z), cell edges (B, 3), orbits; ``whole`` (B,): moved by whole voxels."""
         size, device = len(picks), self.device
         fine = torch.tensor([2 * n for n in group.shape])
         shift = (torch.rand(size, 3, generator=generator) * fine).long().clamp(max=fine - 1)  # (B, 3), half voxels
+        shift = torch.where(whole[:, None], shift // 2 * 2, shift)
         sign = 2 * torch.randint(2, (size, 3), generator=generator) - 1  # (B, 3)
-        move = torch.cat([picks[:, None], shift, sign, fine.expand(size, 3)], 1)  # (B, 10)
+        move = torch.cat([picks[:, None], shift, sign, fine.expand(size, 3), whole[:, None].long()], 1)  # (B, 11)
         move = move.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else move
-        picks, shift, sign, fine = move[:, 0], move[:, 1:4], move[:, 4:7], move[:, 7:]
-        index = [(2 * torch.arange(n, device=device) * sign[:, a, None] + shift[:, a, None]) % (2 * n)
-                 for a, n in enumerate(group.shape)]  # fmt: skip
-        energy = group.energy[picks[:, None, None, None], index[0][:, :, None, None], index[1][:, None, :, None],
-                              index[2][:, None, None, :]].float()  # (B, X, Y, Z)  # fmt: skip
+        picks, shift, sign, fine = move[:, 0], move[:, 1:4], move[:, 4:7], move[:, 7:10]
+        whole = move[:, 10].bool()
+        index = [
+            (2 * torch.arange(n, device=device) * sign[:, a, None] + shift[:, a, None]) % (2 * n)
+            for a, n in enumerate(group.shape)
+        ]
+        energy = _look_up(group.energy, picks, index).float()  # (B, X, Y, Z)
         lengths, parts = group.lengths[picks], [energy]
         for symbol in ('Si', 'O'):
             sites, mask = (values[picks] for values in group.sites[symbol])
@@ -321,4 +360,23 @@ class FrameworkGrids:
             parts.append(2 * separable_density(moved, mask, lengths, group.shape, self.width) - 1)
         if self.channels == 4:
             parts.append(scale_boltzmann(unscale_energy(energy)))
-        return torch.stack(parts, 1), lengths
+        orbits = None
+        if group.orbits is not None:
+            orbits = _look_up(group.orbits, picks, [i // 2 for i in index]).long()
+            alone = torch.arange(math.prod(group.shape), device=device).view(group.shape)
+            orbits = torch.where(whole[:, None, None, None], orbits, alone)
+        return torch.stack(parts, 1), lengths, orbits
+
+
+def _look_up(grids: Tensor, rows: Tensor, index: list[Tensor]) -> Tensor:
+    """Return grids (B, X, Y, Z) of rows (B,) at the points index[axis] (B, n)."""
+    x, y, z = index
+    return grids[rows[:, None, None, None], x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
+
+
+def _permuted(operations, order):
+    """Return operations (rotations, translations) in another order of the axes; None stays None."""
+    if operations is None:
+        return None
+    rotations, translations = np.asarray(operations[0]), np.asarray(operations[1], float)
+    return rotations[:, order][:, :, order], translations[:, order]

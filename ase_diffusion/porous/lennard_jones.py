@@ -236,8 +236,10 @@ def check_memory(number, shape, dtype):
         free = 2.0**40
     if need > free:
         points = ' x '.join(map(str, shape))
-        raise ValueError(f'{number} grid(s) of {points} points in {dtype} need {need / 1e9:.1f} GB of memory, and '
-                         f'{free / 1e9:.1f} GB are free. Take a coarser shape, or iter_energy_grids for many structures.')
+        raise ValueError(
+            f'{number} grid(s) of {points} points in {dtype} need {need / 1e9:.1f} GB of memory, and '
+            f'{free / 1e9:.1f} GB are free. Take a coarser shape, or iter_energy_grids for many structures.'
+        )
 
 
 def _checked(atoms):

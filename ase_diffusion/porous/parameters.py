@@ -67,7 +67,7 @@ PROBES = {
 }  # fmt: skip
 
 # Symbol -> (x in A, D in kcal/mol) of Rappe et al., J. Am. Chem. Soc. 114, 10024 (1992), table 1; H to Lr in order
-_UFF = '''\
+_UFF = """\
 2.886 .044 2.362 .056 2.451 .025 2.745 .085 4.083 .180 3.851 .105 3.660 .069 3.500 .060 3.364 .050 3.243 .042
 2.983 .030 3.021 .111 4.499 .505 4.295 .402 4.147 .305 4.035 .274 3.947 .227 3.868 .185 3.812 .035 3.399 .238
 3.295 .019 3.175 .017 3.144 .016 3.023 .015 2.961 .013 2.912 .013 2.872 .014 2.834 .015 3.495 .005 2.763 .124
@@ -78,7 +78,7 @@ _UFF = '''\
 3.640 .041 3.141 .072 3.170 .081 3.069 .067 2.954 .066 3.120 .037 2.840 .073 2.754 .080 3.293 .039 2.705 .385
 4.347 .680 4.297 .663 4.370 .518 4.709 .325 4.750 .284 4.765 .248 4.900 .050 3.677 .404 3.478 .033 3.396 .026
 3.424 .022 3.395 .022 3.424 .019 3.424 .016 3.381 .014 3.326 .013 3.339 .013 3.313 .013 3.299 .012 3.286 .012
-3.274 .011 3.248 .011 3.236 .011'''  # x is the distance of the minimum, sigma 2^(1/6) times smaller
+3.274 .011 3.248 .011 3.236 .011"""  # x is the distance of the minimum, sigma 2^(1/6) times smaller
 _PAIRS = np.array(_UFF.split(), float).reshape(-1, 2).tolist()
 UFF = {chemical_symbols[z]: (depth * KCAL, x / 2 ** (1 / 6)) for z, (x, depth) in enumerate(_PAIRS, 1)}
 
@@ -99,8 +99,10 @@ def find_probe(probe):
         return probe
     if isinstance(probe, str):
         if probe not in PROBES:
-            raise ValueError(f'A probe is a name in the table ase_diffusion.porous.PROBES ({", ".join(PROBES)}), a Probe, or '
-                             f'(epsilon in K, sigma in A); got {probe!r}. Add it to the table or pass its numbers.')
+            raise ValueError(
+                f'A probe is a name in the table ase_diffusion.porous.PROBES ({", ".join(PROBES)}), a Probe, or '
+                f'(epsilon in K, sigma in A); got {probe!r}. Add it to the table or pass its numbers.'
+            )
         return PROBES[probe]
     check_parameters('the probe', probe)
     return Probe('probe', float(probe[0]), float(probe[1]))

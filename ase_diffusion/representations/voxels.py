@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +22,11 @@ from ..porous.framework_grids import (
     unscale_boltzmann,
     unscale_energy,
 )
+from ..porous.grid_symmetry import GridSymmetry, symmetric_shape, symmetrize_grid
 from .base import Failure
 from .crystal import check_crystal
+
+__all__ = ['GridSymmetry', 'Voxels', 'symmetric_shape', 'symmetrize_grid']
 
 
 @dataclass
@@ -220,112 +222,3 @@ class Voxels:
 
 def _density(x: Tensor) -> Tensor:
     return (x + 1) / 2
-
-
-@dataclass(frozen=True)
-class GridSymmetry:
-    """The orbits of the points of a grid under a space group.
-
-    Parameters
-    ----------
-    labels : Tensor
-        ``(V,)`` int64, the orbit of each voxel, counted from 0.
-    sizes : Tensor
-        ``(orbits,)`` float64, voxels per orbit.
-    shape : (int, int, int)
-    """
-
-    labels: Tensor
-    sizes: Tensor
-    shape: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, rotations, translations, shape) -> GridSymmetry:
-        """Find the orbits of operations x -> R x + t in fractional coordinates, which form a group with the lattice.
-
-        Parameters
-        ----------
-        rotations : (G, 3, 3) array_like of int
-        translations : (G, 3) array_like
-        shape : (int, int, int)
-
-        Raises
-        ------
-        ValueError
-            An operation does not map grid points to grid points, or the operations are no group.
-        """
-        shape = tuple(int(n) for n in shape)
-        points = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing='ij'), -1).reshape(-1, 3)  # (V, 3)
-        n = np.array(shape)
-        images = []
-        for rotation, translation in zip(np.asarray(rotations), np.asarray(translations, float), strict=True):
-            matrix, step = rotation * n[:, None] / n, translation * n
-            if np.abs(matrix - np.round(matrix)).max() > 1e-6 or np.abs(step - np.round(step)).max() > 1e-3:
-                raise ValueError(
-                    f'the operation {rotation.tolist()} + {translation.tolist()} maps no grid of {shape} points to itself: '
-                    'take sizes from symmetric_shape'
-                )
-            image = (points @ np.round(matrix).astype(int).T + np.round(step).astype(int)) % n
-            images.append(np.ravel_multi_index(tuple(image.T), shape))
-        images = np.stack(images)  # (G, V)
-        first = images.min(0)  # the lowest point of the orbit stands for it
-        if not (first[images] == first).all() or not (first <= np.arange(len(first))).all():
-            raise ValueError('operations form a group with the identity; these are not closed')
-        labels = torch.from_numpy(np.unique(first, return_inverse=True)[1].reshape(-1))
-        return cls(labels, torch.bincount(labels).double(), shape)
-
-    def average(self, grid: Tensor, noise: bool = False) -> Tensor:
-        """Average grids (..., X, Y, Z) over the group; ``noise=True`` rescales white noise to its variance before."""
-        if tuple(grid.shape[-3:]) != self.shape:
-            raise ValueError(f'the symmetry is that of grids of {self.shape} points; got {tuple(grid.shape[-3:])}')
-        labels, sizes = self.labels.to(grid.device), self.sizes.to(grid.device, grid.dtype)
-        flat = grid.flatten(-3)  # (..., V)
-        total = flat.new_zeros(*flat.shape[:-1], len(sizes)).index_add_(-1, labels, flat)
-        mean = total / (sizes.sqrt() if noise else sizes)
-        return mean.index_select(-1, labels).reshape(grid.shape)
-
-
-def symmetrize_grid(grid: Tensor, operations, noise: bool = False) -> Tensor:
-    """Average grids (..., X, Y, Z) over the operations of a space group.
-
-    Parameters
-    ----------
-    grid : Tensor
-    operations : GridSymmetry or (rotations, translations)
-        See :meth:`GridSymmetry.of`; a ready GridSymmetry saves the search for orbits.
-    noise : bool
-        Multiply by the square root of the number of voxels that are averaged: white noise keeps its variance.
-    """
-    if not isinstance(operations, GridSymmetry):
-        operations = GridSymmetry.of(*operations, grid.shape[-3:])
-    return operations.average(grid, noise)
-
-
-def symmetric_shape(lengths, operations, pitch=0.95, multiple=2) -> tuple[int, int, int]:
-    """Return numbers of voxels that the operations of a space group map to themselves, near ``pitch`` along each axis.
-
-    Parameters
-    ----------
-    lengths : (3,) array_like
-        A.
-    operations : (rotations, translations)
-        See :meth:`GridSymmetry.of`.
-    pitch : float
-        A per voxel.
-    multiple : int
-        The numbers are multiples of it, too.
-    """
-    rotations, translations = np.asarray(operations[0]), np.asarray(operations[1], float)
-    denominators = [next((m for m in range(1, 25) if np.abs(t * m - np.round(t * m)).max() < 1e-3), None) for t in translations.T]
-    if None in denominators:
-        raise ValueError(f'translations are fractions with denominators up to 24; got {translations.tolist()}')
-    coupled = np.abs(rotations).sum(0) > 0  # (3, 3), axes that operations mix
-    lengths, shape = np.asarray(lengths, float), [0, 0, 0]
-    for axis in range(3):
-        mine = np.flatnonzero(coupled[axis] | coupled[:, axis])
-        step = math.lcm(multiple, *(denominators[k] for k in mine))
-        mean = float(np.exp(np.log(lengths[mine]).mean()))
-        most = math.ceil(2 * mean / pitch / step) + 2
-        sizes = [step * k for k in range(1, most) if step * k >= 4]
-        shape[axis] = min(sizes, key=lambda n: abs(math.log(mean / n / pitch)))
-    return tuple(shape)

@@ -6,7 +6,14 @@ import torch
 from ase import Atoms
 
 from ase_diffusion.porous import density_grid, energy_grid
-from ase_diffusion.porous.framework_grids import FrameworkGrids, grid_shape, oxygen_energies, scale_energy, separable_density
+from ase_diffusion.porous.framework_grids import (
+    FrameworkGrids,
+    grid_shape,
+    orbit_noise,
+    oxygen_energies,
+    scale_energy,
+    separable_density,
+)
 
 
 def frameworks(lengths, n=3):
@@ -44,7 +51,7 @@ def test_a_drawn_grid_is_that_of_the_moved_structure(channels):
     assert grids.groups[0].shape == (8, 8, 12)
     rng = torch.Generator().manual_seed(3)
     for _ in range(4):
-        x, cells, _ = grids.draw(rng, voxels=2000)
+        x, cells, *_ = grids.draw(rng, voxels=2000)
         x = x * grids.std[:, None, None, None] + grids.mean[:, None, None, None]
         assert x.shape[1] == channels
         assert all(found(one, cell, images[0]) for one, cell in zip(x[:1], cells[:1], strict=True))
@@ -83,7 +90,7 @@ def test_structures_are_drawn_equally_often_with_their_conditions():
     grids = FrameworkGrids(*arrays(images), conditions={'void_fraction': np.arange(4) / 10})
     rng, seen = torch.Generator().manual_seed(0), []
     for _ in range(400):
-        _, cells, conditions = grids.draw(rng, voxels=8000)
+        _, cells, conditions, _ = grids.draw(rng, voxels=8000)
         volume = torch.det(cells)
         seen += conditions['void_fraction'].tolist()
         assert torch.allclose(
@@ -110,3 +117,40 @@ def test_shapes():
 def test_skew_cells_are_refused():
     with pytest.raises(ValueError, match='orthogonal'):
         FrameworkGrids(np.zeros((3, 3)), [14, 8, 8], [3], [[[9, 0, 0], [3, 9, 0], [0, 0, 9]]])
+
+
+def test_symmetric_noise_belongs_to_the_moved_structure():
+    """A structure of P4/mmm, in which a site generates the others: its grid and its noise have the same orbits."""
+    fourfold = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    rotations = [np.linalg.matrix_power(fourfold, k) @ m for k in range(4) for m in (np.eye(3, dtype=int), np.diag([-1, 1, 1]))]
+    rotations = np.array(rotations + [r @ np.diag([1, 1, -1]) for r in rotations])
+    translations = np.zeros((16, 3))
+    seeds = np.random.default_rng(0).random((2, 3))
+    sites = [(seed @ rotations.transpose(0, 2, 1)) % 1 for seed in seeds]
+    atoms = Atoms('Si16O16', scaled_positions=np.concatenate(sites), cell=(9.0, 9.0, 12.0), pbc=True)
+    order = [2, 0, 1]  # the unique axis first
+    images = [
+        atoms,
+        Atoms(atoms.numbers, scaled_positions=atoms.get_scaled_positions()[:, order], cell=(12.0, 9.0, 9.0), pbc=True),
+    ]
+    moved = rotations[:, order][:, :, order]
+    grids = FrameworkGrids(
+        *arrays(images), operations=[(rotations, translations), (moved, translations)], shape=[(8, 8, 12), (12, 8, 8)]
+    )
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        x, _, conditions, orbits = grids.draw(rng, voxels=8000, symmetric=0.5)
+        symmetric = conditions['multiplicity'] > 1
+        assert 0 < symmetric.sum() < len(x)
+        noise = orbit_noise(orbits, 3, rng)
+        assert noise.shape == x.shape and abs(noise.std() - 1) < 0.1
+        for field, mine, draws, flag in zip(x, orbits, noise, symmetric, strict=True):
+            values, labels = torch.unique(mine, return_inverse=True)
+            if not flag:
+                assert len(values) == mine.numel()
+                continue
+            assert 6 < mine.numel() / len(values) < 16
+            spread = [
+                max(float(c[labels == k].max() - c[labels == k].min()) for k in range(len(values))) for c in (*field, *draws)
+            ]
+            assert max(spread) < 2e-2  # float16 energies over a standard deviation of about 0.3
