@@ -128,8 +128,8 @@ class CrysTens:
         Parameters
         ----------
         images : list of Atoms
-            Cells as they are, see :func:`ase_diffusion.representations.cells.conventional`. The space group is that of ``info['key_value_pairs']['space_group']``,
-            else what spglib finds.
+            Cells as they are, see :func:`ase_diffusion.representations.cells.conventional`. The space group is that of
+            ``info['key_value_pairs']['space_group']``, else what spglib finds.
         conditions : dict, optional
             Name -> B numbers, or (B, K) for sets.
 
@@ -195,7 +195,7 @@ class CrysTens:
         copies[:, :, :, PRESENT] = 0.0
         copies = copies * here[:, None, None, None]
         out[:, :, :HEADER, HEADER:], out[:, :, HEADER:, :HEADER] = copies[:, :, 0], copies[:, :, 1].transpose(2, 3)
-        shift, scale = (torch.tensor(v[LENGTH:]).to(image)[:, None, None] for v in (self.shift, self.scale))
+        shift, scale = (torch.tensor(v[LENGTH:], dtype=torch.float64)[:, None, None] for v in (self.shift, self.scale))
         both = here[:, :, None] * here[:, None] * (1 - torch.eye(ATOMS).to(image))
         out[:, :, HEADER:, HEADER:] = (image[:, :, HEADER:, HEADER:] * scale + shift) * both[:, None]
         return out
@@ -231,7 +231,7 @@ class CrysTens:
 
     def _unscaled(self, image: torch.Tensor) -> torch.Tensor:
         """Return the copies (B, 4, 2, 12, 52) of the header in their units."""
-        shift, scale = (torch.tensor(v[:HEADER]).to(image)[:, None] for v in (self.shift, self.scale))
+        shift, scale = (torch.tensor(v[:HEADER], dtype=torch.float64)[:, None] for v in (self.shift, self.scale))
         copies = strips(image) * scale + shift
         if self.log_lengths:
             copies[:, :, :, 4:7] = copies[:, :, :, 4:7].clamp(-20.0, 20.0).exp()
@@ -249,7 +249,7 @@ class CrysTens:
         own, own_var = copies[:, :, :4].mean(1), copies[:, :, :4].var(1, unbiased=False)  # (B, 4, 52)
         length, d = pair_block(image)
         both = here[:, :, None] * here[:, None]
-        d = d * torch.tensor(self.scale[13:]).to(d)[:, None, None] * both[:, None]  # (B, 3, 52, 52)
+        d = d * torch.tensor(self.scale[13:], dtype=torch.float64)[:, None, None] * both[:, None]  # (B, 3, 52, 52)
         f = own[:, 1:] * here[:, None]
         guess = (f[..., None] - d) * both[:, None]  # (B, 3, 52, 52): of atom j by atom i; that of itself for i = j
         final = guess.sum(2) / n[:, None, None]  # (B, 3, 52)
