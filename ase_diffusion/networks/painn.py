@@ -55,9 +55,7 @@ class Message(nn.Module):
 
     def __init__(self, features: int):
         super().__init__()
-        self.interatomic_context_net = nn.Sequential(
-            nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 3 * features)
-        )
+        self.interatomic_context_net = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 3 * features))
 
     def forward(self, s, v, s_in, v_in, filters, direction, receivers, senders, n_out: int):
         """Update scalars s (n, F) and vectors v (n, 3, F) of the first ``n_out`` atoms; messages carry s_in, v_in."""

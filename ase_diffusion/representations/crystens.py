@@ -225,7 +225,7 @@ class CrysTens:
 
     def _counts(self, image: torch.Tensor) -> np.ndarray:
         """Return the numbers of atoms (B,): the A that fits best to 'the first A slots hold an atom'."""
-        sign = strips(image)[:, :, :, PRESENT].mean((1, 2)) * self.scale[PRESENT] + self.shift[PRESENT]  # (B, 52)
+        sign = strips(image)[:, :, :, PRESENT].mean((1, 2))  # (B, 52)
         total = torch.cat([torch.zeros_like(sign[:, :1]), torch.nan_to_num(sign).cumsum(1)], 1)
         return total.argmax(1).numpy()
 
