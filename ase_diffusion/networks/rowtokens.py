@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditions import LevelEmbedding, PropertyEmbedding
+from .embeddings import ClassEmbedding, SetEmbedding
 from .image_layout import (
     ATOMS,
     CELL,
@@ -130,33 +131,6 @@ class Block(nn.Module):
         x = x + gate1 * self.dropout(y)
         y = self.mlp(self.norm2(x) * (1 + scale2) + shift2)
         return x + gate2 * self.dropout(y)
-
-
-class SetEmbedding(nn.Module):
-    """Embed a set as a multi-hot vector; a row of NaN means "not asked for" and has a learned vector of its own."""
-
-    def __init__(self, members: int, width: int):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(members, width), nn.SiLU(), nn.Linear(width, width))
-        self.absent = nn.Parameter(torch.zeros(width))
-
-    def forward(self, members: Tensor) -> Tensor:
-        """(B, K) -> (B, width)."""
-        asked = ~torch.isnan(members).all(-1, keepdim=True)
-        return torch.where(asked, self.net(torch.nan_to_num(members)), self.absent)
-
-
-class ClassEmbedding(nn.Module):
-    """Embed the index of a class; NaN means "not asked for"."""
-
-    def __init__(self, classes: int, width: int):
-        super().__init__()
-        self.table = nn.Embedding(classes + 1, width)
-
-    def forward(self, index: Tensor) -> Tensor:
-        """(B,) -> (B, width)."""
-        last = self.table.num_embeddings - 1
-        return self.table(torch.where(torch.isnan(index), last, torch.nan_to_num(index)).long().clamp(0, last))
 
 
 class RowTransformer(nn.Module):
