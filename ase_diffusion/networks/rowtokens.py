@@ -245,13 +245,15 @@ class RowTransformer(nn.Module):
         else:
             clean = self.free_output(tokens, x, r, alpha, here)
         with torch.autocast(image.device.type, enabled=False):
-            known = compose_image(*(torch.zeros_like(p) for p in self._parts(estimate)), is_present(counts), self.absent)
+            known = self.known(counts, image)
             clean = torch.where(is_generated(counts), nn.functional.pad(clean, (0, ATOMS - width) * 2), known)
             return (clean - alpha * image) / sigma
 
-    def _parts(self, estimate: Estimate) -> tuple[Tensor, Tensor, Tensor]:
-        size, like = len(estimate.cell), estimate.cell
-        return (like.new_zeros(size, ATOMS, PRESENT), like.new_zeros(size, ATOMS, ATOMS), like.new_zeros(size, 3, ATOMS, ATOMS))
+    def known(self, counts: Tensor, like: Tensor) -> Tensor:
+        """Return an image (B, 4, 64, 64) that is right where :func:`is_generated` is False."""
+        size = len(counts)
+        pairs = like.new_zeros(size, 4, ATOMS, ATOMS)
+        return compose_image(like.new_zeros(size, ATOMS, PRESENT), pairs[:, 0], pairs[:, 1:], is_present(counts), self.absent)
 
     def estimate(self, y: Tensor, here: Tensor, r: Tensor) -> Estimate:
         """Average the copies in y = x_0 + r noise, (B, 4, T, T); places by least squares from pixels and differences.
@@ -270,15 +272,20 @@ class RowTransformer(nn.Module):
         own = copies[:, 1:4] * scale_f[:, None]  # (B, 3, N) without the shift
         w, v = 8 / scale_f**2, 2 / scale_d**2  # (3,)
         mean = own.sum(-1) / n[:, None]  # (B, 3)
-        total = w + v * n[:, None]  # (B, 3)
         deviation = w[:, None] * (own - mean[..., None]) + v[:, None] * (directions * scale_d[:, None, None]).sum(-1)
-        place = (mean[..., None] + deviation / total[..., None]) / scale_f[:, None]  # (B, 3, N)
-        place = torch.where(here[:, None], place, 0.0)
+        place = mean[..., None] + deviation / (w + v * n[:, None])[..., None]
+        place = torch.where(here[:, None], place / scale_f[:, None], 0.0)  # (B, 3, N)
         atoms = torch.cat([copies[:, :1], place], 1).transpose(1, 2)  # (B, N, 4)
-        place_noise = torch.sqrt((1 - 1 / n[:, None]) / (total * scale_f**2) + 1 / (8 * n[:, None]))  # (B, 3)
-        many = [torch.full_like(n, 8.0).rsqrt()[:, None], place_noise, (8 * n).rsqrt()[:, None].expand(-1, 7)]
-        pixel = torch.full_like(n, 2.0).rsqrt()[:, None].expand(-1, 2)
-        return Estimate(atoms, cell, length, directions, r[:, None] * torch.cat([*many, pixel], 1))
+        return Estimate(atoms, cell, length, directions, self.copy_noise(n, r))
+
+    def copy_noise(self, n: Tensor, r: Tensor) -> Tensor:
+        """Return the noise (B, 13) that averaging leaves of r (B,) in crystals of n (B,) atoms, see :class:`Estimate`."""
+        n = n[:, None]
+        w, v = 8 / self.scale[1:4] ** 2, 2 / self.scale[DIRECTIONS] ** 2
+        place = (1 - 1 / n) / ((w + v * n) * self.scale[1:4] ** 2) + 1 / (8 * n)  # (B, 3)
+        one = torch.ones_like(n)
+        variance = torch.cat([one / 8, place, (1 / (8 * n)).expand(-1, 7), (one / 2).expand(-1, 2)], 1)
+        return r[:, None] * variance.sqrt()
 
     def shrink(self, estimate: Estimate) -> Tensor:
         """Return what makes an estimate the best linear one of numbers of unit variance, (B, 13)."""
@@ -362,11 +369,7 @@ class RowTransformer(nn.Module):
         n = counts.to(c_noise.dtype)[:, None]
         r = torch.exp(4 * c_noise)[:, None]
         here = is_present(counts)
-        if self.tied:
-            zero = torch.zeros(len(n), 4, HEADER + ATOMS, HEADER + ATOMS, dtype=n.dtype, device=n.device)
-            noise = self.estimate(zero, here, r[:, 0]).noise  # (B, 13)
-        else:
-            noise = (r / math.sqrt(2.0)).expand(-1, 13)
+        noise = self.copy_noise(n[:, 0], r[:, 0]) if self.tied else (r / math.sqrt(2.0)).expand(-1, 13)
         unit = (r**2 / (1 + r**2)) * (1 + noise**2) / noise**2  # (B, 13)
         pixels = torch.cat([(8 * n).expand(-1, PRESENT), (n * (n - 1)).clamp(min=1).expand(-1, 4)], 1)  # of each field
         unit = torch.cat([unit, unit[:, -1:].expand(-1, 2)], 1)  # (B, 15)

@@ -232,6 +232,20 @@ def test_samples_have_the_asked_number_of_atoms():
     assert torch.allclose(found[0], again[0], atol=1e-3)
 
 
+def test_best_linear_estimates_sample_the_gaussian_that_they_belong_to():
+    """An untrained network knows mean and variance of each number, and that its copies are equal: so do the samples."""
+    torch.manual_seed(0)
+    net = RowTransformer(SHIFT, SCALE, **SMALL).eval()
+    batch = crystals(counts=(3,) * 300)
+    found = heun(net, PROCESS, batch, steps=30, generator=torch.Generator().manual_seed(8)).fields['image']
+    copies = strips(found)[:, :, :, :, :3].flatten(1, 2)  # (B, 8, 12, 3)
+    assert copies[:, :, :11].std(1).max() < 1e-3
+    assert copies[:, :, 4:11].std(3).max() < 1e-3  # cell parameters of the three atoms
+    cell, z = copies[:, 0, 4:11, 0], copies[:, 0, 0]
+    for numbers in (cell, z):
+        assert abs(float(numbers.mean())) < 0.1 and 0.92 < float(numbers.std()) < 1.05
+
+
 def test_settings_rebuild_and_size():
     net = RowTransformer(SHIFT, SCALE, **CONDITIONS)
     assert sum(p.numel() for p in net.parameters()) <= 5_000_000
