@@ -236,8 +236,8 @@ def test_best_linear_estimates_sample_the_gaussian_that_they_belong_to():
     """An untrained network knows mean and variance of each number, and that its copies are equal: so do the samples."""
     torch.manual_seed(0)
     net = RowTransformer(SHIFT, SCALE, **SMALL).eval()
-    batch = crystals(counts=(3,) * 300)
-    found = heun(net, PROCESS, batch, steps=30, generator=torch.Generator().manual_seed(8)).fields['image']
+    batch = crystals(counts=(3,) * 150)
+    found = heun(net, PROCESS, batch, steps=24, generator=torch.Generator().manual_seed(8)).fields['image']
     copies = strips(found)[:, :, :, :, :3].flatten(1, 2)  # (B, 8, 12, 3)
     assert copies[:, :, :11].std(1).max() < 1e-3
     assert copies[:, :, 4:11].std(3).max() < 1e-3  # cell parameters of the three atoms
