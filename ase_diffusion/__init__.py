@@ -19,7 +19,7 @@ _PUBLIC = {
 __all__ = ['__version__', *_PUBLIC]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     """Import a public name at its first use."""
     if name not in _PUBLIC:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(_PUBLIC)}')
@@ -30,6 +30,6 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     """List what is there and what would be imported."""
     return sorted({*globals(), *__all__})

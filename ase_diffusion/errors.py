@@ -1,5 +1,9 @@
 """Errors of this package; where a builtin error says it all, that one is raised."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class GenerationFailed(RuntimeError):
     """No structure passed the checks.
@@ -12,16 +16,16 @@ class GenerationFailed(RuntimeError):
         How often an attempt failed for each reason; the text lists them, the most frequent first.
     """
 
-    def __init__(self, message, reasons=None):
+    def __init__(self, message: str, reasons: Mapping[str, int] | None = None) -> None:
         self.reasons = dict(reasons or {})
         super().__init__(message, self.reasons)  # the arguments as they came: an error of a worker process is pickled
 
-    def __str__(self):
+    def __str__(self) -> str:
         message = str(self.args[0])
         if not self.reasons:
             return message
         ranked = sorted(self.reasons.items(), key=lambda item: -item[1])
-        return f'{message} Failed attempts: {", ".join(f"{count} x {reason}" for reason, count in ranked)}.'
+        return f'{message}; failed attempts: {", ".join(f"{count} x {reason}" for reason, count in ranked)}'
 
 
 class CheckpointError(ValueError):
@@ -39,12 +43,12 @@ class MissingDependency(ImportError):
         Extra of ase_diffusion that brings it.
     """
 
-    def __init__(self, package, extra=None):
+    def __init__(self, package: str, extra: str | None = None) -> None:
         self.package, self.extra = package, extra
-        text = f'This needs the package {package}, which is not installed. Install it: pip install {package}'
+        text = f'the package {package} is needed and not installed: pip install {package}'
         if extra:
-            text += f"   (or, with all that goes with it, in a checkout of ase_diffusion: pip install '.[{extra}]')"
+            text += f"   (or, with the packages of this extra, in a checkout of ase_diffusion: pip install '.[{extra}]')"
         super().__init__(text, name=package)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[str, str | None]]:
         return type(self), (self.package, self.extra)

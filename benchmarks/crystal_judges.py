@@ -1,48 +1,41 @@
-"""Judges of generated crystals for crystal_paper.py: a regressor of our own, CHGNet; and relaxation with CHGNet.
+"""Judges of generated crystals for crystal_paper.py: a regressor trained here, CHGNet; and relaxation with CHGNet.
 
 A judge is called with a list of Atoms and returns one property for each, nan for what is structurally invalid.
 """
 
 from __future__ import annotations
 
+from bench import kept, thinned
+
+# isort: split
 import contextlib
 import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from ase.io import read
-from ase.io.trajectory import Trajectory
+from ase.build import bulk
 from safetensors.torch import load_file, save_file
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.hull import STABLE
+from ase_diffusion.metrics.crystal.hull import STABLE
 from ase_diffusion.networks import CrystalTransformer
 from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.representations import Crystal
-from ase_diffusion.training.crystal_dataset import CrystalData, Crystals
+from ase_diffusion.training.crystal_data import CrystalData, Crystals
 
 CHGNET = 'chgnet_energy_per_atom'  # eV/atom, as data carry it
 RELAX = {'filter': 'FrechetCellFilter', 'steps': 200, 'fmax': 0.05}
 
 
-def kept(path: Path, total: int, make, size: int = 64) -> list:
-    """Return `total` structures from a trajectory; those that it lacks come from make(begin, end) and are added as they come."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images = read(path, ':') if path.exists() else []
-    if len(images) < total:
-        with Trajectory(path, 'a') as file:
-            while len(images) < total:
-                new = make(len(images), min(total, len(images) + size))
-                for atoms in new:
-                    file.write(atoms)
-                images += new
-    return images[:total]
-
-
-def thinned(images: list, n: int, seed: int = 0) -> list:
-    """Return n of the images at random, all where there are fewer."""
-    return [images[k] for k in np.random.default_rng(seed).permutation(len(images))[:n]]
+def rock_salts() -> list:
+    """Return a few crystals with splits, for quick runs without data."""
+    images = []
+    for k, (name, a) in enumerate({'NaCl': 5.64, 'MgO': 4.21, 'KCl': 6.29, 'CaO': 4.81, 'LiF': 4.03, 'NaF': 4.63}.items()):
+        atoms = bulk(name, 'rocksalt', a=a)
+        atoms.info['key_value_pairs'] = {'split': ('train', 'test', 'val')[k % 3], 'formation_energy': -2.0 - 0.1 * k}
+        images.append(atoms)
+    return images
 
 
 class Regressor:
@@ -179,12 +172,20 @@ def stability(images: list, start: list, known: list, phases: list, processes: i
     after = np.array([np.nan if a.calc is None else a.get_potential_energy() / len(a) for a in images])
     before = np.array([a.info.get('key_value_pairs', {}).get('energy_generated', np.nan) / len(a) for a in images])
     is_unique, is_novel = metrics.unique(images, processes=processes), metrics.novel(images, known, processes=processes)
-    answer = {'n': len(images), 'unique': float(is_unique.mean()), 'novel': float(is_novel.mean()),
-              'converged': float(np.mean([bool(a.info.get('key_value_pairs', {}).get('relax_converged')) for a in images])),
-              'n_phases': int(np.isfinite(hull).sum())}  # fmt: skip
+    answer = {
+        'n': len(images),
+        'unique': float(is_unique.mean()),
+        'novel': float(is_novel.mean()),
+        'converged': float(np.mean([bool(a.info.get('key_value_pairs', {}).get('relax_converged')) for a in images])),
+        'n_phases': int(np.isfinite(hull).sum()),
+    }
     for name, energies, of in (('relaxed', after, images), ('as generated', before, start)):
         above = metrics.energies_above_hull(of, metrics.formation_energies(of, energies), phases, hull, processes=processes)
         stable, meta = (metrics.sun(above, is_unique, is_novel, stable=edge) for edge in (0.0, STABLE))
-        answer[name] = {'sun': stable['sun'], 'msun': meta['sun'], 'shares': meta['shares'],
-                        'above_hull': [round(float(x), 4) for x in np.sort(above) if np.isfinite(x)]}  # fmt: skip
+        answer[name] = {
+            'sun': stable['sun'],
+            'msun': meta['sun'],
+            'shares': meta['shares'],
+            'above_hull': [round(float(x), 4) for x in np.sort(above) if np.isfinite(x)],
+        }
     return answer

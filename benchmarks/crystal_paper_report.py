@@ -1,13 +1,12 @@
-"""Tables and picture of what crystal_paper.py has stored: python benchmarks/crystal_paper.py --report"""
+"""Tables and picture of crystal_paper.py, beside published numbers."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from bench import table as text
 
+# isort: split
 import numpy as np
 
-RESULTS = Path(__file__).parent / 'results' / 'crystal_paper.json'
 # Published numbers are of the full Perov-5, Carbon-24 and MP-20; ours are of parts of them, and mp_le20 is not MP-20.
 COLORS = {'perov_5': 0, 'carbon_24': 2, 'mp_le20': 1}  # in the palette
 PUBLISHED_SETS = {'perov_5': 'Perov-5', 'carbon_24': 'Carbon-24', 'mp_le20': 'MP-20'}
@@ -21,39 +20,24 @@ PREDICTION = {  # match rate, RMSE of one sample
     'carbon_24': {'DiffCSP': (0.175, 0.276), 'FlowMM': (0.235, 0.412)},
     'mp_le20': {'DiffCSP': (0.515, 0.063), 'FlowMM': (0.614, 0.057), 'Crystalite': (0.661, 0.033)},
 }
-COLUMNS = {'structural': 'struct. %', 'compositional': 'comp. %', 'unique': 'unique %', 'novel': 'novel %', 'cov_r': 'COV-R %',
-           'cov_p': 'COV-P %', 'wasserstein_density': 'W density', 'wasserstein_elements': 'W elements'}  # fmt: skip
+COLUMNS = {
+    'structural': 'struct. %',
+    'compositional': 'comp. %',
+    'unique': 'unique %',
+    'novel': 'novel %',
+    'cov_r': 'COV-R %',
+    'cov_p': 'COV-P %',
+    'wasserstein_density': 'W density',
+    'wasserstein_elements': 'W elements',
+}
 DENOVO = {  # in the order of COLUMNS, shares as such
-    'mp_le20': {'CDVAE': (1.0, 0.867, None, None, 0.9915, 0.9949, 0.688, 1.43),
-                'DiffCSP': (1.0, 0.8325, None, None, 0.9971, 0.9976, 0.350, 0.340)},
-}  # fmt: skip
+    'mp_le20': {
+        'CDVAE': (1.0, 0.867, None, None, 0.9915, 0.9949, 0.688, 1.43),
+        'DiffCSP': (1.0, 0.8325, None, None, 0.9971, 0.9976, 0.350, 0.340),
+    },
+}
 # shares at most 0.08 and 0.1 eV/atom above the hull after relaxation, other judges and hulls (MP-20)
 STABLE = {'mp_le20': {'DiffCSP': (0.677, 0.742), 'FlowMM': (0.611, 0.681)}}
-
-
-def report() -> None:
-    """Print the tables and draw the picture.
-
-    Raises
-    ------
-    SystemExit
-        There are no results.
-    """
-    import matplotlib
-
-    matplotlib.use('Agg')
-    records = list(json.loads(RESULTS.read_text()).values()) if RESULTS.exists() else []
-    if not records:
-        raise SystemExit(f'{RESULTS} holds nothing; python benchmarks/crystal_paper.py MODEL DATA computes it.')
-    for data in sorted({r['data'] for r in records}):
-        mine = [r for r in records if r['data'] == data]
-        for title, table in tables(data, mine):
-            print(f'\n{data}: {title}\n{table}')
-    print('\nPublished numbers are of the full Perov-5, Carbon-24 and MP-20, by judges of their own; the data here are parts of '
-          'the first two, and mp_le20 is not MP-20.')  # fmt: skip
-    figure = draw(records)
-    figure.savefig(RESULTS.with_suffix('.png'), dpi=130)
-    print(f'\npicture: {RESULTS.with_suffix(".png")}')
 
 
 def tables(data: str, records: list) -> list[tuple[str, str]]:
@@ -62,30 +46,42 @@ def tables(data: str, records: list) -> list[tuple[str, str]]:
     if rows := prediction_rows(records):
         n = ' and '.join(sorted({str(r['result']['n']) for r in records if r['part'] == 'prediction'}))
         rows += [(f'{name} ({other})', percent([m]), f'{e:.3f}') for name, (m, e) in PREDICTION.get(data, {}).items()]
-        answers.append((f'structure prediction, {n} held-out compositions',
-                        text(('', 'match % of 1', 'RMSE', 'best of', 'match %', 'RMSE'), rows)))  # fmt: skip
+        answers.append(
+            (
+                f'structure prediction, {n} held-out compositions',
+                text(('', 'match % of 1', 'RMSE', 'best of', 'match %', 'RMSE'), rows),
+            )
+        )
     if rows := success_rows(records):
         about = next(r for r in records if r['part'] in ('target', 'free'))
         rows += [(f'{name} ({other})', *(percent([x]) for x in shares)) for name, shares in SUCCESS.get(data, {}).items()]
         n = ' and '.join(sorted({str(r['n']) for r in records if r['part'] in ('target', 'free')}))
         limits = ', '.join(f'{x:g}' for x in about['result']['thresholds'].values())
-        answers.append((f'{about["property"]}, share at or below {limits} (n = {n}; judge: {about["judge"]}, mean error '
-                        f'{about["judge_mae"]:g} on {about["judge_n"]} test crystals)',
-                        text(('', 'SR5 %', 'SR10 %', 'SR15 %', 'valid %'), rows)))  # fmt: skip
+        answers.append(
+            (
+                f'{about["property"]}, share at or below {limits} (n = {n}; judge: {about["judge"]}, mean error '
+                f'{about["judge_mae"]:g} on {about["judge_n"]} test crystals)',
+                text(('', 'SR5 %', 'SR10 %', 'SR15 %', 'valid %'), rows),
+            )
+        )
     if rows := denovo_rows(records):
         rows += [(f'{name} ({other})', *map(cell, COLUMNS, row)) for name, row in DENOVO.get(data, {}).items()]
         n = ' and '.join(sorted({str(r['result']['n']) for r in records if r['part'] == 'denovo'}))
         part = next((r['result'].get('coverage_n') for r in records if r['part'] == 'denovo'), None)
         part = f', coverage of {part}' if part else ''
-        answers.append((f'de novo, n = {n}{part}; W in g/cm3 and elements, against the test split',
-                        text(('', *COLUMNS.values()), rows)))  # fmt: skip
+        answers.append(
+            (f'de novo, n = {n}{part}; W in g/cm3 and elements, against the test split', text(('', *COLUMNS.values()), rows))
+        )
     if rows := sun_rows(records):
         rows += [(f'{name} ({other})', '', '', '', *(percent([x]) for x in pair)) for name, pair in STABLE.get(data, {}).items()]
         about = next(r for r in records if r['part'] == 'sun')['result']
-        answers.append((f'stability by CHGNet, n = {about["n"]}, hull of {about["n_phases"]} crystals of the data; '
-                        'MSUN: at most 0.1 eV/atom above',
-                        text(('', 'S.U.N. %', 'MSUN %', '<= 0 %', '<= 0.08 %', '<= 0.1 %', 'unique %', 'novel %'),
-                             rows)))  # fmt: skip
+        answers.append(
+            (
+                f'stability by CHGNet, n = {about["n"]}, hull of {about["n_phases"]} crystals of the data; '
+                'MSUN: at most 0.1 eV/atom above',
+                text(('', 'S.U.N. %', 'MSUN %', '<= 0 %', '<= 0.08 %', '<= 0.1 %', 'unique %', 'novel %'), rows),
+            )
+        )
     if table := step_table(records):
         answers.append(('match rate (%) of one sample / RMSE, by number of steps', table))
     return answers
@@ -112,8 +108,12 @@ def prediction_rows(records: list) -> list[tuple]:
     """Return the rows of models and baselines."""
     rows = []
     for key, group in grouped(records, 'prediction').items():
-        names = {'result': named(key), 'selected': f'{named(key)}, the lowest of {key[-1]} by CHGNet',
-                 'prototype': 'prototypes, species at random', 'random': 'atoms at random'}  # fmt: skip
+        names = {
+            'result': named(key),
+            'selected': f'{named(key)}, the lowest of {key[-1]} by CHGNet',
+            'prototype': 'prototypes, species at random',
+            'random': 'atoms at random',
+        }
         for kind, name in names.items():
             if not (of := [r[kind] for r in group if kind in r]):
                 continue
@@ -207,14 +207,6 @@ def cell(column: str, *values) -> str:
     return numbers(list(values)) if column.startswith('wasserstein') else percent(list(values))
 
 
-def text(head: tuple, rows: list) -> str:
-    """Return an aligned table; rows may be shorter than the head, and rows that occur twice are shown once."""
-    rows = list(dict.fromkeys(tuple(row) + ('',) * (len(head) - len(row)) for row in rows))
-    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
-    lines = [[row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))] for row in [head, *rows]]
-    return '\n'.join('  '.join(line).rstrip() for line in lines)
-
-
 def draw(records: list):
     """Return the figure: success rates, match rates by number of candidates and of steps, energies above the hull."""
     import matplotlib.pyplot as plt
@@ -227,8 +219,10 @@ def draw(records: list):
             ax.text(0.5, 0.5, 'not computed', ha='center', va='center', color='0.5', transform=ax.transAxes)
             ax.set(xticks=[], yticks=[])
         elif ax.get_legend_handles_labels()[0]:
-            place = {draw_hull: {'loc': 'lower right'},
-                     draw_candidates: {'loc': 'center right', 'bbox_to_anchor': (1, 0.42), 'ncol': 2}}  # fmt: skip
+            place = {
+                draw_hull: {'loc': 'lower right'},
+                draw_candidates: {'loc': 'center right', 'bbox_to_anchor': (1, 0.42), 'ncol': 2},
+            }
             ax.legend(frameon=False, fontsize=7, **place.get(panel, {}))
     return figure
 
@@ -240,8 +234,16 @@ def shown(records: list, part: str) -> dict[str, list]:
     for data in sorted({r['data'] for r in records}):
         groups, own = grouped([r for r in records if r['data'] == data], part), data.replace('_', '-')
         names = ['', own, f'{own}-prediction']  # the last has this part only
-        rank = {key: (names.index(key[0] if key[0] in names else ''), key[4] == 1, key[6] or 1, key[1] == 'resampling', key[5])
-                for key in groups}  # fmt: skip
+        rank = {
+            key: (
+                names.index(key[0] if key[0] in names else ''),
+                key[4] == 1,
+                key[6] or 1,
+                key[1] == 'renoised_ancestral',
+                key[5],
+            )
+            for key in groups
+        }
         if groups:
             found[data] = groups[max(reversed(groups), key=rank.get)]  # of equals the last
     return found
@@ -254,8 +256,11 @@ def draw_success(ax, records: list) -> None:
     bars = []
     for data, group in shown(records, 'target').items():
         free = shown(records, 'free').get(data)
-        mine = [(name, [np.mean([r['result'][k] for r in each]) for k in ('SR5', 'SR10', 'SR15')], PALETTE[0])
-                for name, each in (('ours', group), ('ours, free', free)) if each]  # fmt: skip
+        mine = [
+            (name, [np.mean([r['result'][k] for r in each]) for k in ('SR5', 'SR10', 'SR15')], PALETTE[0])
+            for name, each in (('ours', group), ('ours, free', free))
+            if each
+        ]
         bars += [mine + [(name, row, PALETTE[4]) for name, row in SUCCESS.get(data, {}).items()]]
         bars[-1] = [(data, *bar) for bar in bars[-1]]
     x, ticks = 0.0, []
@@ -312,9 +317,11 @@ def draw_hull(ax, records: list) -> None:
     from ase_diffusion.plot import PALETTE
 
     for data, group in shown(records, 'sun').items():
-        for kind, state, name, color in (('result', 'relaxed', 'generated, relaxed', PALETTE[0]),
-                                         ('result', 'as generated', 'generated', PALETTE[5]),
-                                         ('ceiling', 'relaxed', 'test split, relaxed', PALETTE[6])):  # fmt: skip
+        for kind, state, name, color in (
+            ('result', 'relaxed', 'generated, relaxed', PALETTE[0]),
+            ('result', 'as generated', 'generated', PALETTE[5]),
+            ('ceiling', 'relaxed', 'test split, relaxed', PALETTE[6]),
+        ):
             values = np.sort(np.concatenate([r[kind][state]['above_hull'] for r in group]))
             share = 100 * np.arange(1, len(values) + 1) / sum(r[kind]['n'] for r in group)
             values, share = np.concatenate([[-1e3], values, [1e3]]), np.concatenate([[0.0], share, share[-1:]])

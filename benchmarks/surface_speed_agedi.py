@@ -1,6 +1,6 @@
 """The case of surface_speed.py through the interface of AGeDi (1.4 needs Python >= 3.12); run by surface_speed.py --peer.
 
-    python - BATCH STEPS MEASURED [flush] < surface_speed_agedi.py
+python - BATCH STEPS MEASURED [flush] < surface_speed_agedi.py
 """
 
 import json

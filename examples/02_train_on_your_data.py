@@ -38,7 +38,7 @@ from ase_diffusion.errors import GenerationFailed
 large = SurfaceDiffusion.from_pretrained('cu.safetensors', slab.repeat((2, 1, 1)), 'Cu8', steps=SAMPLING_STEPS)
 try:
     for atoms in large.irun(N):
-        print(atoms.get_chemical_formula(), atoms.info['key_value_pairs']['closest_ratio'])
+        print(atoms.get_chemical_formula(), atoms.info['key_value_pairs']['min_distance_ratio'])
 except GenerationFailed as err:
     print(err)
     if not FAST:

@@ -57,7 +57,7 @@ def vasp(tmp_path, monkeypatch):
         folder = tmp_path / 'pseudos' / 'potpaw_PBE' / symbol
         folder.mkdir(parents=True)
         (folder / 'POTCAR').write_text(f'  PAW_PBE {symbol} stand-in\n   1.0\n End of Dataset\n')
-    monkeypatch.setenv('ASE_VASP_COMMAND', f'"{sys.executable}" "{ROOT / "tests" / "relax" / "fake_vasp.py"}"')
+    monkeypatch.setenv('ASE_VASP_COMMAND', f'"{sys.executable}" "{ROOT / "tests" / "calculators" / "fake_vasp.py"}"')
     monkeypatch.setenv('VASP_PP_PATH', str(tmp_path / 'pseudos'))
     monkeypatch.chdir(tmp_path)
     return tmp_path

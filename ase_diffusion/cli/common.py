@@ -1,9 +1,6 @@
 """What verbs share: reading and writing structures, ranges, tables."""
 
-import argparse
 from pathlib import Path
-
-MISSING = object()  # --energy was not given; none is a value
 
 
 def read_images(path):
@@ -21,7 +18,7 @@ def read_images(path):
         raise FileNotFoundError(f'Structures are read from a file; there is none at {path.absolute()}.')
     try:
         images = read_frames(path)
-    except Exception as err:  # noqa: BLE001  every format has errors of its own
+    except Exception as err:  # every format has errors of its own
         raise ValueError(f'Neither ASE nor ase_diffusion can read {path} ({type(err).__name__}: {err}).') from err
     if not images:
         raise ValueError(f'{path} holds no structure.')
@@ -31,8 +28,11 @@ def read_images(path):
 def add_slab(parser):
     """Add the argument that `read_slab` takes."""
     parser.add_argument('slab', help='file with the slab (its last structure); FixAtoms marks the substrate')
-    parser.add_argument('--as-slab', action='store_true',
-                        help='hold all atoms of the file and make it periodic in the plane only (for POSCAR, cif, ...)')
+    parser.add_argument(
+        '--as-slab',
+        action='store_true',
+        help='hold all atoms of the file and make it periodic in the plane only (for POSCAR, cif, ...)',
+    )
 
 
 def read_slab(args):
@@ -52,62 +52,22 @@ def read_slab(args):
         slab.pbc = (True, True, False)
     if slab.pbc[2] or not slab.constraints:
         lacks = 'is periodic along z' if slab.pbc[2] else 'has no FixAtoms, which marks the substrate'
-        raise ValueError(f'{args.slab} {lacks}. Give --as-slab to hold all its atoms and to make it periodic in the '
-                         'plane only, or change it with ASE.')
+        raise ValueError(
+            f'{args.slab} {lacks}. Give --as-slab to hold all its atoms and to make it periodic in the '
+            'plane only, or change it with ASE.'
+        )
     return slab
 
 
 def add_height(parser, above='fixed'):
     """Add ``--height LOW HIGH``, measured from the topmost fixed atom, or from the topmost slab atom."""
-    parser.add_argument('--height', nargs=2, type=float, metavar=('LOW', 'HIGH'),
-                        help=f'window of the new atoms above the topmost {above} atom, A')
-
-
-def number_or_none(text):
-    """Return a float, or None for the text none."""
-    if text.lower() == 'none':
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a number or none, not {text!r}") from None
-
-
-def add_overlayers(parser):
-    """Add what says which overlayers are sampled, on the slab of `add_slab`: formula, model, sampler, conditions, window."""
-    parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
-    parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
-    parser.add_argument('--sampler', metavar='NAME', help='resampling, ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
-    parser.add_argument('--energy', type=number_or_none, default=MISSING, metavar='E',
-                        help='wanted energy above the best of the composition, eV per mobile atom; none: any (0)')
-    parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of that condition (2)')
-    parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
-    add_height(parser)
-
-
-def overlayers(args, **options):
-    """Return the generator of the options that `add_slab` and `add_overlayers` add, and the conditions of its samples.
-
-    Parameters
-    ----------
-    args : Namespace
-        With ``device``, too.
-    options
-        More keywords of :class:`ase_diffusion.SurfaceDiffusion`.
-
-    Returns
-    -------
-    SurfaceDiffusion, dict
-    """
-    from ase_diffusion import SurfaceDiffusion
-
-    options |= given(args, 'model', 'sampler', 'height', 'device')
-    if args.force_guidance:
-        options['guidance'] = True
-    conditions = given(args, 'guidance_scale')
-    if args.energy is not MISSING:
-        conditions['energy'] = args.energy
-    return SurfaceDiffusion(read_slab(args), args.stoich, **options), conditions
+    parser.add_argument(
+        '--height',
+        nargs=2,
+        type=float,
+        metavar=('LOW', 'HIGH'),
+        help=f'window of the new atoms above the topmost {above} atom, A',
+    )
 
 
 def given(args, *names):
@@ -176,11 +136,15 @@ class Output:
 
         npz = self.path.suffix == '.npz'
         if npz and crystals:
-            raise ValueError(f'A .npz file written here holds overlayers on fixed slabs, not crystals; got {self.path.name}. '
-                             'Take .traj, .db, .extxyz or .cif.')  # fmt: skip
+            raise ValueError(
+                f'A .npz file written here holds overlayers on fixed slabs, not crystals; got {self.path.name}. '
+                'Take .traj, .db, .extxyz or .cif.'
+            )
         if not npz and count > 1 and ioformats[filetype(str(self.path), read=False)].single:
-            raise ValueError(f'A file like {self.path.name} holds one structure; {count} are to be written. Take .traj, .db, '
-                             '.extxyz or .cif, which hold many.')  # fmt: skip
+            raise ValueError(
+                f'A file like {self.path.name} holds one structure; {count} are to be written. Take .traj, .db, '
+                '.extxyz or .cif, which hold many.'
+            )
         return self
 
     def write(self, atoms):
@@ -233,8 +197,12 @@ def table(header, rows):
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
     left = (0, len(header) - 1)
-    lines = ['  '.join(cell.ljust(w) if k in left else cell.rjust(w)
-                       for k, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    lines = [
+        '  '.join(
+            cell.ljust(w) if k in left else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
     return '\n'.join([lines[0], '  '.join('-' * w for w in widths), *lines[1:]])
 
 

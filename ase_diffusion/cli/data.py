@@ -6,21 +6,38 @@ HELP = 'make and convert training data'
 def add_arguments(parser, again):
     """Add the options of this verb."""
     actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
-    _add_rss(actions.add_parser('rss', parents=[again], help='random structure search into an ASE database',
-                                description='Relax random overlayers, keep every frame. The same line goes on.'))
-    _add_convert(actions.add_parser('convert', parents=[again], help='thin a search, or convert frames',
-                                    description='Convert frames to .npz (compact), .db, .traj or .extxyz.'))
+    _add_rss(
+        actions.add_parser(
+            'rss',
+            parents=[again],
+            help='random structure search into an ASE database',
+            description='Relax random overlayers, keep every frame. The same line goes on.',
+        )
+    )
+    _add_convert(
+        actions.add_parser(
+            'convert',
+            parents=[again],
+            help='thin a search, or convert frames',
+            description='Convert frames to .npz (compact), .db, .traj or .extxyz.',
+        )
+    )
 
 
 def _add_rss(parser):
     from ase_diffusion.cli.common import add_height, add_slab
 
     add_slab(parser)
-    parser.add_argument('--stoich', required=True, nargs='+', action='extend', metavar='FORMULA',
-                        help='Ag6O3; or several to draw from; or ranges such as Ag:4-6,O:2-5')
+    parser.add_argument(
+        '--stoich',
+        required=True,
+        nargs='+',
+        action='extend',
+        metavar='FORMULA',
+        help='Ag6O3; or several to draw from; or ranges such as Ag:4-6,O:2-5',
+    )
     parser.add_argument('-n', type=int, default=100, metavar='N', help='relaxations in all (100)')
-    parser.add_argument('--calculator', default='7net-mf-0', metavar='CALC',
-                        help='emt, ag-o, 7net-mf-0, ... (7net-mf-0)')
+    parser.add_argument('--calculator', default='7net-mf-0', metavar='CALC', help='emt, ag-o, 7net-mf-0, ... (7net-mf-0)')
     parser.add_argument('--db', default='rss.db', metavar='FILE', help='ASE database (rss.db)')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes (1)')
     add_height(parser, above='slab')
@@ -35,8 +52,12 @@ def _add_rss(parser):
 def _add_convert(parser):
     parser.add_argument('source', metavar='FILE', help='.db, .npz, .traj, .extxyz, ...')
     parser.add_argument('out', metavar='OUT', help='.npz, .db, .traj, .extxyz, ...')
-    parser.add_argument('--every', default='geometric', metavar='N',
-                        help='frames kept of a relaxation (search to .npz): every N-th, or geometric (default)')
+    parser.add_argument(
+        '--every',
+        default='geometric',
+        metavar='N',
+        help='frames kept of a relaxation (search to .npz): every N-th, or geometric (default)',
+    )
     parser.set_defaults(run=run_convert)
 
 
@@ -46,15 +67,21 @@ def run_rss(args):
     from ase_diffusion.search import RandomStructureSearch
 
     options = given(args, 'height', 'ratio', 'optimizer', 'fmax', 'steps')
-    search = RandomStructureSearch(read_slab(args), parse_stoich(args.stoich), args.calculator, database=args.db,
-                                   workers=args.workers, rng=args.seed, **options)
+    search = RandomStructureSearch(
+        read_slab(args),
+        parse_stoich(args.stoich),
+        args.calculator,
+        database=args.db,
+        workers=args.workers,
+        rng=args.seed,
+        **options,
+    )
     try:
         search.run(args.n)
     except KeyboardInterrupt:
         print(f'stopped; what was done is in {args.db}, and the same line goes on')
         return 130
-    print(f'next: ase-diffusion data convert {args.db} frames.npz && '
-          'ase-diffusion train surface frames.npz --out model')
+    print(f'next: ase-diffusion data convert {args.db} frames.npz && ase-diffusion train surface frames.npz --out model')
 
 
 def parse_stoich(texts):

@@ -39,10 +39,12 @@ def run(args):
     print(f'  {time.monotonic() - sampled:.0f} s\n')
     report(images, reference)
     write(images, folder)
-    print(f'\nwhole demo: {time.monotonic() - begun:.0f} s. Next:\n'
-          f'  ase gui {folder / "candidates.traj"}\n'
-          f'  ase-diffusion sample surface {folder / "slab.traj"} --stoich Ag12O6 -n 32 -o out.traj\n'
-          '  ase-diffusion relax out.traj -o relaxed.traj --calculator ag-o')
+    print(
+        f'\nwhole demo: {time.monotonic() - begun:.0f} s. Next:\n'
+        f'  ase gui {folder / "candidates.traj"}\n'
+        f'  ase-diffusion sample surface {folder / "slab.traj"} --stoich Ag12O6 -n 32 -o out.traj\n'
+        '  ase-diffusion relax out.traj -o relaxed.traj --calculator ag-o'
+    )
 
 
 def make_slab():
@@ -94,8 +96,10 @@ def report(images, reference):
     if good:
         found = sum(ag6(atoms) for atoms in good)
         above = zero - energy_of(reference)
-        print(f'\n{len(set(firsts))} different structures; {found} of {len(good)} candidates are the Ag6 model'
-              f'\nthe best lies {above:+.3f} eV from the Ag6 model, relaxed in the same way')
+        print(
+            f'\n{len(set(firsts))} different structures; {found} of {len(good)} candidates are the Ag6 model'
+            f'\nthe best lies {above:+.3f} eV from the Ag6 model, relaxed in the same way'
+        )
 
 
 def ag6(atoms):
@@ -144,18 +148,26 @@ def draw(images):
 
     zero = energy_of(images[0])
     best = sorted(set(duplicates(images)))[:SHOWN]
-    labels = [f'#{k + 1}   {energy_of(images[k]) - zero:+.2f} eV' + ('   Ag6 model' if ag6(images[k]) else '')
-              for k in best]
+    labels = [f'#{k + 1}   {energy_of(images[k]) - zero:+.2f} eV' + ('   Ag6 model' if ag6(images[k]) else '') for k in best]
     figure = plot_structures([images[k] for k in best], labels=labels, columns=len(best), width=2.0 * SHOWN)
     ladder, (width, height) = 2.6, figure.get_size_inches()  # inches
     boxes = [ax.get_position(original=True) for ax in figure.axes]
     total, tall = width + ladder, max(height, 2.4)
     for ax, box in zip(figure.axes, boxes, strict=True):
-        ax.set_position([box.x0 * width / total, (box.y0 * height + (tall - height) / 2) / tall,
-                         box.width * width / total, box.height * height / tall])
+        ax.set_position(
+            [
+                box.x0 * width / total,
+                (box.y0 * height + (tall - height) / 2) / tall,
+                box.width * width / total,
+                box.height * height / tall,
+            ]
+        )
     figure.set_size_inches(total, tall)
     ax = figure.add_axes([(width + 0.75) / total, 0.3 / tall, (ladder - 0.85) / total, (tall - 0.55) / tall])
     generated = [pairs_of(atoms)['energy_generated'] - zero for atoms in images]
-    plot_energy_ladder({'generated': generated, 'relaxed': [energy_of(atoms) - zero for atoms in images]}, ax,
-                       ylabel='Energy above the best (eV)')
+    plot_energy_ladder(
+        {'generated': generated, 'relaxed': [energy_of(atoms) - zero for atoms in images]},
+        ax,
+        ylabel='Energy above the best (eV)',
+    )
     return figure

@@ -6,18 +6,26 @@ HELP = 'judge crystals: validity, novelty, stability, ...'
 def add_arguments(parser, again):
     """Add the options of this verb."""
     parser.add_argument('images', metavar='FILE', help='crystals: .extxyz, .cif, .traj, .db, .npz, .csv with cifs, ...')
-    parser.add_argument('--reference', metavar='DATA',
-                        help='data set to compare with; where it has splits, its test split for distributions, its training '
-                             'split for novelty and percentiles, all for the hull')  # fmt: skip
+    parser.add_argument(
+        '--reference',
+        metavar='DATA',
+        help='data set to compare with; where it has splits, its test split for distributions, its training '
+        'split for novelty and percentiles, all for the hull',
+    )
     parser.add_argument('--targets', metavar='DATA', help='true structures, if FILE holds predictions of them, in their order')
     parser.add_argument('--property', metavar='NAME', help='property that both files carry, for success rates (SR5, SR10, SR15)')
-    parser.add_argument('--chgnet', action='store_true',
-                        help='formation energies, energy above the hull of DATA and S.U.N. by CHGNet (slow)')  # fmt: skip
+    parser.add_argument(
+        '--chgnet', action='store_true', help='formation energies, energy above the hull of DATA and S.U.N. by CHGNet (slow)'
+    )
     parser.add_argument('--cutoffs', default='mp', metavar='SET', help='of the coverage: mp, perovskite or carbon (mp)')
     parser.add_argument('--no-coverage', action='store_true', help='leave out the coverage, which takes longest')
     parser.add_argument('-n', type=int, metavar='N', help='judge only the first N crystals')
-    parser.add_argument('--reference-n', type=int, metavar='N',
-                        help='take only the first N crystals of DATA (of its test split) for distributions')  # fmt: skip
+    parser.add_argument(
+        '--reference-n',
+        type=int,
+        metavar='N',
+        help='take only the first N crystals of DATA (of its test split) for distributions',
+    )
     parser.add_argument('--processes', type=int, metavar='N', help='all cores by default')
     parser.add_argument('--json', default='evaluation.json', metavar='FILE', help='all numbers (evaluation.json)')
     parser.add_argument('--picture', default='evaluation.png', metavar='FILE', help='.png, .pdf or .svg (evaluation.png)')
@@ -54,9 +62,19 @@ def run(args):
         return report
 
     report = metrics.evaluate_crystals(
-        images, reference, known=known, phases=phases, targets=targets, prop=args.property, chgnet=args.chgnet,
-        cutoffs=args.cutoffs, cov=not args.no_coverage, processes=args.processes, progress=not args.quiet,
-        before_chgnet=save)  # fmt: skip
+        images,
+        reference,
+        known=known,
+        phases=phases,
+        targets=targets,
+        prop=args.property,
+        chgnet=args.chgnet,
+        cutoffs=args.cutoffs,
+        cov=not args.no_coverage,
+        processes=args.processes,
+        progress=not args.quiet,
+        before_chgnet=save,
+    )
     print(table(('metric', 'value', ''), metrics.report_rows(report)))
     plot.plot_evaluation(save(report, 'numbers'), images, reference).savefig(args.picture, dpi=200)
     print(f'picture: {args.picture}')

@@ -7,10 +7,12 @@ COLUMNS = ('structure', 'void', 'Henry', 'mol/kg/Pa', 'Q/(kJ/mol)', 'Henry, open
 def add_arguments(parser, again):
     """Add the options of this verb."""
     parser.add_argument('files', nargs='+', metavar='FILE', help='structures: .cif, .extxyz, .traj, ...; all in each file')
-    parser.add_argument('--probe', default='CH4', metavar='NAME',
-                        help='CH4, Ar, Kr, Xe, N2, CO2, or EPSILON,SIGMA in K and A (CH4)')
-    parser.add_argument('--shape', nargs='+', type=int, metavar='N',
-                        help='points along the cell vectors, one number or three (32)')
+    parser.add_argument(
+        '--probe', default='CH4', metavar='NAME', help='CH4, Ar, Kr, Xe, N2, CO2, or EPSILON,SIGMA in K and A (CH4)'
+    )
+    parser.add_argument(
+        '--shape', nargs='+', type=int, metavar='N', help='points along the cell vectors, one number or three (32)'
+    )
     parser.add_argument('--spacing', type=float, metavar='D', help='largest distance of points in A, in place of --shape')
     parser.add_argument('--cutoff', type=float, default=12.0, metavar='R', help='A (12)')
     parser.add_argument('--framework', default='silica', metavar='TABLE', help='silica (UFF for other elements) or uff (silica)')
@@ -45,9 +47,12 @@ def run(args):
                 print(f'{start}  failed: {found}', flush=True)
                 continue
             done += 1
-            print(f'{start}  {found["void_fraction"]:11.4f}  {found["henry_coefficient"]:11.5g}  '
-                  f'{found["henry_coefficient_mol_kg_pa"]:11.4g}  {found["heat_of_adsorption"]:11.3f}  '
-                  f'{found["henry_open"]:11.5g}  {found["pores"]}', flush=True)  # fmt: skip
+            print(
+                f'{start}  {found["void_fraction"]:11.4f}  {found["henry_coefficient"]:11.5g}  '
+                f'{found["henry_coefficient_mol_kg_pa"]:11.4g}  {found["heat_of_adsorption"]:11.3f}  '
+                f'{found["henry_open"]:11.5g}  {found["pores"]}',
+                flush=True,
+            )
     except KeyboardInterrupt:
         status = 130
     print(f'{done} of {len(jobs)} structures' + (f'; {failures} failed' if failures else ''))
@@ -81,11 +86,21 @@ def check(args):
     find_table(args.framework)
     shape = args.shape or [32]
     return {
-        'grid': {'probe': probe, 'cutoff': check_cutoff(args.cutoff), 'framework': args.framework, 'device': args.device,
-                 'backend': args.backend},
-        'shape': check_shape(shape * 3 if len(shape) == 1 else shape), 'spacing': args.spacing,
-        'temperature': args.temperature, 'folder': args.out or '.', 'cube': args.cube, 'npz': args.npz, 'plot': args.plot,
-    }  # fmt: skip
+        'grid': {
+            'probe': probe,
+            'cutoff': check_cutoff(args.cutoff),
+            'framework': args.framework,
+            'device': args.device,
+            'backend': args.backend,
+        },
+        'shape': check_shape(shape * 3 if len(shape) == 1 else shape),
+        'spacing': args.spacing,
+        'temperature': args.temperature,
+        'folder': args.out or '.',
+        'cube': args.cube,
+        'npz': args.npz,
+        'plot': args.plot,
+    }
 
 
 def find_jobs(files):

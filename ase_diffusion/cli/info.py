@@ -58,16 +58,20 @@ def describe_images(path):
     last = images[-1]
     energies = np.array([energy_of(atoms) for atoms in images])
     known = energies[np.isfinite(energies)]
-    lines = [('file', path), ('structures', len(images)),
-             ('compositions', ', '.join(f'{count} x {formula}' for formula, count in formulas.most_common(8)))]
+    lines = [
+        ('file', path),
+        ('structures', len(images)),
+        ('compositions', ', '.join(f'{count} x {formula}' for formula, count in formulas.most_common(8))),
+    ]
     lines += [('', f'and {len(formulas) - 8} more')] if len(formulas) > 8 else []
     runs = {atoms.info.get('key_value_pairs', {}).get('run') for atoms in images} - {None}
     lines += [('relaxations', len(runs))] if runs else []
-    lines += [('energy / eV', f'{known.min():.4f} to {known.max():.4f} ({len(known)} structures)' if known.size
-               else 'none'),
-              ('last: cell / A', ' '.join(f'{x:.3f}' for x in last.cell.cellpar())),
-              ('last: pbc', ' '.join('TF'[not p] for p in last.pbc)),
-              ('last: fixed, mobile', f'{(~mobile_mask(last)).sum()}, {mobile_mask(last).sum()}')]
+    lines += [
+        ('energy / eV', f'{known.min():.4f} to {known.max():.4f} ({len(known)} structures)' if known.size else 'none'),
+        ('last: cell / A', ' '.join(f'{x:.3f}' for x in last.cell.cellpar())),
+        ('last: pbc', ' '.join('TF'[not p] for p in last.pbc)),
+        ('last: fixed, mobile', f'{(~mobile_mask(last)).sum()}, {mobile_mask(last).sum()}'),
+    ]
     pairs = last.info.get('key_value_pairs', {})
     return lines + [(f'last: {key}', value) for key, value in pairs.items()]
 

@@ -13,7 +13,9 @@ def run(args):
     from ase_diffusion import list_models
     from ase_diffusion.cli.common import table
 
-    rows = [(m['name'], m.get('kind', ''), f'{m.get("size_mb", 0):.1f}', m.get('licence', ''), m.get('description', ''))
-            for m in list_models()]
+    rows = [
+        (m['name'], m.get('kind', ''), f'{m.get("size_mb", 0):.1f}', m.get('licence', ''), m.get('description', ''))
+        for m in list_models()
+    ]
     print(table(('name', 'kind', 'MB', 'licence', 'what it is'), rows))
     print('\nmore: ase-diffusion info NAME')

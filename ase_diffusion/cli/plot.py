@@ -15,8 +15,13 @@ def add_arguments(parser, again):
     crystals.add_argument('--property', metavar='NAME', help='property that the structures carry, such as formation_energy')
     crystals.add_argument('--reference', metavar='DATA', help='data set whose distribution of the property is drawn in grey')
     crystals.add_argument('--target', type=float, metavar='X', help='value that was asked for; default: what the structures say')
-    crystals.add_argument('--directions', nargs='+', metavar='DIR', choices=('auto', 'a', 'b', 'c'),
-                          help='views, a row for each: auto (default), a, b, c')  # fmt: skip
+    crystals.add_argument(
+        '--directions',
+        nargs='+',
+        metavar='DIR',
+        choices=('auto', 'a', 'b', 'c'),
+        help='views, a row for each: auto (default), a, b, c',
+    )
     parser.set_defaults(run=run)
 
 

@@ -7,14 +7,19 @@ def add_arguments(parser, again):
     """Add the options of this verb."""
     parser.add_argument('images', metavar='FILE', help='structures: .traj, .db, .extxyz, ...')
     parser.add_argument('-o', '--out', default='relaxed.traj', metavar='FILE', help='.traj, .db, ... (relaxed.traj)')
-    parser.add_argument('--calculator', default='ag-o', metavar='CALC',
-                        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (ag-o)')
+    parser.add_argument(
+        '--calculator',
+        default='ag-o',
+        metavar='CALC',
+        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (ag-o)',
+    )
     parser.add_argument('--optimizer', default='BFGS', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--hessian', metavar='CALC', help='cheap potential whose Hessian BFGS starts from, such as ag-o')
     parser.add_argument('--fmax', type=float, default=0.05, metavar='F', help='force at the end, eV/A (0.05)')
     parser.add_argument('--steps', type=int, default=200, metavar='N', help='most steps (200)')
-    parser.add_argument('--batch-size', type=int, default=16, metavar='N',
-                        help='structures at once, with our own force fields and BFGS (16)')
+    parser.add_argument(
+        '--batch-size', type=int, default=16, metavar='N', help='structures at once, with our own force fields and BFGS (16)'
+    )
     parser.add_argument('--timeout', type=float, metavar='S', help='seconds for one structure; then it is given up')
     parser.set_defaults(run=run)
 
@@ -29,8 +34,9 @@ def run(args):
     crystals = any(atoms.pbc.all() and not frozen_mask(atoms).any() for atoms in images)
     out = Output(args.out).expect(len(images), crystals=crystals)
     limits = {'batch_size': args.batch_size} if args.timeout is None else {'timeout': args.timeout}
-    results = irelax(images, args.calculator, fmax=args.fmax, steps=args.steps, optimizer=args.optimizer,
-                     hessian=args.hessian, **limits)  # fmt: skip
+    results = irelax(
+        images, args.calculator, fmax=args.fmax, steps=args.steps, optimizer=args.optimizer, hessian=args.hessian, **limits
+    )
     print(f'{args.calculator}, fmax {args.fmax:g} eV/A, at most {args.steps} steps')
     print(f'{"#":>5s} {"formula":<20s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s}')
     status, failed, waiting, turn = 0, 0, {}, 0

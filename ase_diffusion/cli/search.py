@@ -5,19 +5,30 @@ HELP = 'sample, relax and collect structures for hours'
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
-    from ase_diffusion.cli.common import add_overlayers, add_slab
+    from ase_diffusion.cli.conditions import add_conditions
+    from ase_diffusion.cli.methods import METHODS
 
-    add_slab(parser)
-    add_overlayers(parser)
+    METHODS['surface'].add('sample', parser)
+    parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
+    parser.add_argument('--sampler', metavar='NAME', help='renoised_ancestral, ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
+    add_conditions(parser)
     parser.add_argument('-n', type=int, default=100, metavar='N', help='structures in all (100)')
-    parser.add_argument('--calculator', default='7net-mf-0', metavar='CALC',
-                        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (7net-mf-0)')
+    parser.add_argument(
+        '--calculator',
+        default='7net-mf-0',
+        metavar='CALC',
+        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (7net-mf-0)',
+    )
     parser.add_argument('--db', default='search.db', metavar='DB', help='*.db or postgresql://user@host/name (search.db)')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes that relax; 0: this one (1)')
     parser.add_argument('--scheduler', metavar='ADDRESS', help='of dask, in place of local processes, tcp://...')
     parser.add_argument('--denoising-steps', type=int, metavar='N', help='of the sampler (50)')
-    parser.add_argument('--best-of', type=int, metavar='K',
-                        help='relax only the best of K candidates, by the energy of ag-o, or of --prerelax after that (1)')
+    parser.add_argument(
+        '--best-of',
+        type=int,
+        metavar='K',
+        help='relax only the best of K candidates, by the energy of ag-o, or of --prerelax after that (1)',
+    )
     parser.add_argument('--prerelax', metavar='CALC', help='relax with a cheap potential first, such as ag-o')
     parser.add_argument('--optimizer', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--fmax', type=float, metavar='F', help='force at the end, eV/A (0.05)')
@@ -32,27 +43,38 @@ def add_arguments(parser, again):
 
 def run(args):
     """Bring a search to n structures."""
-    from ase_diffusion.cli.common import given, overlayers
-    from ase_diffusion.relax.calculators import check_calculator
+    from ase_diffusion.calculators.names import check_calculator
+    from ase_diffusion.cli.common import given
+    from ase_diffusion.cli.conditions import check_names, parse_conditions
+    from ase_diffusion.cli.methods import METHODS
     from ase_diffusion.search import StructureSearch
 
     check_calculator(args.calculator)
+    check_names(args)
     options = given(args, 'best_of') | ({} if args.denoising_steps is None else {'steps': args.denoising_steps})
     if args.prerelax:
         check_calculator(args.prerelax)
         options['relax'] = {'calculator': args.prerelax}
-    generator, conditions = overlayers(args, logfile=None, **options)
+    options |= given(args, 'model', 'sampler', 'device')
+    generator = METHODS['surface'].make(args, logfile=None, **options)
+    conditions = parse_conditions(generator, args)
     search = StructureSearch(
-        generator, args.db, args.calculator, conditions=conditions, rng=args.seed, workers=args.workers,
-        client=connect(args.scheduler), retry_failed=args.retry_failed,
+        generator,
+        args.db,
+        args.calculator,
+        conditions=conditions,
+        rng=args.seed,
+        workers=args.workers,
+        client=connect(args.scheduler),
+        retry_failed=args.retry_failed,
         **given(args, 'optimizer', 'fmax', 'steps', 'timeout', 'directory'),
-    )  # fmt: skip
+    )
     try:
         images = search.run(args.n)
     except KeyboardInterrupt:
         print(f'stopped; what was done is in {search.store.name}, and the same line goes on')
         return 130
-    print(f"next: ase db {search.store.name} unique=1 -s energy" + (f'   or: ase gui {args.db}@unique=1' if images else ''))
+    print(f'next: ase db {search.store.name} unique=1 -s energy' + (f'   or: ase gui {args.db}@unique=1' if images else ''))
     return 0 if images else 1
 
 

@@ -5,6 +5,8 @@ The npz file has natoms (n,), numbers (sum,), scaled_positions (sum, 3), cell (n
 split, in one folder).
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import logging
@@ -19,15 +21,51 @@ log = logging.getLogger(__name__)
 SPLITS = ('train', 'val', 'test')
 # column of a published set -> name of the property, eV or eV/atom
 ALIASES = {
-    'heat_ref_eV': 'heat_of_formation', 'heat_ref': 'heat_of_formation', 'heat_all_eV': 'heat_all', 'dir_gap_eV': 'dir_gap',
-    'ind_gap_eV': 'ind_gap', 'energy_per_atom_eV': 'energy_per_atom', 'formation_energy_per_atom_eV': 'formation_energy',
-    'formation_energy_per_atom': 'formation_energy', 'band_gap_eV': 'band_gap', 'e_above_hull_eV': 'e_above_hull',
-}  # fmt: skip
-NO_PROPERTY = {'material_id', 'index', 'split', 'cdvae_split', 'seed', 'id', 'year', 'natoms', 'unique_id', 'ctime', 'mtime',
-               'spacegroup.number'}  # fmt: skip
+    'heat_ref_eV': 'heat_of_formation',
+    'heat_ref': 'heat_of_formation',
+    'heat_all_eV': 'heat_all',
+    'dir_gap_eV': 'dir_gap',
+    'ind_gap_eV': 'ind_gap',
+    'energy_per_atom_eV': 'energy_per_atom',
+    'formation_energy_per_atom_eV': 'formation_energy',
+    'formation_energy_per_atom': 'formation_energy',
+    'band_gap_eV': 'band_gap',
+    'e_above_hull_eV': 'e_above_hull',
+}
+NO_PROPERTY = {
+    'material_id',
+    'index',
+    'split',
+    'cdvae_split',
+    'seed',
+    'id',
+    'year',
+    'natoms',
+    'unique_id',
+    'ctime',
+    'mtime',
+    'spacegroup.number',
+}
 # what generators, relaxations and searches of this package note: of how a structure was made, not what it is
-BOOKKEEPING = {'closest_ratio', 'sampling_steps', 'noise', 'regenerated', 'repeats', 'best_of', 'random', 'energy_generated',
-               'run', 'step', 'last', 'held', 'converged', 'failed', 'number', 'duplicate_of', 'unique'}  # fmt: skip
+BOOKKEEPING = {
+    'min_distance_ratio',
+    'sampling_steps',
+    'noise',
+    'regenerated',
+    'repeats',
+    'best_of',
+    'random',
+    'energy_generated',
+    'run',
+    'step',
+    'last',
+    'held',
+    'converged',
+    'failed',
+    'number',
+    'duplicate_of',
+    'unique',
+}
 BOOKKEEPING_PREFIXES = ('condition_', 'relax_', 'guidance_')
 
 
@@ -36,7 +74,7 @@ def is_bookkeeping(name: str) -> bool:
     return name in NO_PROPERTY | BOOKKEEPING or name.startswith(BOOKKEEPING_PREFIXES)
 
 
-def read_crystals(path, split=None):
+def read_crystals(path: str | Path, split: str | None = None) -> list[Atoms]:
     """Read crystals with their properties and splits.
 
     Parameters
@@ -66,7 +104,7 @@ def read_crystals(path, split=None):
         if not images:
             raise ValueError(f'a folder of crystals has train.csv, val.csv or test.csv; {path} has none that holds any')
     elif not path.is_file():
-        raise FileNotFoundError(f'Crystals are read from a file; there is none at {path.absolute()}.')
+        raise FileNotFoundError(f'crystals are read from a file; there is none at {path.absolute()}')
     elif path.suffix == '.npz':
         images = _read_npz(path)
     elif path.suffix == '.csv':
@@ -108,8 +146,12 @@ def _read_npz(path):
     images = []
     for k, end in enumerate(ends):
         part = slice(end - int(data['natoms'][k]), end)
-        atoms = Atoms(data['numbers'][part], scaled_positions=data['scaled_positions'][part].astype(float),
-                      cell=data['cell'][k].astype(float), pbc=True)  # fmt: skip
+        atoms = Atoms(
+            data['numbers'][part],
+            scaled_positions=data['scaled_positions'][part].astype(float),
+            cell=data['cell'][k].astype(float),
+            pbc=True,
+        )
         atoms.info['key_value_pairs'] = _pairs({key: value[k] for key, value in info.items()})
         images.append(atoms)
     return images
@@ -132,7 +174,7 @@ def _read_csv(path):
                 atoms = ase.io.read(io.StringIO(text), format='cif')
                 if not len(atoms) or abs(atoms.cell.volume) < 1e-3:
                     raise ValueError('no atoms, or a cell without volume')
-            except Exception as error:  # noqa: BLE001  a damaged cif fails in many ways
+            except Exception as error:  # a damaged cif fails in many ways
                 skipped.append(f'{name} ({type(error).__name__}: {str(error)[:80]})')
                 continue
             row.pop('', None)  # the number of the row
@@ -142,8 +184,14 @@ def _read_csv(path):
             images.append(atoms)
     if skipped:
         more = f' and {len(skipped) - 10} more' if len(skipped) > 10 else ''
-        log.warning('%s: %d of %d cifs cannot be read and are skipped: %s%s', path, len(skipped), len(skipped) + len(images),
-                    '; '.join(skipped[:10]), more)  # fmt: skip
+        log.warning(
+            '%s: %d of %d cifs cannot be read and are skipped: %s%s',
+            path,
+            len(skipped),
+            len(skipped) + len(images),
+            '; '.join(skipped[:10]),
+            more,
+        )
     return images
 
 

@@ -19,12 +19,16 @@ held                                   (n,), optional: is the frame kept out of 
 The slab of a frame is its leading block of atoms held by FixAtoms; a mobile top layer counts as overlayer.
 """
 
+from __future__ import annotations
+
 import gzip
 import io
 import logging
 import re
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import ase.units
 import numpy as np
@@ -41,7 +45,7 @@ NEEDED = [*ARRAYS, *ROW_KEYS]
 OPTIONAL = {'held': bool}
 
 
-def read_frames(path):
+def read_frames(path: str | Path) -> list[Atoms]:
     """Read labelled frames from npz (`write_frames`), an ASE database or any file that ASE reads.
 
     Parameters
@@ -66,7 +70,7 @@ def read_frames(path):
     """
     path = SHIPPED.get(str(path), Path(path))
     if not path.is_file():
-        raise FileNotFoundError(f'Frames are read from a file; there is none at {path.absolute()}.')
+        raise FileNotFoundError(f'frames are read from a file; there is none at {path.absolute()}')
     if path.suffix == '.npz':
         return _read_npz(path)
     if path.suffix in ('.db', '.json'):
@@ -74,7 +78,7 @@ def read_frames(path):
     return _read_ase(path)
 
 
-def write_frames(images, path):
+def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
     """Write labelled frames to a compact npz file.
 
     Overlayer positions and forces are stored as float32, slabs and energies as float64, bit by bit. Constraints other
@@ -97,11 +101,12 @@ def write_frames(images, path):
     """
     images = list(images)
     if not images:
-        raise ValueError('write_frames needs at least one frame; got an empty list.')
+        raise ValueError('write_frames needs at least one frame; got an empty list')
     if Path(path).suffix != '.npz':
-        raise ValueError(f'Frames are written to a .npz file; got {str(path)!r}. Other formats: ase.io.write.')
-    keys = ROW_KEYS | {key: kind for key, kind in OPTIONAL.items()
-                       if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)}  # fmt: skip
+        raise ValueError(f'frames are written to a .npz file; got {str(path)!r}; other formats: ase.io.write')
+    keys = ROW_KEYS | {
+        key: kind for key, kind in OPTIONAL.items() if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)
+    }
     slabs, slab_id, columns = {}, [], {key: [] for key in keys}
     forces, energies = [], []
     for index, atoms in enumerate(images):
@@ -110,8 +115,14 @@ def write_frames(images, path):
         results = getattr(atoms.calc, 'results', {})
         energies.append(float(results.get('energy', np.nan)))
         forces.append(np.asarray(results.get('forces', np.full((len(atoms), 3), np.nan))))
-        pairs = {'run': index, 'step': 0, 'last': True, 'converged': False, 'held': False,
-                 **atoms.info.get('key_value_pairs', {})}
+        pairs = {
+            'run': index,
+            'step': 0,
+            'last': True,
+            'converged': False,
+            'held': False,
+            **atoms.info.get('key_value_pairs', {}),
+        }
         for key, kind in keys.items():
             columns[key].append(kind(pairs[key]))
     sizes = [size for _, size, _ in slabs.values()]
@@ -131,7 +142,7 @@ def write_frames(images, path):
     np.savez_compressed(path, **arrays)
 
 
-def frames_to_npz(db, path, every='geometric'):
+def frames_to_npz(db: Any, path: str | Path, every: str | int = 'geometric') -> int:
     """Thin the frames of a random search database and write them to a compact npz file.
 
     Parameters
@@ -156,7 +167,7 @@ def frames_to_npz(db, path, every='geometric'):
         `every` is neither, or the database holds no relaxation.
     """
     if every != 'geometric' and (isinstance(every, (str, bool)) or int(every) != every or every < 1):
-        raise ValueError(f"every is 'geometric' or a number of steps, 1 or more; got {every!r}.")
+        raise ValueError(f"every is 'geometric' or a number of steps, 1 or more; got {every!r}")
     db = _connect(db)
     runs = {}
     for row in db.select(include_data=False, columns=['id', 'key_value_pairs']):
@@ -164,7 +175,7 @@ def frames_to_npz(db, path, every='geometric'):
         if 'run' in pairs and not pairs.get('failed'):
             runs.setdefault(pairs['run'], []).append((pairs['step'], row.id))
     if not runs:
-        raise ValueError('The rows of a search have the keys run and step; this database holds none that succeeded.')
+        raise ValueError('the rows of a search have the keys run and step; this database holds none that succeeded')
     images = []
     for run in sorted(runs):
         rows = sorted(runs[run])
@@ -174,7 +185,7 @@ def frames_to_npz(db, path, every='geometric'):
     return len(images)
 
 
-def thin(steps, every='geometric'):
+def thin(steps: Sequence[int], every: str | int = 'geometric') -> list[int]:
     """Return the indices of the steps of one relaxation that are kept: the first, the last, and some between.
 
     Parameters
@@ -204,8 +215,8 @@ def _slab_size(atoms, index):
     size = int(fixed.sum())
     if not fixed[:size].all():
         raise ValueError(
-            f'The atoms that FixAtoms holds come first in a frame; in frame {index} they are mixed with mobile ones. '
-            'Reorder it: order = np.argsort(~fixed, kind="stable"); atoms = atoms[order].'
+            f'the atoms that FixAtoms holds come first in a frame; in frame {index} they are mixed with mobile ones; '
+            'reorder it: order = np.argsort(~fixed, kind="stable"); atoms = atoms[order]'
         )
     return size
 
@@ -237,7 +248,7 @@ def _read_npz(path):
         data = {key: file[key] for key in file.files}
     missing = [key for key in NEEDED if key not in data]
     if missing:
-        raise ValueError(f'A file of frames holds {NEEDED}; {path} lacks {missing}. Write it with write_frames.')
+        raise ValueError(f'a file of frames holds {NEEDED}; {path} lacks {missing}; write it with write_frames')
     slabs = _read_slabs(data)
     slab_id = data.get('slab_id', np.zeros(len(data['natoms']), dtype=int))
     natoms = data['natoms'].astype(int)
@@ -246,8 +257,8 @@ def _read_npz(path):
     rows = np.concatenate([[0], np.cumsum(natoms + nslab)])
     if len(data['positions']) != tops[-1] or len(data['forces']) != rows[-1]:
         raise ValueError(
-            f'In a file of frames positions has sum(natoms) = {tops[-1]} rows and forces sum(natoms + slab) = '
-            f'{rows[-1]}; {path} has {len(data["positions"])} and {len(data["forces"])}. It is damaged: write it anew.'
+            f'in a file of frames positions has sum(natoms) = {tops[-1]} rows and forces sum(natoms + slab) = '
+            f'{rows[-1]}; {path} has {len(data["positions"])} and {len(data["forces"])}; it is damaged: write it anew'
         )
     if 'tags' not in data:
         new = np.array([slab.get_tags().max(initial=0) + 1 for slab in slabs])
@@ -295,7 +306,7 @@ def _connect(db):
     if not isinstance(db, (str, Path)):
         return db
     if not Path(db).is_file():  # connect would make an empty one
-        raise FileNotFoundError(f'A database is read from a file; there is none at {Path(db).absolute()}.')
+        raise FileNotFoundError(f'a database is read from a file; there is none at {Path(db).absolute()}')
     return connect(db)
 
 
@@ -342,12 +353,12 @@ def _unit(text, name, path):
         return float(value)
     except (AttributeError, TypeError):
         raise ValueError(
-            f'A schnetpack database notes units in names of ase.units, such as eV, kcal/mol, Ang or eV/Ang; for {name} '
-            f'{path} has {text!r}. Write the database anew with its unit.'
+            f'a schnetpack database notes units in names of ase.units, such as eV, kcal/mol, Ang or eV/Ang; for {name} '
+            f'{path} has {text!r}; write the database anew with its unit'
         ) from None
 
 
-def row_atoms(row):
+def row_atoms(row: Any) -> Atoms:
     """Return the Atoms of a row with its keys and data in info."""
     atoms = row.toatoms()
     atoms.info['key_value_pairs'] = dict(row.key_value_pairs)

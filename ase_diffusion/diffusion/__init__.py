@@ -3,15 +3,27 @@
 from .batch import Batch
 from .categorical import Categorical
 from .domains import Free, Interval, Torus, UnitTorus
-from .fractional import WrappedScore
 from .guidance import ClassifierFree, ForceGuidance
 from .inpainting import Inpainting
-from .joint import JointProcess
+from .joint import JointProcess, ProductProcess
 from .noise import NoisePerStructure, NoiseStream
-from .preconditioned import Embedded, Preconditioned
-from .processes import Components, Gaussian, TruncatedNormal, WrappedNormal
-from .samplers import SAMPLERS, TWO_CALLS, ancestral, ddim, dpmpp_2m, euler_maruyama, heun, predictor_corrector, resampling
-from .schedules import CosineVP, GeometricVE, GeometricVP, LinearVP
+from .preconditioned import EmbeddedCategorical, Preconditioned
+from .process import Gaussian, Process
+from .samplers import (
+    SAMPLERS,
+    TWO_CALLS,
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    euler_maruyama,
+    heun,
+    predictor_corrector,
+    renoised_ancestral,
+    sampler,
+)
+from .schedules import CosineVP, GeometricVE, GeometricVP, LinearVP, TimeDensity
+from .truncated import TruncatedNormal
+from .wrapped import WrappedNormal, WrappedScore
 
 __all__ = [
     'SAMPLERS',
@@ -19,9 +31,8 @@ __all__ = [
     'Batch',
     'Categorical',
     'ClassifierFree',
-    'Components',
     'CosineVP',
-    'Embedded',
+    'EmbeddedCategorical',
     'ForceGuidance',
     'Free',
     'Gaussian',
@@ -34,6 +45,9 @@ __all__ = [
     'NoisePerStructure',
     'NoiseStream',
     'Preconditioned',
+    'Process',
+    'ProductProcess',
+    'TimeDensity',
     'Torus',
     'TruncatedNormal',
     'UnitTorus',
@@ -45,5 +59,6 @@ __all__ = [
     'euler_maruyama',
     'heun',
     'predictor_corrector',
-    'resampling',
+    'renoised_ancestral',
+    'sampler',
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import torch
 from torch import Tensor
 
+from .noise import NoiseSource
+from .process import Process
 from .schedules import Schedule, schedule_from_dict
 
 _TINY = 1e-30
 
 
-class Categorical:
+class Categorical(Process):
     """D3PM with Q_t = (1 - beta_t) I + beta_t / K 11^T.
 
     Between the times s < t a category stays with the probability a = abar(t) / abar(s) and is drawn anew, from all K, with
@@ -66,15 +70,15 @@ class Categorical:
         """Return log p(x_0 | x_t), (n, K)."""
         return self.posterior(xt, torch.log_softmax(logits, -1), t, None)
 
-    def prior(self, like: Tensor, t: Tensor, noise, domain=None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
         """Draw uniformly, (n,) int64."""
-        u = noise.uniform(like.to(torch.float64))
+        u = rng.uniform(like.to(torch.float64))
         return (u * self.classes).long().clamp(max=self.classes - 1)
 
-    def noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> tuple[Tensor, Tensor]:
         """Draw x_t (n,); the target is x_0 and x_t, (n, 2)."""
-        stay = noise.uniform(x0.to(torch.float64)) < self.keep(t, x0)[:, 0]
-        xt = torch.where(stay, x0, self.prior(x0, t, noise))
+        stay = rng.uniform(x0.to(torch.float64)) < self.keep(t, x0)[:, 0]
+        xt = torch.where(stay, x0, self.prior(x0, t, rng))
         return xt, torch.stack([x0, xt], -1)
 
     def loss(self, pred: Tensor, target: Tensor, t: Tensor) -> Tensor:
@@ -89,30 +93,42 @@ class Categorical:
             loss = loss - self.auxiliary * self.clean(xt, pred, t).gather(-1, x0[:, None]).squeeze(-1)
         return loss
 
-    def x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+    def to_x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return the most probable clean category, (n,)."""
         return self.clean(xt, pred, t).argmax(-1)
 
-    def reverse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None, eta: float = 1.0) -> Tensor:
+    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+        """Draw x_t given x_s, (n,): it stays with the probability abar(t) / abar(s)."""
+        stay = rng.uniform(xs.to(torch.float64)) < (self.keep(t, xs) / self.keep(s, xs))[:, 0]
+        return torch.where(stay, xs, self.prior(xs, t, rng))
+
+    def reverse(
+        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+    ) -> Tensor:
         """Draw x_s from p(x_s | x_t); categories have no deterministic path, so ``eta`` changes nothing."""
         p = self.posterior(xt, torch.log_softmax(pred, -1), t, s).double().exp()
-        u = noise.uniform(xt.to(torch.float64))[:, None]
+        u = rng.uniform(xt.to(torch.float64))[:, None]
         return (p.cumsum(-1) < u * p.sum(-1, keepdim=True)).sum(-1).clamp(max=self.classes - 1)
 
-    def diffuse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None) -> Tensor:
         """Draw x_s, as :meth:`reverse` does."""
-        return self.reverse(xt, pred, t, s, noise, domain)
+        return self.reverse(xt, pred, t, s, rng, domain)
 
-    def confine(self, x: Tensor, domain=None) -> Tensor:
+    def confine(self, x: Tensor, domain: Any = None) -> Tensor:
         """Return ``x`` unchanged."""
         return x
 
     def todict(self) -> dict:
         """Return class name and parameters, fit for JSON."""
-        return {'name': 'Categorical', 'schedule': self.schedule.todict(), 'classes': self.classes, 'steps': self.steps,
-                'auxiliary': self.auxiliary}  # fmt: skip
+        return {
+            'name': 'Categorical',
+            'schedule': self.schedule.todict(),
+            'classes': self.classes,
+            'steps': self.steps,
+            'auxiliary': self.auxiliary,
+        }
 
     @classmethod
-    def fromdict(cls, values: dict) -> Categorical:
+    def fromdict(cls, values: dict) -> Self:
         """Rebuild from :meth:`todict`."""
         return cls(schedule_from_dict(values['schedule']), values['classes'], values['steps'], values['auxiliary'])

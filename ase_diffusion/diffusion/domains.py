@@ -1,6 +1,6 @@
-"""Where a field lives: free space, a torus, an interval.
+"""Domains of fields: free space, a torus, an interval.
 
-A domain draws the normal distribution that fits it, the uniform prior, and puts a point back where it belongs.
+A domain draws normal (wrapped, truncated) and uniform numbers, confines points and takes shortest differences.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .noise import NoiseSource
+
 
 def _ndtr(x: Tensor) -> Tensor:
-    """Return the normal distribution function; torch's own has no digits left in the lower tail, from -8 on."""
+    """Return the normal distribution function; torch.special.ndtr loses precision below about -8."""
     return 0.5 * torch.special.erfc(-x / math.sqrt(2.0))
 
 
@@ -21,9 +23,9 @@ def _ndtr(x: Tensor) -> Tensor:
 class Free:
     """All of R^d: nothing is confined."""
 
-    def normal(self, mean: Tensor, std: Tensor, noise) -> Tensor:
+    def normal(self, mean: Tensor, std: Tensor, rng: NoiseSource) -> Tensor:
         """Draw from N(mean, std^2)."""
-        return mean + std * noise.normal(mean)
+        return mean + std * rng.normal(mean)
 
     def confine(self, x: Tensor) -> Tensor:
         """Return ``x`` unchanged."""
@@ -76,30 +78,31 @@ class Torus:
             columns.append(column)
         return self._cartesian(torch.stack(columns, -1))
 
-    def turn(self, noise: Tensor, x: Tensor) -> Tensor:
-        """Mirror ``noise`` (n, d) as :meth:`confine` mirrors ``x``; minus its mean is then sigma times the score."""
+    def turn(self, eps: Tensor, x: Tensor) -> Tensor:
+        """Mirror the noise ``eps`` (n, d) as :meth:`confine` mirrors ``x``; minus its mean is then sigma times the score."""
         if all(self.periodic):
-            return noise
+            return eps
         odd = torch.remainder(self._fractional(x), 2.0) > 1.0  # (n, d)
         odd = odd & ~torch.tensor(self.periodic, device=x.device)
         cell = self.cell.to(x.dtype)
-        along = (cell @ noise.unsqueeze(-1)).squeeze(-1)  # (n, d) components along the lattice vectors
+        along = (cell @ eps.unsqueeze(-1)).squeeze(-1)  # (n, d) components along the lattice vectors
         along = torch.where(odd, -along, along)
         return (self.inverse.to(x.dtype) @ along.unsqueeze(-1)).squeeze(-1)
 
-    def uniform(self, like: Tensor, noise) -> Tensor:
+    def uniform(self, like: Tensor, rng: NoiseSource) -> Tensor:
         """Draw uniformly over the box, same shape as ``like`` (n, d)."""
-        return self._cartesian(noise.uniform(like))
+        return self._cartesian(rng.uniform(like))
 
-    def normal(self, mean: Tensor, std: Tensor, noise) -> Tensor:
+    def normal(self, mean: Tensor, std: Tensor, rng: NoiseSource) -> Tensor:
         """Draw from the wrapped (or reflected) normal distribution."""
-        return self.confine(mean + std * noise.normal(mean))
+        return self.confine(mean + std * rng.normal(mean))
 
     def difference(self, a: Tensor, b: Tensor) -> Tensor:
         """Return a - b reduced to the nearest image in fractional coordinates."""
         f = self._fractional(a - b)
-        whole = torch.stack([torch.round(f[..., k]) if p else torch.zeros_like(f[..., k])
-                             for k, p in enumerate(self.periodic)], -1)  # fmt: skip
+        whole = torch.stack(
+            [torch.round(f[..., k]) if p else torch.zeros_like(f[..., k]) for k, p in enumerate(self.periodic)], -1
+        )
         return self._cartesian(f - whole)
 
 
@@ -111,13 +114,13 @@ class UnitTorus:
         """Wrap into [0, 1)."""
         return x - torch.floor(x)
 
-    def uniform(self, like: Tensor, noise) -> Tensor:
+    def uniform(self, like: Tensor, rng: NoiseSource) -> Tensor:
         """Draw uniformly, same shape as ``like``."""
-        return noise.uniform(like)
+        return rng.uniform(like)
 
-    def normal(self, mean: Tensor, std: Tensor, noise) -> Tensor:
+    def normal(self, mean: Tensor, std: Tensor, rng: NoiseSource) -> Tensor:
         """Draw from the wrapped normal distribution."""
-        return self.confine(mean + std * noise.normal(mean))
+        return self.confine(mean + std * rng.normal(mean))
 
     def difference(self, a: Tensor, b: Tensor) -> Tensor:
         """Return a - b reduced to the nearest image, in [-1/2, 1/2]."""
@@ -140,24 +143,24 @@ class Interval:
         """Clip into the window."""
         return torch.minimum(torch.maximum(x, self.low.to(x.dtype)), self.high.to(x.dtype))
 
-    def uniform(self, like: Tensor, noise) -> Tensor:
+    def uniform(self, like: Tensor, rng: NoiseSource) -> Tensor:
         """Draw uniformly over the window."""
-        return self.confine(self.low + (self.high - self.low) * noise.uniform(like)).to(like.dtype)
+        return self.confine(self.low + (self.high - self.low) * rng.uniform(like)).to(like.dtype)
 
-    def normal(self, mean: Tensor, std: Tensor, noise) -> Tensor:
+    def normal(self, mean: Tensor, std: Tensor, rng: NoiseSource) -> Tensor:
         """Draw from N(mean, std^2) truncated to the window, by inversion of the distribution function in float64.
 
-        Where the window lies entirely in the upper tail the mirrored problem is solved, so that no digits are lost.
+        Where the window lies entirely in the upper tail the mirrored problem is solved, to keep precision.
         """
         std64 = torch.as_tensor(std, dtype=torch.float64, device=mean.device).clamp(min=1e-12)
         a = (self.low.double() - mean.double()) / std64
         b = (self.high.double() - mean.double()) / std64
         flip = (a + b) > 0
         a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
-        u = noise.uniform(mean).double()
+        u = rng.uniform(mean).double()
         low, high = _ndtr(a), _ndtr(b)
         z = torch.special.ndtri(low + u * (high - low))
-        z = torch.where(torch.isfinite(z), z, b)  # a window so far out that its weight underflows: its nearest end
+        z = torch.where(torch.isfinite(z), z, b)  # the weight of a window far out underflows: take its nearest end
         z = torch.where(flip, -z, z)
         return self.confine((mean.double() + std64 * z).to(mean.dtype))
 
@@ -168,7 +171,7 @@ class Interval:
         """
         x64, mean64 = x.double(), mean.double()
         low, high = self.low.double() - mean64, self.high.double() - mean64
-        up = x64 > mean64  # mirrored, so that the quantile is counted from the nearer tail
+        up = x64 > mean64  # mirrored: the quantile is counted from the nearer tail
         low, high = torch.where(up, -high, low), torch.where(up, -low, high)
         d = -(x64 - mean64).abs()
         old, new = std.double(), new_std.double().clamp(min=1e-12)

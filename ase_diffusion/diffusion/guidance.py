@@ -20,15 +20,15 @@ class ClassifierFree:
     def __init__(self, network, scale: float = 1.0):
         self.network, self.scale = network, float(scale)
 
-    def __call__(self, batch: Batch, level: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         absent = {name: torch.full_like(value, float('nan')) for name, value in conditions.items()}
         asked = any(bool(torch.isfinite(value).any()) for value in conditions.values())
         if self.scale == 0 or not asked:
-            return self.network(batch, level, absent)
-        with_condition = self.network(batch, level, conditions)
+            return self.network(batch, c_noise, absent)
+        with_condition = self.network(batch, c_noise, conditions)
         if self.scale == 1:
             return with_condition
-        without = self.network(batch, level, absent)
+        without = self.network(batch, c_noise, absent)
         return {name: without[name] + self.scale * (with_condition[name] - without[name]) for name in without}
 
 

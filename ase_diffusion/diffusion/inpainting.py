@@ -1,77 +1,70 @@
-"""Inpainting: some rows are given, the others are generated to fit."""
+"""Inpainting: some rows or elements are given, the others are generated to fit."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from .batch import Batch
 from .joint import JointProcess
+from .noise import Generator
 
 
-class Inpainting:
-    """Let the given rows of a batch follow their own noised values, so that the others are denoised in their company.
+class Inpainting(JointProcess):
+    """A joint process in which the given part of a batch follows its own noised values.
 
-    After every step to time s the given rows are drawn anew from q(x_s | x_0), and at the end they are x_0: a network that was
-    trained on structures in which everything is noised alike sees what it knows (rows that stay clean among noisy ones it does
-    not). What is generated learns of the given rows late, so every step is taken ``repeats`` times, with noise back up to t in
-    between (RePaint: Lugmayr et al., arXiv 2201.09865, algorithm 1). Approximate: the error falls with ``repeats``.
+    After every step to time s the given part is drawn anew from q(x_s | x_0), and at the end it is x_0: the network sees given
+    and generated parts at the same noise level, as in training. What is generated learns of the given part late, so every step is
+    taken ``repeats`` times, with noise back up to t in between (RePaint: Lugmayr et al., arXiv 2201.09865, algorithm 1).
+    Approximate: the error falls with ``repeats``.
 
     Parameters
     ----------
     process : JointProcess
-        Variance-exploding, with a :class:`GeometricVE` schedule.
+        With any schedules.
     clean : Batch
-        With the given rows in place; the others are not read.
+        With the given values in place; the others are not read.
     given : dict of str to Tensor
-        Field -> bool (n,), True for the given rows.
+        Field -> bool mask, True where it is given: ``(n,)`` for rows, or broadcasting against the field for elements.
     network : callable
         The one that is sampled; the repeated steps call it.
     repeats : int
+        How often every step is taken.
     """
 
-    def __init__(self, process: JointProcess, clean: Batch, given: dict[str, Tensor], network, repeats: int = 5):
-        self.process, self.clean, self.given, self.network, self.repeats = process, clean, given, network, int(repeats)
+    def __init__(self, process: JointProcess, clean: Batch, given: Mapping[str, Tensor], network, repeats: int = 5):
+        super().__init__(process.processes, process.weights, process.clock)
+        self.clean, self.given, self.network, self.repeats = clean, given, network, int(repeats)
 
-    def __getattr__(self, name):
-        return getattr(self.process, name)
+    def prior(self, batch: Batch, t: Tensor, generator: Generator) -> Batch:
+        """Draw from the prior, the given part from its noised values at ``t``."""
+        return self._put(super().prior(batch, t, generator), t, generator)
 
-    def prior(self, batch: Batch, t: Tensor, generator) -> Batch:
-        """Draw from the prior, the given rows from their noised values at ``t``."""
-        return self._put(self.process.prior(batch, t, generator), t, generator)
+    def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator: Generator, eta: float = 1.0) -> Batch:
+        """Step from ``t`` to ``s`` (None: to clean data), ``repeats`` times."""
+        return self._repeat(super().reverse, batch, pred, t, s, generator, eta)
 
-    def reverse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, eta: float = 1.0) -> Batch:
-        """Step from ``t`` to ``s`` (None: to clean data)."""
-        return self._step(self.process.reverse, batch, pred, t, s, generator, eta)
+    def sde_step(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator: Generator) -> Batch:
+        """Make one Euler-Maruyama step, ``repeats`` times."""
+        return self._repeat(super().sde_step, batch, pred, t, s, generator)
 
-    def diffuse(self, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator) -> Batch:
-        """Make one Euler-Maruyama step."""
-        return self._step(self.process.diffuse, batch, pred, t, s, generator)
+    def correct(self, batch: Batch, pred: dict, t: Tensor, size: float, generator: Generator) -> Batch:
+        """Make one Langevin step; the given part stays where it is."""
+        return super().correct(batch, pred, t, size, generator).merged(batch, self.given)
 
-    def renoise(self, batch: Batch, pred: dict, t: Tensor, generator) -> Batch:
-        """Noise the estimates to ``t`` again, the given rows as they are."""
-        return self._put(self.process.renoise(batch, pred, t, generator), t, generator)
+    def renoise_x0(self, batch: Batch, pred: dict, t: Tensor, generator: Generator) -> Batch:
+        """Noise the estimates of the clean fields to ``t``, the given part from its clean values."""
+        return self._put(super().renoise_x0(batch, pred, t, generator), t, generator)
 
-    def _step(self, step, batch, pred, t, s, generator, *options) -> Batch:
+    def _repeat(self, step, batch: Batch, pred: dict, t: Tensor, s: Tensor | None, generator, *options) -> Batch:
         x = self._put(step(batch, pred, t, s, generator, *options), s, generator)
         for _ in range(0 if s is None else self.repeats - 1):
-            x = self._put(self.process.noise(x, self._between(s, t), generator)[0], t, generator)
-            pred = self.network(x, self.process.level(t), x.conditions)
+            x = self._put(self.renoise(x, s, t, generator), t, generator)
+            pred = self.network(x, self.c_noise(t), x.conditions)
             x = self._put(step(x, pred, t, s, generator, *options), s, generator)
         return x
 
-    def _between(self, s: Tensor, t: Tensor) -> Tensor:
-        """Return the time whose noise leads from ``s`` to ``t``: sigma^2 = sigma_t^2 - sigma_s^2 (before 0 for short steps)."""
-        schedule = self.process.schedule
-        square = schedule.sigma(t).square() - schedule.sigma(s).square()
-        return 0.5 * torch.log(square / schedule.sigma_min**2) / math.log(schedule.sigma_max / schedule.sigma_min)
-
     def _put(self, batch: Batch, t: Tensor | None, generator) -> Batch:
-        source = self.clean if t is None else self.process.noise(self.clean, t, generator)[0]
-        fields = {}
-        for name, rows in self.given.items():
-            x = batch.fields[name]
-            fields[name] = torch.where(rows.reshape(-1, *[1] * (x.dim() - 1)), source.fields[name], x)
-        return batch.with_fields(**fields)
+        """Return ``batch`` with the given part noised to ``t``."""
+        return batch.merged(self.clean if t is None else self.add_noise(self.clean, t, generator)[0], self.given)

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
+
+
+class NoiseSource(Protocol):
+    """What the processes draw from, as the argument ``rng``."""
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Draw standard normal numbers in shape, type and device of ``like``."""
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Draw numbers uniform in [0, 1) in shape, type and device of ``like``."""
 
 
 class NoiseStream:
@@ -19,7 +31,7 @@ class NoiseStream:
         self.generator = generator
 
     def bind(self, rows: Tensor) -> NoiseStream:
-        """Return a source for a field with these structure indices (here: itself)."""
+        """Return the source for a field with these structure indices (here: itself)."""
         return self
 
     def normal(self, like: Tensor) -> Tensor:
@@ -50,12 +62,14 @@ class NoisePerStructure:
         self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
     def bind(self, rows: Tensor) -> _Bound:
-        """Return a source for a field whose row k belongs to structure ``rows[k]`` (sorted)."""
+        """Return the source for a field whose row k belongs to structure ``rows[k]`` (sorted)."""
         counts = torch.bincount(rows.cpu(), minlength=len(self.generators)).tolist()
         return _Bound(self.generators, counts)
 
 
 class _Bound:
+    """The generators of :class:`NoisePerStructure` with the number of rows of each structure."""
+
     def __init__(self, generators, counts):
         self.generators, self.counts = generators, counts
 
@@ -73,6 +87,9 @@ class _Bound:
         return torch.cat(parts).to(like.device)
 
 
-def as_noise(generator):
-    """Accept a torch.Generator, None or a noise source; return a noise source."""
+Generator = torch.Generator | NoiseStream | NoisePerStructure | None  # what samplers and joint processes take
+
+
+def as_noise(generator: Generator) -> NoiseStream | NoisePerStructure:
+    """Return a noise source from a torch.Generator, from None (the global generator) or from itself."""
     return NoiseStream(generator) if generator is None or isinstance(generator, torch.Generator) else generator

@@ -2,60 +2,79 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import torch
 from torch import Tensor
 
-from .processes import Gaussian
+from .noise import NoiseSource
+from .process import Gaussian
 from .schedules import Schedule, schedule_from_dict
 
 
 class Preconditioned(Gaussian):
-    """Gaussian noise on data of unit variance; networks predict F and D = c_skip x + c_out F is the estimate of the clean data.
+    """v-prediction on data of unit variance, F = -v with v = alpha eps - sigma x_0 (Salimans and Ho, arXiv 2202.00512).
 
-    x_t is kept at unit variance, alpha^2 + sigma^2 = 1, so that c_in is in it already; then c_skip x = alpha x_t and
-    c_out = sigma. Unit weight of (F - target)^2 is the weight lambda(sigma) of the paper.
+    This is the preconditioning of EDM in variance-preserving form, alpha^2 + sigma^2 = 1: x_t = (x_0 + s eps) / sqrt(1 + s^2),
+    with s = sigma / alpha the sigma of the paper, so that c_in is in x_t already. D = alpha x_t + sigma F estimates the clean
+    data (c_skip and c_out), and unit weight of (F - target)^2 is the weight lambda(sigma) of the paper.
 
     Parameters
     ----------
     schedule : Schedule
-        Variance-preserving, see :class:`GeometricVP`.
+        Variance-preserving, such as :class:`GeometricVP`.
+    clip_norm, clip_sample, loss, delta
+        See :class:`Gaussian`.
+
+    Raises
+    ------
+    ValueError
+        The schedule is not variance-preserving.
     """
 
-    def __init__(self, schedule: Schedule):
-        super().__init__(schedule)
+    def __init__(self, schedule: Schedule, clip_norm: float | None = None, **options):
+        super().__init__(schedule, clip_norm, **options)
+        t = torch.linspace(0, 1, 5, dtype=torch.float64)
+        total = schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2
+        if not torch.allclose(total, torch.ones_like(t), atol=1e-6):
+            raise ValueError(
+                f'preconditioning needs a variance-preserving schedule, alpha^2 + sigma^2 = 1, got {type(schedule).__name__} '
+                f'with up to {float(total.max()):.4g}; take GeometricVP with the same sigma_min and sigma_max'
+            )
 
-    def prior(self, like: Tensor, t: Tensor, noise, domain=None) -> Tensor:
-        """Draw standard normal numbers."""
-        return noise.normal(like)
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+        """Draw x_t from N(0, 1): data of unit variance keep it."""
+        return rng.normal(like)
 
-    def noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
-        """Noise clean data; return (x_t, target of F)."""
-        xt, eps = super().noise(x0, t, noise)
+    # prediction type: F = -v
+
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+        """Return -v = sigma x_0 - alpha eps."""
         alpha, sigma = self.scales(t, x0)
-        return xt, sigma * x0 - alpha * eps
+        return sigma * x0 - alpha * eps
 
-    def x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
-        """Return D, the estimate of the clean data."""
-        alpha, sigma = self.scales(t, xt)
-        return alpha * xt + sigma * pred
-
-    def eps(self, xt: Tensor, x0: Tensor, t: Tensor, domain=None) -> Tensor:
-        """Return the prediction that leads from ``x0`` to ``xt``: the inverse of :meth:`x0`."""
-        alpha, sigma = self.scales(t, xt)
-        return (x0 - alpha * xt) / sigma
-
-    def noise_of(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
-        """Return the estimate of eps that belongs to the estimate :meth:`x0`."""
+    def _to_eps(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+        """Return the estimate of eps, sigma x_t - alpha F."""
         alpha, sigma = self.scales(t, xt)
         return sigma * xt - alpha * pred
 
-    def pred_of(self, xt: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Return the prediction for an estimate of eps: the inverse of :meth:`noise_of`."""
+    def from_eps(self, xt: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Return F for an estimate of eps: the inverse of :meth:`to_eps`."""
         alpha, sigma = self.scales(t, xt)
-        return (sigma * xt - noise) / alpha
+        return (sigma * xt - eps) / alpha
+
+    def _to_x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+        """Return D = alpha x_t + sigma F, the estimate of the clean data; exact also where alpha is nearly 0."""
+        alpha, sigma = self.scales(t, xt)
+        return alpha * xt + sigma * pred
+
+    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Any = None) -> Tensor:
+        """Return F for an estimate of the clean data: the inverse of :meth:`to_x0`."""
+        alpha, sigma = self.scales(t, xt)
+        return (x0 - alpha * xt) / sigma
 
 
-class Embedded(Preconditioned):
+class EmbeddedCategorical(Preconditioned):
     """Categories as points of a table, with Gaussian noise; networks predict logits of the clean category.
 
     The estimate of the clean point is the mean of the table over softmax(logits), which cross-entropy makes exact (score
@@ -75,7 +94,9 @@ class Embedded(Preconditioned):
         super().__init__(schedule)
         self.table = torch.as_tensor(table, dtype=torch.float64)
         if self.table.dim() != 2 or len(torch.unique(self.table, dim=0)) != len(self.table):
-            raise ValueError(f'the table has one row for each category, all different; got the shape {tuple(self.table.shape)}')
+            raise ValueError(
+                f'the table has one row for each category, all different, got the shape {tuple(self.table.shape)} or equal rows'
+            )
 
     def _points(self, like: Tensor) -> Tensor:
         return self.table.to(like.device, like.dtype)
@@ -84,39 +105,45 @@ class Embedded(Preconditioned):
         """Return the category whose point is nearest, (n, D) -> (n,)."""
         return nearest_point(x, self._points(x))
 
-    def noise(self, x0: Tensor, t: Tensor, noise, domain=None) -> tuple[Tensor, Tensor]:
-        """Noise points of the table; the target is their category, (n,)."""
-        return Gaussian.noise(self, x0, t, noise)[0], self.nearest(x0)
-
     def loss(self, pred: Tensor, target: Tensor, t: Tensor) -> Tensor:
         """Return the cross-entropy in nats, (n,)."""
         return torch.nn.functional.cross_entropy(pred, target, reduction='none')
 
-    def x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+    # prediction type: logits (n, K)
+
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+        """Return the clean category, (n,)."""
+        return self.nearest(x0)
+
+    def _to_x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return the mean point, (n, D)."""
         return torch.softmax(pred, -1) @ self._points(xt)
 
-    def noise_of(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
-        """Return the estimate of eps that belongs to the mean point."""
+    def _to_eps(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
+        """Return the estimate of eps that belongs to the mean point, (n, D)."""
         alpha, sigma = self.scales(t, xt)
-        return (xt - alpha * self.x0(xt, pred, t)) / sigma
+        return (xt - alpha * self._to_x0(xt, pred, t)) / sigma
 
-    def reverse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None, eta: float = 1.0) -> Tensor:
+    # steps
+
+    def reverse(
+        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+    ) -> Tensor:
         """Step from ``t`` to ``s``; the last step ends at a point of the table."""
         if s is None:
             return self._points(xt)[pred.argmax(-1)]
-        return super().reverse(xt, pred, t, s, noise, domain, eta)
+        return super().reverse(xt, pred, t, s, rng, domain, eta)
 
-    def diffuse(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, noise, domain=None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None) -> Tensor:
         """Make one Euler-Maruyama step."""
-        return self.reverse(xt, pred, t, None, None) if s is None else super().diffuse(xt, pred, t, s, noise, domain)
+        return self.reverse(xt, pred, t, None, rng) if s is None else super().sde_step(xt, pred, t, s, rng, domain)
 
     def todict(self) -> dict:
         """Return class name and parameters, fit for JSON."""
-        return {'name': 'Embedded', 'schedule': self.schedule.todict(), 'table': self.table.tolist()}
+        return {'name': 'EmbeddedCategorical', 'schedule': self.schedule.todict(), 'table': self.table.tolist()}
 
     @classmethod
-    def fromdict(cls, values: dict) -> Embedded:
+    def fromdict(cls, values: dict) -> Self:
         """Rebuild from :meth:`todict`."""
         return cls(schedule_from_dict(values['schedule']), values['table'])
 

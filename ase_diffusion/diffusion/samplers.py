@@ -1,66 +1,183 @@
-"""Samplers: free functions of one signature that lead from noise to data.
+"""Samplers: from noise to data, all with one signature.
 
-``sampler(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-initial=None)``
+``sampler(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None, **options)
+-> Batch``; the keywords are explained in :meth:`Sampler.__call__`.
 
-network : callable ``(batch, level, conditions) -> dict`` of predictions per field.
-process : JointProcess.
-batch : Batch that gives shapes, domains, conditions and the clean values of masked rows.
-steps : int, at least 2; the number of time points from ``start`` to 0, the last one followed by a step to clean data.
-generator : torch.Generator or a source of :mod:`ase_diffusion.diffusion.noise`.
-mask : dict field -> bool (n,); True rows keep the values of ``batch``: never noised, never moved, seen by the network.
-guidance : callables ``(batch, t) -> dict`` of displacements added after each step.
-callback : called as ``callback(k, t, batch, x0)`` after step k; x0 are the estimates of the clean fields.
-start : time in (0, 1] at which sampling starts.
-initial : a Batch that is already noised to ``start``; None draws from the prior.
+To add a sampler, write its step below, from time t to the earlier s (None: to clean data), and decorate it with ``@sampler``::
+
+    @sampler(calls=1)
+    def my_sampler(run, x, t, s, *, strength=0.5):
+        \"\"\"Sample by ... (paper, equation).\"\"\"
+        pred = run.predict(x, t)
+        return run.process.reverse(x, pred, t, s, run.generator), run.process.to_x0(x, pred, t)
+
+It returns the batch at s and the estimates of the clean fields. Times are tensors (B,). Keyword-only arguments are options of the
+sampler, ``calls`` is its number of network calls per step. The decorator adds the loop over times, masks, guidance and callback,
+and registers the sampler in :data:`SAMPLERS`, from which generators, checkpoints and command line take their lists.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
 import torch
+from torch import Tensor
 
 from .batch import Batch
 from .joint import JointProcess, times
-from .schedules import focused
+from .noise import Generator
+from .schedules import TimeDensity
+
+SAMPLERS: dict[str, Sampler] = {}
 
 
-def _keep(batch: Batch, clean: Batch, mask: dict | None) -> Batch:
-    if not mask:
-        return batch
-    fields = {}
-    for name, rows in mask.items():
-        x = batch.fields[name]
-        fields[name] = torch.where(rows.reshape(-1, *[1] * (x.dim() - 1)), clean.fields[name], x)
-    return batch.with_fields(**fields)
+@dataclass
+class Run:
+    """What the step of a sampler needs of a run; ``memory`` is kept from step to step."""
+
+    network: Callable
+    process: JointProcess
+    batch: Batch
+    generator: Generator
+    mask: Mapping[str, Tensor] | None = None
+    memory: dict = field(default_factory=dict)
+
+    def predict(self, x: Batch, t: Tensor) -> dict[str, Tensor]:
+        """Return the prediction of the network for every field."""
+        return self.network(x, self.process.c_noise(t), x.conditions)
+
+    def keep(self, x: Batch) -> Batch:
+        """Return ``x`` with the masked values of the batch; for states that the network sees within a step."""
+        return x.merged(self.batch, self.mask)
 
 
-def _run(step, network, process, batch, *, steps, generator, mask, guidance, callback, start, initial, focus=None) -> Batch:
-    """Carry the shared part of all samplers; ``step(x, k, t, s)`` returns (next x, x0 estimates).
+class Sampler:
+    """A sampler made of its step; see the head of this file.
 
-    Time points are equidistant, or dense as ``focus`` says, see :func:`focused`.
+    Attributes
+    ----------
+    name : str
+    calls : int
+        Network calls per step.
+    options : dict
+        Names and defaults of its own keywords.
     """
-    if int(steps) < 2:
-        raise ValueError(f'sampling needs at least 2 steps, got {steps}: with fewer the prior itself would come back')
-    if not 0 < start <= 1:
-        raise ValueError(f'start must lie in (0, 1], got {start}')
-    grid = torch.linspace(float(start), 0.0, int(steps), dtype=torch.float64)
-    grid = (grid if focus is None else focused(grid / start, *focus, end=float(start))).tolist()
-    x = initial if initial is not None else process.prior(batch, times(batch, start), generator)
-    x = _keep(x, batch, mask)
-    for k, now in enumerate(grid):
-        t = times(x, now)
-        s = times(x, grid[k + 1]) if k + 1 < len(grid) else None
-        before = x
-        x, x0 = step(x, k, t, s)
-        if guidance and s is not None:
-            x = _guide(process, x, before, guidance, now)
-        x = _keep(x, batch, mask)
-        if callback is not None:
-            callback(k, now, x, x0)
-    return x
+
+    def __init__(self, step: Callable, calls: int, density: TimeDensity | None = None):
+        self.__doc__, self.__name__, self.__module__ = step.__doc__, step.__name__, step.__module__
+        own = [p for p in inspect.signature(step).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        self.step, self.name, self.calls = step, step.__name__, calls
+        self.options = {p.name: p.default for p in own} | ({} if density is None else {'density': density})
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        network: Callable,
+        process: JointProcess,
+        batch: Batch,
+        *,
+        steps: int,
+        generator: Generator,
+        mask: Mapping[str, Tensor] | None = None,
+        guidance: Sequence[Callable] = (),
+        callback: Callable | None = None,
+        start: float = 1.0,
+        initial: Batch | None = None,
+        **options,
+    ) -> Batch:
+        """Return the batch with sampled fields.
+
+        Parameters
+        ----------
+        network : callable ``(batch, c_noise, conditions) -> dict`` of predictions per field
+        process : JointProcess
+        batch : Batch
+            Gives shapes, domains, conditions and the clean values of what is masked.
+        steps : int
+            Number of time points from ``start`` to 0, at least 2; the last one is followed by a step to clean data.
+        generator : torch.Generator, None or a source of :mod:`ase_diffusion.diffusion.noise`
+        mask : dict of str to Tensor, optional
+            Field -> bool, for rows, (n,), or elements (see :func:`as_mask`). True keeps the values of ``batch``: never noised,
+            never moved, seen by the network.
+        guidance : callables ``(batch, t) -> dict`` of displacements that are added after each step
+        callback : callable, optional
+            ``callback(k, t, batch, x0)`` after step k, with the estimates x0 of the clean fields.
+        start : float
+            Time in (0, 1] at which sampling starts.
+        initial : Batch, optional
+            Noised to ``start`` already; None draws from the prior.
+        options
+            Those of the sampler, see ``options``.
+
+        Raises
+        ------
+        ValueError
+            Too few steps, or ``start`` is not in (0, 1].
+        TypeError
+            An option that this sampler does not have.
+        """
+        if int(steps) < 2:
+            raise ValueError(f'sampling needs at least 2 steps, got {steps}: with fewer the prior itself would come back')
+        if not 0 < start <= 1:
+            raise ValueError(f'start must lie in (0, 1], got {start}')
+        if unknown := set(options) - set(self.options):
+            raise TypeError(f'{self.name} has no option {sorted(unknown)}; its options: {sorted(self.options) or "none"}')
+        options = self.options | options
+        grid = torch.linspace(float(start), 0.0, int(steps), dtype=torch.float64)
+        density = TimeDensity.of(options.pop('density', None))
+        grid = (grid if density is None else density.times(grid / start, end=float(start))).tolist()
+        run = Run(network, process, batch, generator, mask)
+        x = run.keep(process.prior(batch, times(batch, start), generator) if initial is None else initial)
+        for k, now in enumerate(grid):
+            s = times(x, grid[k + 1]) if k + 1 < len(grid) else None
+            before = x
+            x, x0 = self.step(run, x, times(x, now), s, **options)
+            if guidance and s is not None:
+                x = _guide(process, x, before, guidance, now)
+            x = run.keep(x)
+            if callback is not None:
+                callback(k, now, x, x0)
+        return x
+
+    def options_in(self, settings: Mapping) -> dict:
+        """Return the options of this sampler that are in ``settings``, the 'sampling' table of a checkpoint.
+
+        Raises
+        ------
+        ValueError
+            An option is not of the type of its default.
+        """
+        settings = {'density' if name == 'focus' else name: value for name, value in settings.items()}  # the name of old files
+        found = {name: settings[name] for name in self.options if name in settings}
+        for name, value in found.items():
+            if name == 'density':
+                found[name] = TimeDensity.of(value)
+            elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
+                raise ValueError(f'{name} of {self.name} is a number from 0 on, got {value!r}')
+        return found
 
 
-def _guide(process: JointProcess, x: Batch, before: Batch, guidance, now: float) -> Batch:
+def sampler(*, calls: int, density: TimeDensity | None = None) -> Callable[[Callable], Sampler]:
+    """Make a sampler of its step and register it.
+
+    Parameters
+    ----------
+    calls : int
+        Network calls per step.
+    density : TimeDensity, optional
+        Default density of the time points, which makes it an option; else they are equidistant.
+    """
+
+    def register(step: Callable) -> Sampler:
+        SAMPLERS[step.__name__] = Sampler(step, calls, density)
+        return SAMPLERS[step.__name__]
+
+    return register
+
+
+def _guide(process: JointProcess, x: Batch, before: Batch, guidance: Sequence[Callable], now: float) -> Batch:
     fields, moved = dict(x.fields), False
     for guide in guidance:
         for name, shift in guide(before, now).items():
@@ -68,133 +185,86 @@ def _guide(process: JointProcess, x: Batch, before: Batch, guidance, now: float)
     return process.confine(x.with_fields(**fields)) if moved else x
 
 
-def _predict(network, process, x: Batch, t):
-    return network(x, process.level(t), x.conditions)
+# the samplers
 
 
-@torch.inference_mode()
-def ancestral(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-              initial=None, eta=1.0) -> Batch:  # fmt: skip
-    """Sample by the posterior q(x_s | x_t, x_0) (DDPM, arXiv 2006.11239, eq. 7), stochastic."""
-
-    def step(x, k, t, s):
-        pred = _predict(network, process, x, t)
-        return process.reverse(x, pred, t, s, generator, eta), process.x0(x, pred, t)
-
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
-
-
-@torch.inference_mode()
-def ddim(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None):
-    """Sample deterministically along the probability-flow ODE, first order (DDIM, arXiv 2010.02502)."""
-    return ancestral(network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                     callback=callback, start=start, initial=initial, eta=0.0)  # fmt: skip
-
-
-@torch.inference_mode()
-def euler_maruyama(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-                   initial=None) -> Batch:  # fmt: skip
-    """Sample the reverse SDE by Euler-Maruyama (Ronne et al. 2024, eq. 2)."""
-
-    def step(x, k, t, s):
-        pred = _predict(network, process, x, t)
-        return process.diffuse(x, pred, t, s, generator), process.x0(x, pred, t)
-
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
-
-
-@torch.inference_mode()
-def heun(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None):
-    """Sample the probability-flow ODE to second order, two calls a step (Karras et al., arXiv 2206.00364, alg. 1)."""
-
-    def step(x, k, t, s):
-        pred = _predict(network, process, x, t)
-        x0 = process.x0(x, pred, t)
-        ahead = _keep(process.reverse(x, pred, t, s, generator, 0.0), batch, mask)
-        if s is None:
-            return ahead, x0
-        again = _predict(network, process, ahead, s)
-        mean = process.mean_slope(x, pred, t, ahead, again, s)
-        return process.reverse(x, mean, t, s, generator, 0.0), x0
-
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
-
-
-@torch.inference_mode()
-def dpmpp_2m(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-             initial=None) -> Batch:  # fmt: skip
-    """Sample with DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2): second order at one call a step."""
-    last: dict = {}
-
-    def step(x, k, t, s):
-        pred = _predict(network, process, x, t)
-        x0 = process.x0(x, pred, t)
-        use, level = pred, process.level(t)  # lambda = log(alpha / sigma) = -4 level
-        if last and s is not None:
-            factor = ((process.level(s) - level) / (level - last['level']) / 2)[:1]  # h / (2 h_last)
-            slope = process.difference(x, x0, last['x0'])
-            ahead = {name: x0[name] + factor.to(x0[name].dtype) * slope[name] for name in slope}
-            use = {**pred, **process.eps(x, {**x0, **ahead}, t)}
-        last.update(x0=x0, level=level)
-        return process.reverse(x, use, t, s, generator, 0.0), x0
-
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
-
-
-@torch.inference_mode()
-def predictor_corrector(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0,
-                        initial=None, corrector=0.04) -> Batch:  # fmt: skip
-    """Sample by one Langevin step, then one ancestral step (Song et al., arXiv 2011.13456, alg. 2; DiffCSP, alg. 3).
-
-    Fields on a torus are corrected, two network calls a step; where there is none this is :func:`ancestral`. A Langevin step
-    has the length ``corrector`` sigma^2, gamma / sigma_1^2 in DiffCSP: 0.04 Perov-5, 0.4 Carbon-24, 0.2 MP-20.
-    """
-
-    def step(x, k, t, s):
-        if corrector and process.langevin and s is not None:
-            pred = _predict(network, process, x, t)
-            x = _keep(process.correct(x, pred, t, corrector, generator), batch, mask)
-        pred = _predict(network, process, x, t)
-        return process.reverse(x, pred, t, s, generator, 1.0), process.x0(x, pred, t)
-
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial)  # fmt: skip
-
-
-@torch.inference_mode()
-def resampling(network, process, batch, *, steps, generator, mask=None, guidance=(), callback=None, start=1.0, initial=None,
-               focus=(0.5, 0.15, 0.9)) -> Batch:  # fmt: skip
+@sampler(calls=2, density=TimeDensity(0.5, 0.15, 0.9))
+def renoised_ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None):
     """Sample by ancestral steps, before each of which the estimate of the clean data is noised to the same time again.
 
-    A second opinion at every time: what the network got wrong is not carried along, at two calls a step. Noising a *sample* of
-    p(x_0 | x_t) would keep the distribution of the time; its mean, which the network gives, keeps it where the data are narrow
-    beside the noise, as relaxed crystals are, and else narrows it, by a quarter of the variance at the most (a Gaussian as wide
-    as the noise). So this finds the minima more often than it shows how they are spread: :func:`predictor_corrector` and
-    :func:`ancestral` show that. ``focus`` makes the time points dense, see :func:`focused`, where atoms find their places.
+    A second estimate at every time: errors of the network are not carried along. Noising a *sample* of p(x_0 | x_t) would keep
+    the distribution of the time. The network gives its mean, which keeps the distribution where the data are narrow beside the
+    noise, as relaxed crystals are, and else narrows it, by a quarter of the variance at most (a Gaussian as wide as the noise).
+    So this finds minima more often than it shows how they are spread: :func:`predictor_corrector` and :func:`ancestral` show
+    that. ``density`` makes steps short where atoms find their places.
     """
-
-    def step(x, k, t, s):
-        pred = _predict(network, process, x, t)
-        if s is not None:
-            x = _keep(process.renoise(x, pred, t, generator), batch, mask)
-            pred = _predict(network, process, x, t)
-        return process.reverse(x, pred, t, s, generator, 1.0), process.x0(x, pred, t)
-
-    return _run(step, network, process, batch, steps=steps, generator=generator, mask=mask, guidance=guidance,
-                callback=callback, start=start, initial=initial, focus=focus)  # fmt: skip
+    pred = run.predict(x, t)
+    if s is not None:
+        x = run.keep(run.process.renoise_x0(x, pred, t, run.generator))
+        pred = run.predict(x, t)
+    return run.process.reverse(x, pred, t, s, run.generator, 1.0), run.process.to_x0(x, pred, t)
 
 
-SAMPLERS = {
-    'resampling': resampling,
-    'predictor_corrector': predictor_corrector,
-    'ancestral': ancestral,
-    'euler_maruyama': euler_maruyama,
-    'ddim': ddim,
-    'heun': heun,
-    'dpmpp_2m': dpmpp_2m,
-}
-TWO_CALLS = ('resampling', 'predictor_corrector', 'heun')  # network calls a step, others one
+@sampler(calls=2)
+def predictor_corrector(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, corrector: float = 0.04):
+    """Sample by one Langevin step, then one ancestral step (Song et al., arXiv 2011.13456, alg. 2; DiffCSP, alg. 3).
+
+    Fields on a torus are corrected, two network calls a step; without such a field this is :func:`ancestral`. A Langevin step has
+    the length ``corrector`` sigma^2, gamma / sigma_1^2 in DiffCSP: 0.04 Perov-5, 0.4 Carbon-24, 0.2 MP-20.
+    """
+    if corrector and run.process.langevin and s is not None:
+        pred = run.predict(x, t)
+        x = run.keep(run.process.correct(x, pred, t, corrector, run.generator))
+    pred = run.predict(x, t)
+    return run.process.reverse(x, pred, t, s, run.generator, 1.0), run.process.to_x0(x, pred, t)
+
+
+@sampler(calls=1)
+def ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, eta: float = 1.0):
+    """Sample by the posterior q(x_s | x_t, x_0) (DDPM, arXiv 2006.11239, eq. 7), stochastic; ``eta`` as in DDIM, eq. 16."""
+    pred = run.predict(x, t)
+    return run.process.reverse(x, pred, t, s, run.generator, eta), run.process.to_x0(x, pred, t)
+
+
+@sampler(calls=1)
+def euler_maruyama(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+    """Sample the reverse SDE by Euler-Maruyama (Ronne et al. 2024, eq. 2)."""
+    pred = run.predict(x, t)
+    return run.process.sde_step(x, pred, t, s, run.generator), run.process.to_x0(x, pred, t)
+
+
+@sampler(calls=1)
+def ddim(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+    """Sample deterministically along the probability-flow ODE, first order (DDIM, arXiv 2010.02502)."""
+    pred = run.predict(x, t)
+    return run.process.reverse(x, pred, t, s, run.generator, 0.0), run.process.to_x0(x, pred, t)
+
+
+@sampler(calls=2)
+def heun(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+    """Sample the probability-flow ODE to second order, two calls a step (Karras et al., arXiv 2206.00364, alg. 1)."""
+    pred = run.predict(x, t)
+    x0 = run.process.to_x0(x, pred, t)
+    ahead = run.keep(run.process.reverse(x, pred, t, s, run.generator, 0.0))
+    if s is None:
+        return ahead, x0
+    mean = run.process.average_eps(x, pred, t, ahead, run.predict(ahead, s), s)
+    return run.process.reverse(x, mean, t, s, run.generator, 0.0), x0
+
+
+@sampler(calls=1)
+def dpmpp_2m(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+    """Sample with DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2): second order at one call a step."""
+    pred = run.predict(x, t)
+    x0 = run.process.to_x0(x, pred, t)
+    use, level, last = pred, run.process.c_noise(t), run.memory  # lambda = log(alpha / sigma) = -4 level
+    if last and s is not None:
+        factor = ((run.process.c_noise(s) - level) / (level - last['level']) / 2)[:1]  # h / (2 h_last)
+        slope = run.process.difference(x, x0, last['x0'])
+        ahead = {name: x0[name] + factor.to(x0[name].dtype) * slope[name] for name in slope}
+        use = {**pred, **run.process.from_x0(x, {**x0, **ahead}, t)}
+    last.update(x0=x0, level=level)
+    return run.process.reverse(x, use, t, s, run.generator, 0.0), x0
+
+
+TWO_CALLS = tuple(name for name, one in SAMPLERS.items() if one.calls == 2)

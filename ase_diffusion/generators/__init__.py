@@ -1,6 +1,6 @@
 """What users touch: one generator per file."""
 
-from .crystal import CrystalDiffusion
-from .surface import SurfaceDiffusion
+from .crystal.generator import CrystalDiffusion
+from .surface.generator import SurfaceDiffusion
 
 __all__ = ['CrystalDiffusion', 'SurfaceDiffusion']

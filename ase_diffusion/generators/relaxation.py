@@ -6,9 +6,11 @@ import inspect
 
 from ase import Atoms
 
-from ..relax.calculators import check_calculator, is_own_force_field
-from ..relax.relax import check_limits, irelax, make_settings
+from ..calculators.names import check_calculator, is_own_force_field
+from ..relax.relax import irelax
 from ..relax.relaxer import Relaxer
+from ..relax.settings import make_settings
+from ..utils.checks import check_limits
 
 
 def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults) -> dict | None:
@@ -31,8 +33,9 @@ def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults
     if relax is None:
         return None
     if not isinstance(relax, dict):
-        raise TypeError("relax is a dict of keywords of ase_diffusion.relax.relax, such as relax={'calculator': 'emt'}; got "
-                        f'{relax!r}')  # fmt: skip
+        raise TypeError(
+            f"relax is a dict of keywords of ase_diffusion.relax.relax, such as relax={{'calculator': 'emt'}}; got {relax!r}"
+        )
     _, *known = inspect.signature(irelax).parameters
     if unknown := sorted(set(relax) - set(known)):
         raise ValueError(f'relax has the keywords of ase_diffusion.relax.relax, {known}; got {unknown}')
@@ -51,7 +54,7 @@ def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults
     return options
 
 
-def in_turn(images: list[Atoms], fit, keywords: dict, finish):
+def relax_in_order(images: list[Atoms], fit, keywords: dict, finish):
     """Yield the structures in their order, each relaxed as soon as that is done and those before it are.
 
     Structures that are not ``fit(atoms)`` come back as they are. ``finish(atoms)`` makes the result of a relaxation.

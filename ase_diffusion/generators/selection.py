@@ -7,14 +7,16 @@ import math
 
 from ase import Atoms
 
-from ..relax.calculators import calculator_name, is_own_force_field
-from ..relax.relax import make_settings
+from ..calculators.names import calculator_name, is_own_force_field
 from ..relax.relaxer import Relaxer
+from ..relax.settings import make_settings
+from ..representations import Failure
+from ..utils.provenance import note
 
 log = logging.getLogger(__name__)
 
 
-class Selection:
+class BestOf:
     """Keep one of every ``best_of`` candidates: the one of lowest energy.
 
     Parameters
@@ -38,16 +40,18 @@ class Selection:
             settings = make_settings(steps=0, min_distance=None, max_energy=None)
             self.relaxer = Relaxer(calculator, settings, device=device if is_own_force_field(calculator) else None)
 
-    def check(self, template: Atoms) -> None:
+    def check(self, template) -> None:
         """Raise a ValueError where our own force field does not know the elements of ``template``."""
         if self.relaxer is not None:
             try:
                 self.relaxer.check([template])
             except ValueError as error:
-                raise ValueError(f'best_of needs energies: {error}; or pass calculator=... (and guidance=False where it shall '
-                                 'not guide), or relax=...') from None  # fmt: skip
+                raise ValueError(
+                    f'best_of needs energies: {error}; or pass calculator=... (and guidance=False where it shall '
+                    'not guide), or relax=...'
+                ) from None
 
-    def choose(self, images: list[Atoms], fit) -> list[Atoms]:
+    def choose(self, images: list[Atoms | Failure], fit) -> list[Atoms | Failure]:
         """Return one structure for every ``best_of`` of ``images``; those that are not ``fit(atoms)`` are out of the race.
 
         Of candidates that are all unfit the first comes back. What comes back carries its energy, unless all are without.
@@ -58,7 +62,8 @@ class Selection:
             self._evaluate([atoms for race in races for atoms in race])
         chosen = [min(race, key=energy_of) if race else group[0] for race, group in zip(races, groups, strict=True)]
         for atoms in chosen:
-            atoms.info['key_value_pairs'] |= self.todict()
+            if not isinstance(atoms, Failure):
+                note(atoms, **self.todict())
         return chosen
 
     def todict(self) -> dict:

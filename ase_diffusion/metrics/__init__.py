@@ -1,41 +1,50 @@
-"""Measures of lists of Atoms, whoever made them: validity, duplicates, energies, success, the Ag6 model; crystals."""
+"""Metrics of lists of Atoms, by kind of structure: `metrics.surface` and `metrics.crystal`.
+
+Each namespace has ``evaluate(images, reference=None, ...) -> dict`` (plain numbers for JSON) and ``report_rows(report)`` (a
+table). Single metrics are found in the namespaces and here. `report_rows` here is that of crystals.
+"""
+
+from __future__ import annotations
 
 from ..utils.lazy import lazy_names
 
-_HOME = {
-    'mobile_mask': 'surface',
-    'smallest_ratio': 'surface',
-    'is_valid': 'surface',
-    'validity': 'surface',
-    'fingerprint': 'surface',
-    'duplicates': 'surface',
-    'Distinct': 'surface',
-    'relative_energies': 'surface',
-    'success_curve': 'surface',
-    'substrate_symmetries': 'surface',
-    'ag6_model': 'ag6',
-    'is_ag6': 'ag6',
-    'structural_validity': 'crystals',
-    'crystal_features': 'crystals',
-    'compositional_validity': 'composition',
-    'crystal_duplicates': 'matching',
-    'unique': 'matching',
-    'novel': 'matching',
-    'match_rate': 'matching',
-    'structure_fingerprints': 'fingerprints',
-    'composition_fingerprints': 'fingerprints',
-    'crystal_fingerprints': 'distributions',
-    'coverage': 'distributions',
-    'wasserstein_distances': 'distributions',
-    'ks_statistics': 'distributions',
-    'success_rates': 'distributions',
-    'property_values': 'distributions',
-    'chgnet_energies': 'hull',
-    'elemental_references': 'hull',
-    'formation_energies': 'hull',
-    'energies_above_hull': 'hull',
-    'sun': 'hull',
-    'evaluate_crystals': 'evaluation',
-    'report_rows': 'evaluation',
-}
+_SURFACE = (
+    'mobile_mask',
+    'min_distance_ratio',
+    'is_valid',
+    'validity',
+    'fingerprint',
+    'duplicates',
+    'Distinct',
+    'relative_energies',
+    'success_curve',
+    'substrate_symmetries',
+    'ag6_model',
+    'is_ag6',
+)
+_CRYSTAL = (
+    'structural_validity',
+    'crystal_features',
+    'compositional_validity',
+    'crystal_duplicates',
+    'unique',
+    'novel',
+    'match_rate',
+    'structure_fingerprints',
+    'composition_fingerprints',
+    'crystal_fingerprints',
+    'coverage',
+    'wasserstein_distances',
+    'ks_statistics',
+    'success_rates',
+    'property_values',
+    'chgnet_energies',
+    'elemental_references',
+    'formation_energies',
+    'energies_above_hull',
+    'sun',
+    'evaluate_crystals',
+    'report_rows',
+)
+_HOME = {**dict.fromkeys(_SURFACE, 'surface'), **dict.fromkeys(_CRYSTAL, 'crystal'), 'surface': None, 'crystal': None}
 __getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

@@ -1,7 +1,7 @@
 """Neural networks: one per file. A network never knows the noise schedule."""
 
-from .denoiser import OverlayerDenoiser
 from .forcefield import ForceField
+from .overlayer import OverlayerDenoiser
 from .painn import PaiNN
 from .transformer import CrystalTransformer
 

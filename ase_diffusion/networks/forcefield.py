@@ -26,8 +26,9 @@ class ForceField(nn.Module):
 
     def __init__(self, features=64, blocks=3, cutoff=6.0, n_basis=20, basis='gaussian', passive_edges=False, core=40.0):
         super().__init__()
-        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, basis=basis,
-                             passive_edges=passive_edges, core=core)  # fmt: skip
+        self.settings = dict(
+            features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, basis=basis, passive_edges=passive_edges, core=core
+        )
         self.passive_edges, self.core_strength = passive_edges, float(core)
         radii = torch.as_tensor(covalent_radii[:MAX_Z], dtype=torch.float32)
         self.register_buffer('radii', radii, persistent=False)  # A
@@ -44,10 +45,18 @@ class ForceField(nn.Module):
         """
         extras, x = batch.extras, batch.fields['positions']
         positions = torch.cat([x, extras['frozen'].to(x.dtype)])
-        graph = build_graph(positions, extras['rows'], extras['cell'].to(x.dtype), extras['pbc'],
-                            self.representation.cutoff, len(x), passive_edges=self.passive_edges)  # fmt: skip
-        energy, slope = self.core(graph.vectors, extras['numbers'], extras['roles'], extras['rows'], graph.receivers,
-                                  graph.senders, batch.size)  # fmt: skip
+        graph = build_graph(
+            positions,
+            extras['rows'],
+            extras['cell'].to(x.dtype),
+            extras['pbc'],
+            self.representation.cutoff,
+            len(x),
+            passive_edges=self.passive_edges,
+        )
+        energy, slope = self.core(
+            graph.vectors, extras['numbers'], extras['roles'], extras['rows'], graph.receivers, graph.senders, batch.size
+        )
         forces = torch.zeros_like(positions).index_add(0, graph.receivers, slope)
         return energy, forces.index_add(0, graph.senders, -slope)[: len(x)]
 

@@ -143,8 +143,13 @@ def _pairs_large(positions, rows, cell, pbc, cutoff, n_active, passive_edges):
     for b in range(len(cell)):
         member = (rows == b).nonzero().squeeze(-1)
         box = cell[b].double().cpu().numpy()
-        i, j, s = neighbour_list('ijS', cutoff=float(cutoff), positions=positions[member].double().cpu().numpy(),
-                                 cell=box, pbc=np.array([bool(p) for p in pbc]))  # fmt: skip
+        i, j, s = neighbour_list(
+            'ijS',
+            cutoff=float(cutoff),
+            positions=positions[member].double().cpu().numpy(),
+            cell=box,
+            pbc=np.array([bool(p) for p in pbc]),
+        )
         i, j = member[torch.as_tensor(i, dtype=torch.long)], member[torch.as_tensor(j, dtype=torch.long)]
         keep = torch.ones(len(i), dtype=torch.bool) if passive_edges else ((i < n_active) | (j < n_active)).cpu()
         shift = torch.as_tensor(s @ box, dtype=positions.dtype)

@@ -51,7 +51,7 @@ def cosine_cutoff(r: Tensor, cutoff: float) -> Tensor:
 
 
 class Message(nn.Module):
-    """Pass messages between neighbours (paper, section 3.2, eqs 7 and 8)."""
+    """Pass messages between neighbors (paper, section 3.2, eqs 7 and 8)."""
 
     def __init__(self, features: int):
         super().__init__()
@@ -111,13 +111,20 @@ class PaiNN(nn.Module):
         such step.
     """
 
-    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, basis='gaussian', modulation=0, roles=0,
-                 normalize=False):  # fmt: skip
+    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, basis='gaussian', modulation=0, roles=0, normalize=False):
         super().__init__()
         if basis not in ('bessel', 'gaussian'):
             raise ValueError(f"basis must be 'bessel' or 'gaussian', got {basis!r}")
-        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, basis=basis,
-                             modulation=modulation, roles=roles, normalize=normalize)  # fmt: skip
+        self.settings = dict(
+            features=features,
+            blocks=blocks,
+            cutoff=cutoff,
+            n_basis=n_basis,
+            basis=basis,
+            modulation=modulation,
+            roles=roles,
+            normalize=normalize,
+        )
         self.features, self.cutoff, self.normalize = features, float(cutoff), bool(normalize)
         self.embedding = nn.Embedding(MAX_Z, features, padding_idx=0)
         self.role_embedding = nn.Embedding(roles, features) if roles else None
@@ -134,8 +141,18 @@ class PaiNN(nn.Module):
         if self.film is not None:
             nn.init.normal_(self.film.weight, std=0.02)
 
-    def forward(self, numbers, graph_receivers, graph_senders, vectors, rows=None, modulation=None, roles=None,
-                n_out: int | None = None, n_out_edges: int | None = None):  # fmt: skip
+    def forward(
+        self,
+        numbers,
+        graph_receivers,
+        graph_senders,
+        vectors,
+        rows=None,
+        modulation=None,
+        roles=None,
+        n_out: int | None = None,
+        n_out_edges: int | None = None,
+    ):
         """Return scalars (n_out, F) and vectors (n_out, 3, F).
 
         Parameters

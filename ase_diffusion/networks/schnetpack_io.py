@@ -70,8 +70,9 @@ def from_schnetpack(module, *, distance_unit='Ang') -> PaiNN:
     _check(spk, module, bases)
     length = spk.units.convert_units(distance_unit, 'Ang')
     basis = bases[type(module.radial_basis)]
-    ours = PaiNN(module.n_atom_basis, module.n_interactions, float(module.cutoff) * length, module.radial_basis.n_rbf,
-                 basis).to(module.embedding.weight.dtype)  # fmt: skip
+    ours = PaiNN(module.n_atom_basis, module.n_interactions, float(module.cutoff) * length, module.radial_basis.n_rbf, basis).to(
+        module.embedding.weight.dtype
+    )
     copy = module.filter_net.weight.shape[0] // (3 * module.n_atom_basis)
     times = 1 if copy == module.n_interactions else module.n_interactions
     with torch.no_grad():
@@ -111,12 +112,15 @@ def to_schnetpack(painn: PaiNN):
     spk = _schnetpack()
     s = painn.settings
     if extra := [name for name in ('modulation', 'roles', 'normalize') if s[name]]:
-        raise ValueError(f"schnetpack's PaiNN has no {' and no '.join(extra)}, this one has: "
-                         f'{ {name: s[name] for name in extra} }. Networks of overlayers stay here; a PaiNN or a '
-                         'ForceField with passive_edges=True can go')  # fmt: skip
+        raise ValueError(
+            f"schnetpack's PaiNN has no {' and no '.join(extra)}, this one has: "
+            f'{ {name: s[name] for name in extra} }. Networks of overlayers stay here; a PaiNN or a '
+            'ForceField with passive_edges=True can go'
+        )
     rbf = {'gaussian': spk.nn.GaussianRBF, 'bessel': spk.nn.BesselRBF}[s['basis']](s['n_basis'], s['cutoff'])
-    theirs = spk.representation.PaiNN(s['features'], s['blocks'], rbf, spk.nn.CosineCutoff(s['cutoff']),
-                                      epsilon=_EPSILON).to(painn.embedding.weight.dtype)  # fmt: skip
+    theirs = spk.representation.PaiNN(s['features'], s['blocks'], rbf, spk.nn.CosineCutoff(s['cutoff']), epsilon=_EPSILON).to(
+        painn.embedding.weight.dtype
+    )
     with torch.no_grad():
         theirs.embedding.weight.copy_(painn.embedding.weight)
         theirs.filter_net.load_state_dict(painn.filter_net.state_dict())
@@ -160,13 +164,14 @@ def forcefield_from_schnetpack(model, *, energy_key='energy', energy_unit='eV', 
     if isinstance(model, (str, Path)):
         model = _load(spk, model)
     if not isinstance(model, spk.model.NeuralNetworkPotential):
-        raise ValueError(f'a schnetpack.model.NeuralNetworkPotential is needed, got {type(model).__name__}; '
-                         "of a saved training task, take task.model")  # fmt: skip
+        raise ValueError(
+            f'a schnetpack.model.NeuralNetworkPotential is needed, got {type(model).__name__}; '
+            'of a saved training task, take task.model'
+        )
     representation = from_schnetpack(model.representation, distance_unit=distance_unit)
     head = _energy_head(spk, model, energy_key, representation.features)
     s = representation.settings
-    ours = ForceField(s['features'], s['blocks'], s['cutoff'], s['n_basis'], s['basis'], passive_edges=True,
-                      core=0.0)  # fmt: skip
+    ours = ForceField(s['features'], s['blocks'], s['cutoff'], s['n_basis'], s['basis'], passive_edges=True, core=0.0)
     ours.to(head.outnet[0].weight.dtype)
     ours.representation = representation
     unit = spk.units.convert_units(energy_unit, 'eV')
@@ -217,8 +222,10 @@ def _energy_head(spk, model, key, features):
     heads = [m for m in model.output_modules if isinstance(m, spk.atomistic.Atomwise) and m.output_key == key]
     if len(heads) != 1:
         keys = [getattr(m, 'output_key', type(m).__name__) for m in model.output_modules]
-        raise ValueError(f'the energy comes from one Atomwise module with output_key {key!r}; the model has {keys}. '
-                         'Name the energy with energy_key')  # fmt: skip
+        raise ValueError(
+            f'the energy comes from one Atomwise module with output_key {key!r}; the model has {keys}. '
+            'Name the energy with energy_key'
+        )
     head, known = heads[0], (spk.atomistic.Atomwise, spk.atomistic.Forces)
     if other := [type(m).__name__ for m in model.output_modules if not isinstance(m, known)]:
         _refuse(f'the output modules {other} (known: Atomwise, Forces)')
@@ -256,19 +263,46 @@ def _load(spk, path):
     if not path.is_file():
         raise CheckpointError(f'no schnetpack model at {path}')
     modules = (spk.model, spk.representation, spk.atomistic, spk.nn, spk.transform)
-    names = ('NeuralNetworkPotential', 'PaiNN', 'PaiNNInteraction', 'PaiNNMixing', 'Atomwise', 'Forces', 'Dense',
-             'PairwiseDistances', 'GaussianRBF', 'GaussianRBFCentered', 'BesselRBF', 'CosineCutoff', 'CastTo64',
-             'CastTo32', 'AddOffsets', 'ASENeighborList', 'MatScipyNeighborList', 'Strain')  # fmt: skip
+    names = (
+        'NeuralNetworkPotential',
+        'PaiNN',
+        'PaiNNInteraction',
+        'PaiNNMixing',
+        'Atomwise',
+        'Forces',
+        'Dense',
+        'PairwiseDistances',
+        'GaussianRBF',
+        'GaussianRBFCentered',
+        'BesselRBF',
+        'CosineCutoff',
+        'CastTo64',
+        'CastTo32',
+        'AddOffsets',
+        'ASENeighborList',
+        'MatScipyNeighborList',
+        'Strain',
+    )
     found = [getattr(module, name) for module in modules for name in names if hasattr(module, name)]
-    layers = [nn.ModuleList, nn.Sequential, nn.Embedding, nn.Identity, nn.SiLU, nn.functional.silu,
-              nn.init.xavier_uniform_, nn.init.zeros_]  # fmt: skip
+    layers = [
+        nn.ModuleList,
+        nn.Sequential,
+        nn.Embedding,
+        nn.Identity,
+        nn.SiLU,
+        nn.functional.silu,
+        nn.init.xavier_uniform_,
+        nn.init.zeros_,
+    ]
     try:
         with torch.serialization.safe_globals([*found, *layers]):
             model = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # whatever a damaged or hostile pickle leads to
-        raise CheckpointError(f'{path} is not a schnetpack potential that can be read without running code ({error}). '
-                              'If you trust it, load it yourself: torch.load(path, weights_only=False), and pass the '
-                              'model') from error  # fmt: skip
+        raise CheckpointError(
+            f'{path} is not a schnetpack potential that can be read without running code ({error}). '
+            'If you trust it, load it yourself: torch.load(path, weights_only=False), and pass the '
+            'model'
+        ) from error
     representation = getattr(model, 'representation', None)
     if isinstance(representation, spk.representation.PaiNN) and not hasattr(representation, 'electronic_embeddings'):
         representation.electronic_embeddings = []  # saved before schnetpack 2.1

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .conditions import LevelEmbedding, PropertyEmbedding
+from .conditions import ConditionEmbedding, LevelEmbedding
 
 _MASKED = -1e9
 
@@ -99,8 +99,7 @@ class Block(nn.Module):
         only, and who sits where is told by the attention weights alone.
     """
 
-    def __init__(self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int,
-                 coupled: bool):  # fmt: skip
+    def __init__(self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int, coupled: bool):
         super().__init__()
         self.heads, self.head_width = heads, head_width
         inner = heads * head_width
@@ -133,7 +132,7 @@ class CrystalTransformer(nn.Module):
 
     The batch (see :class:`ase_diffusion.representations.Crystal`) has the fields ``fractional`` (n, 3), ``lattice`` (B, 3, 3)
     with rows in A, ``species`` (n,) and the extras ``slots`` (n,), ``counts`` (B,), ``width`` and, where species are given and
-    not generated, ``known`` (B,).
+    not generated, ``given_species`` (B,).
 
     Parameters
     ----------
@@ -145,14 +144,14 @@ class CrystalTransformer(nn.Module):
         See :class:`PairTerms`.
     conditioning : 'cds' or 'cdi'
         Conditions enter q, k and v of every block, or the initial embedding.
-    properties : dict of str to (shift, scale), optional
-        Conditions that the model knows.
+    conditions : dict, optional
+        Conditions that the model knows, see :class:`ConditionEmbedding`.
     length : float
         Lengths enter the network divided by it, A.
     coupled : bool
         See :class:`Block`; False is the network of the paper.
     points : int
-        D of species that are points (n, D), see :class:`ase_diffusion.representations.SmoothCrystal`; the lattice then comes
+        D of species that are points (n, D), see :class:`ase_diffusion.representations.LogLatticeCrystal`; the lattice then comes
         as six numbers (B, 6), and ``lattice`` of the output is (B, 6). 0: categories and matrices.
     cell_mean, cell_std : 6 floats
         Of the six numbers, as in the representation.
@@ -160,18 +159,46 @@ class CrystalTransformer(nn.Module):
         See :class:`PairTerms`; for points only.
     """
 
-    def __init__(self, classes: int, features=128, blocks=6, heads=3, head_width=48, hidden=256, frequencies=10,
-                 pair_hidden=128, pair_width=64, conditioning='cds', properties=None, length=5.0, coupled=False, points=0,
-                 cell_mean=(0.0,) * 6, cell_std=(1.0,) * 6, distances=0):  # fmt: skip
+    def __init__(
+        self,
+        classes: int,
+        features=128,
+        blocks=6,
+        heads=3,
+        head_width=48,
+        hidden=256,
+        frequencies=10,
+        pair_hidden=128,
+        pair_width=64,
+        conditioning='cds',
+        conditions=None,
+        length=5.0,
+        coupled=False,
+        points=0,
+        cell_mean=(0.0,) * 6,
+        cell_std=(1.0,) * 6,
+        distances=0,
+    ):
         super().__init__()
         if conditioning not in ('cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         if distances and not points:
             raise ValueError('distances need the lattice numbers of points > 0: a noised matrix may be flat')
-        self.settings = dict(classes=classes, features=features, blocks=blocks, heads=heads, head_width=head_width,
-                             hidden=hidden, frequencies=frequencies, pair_hidden=pair_hidden, pair_width=pair_width,
-                             conditioning=conditioning, properties=dict(properties or {}), length=length,
-                             coupled=coupled)  # fmt: skip
+        self.settings = dict(
+            classes=classes,
+            features=features,
+            blocks=blocks,
+            heads=heads,
+            head_width=head_width,
+            hidden=hidden,
+            frequencies=frequencies,
+            pair_hidden=pair_hidden,
+            pair_width=pair_width,
+            conditioning=conditioning,
+            conditions=dict(conditions or {}),
+            length=length,
+            coupled=coupled,
+        )
         if points:
             self.settings |= dict(points=points, cell_mean=list(cell_mean), cell_std=list(cell_std), distances=distances)
         d, self.length, self.conditioning = features, float(length), conditioning
@@ -180,31 +207,31 @@ class CrystalTransformer(nn.Module):
         self.cell = nn.Sequential(nn.Linear(6, d), nn.SiLU(), nn.Linear(d, d)) if points else None
         self.register_buffer('cell_scales', torch.tensor([list(cell_mean), list(cell_std)]), persistent=False)
         self.level = LevelEmbedding(d)
-        self.properties = PropertyEmbedding(properties or {}, d)
+        self.conditions = ConditionEmbedding(conditions or {}, d)
         self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
-        self.known = nn.Parameter(torch.zeros(d))
+        self.given = nn.Parameter(torch.zeros(d))
         self.join = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d))  # eq. 15
         self.initial = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d)) if conditioning == 'cdi' else None
         self.pairs = PairTerms(frequencies, pair_hidden, pair_width, blocks, heads, 6 if points else 12, distances)
-        self.layers = nn.ModuleList(Block(d, heads, head_width, hidden, pair_width, d if conditioning == 'cds' else 0,
-                                          coupled)
-                                    for _ in range(blocks))  # fmt: skip
+        self.layers = nn.ModuleList(
+            Block(d, heads, head_width, hidden, pair_width, d if conditioning == 'cds' else 0, coupled) for _ in range(blocks)
+        )
         self.head_fractional = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 3))
         self.head_species = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, classes))
         self.head_lattice = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, 6 if points else 9))
 
     def without(self, *names: str) -> CrystalTransformer:
         """Return a network that does not know these conditions, and else predicts what this one does where they are not asked."""
-        kept = {name: scales for name, scales in self.settings['properties'].items() if name not in names}
-        other = CrystalTransformer(**{**self.settings, 'properties': kept})
+        kept = {name: spec for name, spec in self.settings['conditions'].items() if name not in names}
+        other = CrystalTransformer(**{**self.settings, 'conditions': kept})
         mine = set(other.state_dict())
         other.load_state_dict({name: value for name, value in self.state_dict().items() if name in mine})
         with torch.no_grad():
-            for name in set(self.settings['properties']) - set(kept):
-                other.count[2].bias += self.properties.absent[name]  # what is not asked for is a constant
-        return other.to(self.known.device, self.known.dtype)
+            for name in set(self.settings['conditions']) - set(kept):
+                other.count[2].bias += self.conditions.absent[name]  # what is not asked for is a constant
+        return other.to(self.given.device, self.given.dtype)
 
-    def forward(self, batch, level: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``fractional`` (n, 3), ``lattice`` (as it came) and ``species`` (n, K), the logits of the clean species."""
         extras, lattice = batch.extras, batch.fields['lattice']
         size, width, slots = batch.size, extras['width'], extras['slots']
@@ -212,16 +239,18 @@ class CrystalTransformer(nn.Module):
         fractional = pad(batch.fields['fractional'], slots, size, width)  # (B, N, 3)
         species = pad(batch.fields['species'], slots, size, width)  # (B, N)
         here = torch.arange(width, device=lattice.device) < extras['counts'][:, None]  # (B, N)
-        counts, known = extras['counts'].to(dtype), extras.get('known')
-        c = self.condition(level.to(dtype), conditions, counts, known)
+        counts, given = extras['counts'].to(dtype), extras.get('given_species')
+        c = self.condition(c_noise.to(dtype), conditions, counts, given)
         if self.points:
             cell, c, metric = lattice, c + self.cell(lattice), self.metric(lattice, counts)
         else:
             cell, metric = gram_features(lattice, self.length), None  # (B, 12)
         noise, logits, phi = self.core(fractional, species, here.to(dtype), cell, c, metric)
-        return {'fractional': noise.flatten(0, 1).index_select(0, slots),
-                'lattice': phi if self.points else phi.view(-1, 3, 3) @ lattice,
-                'species': logits.flatten(0, 1).index_select(0, slots)}  # fmt: skip
+        return {
+            'fractional': noise.flatten(0, 1).index_select(0, slots),
+            'lattice': phi if self.points else phi.view(-1, 3, 3) @ lattice,
+            'species': logits.flatten(0, 1).index_select(0, slots),
+        }
 
     def metric(self, lattice: Tensor, counts: Tensor) -> Tensor:
         """Return L L^T (B, 3, 3), A^2, of lattice numbers (B, 6); they have unit size, noised as they may be."""
@@ -233,12 +262,12 @@ class CrystalTransformer(nn.Module):
         upper = torch.stack([zero, xy, xz, zero, zero, yz, zero, zero, zero], -1).view(-1, 3, 3)
         return torch.linalg.matrix_exp(2 * (diagonal + upper + upper.transpose(1, 2)))
 
-    def condition(self, level: Tensor, conditions: dict[str, Tensor], counts: Tensor, known: Tensor | None) -> Tensor:
-        """Return z_c (B, d) of time, asked-for properties, number of atoms and whether the species are given."""
-        z_t = self.level(level)
-        z_p = self.properties(conditions, z_t) + self.count(torch.stack([counts.log(), counts / 10], -1))
-        if known is not None:
-            z_p = z_p + known.to(z_p.dtype)[:, None] * self.known
+    def condition(self, c_noise: Tensor, conditions: dict[str, Tensor], counts: Tensor, given: Tensor | None) -> Tensor:
+        """Return z_c (B, d) of time, conditions, number of atoms and whether the species are given."""
+        z_t = self.level(c_noise)
+        z_p = self.conditions(conditions, z_t) + self.count(torch.stack([counts.log(), counts / 10], -1))
+        if given is not None:
+            z_p = z_p + given.to(z_p.dtype)[:, None] * self.given
         return self.join(torch.cat([z_t, z_p], -1))
 
     def core(self, fractional: Tensor, species: Tensor, here: Tensor, cell: Tensor, c: Tensor, metric: Tensor | None = None):

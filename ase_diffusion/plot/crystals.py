@@ -1,18 +1,29 @@
 """Crystals on paper: one cell seen along a direction that hides little, rows and grids of them."""
-from typing import NamedTuple
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from ase_diffusion.plot import new_axes
-from ase_diffusion.plot.properties import PROPERTIES
-from ase_diffusion.plot.structures import _colours
+from .properties import PROPERTIES
+from .structures import _colours
+from .style import new_axes
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 EDGE = 0.35  # A; atoms this close to a face of the cell are shown on the opposite one, too
 BOND = 1.1  # longest bond, of the sum of the covalent radii
 SHELL = 1.2  # longest bond, of the distance to the nearest neighbour, of either atom
 NONMETALS = [1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 51, 52, 53]  # one of them takes part in every bond drawn
 FADE = 0.45  # towards white: the farthest atoms
+Direction = str | Sequence[float]  # 'auto', 'a', 'b', 'c', or [u, v, w] along u a + v b + w c
 PIECES = 10  # of every edge of the cell, each before or behind the atoms
 
 
@@ -76,11 +87,11 @@ def _rotation(direction, cell, points, radii):
         return min(scores, key=lambda row: row[:2])[2]
     if isinstance(direction, str):
         if direction not in ('a', 'b', 'c'):
-            raise ValueError(f"A direction is 'auto', 'a', 'b', 'c' or three integers or numbers [u, v, w]; got {direction!r}.")
+            raise ValueError(f"a direction is 'auto', 'a', 'b', 'c' or three integers or numbers [u, v, w]; got {direction!r}")
         direction = np.eye(3)['abc'.index(direction)]
     direction = np.asarray(direction, float)
     if direction.shape != (3,) or not np.isfinite(direction).all() or not direction.any():
-        raise ValueError(f'A direction [u, v, w] along u a + v b + w c has three numbers, not all 0; got {direction.tolist()}.')
+        raise ValueError(f'a direction [u, v, w] along u a + v b + w c has three numbers, not all 0; got {direction.tolist()}')
     towards = direction @ cell / np.linalg.norm(direction @ cell)
     across = [vector - (vector @ towards) * towards for vector in cell[[2, 1, 0]]]  # c is upright, unless it is looked along
     up = next(vector for vector in across if np.linalg.norm(vector) > 0.1 * np.linalg.norm(cell, axis=1).min())
@@ -112,7 +123,7 @@ def _drawing(atoms, direction, radius, colors, shift):
 
 
 def _bonds(points, radii, numbers, index):
-    """Return the sticks between neighbours, from sphere to sphere, (b, 2, 3); index (m,) tells which atom a point shows."""
+    """Return the sticks between neighbors, from sphere to sphere, (b, 2, 3); index (m,) tells which atom a point shows."""
     apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
     apart[apart < 0.4] = np.inf  # itself, and atoms on top of each other
     nearest = np.full(len(numbers), np.inf)
@@ -135,10 +146,12 @@ def _check(atoms):
     """Raise where there is no cell to be drawn."""
     if not (len(atoms) and atoms.pbc.all() and abs(atoms.cell.volume) > 1e-3):
         formula = atoms.get_chemical_formula() or 'no atoms'
-        raise ValueError(f'A crystal has atoms, a cell and three periodic directions; got {formula} with pbc'
-                         f' {atoms.pbc.tolist()}. plot_structure draws slabs and molecules.')  # fmt: skip
+        raise ValueError(
+            f'a crystal has atoms, a cell and three periodic directions; got {formula} with pbc'
+            f' {atoms.pbc.tolist()}; plot_structure draws slabs and molecules'
+        )
     if not np.isfinite(atoms.positions).all():
-        raise ValueError('A crystal to be drawn has finite positions; metrics.structural_validity finds those that have not.')
+        raise ValueError('a crystal to be drawn has finite positions; metrics.structural_validity finds those that have not')
 
 
 def _draw(ax, drawing):
@@ -168,14 +181,38 @@ def _name_elements(ax, atoms, colors, fontsize=8):
     numbers, first = np.unique(atoms.numbers, return_index=True)
     order = np.argsort(-covalent_radii[numbers], kind='stable')
     faces = _colours(atoms, colors)[first]
-    handles = [Line2D([], [], ls='', marker='o', ms=0.7 * fontsize, mfc=faces[k], mec='0.15', mew=0.6,
-                      label=chemical_symbols[numbers[k]]) for k in order]  # fmt: skip
-    ax.legend(handles=handles, ncols=min(len(handles), 6), loc='upper center', bbox_to_anchor=(0.5, 0.0), frameon=False,
-              borderaxespad=0.1, borderpad=0.0, handlelength=1.0, handletextpad=0.1, columnspacing=0.7,
-              fontsize=fontsize)  # fmt: skip
+    handles = [
+        Line2D(
+            [], [], ls='', marker='o', ms=0.7 * fontsize, mfc=faces[k], mec='0.15', mew=0.6, label=chemical_symbols[numbers[k]]
+        )
+        for k in order
+    ]
+    ax.legend(
+        handles=handles,
+        ncols=min(len(handles), 6),
+        loc='upper center',
+        bbox_to_anchor=(0.5, 0.0),
+        frameon=False,
+        borderaxespad=0.1,
+        borderpad=0.0,
+        handlelength=1.0,
+        handletextpad=0.1,
+        columnspacing=0.7,
+        fontsize=fontsize,
+    )
 
 
-def plot_crystal(atoms, ax=None, *, direction='auto', label=None, radius=1.0, colors=None, shift=True, elements=True):
+def plot_crystal(
+    atoms: Atoms,
+    ax: Axes | None = None,
+    *,
+    direction: Direction = 'auto',
+    label: str | None = None,
+    radius: float = 1.0,
+    colors: Mapping[str, Any] | None = None,
+    shift: bool = True,
+    elements: bool = True,
+) -> Axes:
     """Draw the unit cell of a crystal with its atoms.
 
     Atoms at faces, edges and corners of the cell are drawn on all of them; the farther an atom is, the paler. Bonds join atoms
@@ -223,8 +260,18 @@ def plot_crystal(atoms, ax=None, *, direction='auto', label=None, radius=1.0, co
     return _draw(ax, drawing)
 
 
-def plot_crystals(images, *, labels=None, directions=('auto',), columns=None, width=7.0, same_scale=True, radius=1.0,
-                  colors=None, shift=True):  # fmt: skip
+def plot_crystals(
+    images: Iterable[Atoms],
+    *,
+    labels: Sequence[str] | None = None,
+    directions: Sequence[Direction] = ('auto',),
+    columns: int | None = None,
+    width: float = 7.0,
+    same_scale: bool = True,
+    radius: float = 1.0,
+    colors: Mapping[str, Any] | None = None,
+    shift: bool = True,
+) -> Figure:
     """Draw unit cells side by side, a row for each direction.
 
     Parameters
@@ -258,9 +305,9 @@ def plot_crystals(images, *, labels=None, directions=('auto',), columns=None, wi
     images = list(images)
     labels = [formula_label(atoms) for atoms in images] if labels is None else list(labels)
     if not images or not len(directions):
-        raise ValueError('Nothing to draw: the list of crystals (or of directions) is empty.')
+        raise ValueError('nothing to draw: the list of crystals (or of directions) is empty')
     if len(labels) != len(images):
-        raise ValueError(f'Every crystal needs a label, but {len(labels)} labels came for {len(images)} crystals.')
+        raise ValueError(f'every crystal needs a label, but {len(labels)} labels came for {len(images)} crystals')
     columns = columns or min(len(images), 5)
     blocks = -(-len(images) // columns)
     rows = [[_drawing(atoms, direction, radius, colors, shift) for atoms in images] for direction in directions]
@@ -286,8 +333,15 @@ def plot_crystals(images, *, labels=None, directions=('auto',), columns=None, wi
             _draw(figure.add_axes(np.divide((*corner, *size), (*page, *page))), row[k])
             if not column and left and not (isinstance(direction, str) and direction == 'auto'):
                 name = direction if isinstance(direction, str) else f'[{" ".join(f"{x:g}" for x in direction)}]'
-                figure.text(0.14 / page[0], (top - (room - gap) / 2) / height, f'along {name}', fontsize=8, rotation=90,
-                            ha='center', va='center')  # fmt: skip
+                figure.text(
+                    0.14 / page[0],
+                    (top - (room - gap) / 2) / height,
+                    f'along {name}',
+                    fontsize=8,
+                    rotation=90,
+                    ha='center',
+                    va='center',
+                )
             top -= room
         bottom = figure.add_axes(np.divide((x, top, panel, 0.01), (*page, *page)))
         bottom.set_axis_off()
@@ -295,12 +349,21 @@ def plot_crystals(images, *, labels=None, directions=('auto',), columns=None, wi
     return figure
 
 
-def formula_label(atoms):
+def formula_label(atoms: Atoms) -> str:
     """Return the content of the cell with subscripts, metals first."""
     return f'{atoms.symbols.formula.convert("metal"):latex}'
 
 
-def plot_composition_grid(images, *, values=None, prop=None, unit=None, columns=4, count=16, **options):
+def plot_composition_grid(
+    images: Iterable[Atoms],
+    *,
+    values: Sequence[float] | None = None,
+    prop: str | None = None,
+    unit: str | None = None,
+    columns: int = 4,
+    count: int = 16,
+    **options: Any,
+) -> Figure:
     """Draw crystals in a grid, labelled by formula and a property, in the order of the property.
 
     Parameters
@@ -330,16 +393,17 @@ def plot_composition_grid(images, *, values=None, prop=None, unit=None, columns=
     """
     images = list(images)
     if values is None and prop is not None:
-        from ase_diffusion.metrics import property_values
+        from ..metrics import property_values
 
         values = property_values(images, prop)
     values = np.full(len(images), np.nan) if values is None else np.asarray(values, float)
     if values.shape != (len(images),):
-        raise ValueError(f'Every crystal has one value, shape ({len(images)},); got {values.shape}.')
+        raise ValueError(f'every crystal has one value, shape ({len(images)},); got {values.shape}')
     order = np.argsort(values, kind='stable')[:count]  # nan last
     unit = PROPERTIES.get(prop, ('', ''))[1] if unit is None else unit
     number = [f'{values[k]:.3f} {unit}'.rstrip().replace('-', '\N{MINUS SIGN}') for k in order]
-    labels = [formula_label(images[k]) + (f'\n{text}' if np.isfinite(values[k]) else '')
-              for k, text in zip(order, number, strict=True)]  # fmt: skip
+    labels = [
+        formula_label(images[k]) + (f'\n{text}' if np.isfinite(values[k]) else '') for k, text in zip(order, number, strict=True)
+    ]
     options.setdefault('same_scale', False)
     return plot_crystals([images[k] for k in order], labels=labels, columns=min(columns, max(len(order), 1)), **options)

@@ -1,7 +1,18 @@
 """A structure on its way out of the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from ase_diffusion.plot.structures import plot_structures
+from .structures import plot_structures
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.figure import Figure
+
 
 KEYS = ('noise_level', 'sigma', 'level')  # where generators leave the noise level, in info or its key_value_pairs
 
@@ -12,9 +23,17 @@ def _level(atoms):
     return next((float(known[key]) for key in KEYS if key in known), None)
 
 
-
-def plot_denoising_strip(frames, *, levels=None, count=6, view='top', symbol=r'\sigma', unit=' Å', width=7.0,
-                         **options):
+def plot_denoising_strip(
+    frames: Iterable[Atoms],
+    *,
+    levels: Sequence[float] | None = None,
+    count: int = 6,
+    view: str = 'top',
+    symbol: str = r'\sigma',
+    unit: str = ' Å',
+    width: float = 7.0,
+    **options: Any,
+) -> Figure:
     """Draw frames of one denoising side by side, with their noise levels.
 
     Parameters
@@ -40,18 +59,16 @@ def plot_denoising_strip(frames, *, levels=None, count=6, view='top', symbol=r'\
     """
     frames = list(frames)
     if not frames:
-        raise ValueError('Nothing to draw: the list of frames is empty. '
-                         'Sample with denoising_trajectory=... to keep them.')
+        raise ValueError('nothing to draw: the list of frames is empty; sample with denoising_trajectory=... to keep them')
     if levels is not None and len(levels) != len(frames):
-        raise ValueError(f'Every frame needs a noise level, but {len(levels)} levels came for {len(frames)} frames.')
+        raise ValueError(f'every frame needs a noise level, but {len(levels)} levels came for {len(frames)} frames')
     levels = [_level(atoms) for atoms in frames] if levels is None else list(levels)
     shown = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     labels = None
     if any(levels[k] is not None for k in shown):
         labels = ['' if levels[k] is None else f'${symbol}$ = {levels[k]:.2g}{unit}' for k in shown]
     views = ('top', 'side') if view == 'both' else (view,)
-    figure = plot_structures([frames[k] for k in shown], labels=labels, views=views, columns=len(shown), width=width,
-                             **options)
+    figure = plot_structures([frames[k] for k in shown], labels=labels, views=views, columns=len(shown), width=width, **options)
     _arrow(figure)
     return figure
 
@@ -64,11 +81,13 @@ def _arrow(figure):
     width, height = figure.get_size_inches()
     for ax in figure.axes:
         box = ax.get_position(original=True)
-        ax.set_position([box.x0, (box.y0 * height + extra) / (height + extra), box.width,
-                         box.height * height / (height + extra)])
+        ax.set_position([box.x0, (box.y0 * height + extra) / (height + extra), box.width, box.height * height / (height + extra)])
     figure.set_size_inches(width, height + extra)
     y = 0.5 * extra / (height + extra)
-    figure.add_artist(FancyArrowPatch((0.09, y), (0.87, y), transform=figure.transFigure, arrowstyle='-|>',
-                                      mutation_scale=9, lw=0.9, color='0.35'))
+    figure.add_artist(
+        FancyArrowPatch(
+            (0.09, y), (0.87, y), transform=figure.transFigure, arrowstyle='-|>', mutation_scale=9, lw=0.9, color='0.35'
+        )
+    )
     for x, text, side in ((0.08, 'noise', 'right'), (0.88, 'structure', 'left')):
         figure.text(x, y, text, ha=side, va='center', fontsize=8, color='0.25')

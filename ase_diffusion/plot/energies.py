@@ -1,7 +1,18 @@
 """Energies on paper: levels with multiplicities, and distributions."""
-import numpy as np
 
-from ase_diffusion.plot import PALETTE, new_axes, tidy
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .style import PALETTE, new_axes, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 HALF = 0.34  # half the length of a level, in columns
 
@@ -12,11 +23,11 @@ def _named(data):
     named = {name: np.asarray(values, float).ravel() for name, values in data.items()}
     named = {name: values[np.isfinite(values)] for name, values in named.items()}
     if not any(values.size for values in named.values()):
-        raise ValueError('A plot needs at least one finite energy, but none came: relax the structures first.')
+        raise ValueError('a plot needs at least one finite energy, but none came: relax the structures first')
     return named
 
 
-def levels(energies, tol=0.02):
+def levels(energies: ArrayLike, tol: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
     """Group energies into levels.
 
     Parameters
@@ -40,7 +51,15 @@ def levels(energies, tol=0.02):
     return np.array(values), np.array(counts, int)
 
 
-def plot_energy_ladder(energies, ax=None, *, tol=0.02, top=None, ylabel='Energy (eV)', labels=True):
+def plot_energy_ladder(
+    energies: ArrayLike | Mapping[str, ArrayLike],
+    ax: Axes | None = None,
+    *,
+    tol: float = 0.02,
+    top: float | None = None,
+    ylabel: str = 'Energy (eV)',
+    labels: bool = True,
+) -> Axes:
     """Draw energy levels, with the number of structures on each.
 
     Parameters
@@ -67,25 +86,52 @@ def plot_energy_ladder(energies, ax=None, *, tol=0.02, top=None, ylabel='Energy 
     span = (high - low) or 1.0
     for column, values in enumerate(named.values()):
         steps, counts = levels(values[values <= high], tol)
-        ax.hlines(steps, column - HALF, column + HALF, color=PALETTE[column % len(PALETTE)],
-                  lw=np.minimum(0.8 + 0.45 * np.log2(counts), 2.6))
+        ax.hlines(
+            steps,
+            column - HALF,
+            column + HALF,
+            color=PALETTE[column % len(PALETTE)],
+            lw=np.minimum(0.8 + 0.45 * np.log2(counts), 2.6),
+        )
         written = np.zeros(0)
         for k in np.argsort(-counts, kind='stable') if labels else ():
             if counts[k] > 1 and (np.abs(written - steps[k]) > 0.035 * span).all():
-                ax.annotate(rf'$\times${counts[k]}', (column + HALF, steps[k]), (3, 0), textcoords='offset points',
-                            va='center', fontsize=7)
+                ax.annotate(
+                    rf'$\times${counts[k]}',
+                    (column + HALF, steps[k]),
+                    (3, 0),
+                    textcoords='offset points',
+                    va='center',
+                    fontsize=7,
+                )
                 written = np.append(written, steps[k])
         above = int((values > high).sum())
         if above:
-            ax.annotate(f'{above} above', (column, 1), (0, 2), xycoords=('data', 'axes fraction'), ha='center',
-                        textcoords='offset points', fontsize=7, color='0.35')
+            ax.annotate(
+                f'{above} above',
+                (column, 1),
+                (0, 2),
+                xycoords=('data', 'axes fraction'),
+                ha='center',
+                textcoords='offset points',
+                fontsize=7,
+                color='0.35',
+            )
     ax.set(xlim=(-0.6, len(named) - 0.3), ylim=(low - 0.05 * span, high + 0.05 * span), ylabel=ylabel)
     ax.set_xticks(range(len(named)), list(named))
     ax.tick_params(axis='x', length=0)
     return tidy(ax)
 
 
-def plot_energy_histogram(energies, ax=None, *, bins=30, limits=None, xlabel='Energy (eV)', density=True):
+def plot_energy_histogram(
+    energies: ArrayLike | Mapping[str, ArrayLike],
+    ax: Axes | None = None,
+    *,
+    bins: int = 30,
+    limits: tuple[float, float] | None = None,
+    xlabel: str = 'Energy (eV)',
+    density: bool = True,
+) -> Axes:
     """Draw distributions of energies on common bins, with their medians.
 
     Parameters
@@ -120,8 +166,7 @@ def plot_energy_histogram(energies, ax=None, *, bins=30, limits=None, xlabel='En
         ax.stairs(heights, edges, color=color, lw=1.3, label=label)
         median = np.median(values)
         if edges[0] <= median <= edges[-1]:
-            ax.plot(median, -0.025, marker='^', ms=6, color=color, clip_on=False, zorder=4,
-                    transform=ax.get_xaxis_transform())
+            ax.plot(median, -0.025, marker='^', ms=6, color=color, clip_on=False, zorder=4, transform=ax.get_xaxis_transform())
     ax.set(xlabel=xlabel, ylabel='Share of structures' if density else 'Structures', xlim=edges[[0, -1]])
     ax.set_ylim(bottom=0)
     if any(named):

@@ -1,15 +1,31 @@
 """What metrics say about a set of crystals, on one page."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from ase_diffusion.plot import PALETTE, tidy
+from .style import PALETTE, tidy
 
-SHARES = {'structural_validity': 'structural validity', 'compositional_validity': 'compositional validity',
-          'uniqueness': 'unique', 'novelty': 'novel'}  # fmt: skip
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.figure import Figure
+
+
+SHARES = {
+    'structural_validity': 'structural validity',
+    'compositional_validity': 'compositional validity',
+    'uniqueness': 'unique',
+    'novelty': 'novel',
+}
 NAMES = {'alpha': r'$\alpha$', 'beta': r'$\beta$', 'gamma': r'$\gamma$', 'space_group': 'space group', 'n_elements': 'elements'}
 
 
-def plot_evaluation(report, images=None, reference=None):
+def plot_evaluation(
+    report: dict[str, Any], images: Iterable[Atoms] | None = None, reference: Iterable[Atoms] | None = None
+) -> Figure:
     """Draw the report of `metrics.evaluate_crystals`.
 
     Parameters
@@ -38,7 +54,7 @@ def plot_evaluation(report, images=None, reference=None):
     else:
         _elements(axes[1, 1], sets)
     if prop is not None:
-        from ase_diffusion.plot.properties import plot_property_histogram
+        from .properties import plot_property_histogram
 
         values, data, options = prop
         plot_property_histogram({'evaluated': values}, data, axes[0, 2], **options)
@@ -50,8 +66,8 @@ def plot_evaluation(report, images=None, reference=None):
 
 def _property(report, images, reference):
     """Return values, those of the reference or None, and options of the histogram; None without a property."""
-    from ase_diffusion.metrics import property_values
-    from ase_diffusion.plot.properties import asked_for, property_label
+    from ..metrics import property_values
+    from .properties import asked_for, property_label
 
     name = report.get('success', {}).get('property')
     if name is not None and images:
@@ -72,7 +88,7 @@ def _property(report, images, reference):
 
 def _sound(images):
     """Return the structurally valid crystals."""
-    from ase_diffusion.metrics import structural_validity
+    from ..metrics import structural_validity
 
     return [atoms for atoms, sound in zip(images, structural_validity(images), strict=True) if sound]
 
@@ -107,7 +123,7 @@ def _ks(ax, statistics):
 
 def _densities(ax, sets):
     """Draw the densities on common bins."""
-    from ase_diffusion.metrics.crystals import density
+    from ..metrics.crystal.structures import density
 
     _distributions(ax, sets, density, r'Density (g/cm$^3$)')
 

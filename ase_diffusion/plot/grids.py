@@ -1,13 +1,24 @@
 """Figures of grids over periodic cells: surfaces of constant value, and slices."""
 
-import numpy as np
+from __future__ import annotations
 
-from ase_diffusion.plot import PALETTE, new_axes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .style import PALETTE, new_axes
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.axes import Axes
+    from mpl_toolkits.mplot3d import Axes3D
+
 
 LIGHT = np.array([0.35, -0.55, 0.76])  # direction that the light comes from
 
 
-def isosurface(grid, level):
+def isosurface(grid: ArrayLike, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Find the surface where a periodic grid crosses a level, as quadrilaterals (surface nets).
 
     One vertex for each voxel that the surface crosses, at the mean of the crossings of its edges, and one face for each
@@ -29,12 +40,14 @@ def isosurface(grid, level):
     """
     grid = np.asarray(grid, float)
     if grid.ndim != 3 or min(grid.shape) < 2:
-        raise ValueError(f'A surface needs a grid (nx, ny, nz) with at least 2 points along each axis; got {grid.shape}.')
+        raise ValueError(f'a surface needs a grid (nx, ny, nz) with at least 2 points along each axis; got {grid.shape}')
     if not np.isscalar(level):
-        raise TypeError(f'The level of a surface is a number, such as 0.0; got {type(level).__name__}.')
+        raise TypeError(f'the level of a surface is a number, such as 0.0; got {type(level).__name__}')
     if not np.isfinite(level) or not grid.min() < level < grid.max():
-        raise ValueError(f'A surface lies between the smallest and the largest value, {grid.min():.6g} and {grid.max():.6g}; '
-                         f'got level={level!r}.')  # fmt: skip
+        raise ValueError(
+            f'a surface lies between the smallest and the largest value, {grid.min():.6g} and {grid.max():.6g}; '
+            f'got level={level!r}'
+        )
     shape = np.array(grid.shape)
     value = np.pad(grid, (0, 2), mode='wrap') - level
     value = np.arctan(value / max(np.median(np.abs(value)), 1e-12))
@@ -80,7 +93,17 @@ def _faces(number, shape, axis, side, where, above):
     return np.where(turn[:, None], ring[:, ::-1], ring)
 
 
-def plot_isosurface(grid, level=0.0, cell=None, ax=None, *, atoms=None, color=PALETTE[0], alpha=0.9, view=(20, -60)):
+def plot_isosurface(
+    grid: ArrayLike,
+    level: float = 0.0,
+    cell: Atoms | ArrayLike | None = None,
+    ax: Axes3D | None = None,
+    *,
+    atoms: Atoms | None = None,
+    color: Any = PALETTE[0],
+    alpha: float = 0.9,
+    view: tuple[float, float] = (20, -60),
+) -> Axes3D:
     """Draw the surface where a grid over a periodic cell has a value.
 
     Parameters
@@ -135,7 +158,17 @@ def plot_isosurface(grid, level=0.0, cell=None, ax=None, *, atoms=None, color=PA
     return ax
 
 
-def plot_slice(grid, cell=None, ax=None, *, axis=2, position=0.0, limits=None, cmap='viridis', label='E / kB (K)'):
+def plot_slice(
+    grid: ArrayLike,
+    cell: Atoms | ArrayLike | None = None,
+    ax: Axes | None = None,
+    *,
+    axis: int = 2,
+    position: float = 0.0,
+    limits: tuple[float, float] | None = None,
+    cmap: str = 'viridis',
+    label: str | None = 'E / kB (K)',
+) -> Axes:
     """Draw one plane of a grid over a periodic cell, in true angles and lengths.
 
     Parameters
@@ -162,7 +195,7 @@ def plot_slice(grid, cell=None, ax=None, *, axis=2, position=0.0, limits=None, c
     """
     grid, cell = np.asarray(grid, float), _cell(cell)
     if grid.ndim != 3 or axis not in (0, 1, 2):
-        raise ValueError(f'A slice is cut from a grid (nx, ny, nz) along axis 0, 1 or 2; got {grid.shape} and axis={axis!r}.')
+        raise ValueError(f'a slice is cut from a grid (nx, ny, nz) along axis 0, 1 or 2; got {grid.shape} and axis={axis!r}')
     plane = grid.take(round(position % 1.0 * grid.shape[axis]) % grid.shape[axis], axis)
     one, other = (cell[k] for k in range(3) if k != axis)
     length = np.linalg.norm(one)
@@ -172,8 +205,16 @@ def plot_slice(grid, cell=None, ax=None, *, axis=2, position=0.0, limits=None, c
     if limits is None:
         limits = (plane.min(), -plane.min()) if plane.min() < 0 < plane.max() else (plane.min(), plane.max())
     ax = ax or new_axes((4.2, 3.4))
-    image = ax.pcolormesh(places[..., 0], places[..., 1], np.pad(plane, (0, 1), mode='wrap'), vmin=limits[0], vmax=limits[1],
-                          cmap=cmap, shading='gouraud', rasterized=True)  # fmt: skip
+    image = ax.pcolormesh(
+        places[..., 0],
+        places[..., 1],
+        np.pad(plane, (0, 1), mode='wrap'),
+        vmin=limits[0],
+        vmax=limits[1],
+        cmap=cmap,
+        shading='gouraud',
+        rasterized=True,
+    )
     if label is not None:
         ax.figure.colorbar(image, ax=ax, label=label, extend='max' if plane.max() > limits[1] else 'neither')
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) @ flat
@@ -186,5 +227,5 @@ def _cell(cell):
     """Return rows (3, 3) of Atoms, a Cell, an array or nothing (a unit cube)."""
     cell = np.eye(3) if cell is None else np.array(getattr(cell, 'cell', cell), float)
     if cell.shape != (3, 3) or not abs(np.linalg.det(cell)) > 0:
-        raise ValueError(f'A cell is (3, 3) rows in A with a volume; got {cell.tolist()}.')
+        raise ValueError(f'a cell is (3, 3) rows in A with a volume; got {cell.tolist()}')
     return cell

@@ -1,25 +1,42 @@
 """Properties on paper: those of generated structures beside those of data and the value that was asked for."""
-import numpy as np
 
-from ase_diffusion.plot import PALETTE, new_axes, tidy
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .style import PALETTE, new_axes, tidy
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.axes import Axes
+
 
 PROPERTIES = {  # names of properties that are known here: text, unit
-    'heat_of_formation': ('Heat of formation', 'eV'), 'heat_all': ('Heat of formation, all', 'eV'),
-    'formation_energy': ('Formation energy', 'eV/atom'), 'energy_per_atom': ('Energy', 'eV/atom'),
-    'e_above_hull': ('Energy above the hull', 'eV/atom'), 'band_gap': ('Band gap', 'eV'), 'dir_gap': ('Direct band gap', 'eV'),
-    'ind_gap': ('Indirect band gap', 'eV'), 'energy': ('Energy', 'eV'),
-}  # fmt: skip
+    'heat_of_formation': ('Heat of formation', 'eV'),
+    'heat_all': ('Heat of formation, all', 'eV'),
+    'formation_energy': ('Formation energy', 'eV/atom'),
+    'energy_per_atom': ('Energy', 'eV/atom'),
+    'e_above_hull': ('Energy above the hull', 'eV/atom'),
+    'band_gap': ('Band gap', 'eV'),
+    'dir_gap': ('Direct band gap', 'eV'),
+    'ind_gap': ('Indirect band gap', 'eV'),
+    'energy': ('Energy', 'eV'),
+}
 
 
-def property_label(name):
+def property_label(name: str) -> str:
     """Return text and unit of a property for an axis, the name itself where it is not known here."""
     text, unit = PROPERTIES.get(name, (name.replace('_', ' '), ''))
     return f'{text} ({unit})' if unit else text
 
 
-def asked_for(images, prop):
+def asked_for(images: Iterable[Atoms], prop: str) -> float | None:
     """Return the value of a condition that all generated structures carry, None where they differ or have none."""
-    from ase_diffusion.metrics import property_values
+    from ..metrics import property_values
 
     try:
         values = set(property_values(images, f'condition_{prop}').tolist())
@@ -29,7 +46,16 @@ def asked_for(images, prop):
     return value if not values and np.isfinite(value) else None
 
 
-def plot_property_histogram(values, reference=None, ax=None, *, target=None, xlabel='Property', bins=30, limits=None):
+def plot_property_histogram(
+    values: ArrayLike | Mapping[str, ArrayLike],
+    reference: ArrayLike | None = None,
+    ax: Axes | None = None,
+    *,
+    target: float | None = None,
+    xlabel: str = 'Property',
+    bins: int = 30,
+    limits: tuple[float, float] | None = None,
+) -> Axes:
     """Draw the distribution of a property of generated structures over that of the data, and the value that was asked for.
 
     Parameters
@@ -62,8 +88,10 @@ def plot_property_histogram(values, reference=None, ax=None, *, target=None, xla
     sets = {name: np.asarray(each, float).ravel() for name, each in {**sets, **named}.items()}
     sets = {name: each[np.isfinite(each)] for name, each in sets.items()}
     if not any(sets[name].size for name in named):
-        raise ValueError('A histogram needs at least one finite value of a generated structure, but none came: judge or relax '
-                         'the structures first.')  # fmt: skip
+        raise ValueError(
+            'a histogram needs at least one finite value of a generated structure, but none came: judge or relax '
+            'the structures first'
+        )
     ax = new_axes((4.4, 3.0)) if ax is None else ax
     everything = np.concatenate([*sets.values(), [] if target is None else [target]])
     low, high = (everything.min(), everything.max()) if limits is None else limits

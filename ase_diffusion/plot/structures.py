@@ -1,11 +1,21 @@
 """Atoms on paper: top and side views of slabs, overlayers and crystals."""
-from typing import NamedTuple
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 from ase.data.colors import jmol_colors
 
-from ase_diffusion.utils.atoms import mobile_mask
+from ..utils.atoms import mobile_mask
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 SUBSTRATE = ('#c9c9c9', '#e6e6e6')  # top layer, deeper layers
 SILVER = '#7f9dc4'  # jmol's grey for Ag is that of the substrate
@@ -137,9 +147,19 @@ def _draw(ax, scene):
     from matplotlib.collections import EllipseCollection
 
     sizes = 2 * scene.radii
-    ax.add_collection(EllipseCollection(sizes, sizes, np.zeros_like(sizes), units='xy', offsets=scene.centres,
-                                        offset_transform=ax.transData, facecolors=scene.colors, edgecolors=scene.edges,
-                                        linewidths=0.5))
+    ax.add_collection(
+        EllipseCollection(
+            sizes,
+            sizes,
+            np.zeros_like(sizes),
+            units='xy',
+            offsets=scene.centres,
+            offset_transform=ax.transData,
+            facecolors=scene.colors,
+            edgecolors=scene.edges,
+            linewidths=0.5,
+        )
+    )
     if len(scene.outline):
         ax.plot(*scene.outline.T, color='black', lw=1.0, ls=(0, (4, 2)), zorder=3)
     ax.set(xlim=scene.window[:2], ylim=scene.window[2:], aspect='equal', xticks=[], yticks=[])
@@ -147,7 +167,17 @@ def _draw(ax, scene):
     return ax
 
 
-def plot_structure(atoms, ax=None, *, view='top', repeat=None, margin=1.5, radius=0.9, colors=None, label=None):
+def plot_structure(
+    atoms: Atoms,
+    ax: Axes | None = None,
+    *,
+    view: str = 'top',
+    repeat: tuple[int, int] | None = None,
+    margin: float = 1.5,
+    radius: float = 0.9,
+    colors: Mapping[str, Any] | None = None,
+    label: str | None = None,
+) -> Axes:
     """Draw one structure, its cell and its periodic surroundings.
 
     Frozen atoms are grey, the top layer darker than those below; mobile atoms have jmol's colours (silver-blue for Ag),
@@ -179,7 +209,7 @@ def plot_structure(atoms, ax=None, *, view='top', repeat=None, margin=1.5, radiu
     _check_view(view)
     scene = _scene(atoms, view, repeat, margin, radius, colors)
     if ax is None:
-        from ase_diffusion.plot import new_axes
+        from .style import new_axes
 
         x0, x1, y0, y1 = scene.window
         scale = 3.2 / max(x1 - x0, y1 - y0)
@@ -191,11 +221,21 @@ def plot_structure(atoms, ax=None, *, view='top', repeat=None, margin=1.5, radiu
 
 def _check_view(view):
     if view not in ('top', 'side'):
-        raise ValueError(f"A view is 'top' or 'side', but {view!r} came.")
+        raise ValueError(f"a view is 'top' or 'side', but {view!r} came")
 
 
-def plot_structures(images, *, labels=None, views=('top', 'side'), columns=None, width=7.0, repeat=None, margin=1.5,
-                    radius=0.9, colors=None):
+def plot_structures(
+    images: Iterable[Atoms],
+    *,
+    labels: Sequence[str] | None = None,
+    views: Sequence[str] = ('top', 'side'),
+    columns: int | None = None,
+    width: float = 7.0,
+    repeat: tuple[int, int] | None = None,
+    margin: float = 1.5,
+    radius: float = 0.9,
+    colors: Mapping[str, Any] | None = None,
+) -> Figure:
     """Draw structures side by side, a row per view, on one scale.
 
     Parameters
@@ -220,9 +260,9 @@ def plot_structures(images, *, labels=None, views=('top', 'side'), columns=None,
 
     images = list(images)
     if not images:
-        raise ValueError('Nothing to draw: the list of structures is empty.')
+        raise ValueError('nothing to draw: the list of structures is empty')
     if labels is not None and len(labels) != len(images):
-        raise ValueError(f'Every structure needs a label, but {len(labels)} labels came for {len(images)} structures.')
+        raise ValueError(f'every structure needs a label, but {len(labels)} labels came for {len(images)} structures')
     for view in views:
         _check_view(view)
     columns = columns or min(len(images), 5)

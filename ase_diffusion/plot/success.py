@@ -1,11 +1,30 @@
 """What a search costs until it has found its target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ase_diffusion.plot import PALETTE, new_axes, tidy
+from .style import PALETTE, new_axes, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def plot_success_curve(x, p, band=None, ax=None, *, label=None, color=None, logx=False,
-                       xlabel='Number of relaxations', ylabel='Probability of success'):
+def plot_success_curve(
+    x: ArrayLike,
+    p: ArrayLike,
+    band: tuple[ArrayLike, ArrayLike] | None = None,
+    ax: Axes | None = None,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    logx: bool = False,
+    xlabel: str = 'Number of relaxations',
+    ylabel: str = 'Probability of success',
+) -> Axes:
     """Draw the probability of having found the target against what was spent; call again on the same axes to compare.
 
     Parameters
@@ -38,8 +57,10 @@ def plot_success_curve(x, p, band=None, ax=None, *, label=None, color=None, logx
     band = None if band is None else np.asarray(band, float)
     if x.shape != p.shape or (band is not None and band.shape != (2, *p.shape)):
         shape = None if band is None else band.shape
-        raise ValueError(f'x, p and both limits of the band run over the same points, but x has shape {x.shape}, '
-                         f'p {p.shape} and the band {shape}: pass band=(low, high).')
+        raise ValueError(
+            f'x, p and both limits of the band run over the same points, but x has shape {x.shape}, '
+            f'p {p.shape} and the band {shape}: pass band=(low, high)'
+        )
     ax = new_axes((4.2, 3.0)) if ax is None else ax
     color = PALETTE[len(ax.get_lines()) % len(PALETTE)] if color is None else color
     if logx:

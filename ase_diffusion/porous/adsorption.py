@@ -1,7 +1,16 @@
 """Adsorption properties of a framework from the energy grid of a probe, at low pressure."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from ase.units import kB, kJ, mol
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 __all__ = ['GAS_CONSTANT', 'KELVIN_TO_KJ_MOL', 'adsorption_properties', 'boltzmann_grid', 'framework_density']
 
@@ -11,7 +20,9 @@ VOID = 15.0  # kB T, the energy below which a point counts as void
 AMU_PER_A3 = 1660.5390666  # kg/m^3
 
 
-def adsorption_properties(grid, temperature=298.0, *, density=None, accessible=None):
+def adsorption_properties(
+    grid: ArrayLike, temperature: float = 298.0, *, density: ArrayLike | None = None, accessible: ArrayLike | None = None
+) -> dict[str, Any]:
     """Compute void fraction, Henry coefficient and heat of adsorption from energy grids.
 
     Parameters
@@ -50,15 +61,15 @@ def adsorption_properties(grid, temperature=298.0, *, density=None, accessible=N
     """
     energy = np.asarray(grid, np.float64)
     if energy.ndim not in (3, 4) or not energy.size:
-        raise ValueError(f'An energy grid is (nx, ny, nz) or (n, nx, ny, nz) in K; got an array of shape {energy.shape}.')
+        raise ValueError(f'an energy grid is (nx, ny, nz) or (n, nx, ny, nz) in K; got an array of shape {energy.shape}')
     if not np.isfinite(energy).all():
-        raise ValueError('An energy grid is of finite numbers, in K; there are others in it (energy_grid makes none).')
+        raise ValueError('an energy grid is of finite numbers, in K; there are others in it (energy_grid makes none)')
     for name, value in (('temperature', temperature), ('density', 1.0 if density is None else density)):
         if not (np.isfinite(value).all() and (np.asarray(value) > 0).all()):
-            raise ValueError(f'A {name} is positive; got {value!r}.')
+            raise ValueError(f'a {name} is positive; got {value!r}')
     allowed = np.ones(energy.shape, bool) if accessible is None else np.asarray(accessible, bool)
     if allowed.shape != energy.shape:
-        raise ValueError(f'`accessible` has the shape of the grid, {energy.shape}; got {allowed.shape}.')
+        raise ValueError(f'`accessible` has the shape of the grid, {energy.shape}; got {allowed.shape}')
     axes = (-3, -2, -1)
     low = np.where(allowed, energy, np.inf).min(axes, keepdims=True)
     low = np.where(np.isfinite(low), low, 0.0)  # nothing allowed
@@ -77,11 +88,11 @@ def adsorption_properties(grid, temperature=298.0, *, density=None, accessible=N
     return {name: float(value) if energy.ndim == 3 else value for name, value in found.items()}
 
 
-def boltzmann_grid(grid, temperature=298.0):
+def boltzmann_grid(grid: ArrayLike, temperature: float = 298.0) -> np.ndarray:
     """Return exp(-E / kB T) of an energy grid in K, dimensionless, in its dtype."""
     return np.exp(-np.asarray(grid) / temperature)
 
 
-def framework_density(atoms):
+def framework_density(atoms: Atoms) -> float:
     """Return the density of a structure in kg/m^3."""
     return float(atoms.get_masses().sum() / atoms.get_volume() * AMU_PER_A3)

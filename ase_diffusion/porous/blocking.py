@@ -1,6 +1,9 @@
 """Pockets that a probe cannot reach: periodic flood fill of the points with low energy."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from .adsorption import VOID
@@ -8,7 +11,7 @@ from .adsorption import VOID
 __all__ = ['accessible_mask', 'find_channels']
 
 
-def find_channels(mask):
+def find_channels(mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Find the connected regions of a periodic mask and in how many dimensions they percolate.
 
     Parameters
@@ -31,7 +34,7 @@ def find_channels(mask):
     """
     mask = np.asarray(mask, bool)
     if mask.ndim != 3:
-        raise ValueError(f'A mask is (nx, ny, nz); got an array of shape {mask.shape}.')
+        raise ValueError(f'a mask is (nx, ny, nz); got an array of shape {mask.shape}')
     labels, count = ndimage.label(mask)
     parent = np.arange(count + 1)
     image = np.zeros((count + 1, 3), int)  # of a region, as seen from its parent
@@ -63,7 +66,7 @@ def find_channels(mask):
     return merged[labels], np.array(ranks[1:], int)
 
 
-def accessible_mask(grid, temperature=298.0, *, threshold=None):
+def accessible_mask(grid: ArrayLike, temperature: float = 298.0, *, threshold: float | None = None) -> np.ndarray:
     """Return the points that a probe can reach through the crystal, without those in closed pockets.
 
     Parameters
@@ -86,6 +89,6 @@ def accessible_mask(grid, temperature=298.0, *, threshold=None):
     On a coarse grid a narrow window may look closed: take a finer one where it matters, and see whether the answer stays.
     """
     if np.ndim(grid) != 3:
-        raise ValueError(f'An energy grid is (nx, ny, nz) in K; got an array of shape {np.shape(grid)}.')
+        raise ValueError(f'an energy grid is (nx, ny, nz) in K; got an array of shape {np.shape(grid)}')
     labels, dimensions = find_channels(np.asarray(grid) <= (VOID * temperature if threshold is None else threshold))
     return np.concatenate([[False], dimensions > 0])[labels]

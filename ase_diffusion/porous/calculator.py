@@ -1,9 +1,19 @@
 """An energy grid as an ASE calculator of the probe."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.units import kB
+from numpy.typing import ArrayLike
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 __all__ = ['GridCalculator']
 
@@ -42,40 +52,48 @@ class GridCalculator(Calculator):
 
     implemented_properties = ['energy', 'free_energy', 'energies', 'forces']  # noqa: RUF012  ASE's own form
 
-    def __init__(self, grid, cell, **kwargs):
+    def __init__(self, grid: ArrayLike, cell: Atoms | ArrayLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         values = np.asarray(grid, float)
         if values.ndim != 3 or min(values.shape) < 4 or not np.isfinite(values).all():
-            raise ValueError('A calculator needs a grid (nx, ny, nz) of finite energies in K with at least 4 points along '
-                             f'each vector; got an array of shape {values.shape}.')  # fmt: skip
+            raise ValueError(
+                'a calculator needs a grid (nx, ny, nz) of finite energies in K with at least 4 points along '
+                f'each vector; got an array of shape {values.shape}'
+            )
         self.cell = np.array(getattr(cell, 'cell', cell), float)
         if self.cell.shape != (3, 3) or not np.linalg.det(self.cell):
-            raise ValueError(f'The cell of a framework is (3, 3) in A and has a volume; got {self.cell.tolist()}.')
+            raise ValueError(f'the cell of a framework is (3, 3) in A and has a volume; got {self.cell.tolist()}')
         self.spline = ndimage.spline_filter(np.arcsinh(values / SCALE), order=3, mode='grid-wrap')
 
     @classmethod
-    def from_framework(cls, atoms, *, spacing=SPACING, **options):
+    def from_framework(cls, atoms: Atoms, *, spacing: float = SPACING, **options: Any) -> GridCalculator:
         """Make the grid of a framework (Atoms) with points at most `spacing` A apart; options are those of `energy_grid`."""
         from .lennard_jones import energy_grid
 
         if not (np.isfinite(spacing) and spacing > 0):
-            raise ValueError(f'A spacing is positive, in A; got {spacing!r}.')
+            raise ValueError(f'a spacing is positive, in A; got {spacing!r}')
         shape = np.maximum(np.ceil(atoms.cell.lengths() / spacing - 1e-9), 4).astype(int)
         return cls(energy_grid(atoms, tuple(shape.tolist()), **options), atoms.cell)
 
-    def calculate(self, atoms=None, properties=('energy',), system_changes=all_changes):
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ('energy',), system_changes: Sequence[str] = all_changes
+    ) -> None:
         """Fill ``results``: eV and eV/A."""
         super().calculate(atoms, list(properties), system_changes)
         energies, forces = self.evaluate(self.atoms.positions)
         energies, forces = energies * kB, forces * kB
-        self.results = {'energy': float(energies.sum()), 'free_energy': float(energies.sum()), 'energies': energies,
-                        'forces': forces}  # fmt: skip
+        self.results = {
+            'energy': float(energies.sum()),
+            'free_energy': float(energies.sum()),
+            'energies': energies,
+            'forces': forces,
+        }
 
-    def evaluate(self, positions):
+    def evaluate(self, positions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Return the energies (n,) in K and forces (n, 3) in K/A at positions (n, 3) in A."""
         positions = np.asarray(positions, float).reshape(-1, 3)
         if not np.isfinite(positions).all():
-            raise ValueError('Positions are finite numbers; some are not.')
+            raise ValueError('positions are finite numbers; some are not')
         shape = np.array(self.spline.shape)
         inverse = np.linalg.inv(self.cell)
         place = (positions @ inverse % 1.0) * shape  # (n, 3) in grid points
@@ -92,7 +110,7 @@ class GridCalculator(Calculator):
 
 
 def _cubic(t):
-    """Return the weights (4, ...) of the four neighbours in a cubic B-spline at t in [0, 1), and their derivatives."""
+    """Return the weights (4, ...) of the four neighbors in a cubic B-spline at t in [0, 1), and their derivatives."""
     s = 1.0 - t
     weights = np.stack([s**3, 3 * t**3 - 6 * t**2 + 4, 3 * s**3 - 6 * s**2 + 4, t**3]) / 6
     slopes = np.stack([-(s**2), 3 * t**2 - 4 * t, -3 * s**2 + 4 * s, t**2]) / 2

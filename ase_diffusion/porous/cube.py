@@ -1,14 +1,23 @@
 """Energy grids as Gaussian cube files, which molecular viewers read."""
 
+from __future__ import annotations
+
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.io.cube import write_cube as ase_write_cube
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 __all__ = ['write_cube']
 
 
-def write_cube(path, grid, atoms, *, clip=1e6):
+def write_cube(path: str | Path, grid: ArrayLike, atoms: Atoms, *, clip: float | None = 1e6) -> None:
     """Write a grid over the cell of a structure to a cube file.
 
     Parameters
@@ -27,7 +36,7 @@ def write_cube(path, grid, atoms, *, clip=1e6):
     """
     grid = np.asarray(grid, float)
     if grid.ndim != 3:
-        raise ValueError(f'A cube file holds one grid (nx, ny, nz); got an array of shape {grid.shape}.')
+        raise ValueError(f'a cube file holds one grid (nx, ny, nz); got an array of shape {grid.shape}')
     part = f'{path}.part'
     with open(part, 'w', encoding='ascii') as file:
         ase_write_cube(file, atoms, grid if clip is None else np.minimum(grid, clip), comment='E / kB in K, ase_diffusion')

@@ -1,13 +1,22 @@
 """Lennard-Jones energy of a probe, and density of atoms, on grids over periodic cells."""
 
+from __future__ import annotations
+
 import logging
 import os
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import DTypeLike
 
-from .parameters import pair_parameters
+from .parameters import FrameworkLike, ProbeLike, pair_parameters
+
+if TYPE_CHECKING:
+    import torch
+
 
 __all__ = ['density_grid', 'energy_grid', 'interaction', 'iter_energy_grids']
 
@@ -17,8 +26,17 @@ DENSITY_CUTOFF = 4.0  # A
 logger = logging.getLogger(__name__)
 
 
-def energy_grid(atoms, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framework='silica', device=None, dtype=np.float32,
-                backend=None):  # fmt: skip
+def energy_grid(
+    atoms: Atoms | Iterable[Atoms],
+    shape: tuple[int, int, int] = (32, 32, 32),
+    *,
+    probe: ProbeLike = 'CH4',
+    cutoff: float = 12.0,
+    framework: FrameworkLike = 'silica',
+    device: str | torch.device | None = None,
+    dtype: DTypeLike = np.float32,
+    backend: str | None = None,
+) -> np.ndarray:
     """Compute the Lennard-Jones energy of a probe at the points of a periodic grid.
 
     ``4 eps ((sigma / r)^12 - (sigma / r)^6)`` summed over framework atoms and all their images with r < cutoff; truncated,
@@ -73,8 +91,17 @@ def energy_grid(atoms, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framewor
     return grids[0] if isinstance(atoms, Atoms) else grids
 
 
-def iter_energy_grids(images, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, framework='silica', device=None,
-                      dtype=np.float32, backend=None):  # fmt: skip
+def iter_energy_grids(
+    images: Iterable[Atoms],
+    shape: tuple[int, int, int] = (32, 32, 32),
+    *,
+    probe: ProbeLike = 'CH4',
+    cutoff: float = 12.0,
+    framework: FrameworkLike = 'silica',
+    device: str | torch.device | None = None,
+    dtype: DTypeLike = np.float32,
+    backend: str | None = None,
+) -> Iterator[np.ndarray]:
     """Yield the energy grids of structures one by one, in order: the memory does not grow with their number.
 
     Parameters and errors are those of `energy_grid`; `images` may be a generator.
@@ -98,7 +125,15 @@ def iter_energy_grids(images, shape=(32, 32, 32), *, probe='CH4', cutoff=12.0, f
             yield from _torch_grids(chunk, shape, cutoff, device, dtype)
 
 
-def density_grid(atoms, symbol, *, shape=(32, 32, 32), cutoff=DENSITY_CUTOFF, width=1.0, device=None):
+def density_grid(
+    atoms: Atoms | Iterable[Atoms],
+    symbol: str,
+    *,
+    shape: tuple[int, int, int] = (32, 32, 32),
+    cutoff: float = DENSITY_CUTOFF,
+    width: float = 1.0,
+    device: str | torch.device | None = None,
+) -> np.ndarray:
     """Compute the density of an element: a sum of Gaussians exp(-r^2 / width^2), not normalised.
 
     Parameters
@@ -124,9 +159,9 @@ def density_grid(atoms, symbol, *, shape=(32, 32, 32), cutoff=DENSITY_CUTOFF, wi
     from .torch_backend import gaussian
 
     if symbol not in atomic_numbers:
-        raise ValueError(f"The density is that of an element, such as 'Si'; got {symbol!r}.")
+        raise ValueError(f"the density is that of an element, such as 'Si'; got {symbol!r}")
     if not (np.isfinite(width) and width > 0):
-        raise ValueError(f'The width of the Gaussians is positive, in A; got {width!r}.')
+        raise ValueError(f'the width of the Gaussians is positive, in A; got {width!r}')
     images = [atoms] if isinstance(atoms, Atoms) else list(atoms)
     shape, cutoff, dtype = check_shape(shape), check_cutoff(cutoff), np.dtype(np.float32)
     check_memory(len(images), shape, dtype)
@@ -141,7 +176,7 @@ def density_grid(atoms, symbol, *, shape=(32, 32, 32), cutoff=DENSITY_CUTOFF, wi
     return grids[0] if isinstance(atoms, Atoms) else grids
 
 
-def interaction(atoms, probe='CH4', framework='silica'):
+def interaction(atoms: Atoms, probe: ProbeLike = 'CH4', framework: FrameworkLike = 'silica') -> tuple[np.ndarray, np.ndarray]:
     """Return the coefficients of a probe with each atom, for `torch_grid`.
 
     Returns
@@ -156,15 +191,17 @@ def interaction(atoms, probe='CH4', framework='silica'):
     return b * pairs[:, 1] ** 6, b
 
 
-def choose_backend(backend, device, dtype):
+def choose_backend(backend: str | None, device: str | torch.device | None, dtype: np.dtype) -> tuple[str, Any]:
     """Return the back end and the device (None for numba, which needs no torch)."""
     if backend not in (None, *BACKENDS):
-        raise ValueError(f'A back end is None or one of {", ".join(BACKENDS)}; got {backend!r}.')
+        raise ValueError(f'a back end is None or one of {", ".join(BACKENDS)}; got {backend!r}')
     if backend == 'numba' and (str(device or 'cpu') != 'cpu' or dtype != np.float32):
-        raise ValueError(f"The back end 'numba' computes in float32 on the CPU; got device={device!r} and dtype={dtype}. "
-                         "Take backend='torch' or None.")  # fmt: skip
+        raise ValueError(
+            f"the back end 'numba' computes in float32 on the CPU; got device={device!r} and dtype={dtype}; "
+            "take backend='torch' or None"
+        )
     if backend == 'triton' and dtype != np.float32:
-        raise ValueError(f"The back end 'triton' computes in float32; got dtype={dtype}. Take backend='torch' or None.")
+        raise ValueError(f"the back end 'triton' computes in float32; got dtype={dtype}; take backend='torch' or None")
     if backend in ('numba', 'triton') and find_spec(backend) is None:
         from ..errors import MissingDependency
 
@@ -176,7 +213,7 @@ def choose_backend(backend, device, dtype):
     device = pick_device(device)
     if backend is not None:
         if backend == 'triton' and device.type != 'cuda' and os.environ.get('TRITON_INTERPRET') != '1':
-            raise ValueError(f"The back end 'triton' needs an NVIDIA GPU (or TRITON_INTERPRET=1, slow, for tests); got {device}.")
+            raise ValueError(f"the back end 'triton' needs an NVIDIA GPU (or TRITON_INTERPRET=1, slow, for tests); got {device}")
         return backend, device
     if device.type == 'cpu' and _takes_numba(dtype):
         return 'numba', None
@@ -191,12 +228,12 @@ def _takes_numba(dtype):
     if dtype != np.float32:
         return False
     if find_spec('numba') is None:
-        logger.warning('numba is not installed; the torch back end is some tens of times slower on a CPU. pip install numba')
+        logger.warning('numba is not installed; the torch back end is some tens of times slower on a CPU: pip install numba')
         return False
     return True
 
 
-def check_shape(shape):
+def check_shape(shape: Any) -> tuple[int, int, int]:
     """Return three positive integers, or raise a ValueError."""
     try:
         values = tuple(int(n) for n in shape)
@@ -204,29 +241,29 @@ def check_shape(shape):
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise ValueError(f'A shape is three integers of at least 1, such as (32, 32, 32); got {shape!r}.')
+        raise ValueError(f'a shape is three integers of at least 1, such as (32, 32, 32); got {shape!r}')
     return values
 
 
-def check_cutoff(cutoff):
+def check_cutoff(cutoff: Any) -> float:
     """Return a positive finite float, or raise a ValueError."""
     try:
         good = np.isfinite(float(cutoff)) and float(cutoff) > 0
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise ValueError(f'A cutoff is a positive distance in A, such as 12.0; got {cutoff!r}.')
+        raise ValueError(f'a cutoff is a positive distance in A, such as 12.0; got {cutoff!r}')
     return float(cutoff)
 
 
-def check_dtype(dtype):
+def check_dtype(dtype: DTypeLike) -> np.dtype:
     """Return float32 or float64, or raise a ValueError."""
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f'A grid is of float32 or float64; got dtype={dtype!r}.')
+        raise ValueError(f'a grid is of float32 or float64; got dtype={dtype!r}')
     return np.dtype(dtype)
 
 
-def check_memory(number, shape, dtype):
+def check_memory(number: int, shape: tuple[int, int, int], dtype: np.dtype) -> None:
     """Raise a ValueError where grids would not fit into the memory that is free now."""
     need = number * float(np.prod(np.array(shape, float))) * dtype.itemsize
     try:
@@ -236,24 +273,28 @@ def check_memory(number, shape, dtype):
         free = 2.0**40
     if need > free:
         points = ' x '.join(map(str, shape))
-        raise ValueError(f'{number} grid(s) of {points} points in {dtype} need {need / 1e9:.1f} GB of memory, and '
-                         f'{free / 1e9:.1f} GB are free. Take a coarser shape, or iter_energy_grids for many structures.')
+        raise ValueError(
+            f'{number} grid(s) of {points} points in {dtype} need {need / 1e9:.1f} GB of memory, and '
+            f'{free / 1e9:.1f} GB are free; take a coarser shape, or iter_energy_grids for many structures'
+        )
 
 
 def _checked(atoms):
     """Return the fractional positions (n, 3) in [0, 1) and the cell (3, 3) of a structure that can have a grid."""
     if not isinstance(atoms, Atoms):
-        raise TypeError(f'Structures are ase.Atoms; got {type(atoms).__name__}.')
+        raise TypeError(f'structures are ase.Atoms; got {type(atoms).__name__}')
     if not atoms.pbc.all():
-        raise ValueError(f'A grid spans a cell that is periodic along all three vectors; got pbc = {atoms.pbc.tolist()}. '
-                         'Set atoms.pbc = True where the cell is meant to be periodic.')  # fmt: skip
+        raise ValueError(
+            f'a grid spans a cell that is periodic along all three vectors; got pbc = {atoms.pbc.tolist()}; '
+            'set atoms.pbc = True where the cell is meant to be periodic'
+        )
     cell = np.array(atoms.cell.array, float)
     lengths = np.linalg.norm(cell, axis=1)
     if not np.isfinite(cell).all() or not abs(np.linalg.det(cell)) > 1e-9 * max(np.prod(lengths), 1e-9):
-        raise ValueError(f'A grid needs a cell with a volume; got the cell vectors {cell.tolist()}.')
+        raise ValueError(f'a grid needs a cell with a volume; got the cell vectors {cell.tolist()}')
     if not np.isfinite(atoms.positions).all():
         bad = np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist()
-        raise ValueError(f'Positions are finite numbers; those of the atoms {bad[:10]} are not.')
+        raise ValueError(f'positions are finite numbers; those of the atoms {bad[:10]} are not')
     scaled = atoms.positions @ np.linalg.inv(cell)
     scaled = scaled - np.floor(scaled)
     return np.where(scaled < 1.0, scaled, 0.0), cell
@@ -296,8 +337,20 @@ def _torch_grids(systems, shape, cutoff, device, dtype, pair=None):
         pad = max(1, max(len(x) for x in scaled))
         cell, scaled, a, b = send(cell, 3), send(scaled, pad), send(a, pad), send(b, pad)
         with torch.no_grad():
-            made = torch_grid(scaled @ cell, cell, a, b, shape=shape, cutoff=cutoff, pair=pair or lennard_jones,
-                              dtype=getattr(torch, dtype.name)).cpu().numpy()  # fmt: skip
+            made = (
+                torch_grid(
+                    scaled @ cell,
+                    cell,
+                    a,
+                    b,
+                    shape=shape,
+                    cutoff=cutoff,
+                    pair=pair or lennard_jones,
+                    dtype=getattr(torch, dtype.name),
+                )
+                .cpu()
+                .numpy()
+            )
         for k, grid in zip(group, made, strict=True):
             grids[k] = grid
     yield from grids

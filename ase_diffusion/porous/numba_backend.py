@@ -6,8 +6,11 @@ sharp cutoff is exact; what is left is one subtraction, one division and six pro
 coordinates relative to the atom. The points run beyond the cell on either side and are folded back at the end.
 """
 
+from __future__ import annotations
+
 import math
 import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import llvmlite.ir as ir
@@ -17,7 +20,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 WIDTH = 8  # floats in a vector; LLVM splits them where the machine has shorter ones
-BUCKETS = 32  # of distances: neighbours in the list have about equally long loops, which the processor predicts
+BUCKETS = 32  # of distances: neighbors in the list have about equally long loops, which the processor predicts
 TILE = 2.4  # A, edge of the bundle of lines that shares one list of atoms
 SMALLEST = np.float32(0.01)  # A^2, no pair is nearer: a point on an atom gets a large finite number
 FLAGS = {'reassoc', 'contract', 'arcp', 'nsz'}
@@ -141,9 +144,17 @@ def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca,
             if need > last or need < last - 1:  # rare in this order: the loop is as long as before, which is predicted
                 last = max(need, 1)
             rest = last * WIDTH - n
-            _add_chord(_element(work, first[j] + pad), _element(ramp, shift[j] + origin),
-                       _element(masks, min(max(rest, 0), WIDTH)), _element(masks, min(rest + WIDTH, WIDTH)), last,
-                       squares[j], offsets[j], ca[j], cb[j])  # fmt: skip
+            _add_chord(
+                _element(work, first[j] + pad),
+                _element(ramp, shift[j] + origin),
+                _element(masks, min(max(rest, 0), WIDTH)),
+                _element(masks, min(rest + WIDTH, WIDTH)),
+                last,
+                squares[j],
+                offsets[j],
+                ca[j],
+                cb[j],
+            )
     row[:] = np.float32(0.0)
     for begin in range(-(-pad // nz) * -nz, nz + pad, nz):  # one period after the other
         for k in range(max(0, -pad - begin), min(nz, nz + pad - begin)):
@@ -175,12 +186,26 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
         for ix in range(x0, x1):
             for iy in range(y0, y1):
                 point = ix / nx * cell[0] + iy / ny * cell[1]
-                _chords(x, y, z, point[0], point[1], point[2], float(nz), step, cutoff * cutoff, squares[:size],
-                        offsets[:size], first, shift, count)  # fmt: skip
+                _chords(
+                    x,
+                    y,
+                    z,
+                    point[0],
+                    point[1],
+                    point[2],
+                    float(nz),
+                    step,
+                    cutoff * cutoff,
+                    squares[:size],
+                    offsets[:size],
+                    first,
+                    shift,
+                    count,
+                )
                 _sum_line(out[ix, iy], pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row)
 
 
-def line_frame(cell):
+def line_frame(cell: np.ndarray) -> np.ndarray:
     """Return orthonormal rows (3, 3), the third along the third cell vector."""
     along = cell[2] / np.linalg.norm(cell[2])
     across = cell[0] - (cell[0] @ along) * along
@@ -188,7 +213,7 @@ def line_frame(cell):
     return np.array([across, np.cross(along, across), along])
 
 
-def lateral_images(cell, cutoff):
+def lateral_images(cell: np.ndarray, cutoff: float) -> np.ndarray:
     """Return the shifts (k, 3) by the first two vectors of a cell in its `line_frame` that a cutoff can reach."""
     flat = cell[:2, :2]
     heights = abs(np.linalg.det(flat)) / np.linalg.norm(flat[::-1], axis=1)
@@ -196,7 +221,16 @@ def lateral_images(cell, cutoff):
     return np.array([(i, j) for i in range(-m, m + 1) for j in range(-n, n + 1)], float) @ cell[:2]
 
 
-def sum_grid(out, scaled, a, b, cell, cutoff, pool=None, parts=1):
+def sum_grid(
+    out: np.ndarray,
+    scaled: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    cell: np.ndarray,
+    cutoff: float,
+    pool: ThreadPoolExecutor | None = None,
+    parts: int = 1,
+) -> None:
     """Fill a float32 grid with sum a / r^12 - b / r^6 over atoms and images nearer than the cutoff.
 
     Parameters
@@ -226,15 +260,30 @@ def sum_grid(out, scaled, a, b, cell, cutoff, pool=None, parts=1):
     ramp = (np.arange(-origin, origin + 1) * steps[2]).astype(np.float32)
     tile = np.array([min(max(round(TILE / step), 1), 16) for step in steps[:2].tolist()])
     corners = np.array([(i, j) for i in range(0, out.shape[0], tile[0]) for j in range(0, out.shape[1], tile[1])])
-    rest = (tile, scaled[:, order] @ cell, a.astype(np.float32), b.astype(np.float32), lateral_images(cell, cutoff), cell,
-            float(cutoff), pad, ramp, MASKS)  # fmt: skip
+    rest = (
+        tile,
+        scaled[:, order] @ cell,
+        a.astype(np.float32),
+        b.astype(np.float32),
+        lateral_images(cell, cutoff),
+        cell,
+        float(cutoff),
+        pad,
+        ramp,
+        MASKS,
+    )
     if pool is None or parts < 2:
         _sum_lines(out, corners, *rest)
     else:
         list(pool.map(lambda part: _sum_lines(out, part, *rest), np.array_split(corners, min(4 * parts, len(corners)))))
 
 
-def cpu_grids(systems, shape, cutoff, threads=None):
+def cpu_grids(
+    systems: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    shape: tuple[int, int, int],
+    cutoff: float,
+    threads: int | None = None,
+) -> Iterator[np.ndarray]:
     """Yield the float32 grids of systems ``(scaled, a, b, cell)`` one by one; threads share one structure."""
     threads = threads or available_threads()
     with ThreadPoolExecutor(threads) as pool:
@@ -245,7 +294,7 @@ def cpu_grids(systems, shape, cutoff, threads=None):
             yield out
 
 
-def available_threads():
+def available_threads() -> int:
     """Return OMP_NUM_THREADS where it is set, and else the number of cores of this process."""
     wanted = os.environ.get('OMP_NUM_THREADS', '')
     return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))

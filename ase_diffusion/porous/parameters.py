@@ -4,7 +4,11 @@ Every table is a dict that users may extend or replace; energies are eps / kB in
 rules of Lorentz and Berthelot, sigma = (sigma_i + sigma_j) / 2 and eps = sqrt(eps_i eps_j), unless a pair is given.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -32,16 +36,20 @@ class Probe:
     name: str
     epsilon: float
     sigma: float
-    pairs: dict = field(default_factory=dict)
+    pairs: dict[str, tuple[float, float]] = field(default_factory=dict)
     source: str = ''
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_parameters(f'the probe {self.name}', (self.epsilon, self.sigma))
         for symbol, pair in self.pairs.items():
             check_parameters(f'{self.name} with {symbol}', pair)
 
 
-def check_parameters(who, pair):
+ProbeLike = str | Probe | tuple[float, float]  # name, probe, or (epsilon in K, sigma in A)
+FrameworkLike = str | Mapping[str, tuple[float, float]]  # name of a table, or symbol -> (epsilon in K, sigma in A)
+
+
+def check_parameters(who: str, pair: Any) -> None:
     """Raise a ValueError unless a pair is (epsilon, sigma), both finite, epsilon >= 0 and sigma > 0."""
     try:
         epsilon, sigma = (float(value) for value in pair)
@@ -49,25 +57,31 @@ def check_parameters(who, pair):
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise ValueError(f'Lennard-Jones parameters are (epsilon >= 0 in K, sigma > 0 in A); {who} has {pair!r}.')
+        raise ValueError(f'Lennard-Jones parameters are (epsilon >= 0 in K, sigma > 0 in A); {who} has {pair!r}')
 
 
 _HIRSCHFELDER = 'Hirschfelder, Curtiss, Bird, Molecular Theory of Gases and Liquids (1954), table I-A'
 PROBES = {
     probe.name: probe
     for probe in (
-        Probe('CH4', 148.0, 3.73, {'O': (115.0, 3.47)}, 'Martin, Siepmann, J. Phys. Chem. B 102, 2569 (1998); with O of '
-              'silica: Garcia-Perez et al., Adsorption 13, 469 (2007)'),
+        Probe(
+            'CH4',
+            148.0,
+            3.73,
+            {'O': (115.0, 3.47)},
+            'Martin, Siepmann, J. Phys. Chem. B 102, 2569 (1998); with O of '
+            'silica: Garcia-Perez et al., Adsorption 13, 469 (2007)',
+        ),
         Probe('Ar', 119.8, 3.405, source=_HIRSCHFELDER),
         Probe('Kr', 171.0, 3.60, source=_HIRSCHFELDER),
         Probe('Xe', 221.0, 4.10, source=_HIRSCHFELDER),
         Probe('N2', 95.05, 3.698, source=_HIRSCHFELDER + '; one site, no charges'),
         Probe('CO2', 195.2, 3.941, source='Svehla, NASA TR R-132 (1962); one site, no charges'),
     )
-}  # fmt: skip
+}
 
 # Symbol -> (x in A, D in kcal/mol) of Rappe et al., J. Am. Chem. Soc. 114, 10024 (1992), table 1; H to Lr in order
-_UFF = '''\
+_UFF = """\
 2.886 .044 2.362 .056 2.451 .025 2.745 .085 4.083 .180 3.851 .105 3.660 .069 3.500 .060 3.364 .050 3.243 .042
 2.983 .030 3.021 .111 4.499 .505 4.295 .402 4.147 .305 4.035 .274 3.947 .227 3.868 .185 3.812 .035 3.399 .238
 3.295 .019 3.175 .017 3.144 .016 3.023 .015 2.961 .013 2.912 .013 2.872 .014 2.834 .015 3.495 .005 2.763 .124
@@ -78,7 +92,7 @@ _UFF = '''\
 3.640 .041 3.141 .072 3.170 .081 3.069 .067 2.954 .066 3.120 .037 2.840 .073 2.754 .080 3.293 .039 2.705 .385
 4.347 .680 4.297 .663 4.370 .518 4.709 .325 4.750 .284 4.765 .248 4.900 .050 3.677 .404 3.478 .033 3.396 .026
 3.424 .022 3.395 .022 3.424 .019 3.424 .016 3.381 .014 3.326 .013 3.339 .013 3.313 .013 3.299 .012 3.286 .012
-3.274 .011 3.248 .011 3.236 .011'''  # x is the distance of the minimum, sigma 2^(1/6) times smaller
+3.274 .011 3.248 .011 3.236 .011"""  # x is the distance of the minimum, sigma 2^(1/6) times smaller
 _PAIRS = np.array(_UFF.split(), float).reshape(-1, 2).tolist()
 UFF = {chemical_symbols[z]: (depth * KCAL, x / 2 ** (1 / 6)) for z, (x, depth) in enumerate(_PAIRS, 1)}
 
@@ -87,7 +101,7 @@ SILICA = {**UFF, 'O': (115.0**2 / 148.0, 2 * 3.47 - 3.73), 'Si': (0.0, 1.0)}
 TABLES = {'silica': SILICA, 'uff': UFF}
 
 
-def find_probe(probe):
+def find_probe(probe: ProbeLike) -> Probe:
     """Return a probe by name, or the `Probe` or pair (epsilon, sigma) that came.
 
     Raises
@@ -99,14 +113,16 @@ def find_probe(probe):
         return probe
     if isinstance(probe, str):
         if probe not in PROBES:
-            raise ValueError(f'A probe is a name in the table ase_diffusion.porous.PROBES ({", ".join(PROBES)}), a Probe, or '
-                             f'(epsilon in K, sigma in A); got {probe!r}. Add it to the table or pass its numbers.')
+            raise ValueError(
+                f'a probe is a name in the table ase_diffusion.porous.PROBES ({", ".join(PROBES)}), a Probe, or '
+                f'(epsilon in K, sigma in A); got {probe!r}; add it to the table or pass its numbers'
+            )
         return PROBES[probe]
     check_parameters('the probe', probe)
     return Probe('probe', float(probe[0]), float(probe[1]))
 
 
-def find_table(framework):
+def find_table(framework: FrameworkLike) -> dict[str, tuple[float, float]]:
     """Return a table of framework atoms: by name, or a dict that is laid over silica's.
 
     Raises
@@ -116,19 +132,23 @@ def find_table(framework):
     """
     if isinstance(framework, str):
         if framework.lower() not in TABLES:
-            raise ValueError(f'A framework table is one of {", ".join(TABLES)}, or a dict symbol -> (epsilon in K, sigma in A); '
-                             f'got {framework!r}.')  # fmt: skip
+            raise ValueError(
+                f'a framework table is one of {", ".join(TABLES)}, or a dict symbol -> (epsilon in K, sigma in A); '
+                f'got {framework!r}'
+            )
         return TABLES[framework.lower()]
     if not hasattr(framework, 'items'):
-        raise ValueError(f'A framework table is a name or a dict symbol -> (epsilon, sigma); got {framework!r}.')
+        raise ValueError(f'a framework table is a name or a dict symbol -> (epsilon, sigma); got {framework!r}')
     for symbol, pair in framework.items():
         if symbol not in atomic_numbers:
-            raise ValueError(f'A framework table maps element symbols to (epsilon, sigma); {symbol!r} is no element.')
+            raise ValueError(f'a framework table maps element symbols to (epsilon, sigma); {symbol!r} is no element')
         check_parameters(symbol, pair)
     return {**SILICA, **framework}
 
 
-def pair_parameters(symbols, probe='CH4', framework='silica'):
+def pair_parameters(
+    symbols: Iterable[str], probe: ProbeLike = 'CH4', framework: FrameworkLike = 'silica'
+) -> dict[str, tuple[float, float]]:
     """Return the parameters of a probe with framework elements.
 
     Parameters
@@ -155,8 +175,10 @@ def pair_parameters(symbols, probe='CH4', framework='silica'):
     for symbol in dict.fromkeys(symbols):
         if symbol not in table:
             name = framework if isinstance(framework, str) else 'that was passed'
-            raise ValueError(f'The framework table {name} has no parameters for {symbol!r}; '
-                             f"pass framework={{'{symbol}': (epsilon in K, sigma in A)}}.")  # fmt: skip
+            raise ValueError(
+                f'the framework table {name} has no parameters for {symbol!r}; '
+                f"pass framework={{'{symbol}': (epsilon in K, sigma in A)}}"
+            )
         if symbol in probe.pairs and table[symbol] == SILICA.get(symbol) and table is not UFF:
             found[symbol] = probe.pairs[symbol]
         else:

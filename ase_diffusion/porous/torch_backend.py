@@ -5,8 +5,11 @@ summed in the dtype of the result. Blocks of lines share a list of atoms; blocks
 memory is bounded.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,7 +36,18 @@ def gaussian(square: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return a * torch.exp(-b * square)
 
 
-def torch_grid(positions, cell, a, b, *, shape=(32, 32, 32), cutoff=12.0, pair=lennard_jones, dtype=torch.float32, elements=None):
+def torch_grid(
+    positions: Tensor,
+    cell: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    shape: tuple[int, int, int] = (32, 32, 32),
+    cutoff: float = 12.0,
+    pair: Callable[[Tensor, Tensor, Tensor], Tensor] = lennard_jones,
+    dtype: torch.dtype = torch.float32,
+    elements: int | None = None,
+) -> Tensor:
     """Sum a pair potential over atoms and their images on periodic grids; gradients flow to positions, cell, a and b.
 
     Parameters
@@ -171,8 +185,14 @@ def _sum_rows(inside, box, a, b, images, blocks, rows, index, cutoff, pair, dtyp
         high = torch.where((index >= 0)[:, None] & (half > 0), high, low)
         middle, width = ((low + high) / 2).to(dtype), ((high - low) / 2).to(dtype)
     shift = blocks.size[2] // 2  # coordinates along the line from the middle of the block
-    inputs = (across.to(dtype), (away[..., 2] - shift * step).to(dtype), step.to(dtype), middle - shift, width,
-              *(x[structure[:, None], atom].to(dtype)[:, None] for x in (a, b)))  # fmt: skip
+    inputs = (
+        across.to(dtype),
+        (away[..., 2] - shift * step).to(dtype),
+        step.to(dtype),
+        middle - shift,
+        width,
+        *(x[structure[:, None], atom].to(dtype)[:, None] for x in (a, b)),
+    )
     points = torch.arange(blocks.size[2], device=rows.device, dtype=dtype) - shift
 
     def add(across, along, step, middle, width, a, b):

@@ -6,6 +6,8 @@ The arithmetic is that of `numba_backend`: the cutoff in float64 for each line a
 Without a GPU, Triton's interpreter runs the same program: ``TRITON_INTERPRET=1 pytest tests/porous/test_triton.py``.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import triton
@@ -16,8 +18,9 @@ NUMBERS = 12  # per structure, see `_describe`
 
 
 @triton.jit
-def _fill(out, places, a, b, starts, numbers, nx, ny, nz,
-          X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, NUMBERS: tl.constexpr):  # fmt: skip
+def _fill(
+    out, places, a, b, starts, numbers, nx, ny, nz, X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, NUMBERS: tl.constexpr
+):
     """Fill a bundle of X x Y lines of Z points of the grid of one structure."""
     structure, bundle = tl.program_id(0), tl.program_id(1)
     tiles_y, tiles_z = tl.cdiv(ny, Y), tl.cdiv(nz, Z)
@@ -78,13 +81,28 @@ def _describe(cells, shape, cutoff):
     area = np.abs(np.linalg.det(flat))[:, None]
     reach = np.ceil(cutoff * np.linalg.norm(flat[:, ::-1], axis=-1) / area + 1e-9) + 1  # one more: a bundle may hang over
     length = box[:, 2, 2]
-    numbers = [box[:, 0, 0], box[:, 0, 2], box[:, 1, 0], box[:, 1, 1], box[:, 1, 2], length, length / shape[2],
-               np.linalg.norm(corners[..., :2], axis=-1).max(0) + 1e-6, corners[..., 2].max(0) + 1e-6, *reach.T,
-               np.full(len(cells), float(cutoff))]  # fmt: skip
+    numbers = [
+        box[:, 0, 0],
+        box[:, 0, 2],
+        box[:, 1, 0],
+        box[:, 1, 1],
+        box[:, 1, 2],
+        length,
+        length / shape[2],
+        np.linalg.norm(corners[..., :2], axis=-1).max(0) + 1e-6,
+        corners[..., 2].max(0) + 1e-6,
+        *reach.T,
+        np.full(len(cells), float(cutoff)),
+    ]
     return box, np.stack(numbers, -1)
 
 
-def triton_grids(systems, shape, cutoff, device):
+def triton_grids(
+    systems: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    shape: tuple[int, int, int],
+    cutoff: float,
+    device: str | torch.device,
+) -> torch.Tensor:
     """Return the grids (B, nx, ny, nz) of systems ``(scaled, a, b, cell)``, a float32 tensor on the device."""
     cells = np.stack([cell for *_, cell in systems])
     box, numbers = _describe(cells, shape, cutoff)

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS
 
+from ..calculators.forcefield import ForceFieldCalculator, check_known, load_forcefield
+from ..calculators.names import calculator_name
 from ..representations.slab import Slab, check_same_pbc, check_slab
-from ..utils.atoms import copy_atoms, foreign_constraints, frozen_mask
+from ..utils.atoms import copy_atoms, frozen_mask, unsupported_constraints
 from ..utils.memory import keep_freed_memory
-from .calculators import calculator_name
-from .forcefield import check_known, load_forcefield
-from .relax import check_numbers
-from .single import Guard, RelaxationFailed, Settings, check_end, clean, failed
+from .settings import Settings
+from .single import Guard, RelaxationFailed, check_end, clean, failed
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ..networks.forcefield import ForceField
+
 
 GUARD_EVERY = 10  # steps between two checks of all distances, which cost as much as a tenth of a step
 
 
-def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, batch_size=16, device=None, callback=None):
+def relax_batched(
+    images: Sequence[Atoms],
+    model: str | Path | ForceField | ForceFieldCalculator = 'ag-o',
+    *,
+    fmax: float = 0.05,
+    steps: int = 200,
+    maxstep: float = 0.2,
+    batch_size: int = 16,
+    device: str | None = None,
+    callback: Callable[[int, Atoms], Any] | None = None,
+) -> list[Atoms]:
     """Relax overlayers in batches; the same conventions of results as :func:`ase_diffusion.relax.relax`, which calls it.
 
     Every structure has a BFGS history of its own (dense Hessian, start 70 eV/A^2, longest step ``maxstep``: the algorithm of
@@ -29,7 +49,7 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     images : list of Atoms
         On a frozen substrate; not changed.
     model : str, Path, ForceField or ForceFieldCalculator
-        Force field, see :func:`ase_diffusion.relax.forcefield.load_forcefield`.
+        Force field, see :func:`ase_diffusion.calculators.forcefield.load_forcefield`.
     fmax : float
         eV/A.
     steps : int
@@ -42,10 +62,9 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     ValueError
         fmax or steps is not one, or the structures differ in pbc.
     """
-    check_numbers(fmax, steps)
+    settings = Settings(BFGS, fmax, steps)
     check_same_pbc(images)
     results: list = [None] * len(images)
-    settings = Settings(BFGS, fmax, steps)
     for number, atoms in irelax_batched(images, model, settings, maxstep=maxstep, batch_size=batch_size, device=device):
         atoms.info['key_value_pairs']['relax_calculator'] = calculator_name(model)
         results[number] = atoms
@@ -54,7 +73,15 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     return results
 
 
-def irelax_batched(images, model, settings, *, maxstep=0.2, batch_size=16, device=None):
+def irelax_batched(
+    images: Sequence[Atoms],
+    model: str | Path | ForceField | ForceFieldCalculator,
+    settings: Settings,
+    *,
+    maxstep: float = 0.2,
+    batch_size: int = 16,
+    device: str | None = None,
+) -> Iterator[tuple[int, Atoms]]:
     """Load the force field and return an iterator over (number, relaxed atoms), each as it is done."""
     keep_freed_memory()
     network, header = (model.network, model.header) if hasattr(model, 'network') else load_forcefield(model, device)
@@ -72,7 +99,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
                 _check_constraints(atoms)
                 check_known(atoms, header, network.passive_edges)
                 active.append(_State(number, atoms, settings))
-            except Exception as err:  # noqa: BLE001  the others go on
+            except Exception as err:  # the others go on
                 yield number, failed(atoms, err, number)
         if active:
             _evaluate(network, active)
@@ -80,7 +107,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
             try:
                 done = state.advance(settings, maxstep)
                 result = state.result() if done else None
-            except Exception as err:  # noqa: BLE001
+            except Exception as err:
                 done, result = True, failed(state.origin, err, state.number)
             if done:
                 active.remove(state)
@@ -88,9 +115,11 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
 
 
 def _check_constraints(atoms):
-    if others := foreign_constraints(atoms):
-        raise ValueError(f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}. Take '
-                         'ase_diffusion.relax.relax, which relaxes such structures one by one')  # fmt: skip
+    if others := unsupported_constraints(atoms):
+        raise ValueError(
+            f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}; take '
+            'ase_diffusion.relax.relax, which relaxes such structures one by one'
+        )
 
 
 def _evaluate(network, states) -> None:

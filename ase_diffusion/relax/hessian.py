@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from ..calculators.forcefield import ForceFieldCalculator
+from ..calculators.names import CalculatorLike, get_calculator
 from ..utils.atoms import copy_atoms, frozen_mask
-from .calculators import get_calculator
-from .forcefield import ForceFieldCalculator
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
-def surrogate_hessian(atoms, calculator='ag-o', *, step=0.02, floor=2.0, rest=70.0):
+def surrogate_hessian(
+    atoms: Atoms, calculator: CalculatorLike = 'ag-o', *, step: float = 0.02, floor: float = 2.0, rest: float = 70.0
+) -> np.ndarray:
     """Return a positive definite Hessian of a cheap potential, to start a BFGS relaxation with an expensive one.
 
     A quasi-Newton optimizer spends most of its steps learning the curvature. A force field with errors of 0.1 eV/A in its

@@ -1,13 +1,22 @@
 """Relax one structure, and notice when it or its calculator goes astray."""
 
+from __future__ import annotations
+
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ..utils.atoms import copy_atoms, frozen_mask, smallest_ratio
-from .supply import needs_periodic
+from ..calculators.factory import needs_periodic
+from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
 
 logger = logging.getLogger(__name__)
 
@@ -18,20 +27,6 @@ RESULTS = ('relax_steps', 'relax_converged', 'relax_calculator', 'energy_generat
 
 class RelaxationFailed(RuntimeError):
     """One structure left the realm of the calculator."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to relax; the meaning of each is in :func:`ase_diffusion.relax.relax`."""
-
-    optimizer: object  # class
-    fmax: float = 0.05
-    steps: int = 200
-    filter: object = None
-    min_distance: float = 0.4
-    max_energy: float = 100.0
-    pbc: object = None
-    hessian: object = None
 
 
 class Guard:
@@ -47,13 +42,13 @@ class Guard:
         eV above the start.
     """
 
-    def __init__(self, origin, min_distance=0.4, max_energy=100.0):
+    def __init__(self, origin: Atoms, min_distance: float | None = 0.4, max_energy: float | None = 100.0) -> None:
         self.min_distance, self.max_energy, self.first = min_distance, max_energy, None
         if min_distance is not None:
-            ratio = smallest_ratio(origin)
+            ratio = min_distance_ratio(origin)
             self.min_distance = min(min_distance, 0.999 * ratio) if np.isfinite(ratio) else min_distance
 
-    def __call__(self, atoms, energy, *, distances=True):
+    def __call__(self, atoms: Atoms, energy: float, *, distances: bool = True) -> None:
         """Check a step; `distances` may be left out where time matters."""
         self.first = energy if self.first is None else self.first
         if self.max_energy is not None and energy - self.first > self.max_energy:
@@ -61,14 +56,14 @@ class Guard:
                 f'the energy rose by {energy - self.first:.1f} eV, which is more than max_energy = {self.max_energy:g} eV: '
                 'the structure explodes'
             )
-        if distances and self.min_distance is not None and (ratio := smallest_ratio(atoms)) < self.min_distance:
+        if distances and self.min_distance is not None and (ratio := min_distance_ratio(atoms)) < self.min_distance:
             raise RelaxationFailed(
                 f'two atoms came as close as {ratio:.2f} times the sum of their covalent radii, which is less than '
                 f'min_distance = {self.min_distance:.2f}: the calculator pulls them into each other'
             )
 
 
-def relax_one(atoms, calc, settings, path):
+def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Atoms]) -> Atoms:
     """Return one relaxed copy; every step goes to the list `path`. Raises whatever the calculator raises."""
     work, fixed = copy_atoms(atoms), frozen_mask(atoms)
     if settings.pbc is not None or needs_periodic(calc):
@@ -103,13 +98,13 @@ def relax_one(atoms, calc, settings, path):
     return result
 
 
-def check_end(forces, steps):
+def check_end(forces: np.ndarray, steps: int) -> None:
     """Raise where huge forces (n, 3), in eV/A, are left on mobile atoms."""
     if np.abs(forces).max(initial=0.0) > MAX_FORCE:
         raise RelaxationFailed(f'forces above {MAX_FORCE:g} eV/A are left after {steps} steps')
 
 
-def evaluate(work, origin):
+def evaluate(work: Atoms, origin: Atoms) -> tuple[float, np.ndarray]:
     """Return energy (float) and raw forces (n, 3); raise where they or the positions are no longer sensible."""
     if not np.isfinite(work.positions).all():
         raise RelaxationFailed('the positions became NaN or infinite')
@@ -131,12 +126,12 @@ def evaluate(work, origin):
     if getattr(work.calc, 'converged', None) is False:  # ASE's Vasp says so and does not raise
         raise RelaxationFailed(
             f'the self-consistent field of {type(work.calc).__name__} in {getattr(work.calc, "directory", ".")} did not '
-            'converge, so its forces mean little. Allow more iterations (nelm) or change the mixing (algo, amix)'
+            'converge, so its forces mean little; allow more iterations (nelm) or change the mixing (algo, amix)'
         )
     return energy, forces
 
 
-def snapshot(work, energy, forces, pbc):
+def snapshot(work: Atoms, energy: float, forces: np.ndarray, pbc: Sequence[bool] | np.ndarray) -> Atoms:
     """Return a copy with the periodicity of the input and a SinglePointCalculator (raw forces)."""
     frame = copy_atoms(work)
     frame.pbc = pbc
@@ -148,7 +143,7 @@ def snapshot(work, energy, forces, pbc):
     return frame
 
 
-def clean(atoms):
+def clean(atoms: Atoms) -> dict[str, Any]:
     """Return the key value pairs of new atoms without what an earlier relaxation left there."""
     pairs = atoms.info.setdefault('key_value_pairs', {})
     for key in RESULTS:
@@ -157,11 +152,11 @@ def clean(atoms):
     return pairs
 
 
-def failed(atoms, err, number):
+def failed(atoms: Atoms, err: Exception | str, number: int) -> Atoms:
     """Return a copy of the input that says why it could not be relaxed; `err` is an error or a text."""
     text = err if isinstance(err, str) else f'{type(err).__name__}: {err}' if str(err) else type(err).__name__
     text = ' '.join(text.split())
-    logger.warning('Relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
+    logger.warning('relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
     result = copy_atoms(atoms)
     result.calc = None
     clean(result).update(relax_failed=True, relax_converged=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from ..diffusion import (
     Batch,
     Categorical,
     CosineVP,
-    Embedded,
+    EmbeddedCategorical,
     Gaussian,
     GeometricVE,
     GeometricVP,
@@ -22,13 +23,12 @@ from ..diffusion import (
     WrappedScore,
 )
 from ..diffusion.preconditioned import nearest_point
+from .base import PlainRepresentation, is_number, require
 from .elements import element_points
-
-FIELDS = ('fractional', 'lattice', 'species')
 
 
 @dataclass
-class Crystal:
+class Crystal(PlainRepresentation):
     """Encode crystals as the fields ``fractional`` (n, 3), ``lattice`` (B, 3, 3) with rows in A, and ``species`` (n,).
 
     Parameters
@@ -38,6 +38,9 @@ class Crystal:
     dtype : torch.dtype
         Precision of networks and sampling.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ('crystal',)
+    fields: ClassVar[frozenset[str]] = frozenset({'fractional', 'lattice', 'species'})
 
     elements: tuple[int, ...]
     dtype: torch.dtype = torch.float32
@@ -58,8 +61,12 @@ class Crystal:
         for k, atoms in enumerate(images):
             check_crystal(atoms, f'structure {k}')
         return self.assemble(
-            np.concatenate([a.get_scaled_positions() for a in images]), np.concatenate([a.numbers for a in images]),
-            np.stack([np.asarray(a.cell) for a in images]), [len(a) for a in images], conditions)  # fmt: skip
+            np.concatenate([a.get_scaled_positions() for a in images]),
+            np.concatenate([a.numbers for a in images]),
+            np.stack([np.asarray(a.cell) for a in images]),
+            [len(a) for a in images],
+            conditions,
+        )
 
     def assemble(self, fractional, numbers, cells, counts, conditions=None) -> Batch:
         """Build a batch from flat arrays (fractional (n, 3), numbers (n,), cells (B, 3, 3) in A, counts (B,))."""
@@ -69,14 +76,16 @@ class Crystal:
         first = torch.cumsum(counts, 0) - counts
         slots = rows * width + torch.arange(len(rows)) - first[rows]
         return Batch(
-            fields={'fractional': torch.as_tensor(np.asarray(fractional), dtype=self.dtype),
-                    'lattice': self.from_cells(cells, counts), 'species': self.from_index(species)},
+            fields={
+                'fractional': torch.as_tensor(np.asarray(fractional), dtype=self.dtype),
+                'lattice': self.from_cells(cells, counts),
+                'species': self.from_index(species),
+            },
             rows={'fractional': rows, 'lattice': torch.arange(size), 'species': rows},
             size=size,
-            conditions={k: torch.as_tensor(np.asarray(v, float), dtype=self.dtype).reshape(size)
-                        for k, v in (conditions or {}).items()},
+            conditions={k: torch.as_tensor(v, dtype=self.dtype) for k, v in (conditions or {}).items()},  # (B, ...)
             extras={'slots': slots, 'counts': counts, 'width': width},
-        )  # fmt: skip
+        )
 
     def index(self, numbers) -> np.ndarray:
         """Return the species of atomic numbers; raise a ValueError for unknown elements."""
@@ -123,13 +132,68 @@ class Crystal:
             images.append(Atoms(numbers[mine], positions=fractional[mine] % 1.0 @ cell, cell=cell, pbc=True))  # flat cells, too
         return images
 
+    def augment(self, batch: Batch, rng: torch.Generator) -> Batch:
+        """Invert half of the crystals, f -> 1 - f: a crystal and its mirror image are equally good."""
+        inverted = (torch.rand(batch.size, generator=rng) < 0.5)[batch.rows['fractional'], None]  # (n, 1)
+        fractional = batch.fields['fractional']
+        return batch.with_fields(fractional=torch.where(inverted, 1 - fractional, fractional))
+
+    def process(
+        self,
+        *,
+        steps: int = 1000,
+        sigma_min: float = 0.005,
+        sigma_max: float = 0.5,
+        auxiliary: float = 0.05,
+        weights: tuple[float, float, float] = (1.0, 1.0, 20.0),
+        longest: float | None = None,
+    ) -> JointProcess:
+        """Return the joint process of Takahara et al. (section 4.1) with DiffCSP's values.
+
+        Parameters
+        ----------
+        steps : int
+            Length T of the chain of the species.
+        sigma_min, sigma_max : float
+            Of the fractional coordinates.
+        auxiliary : float
+            See :class:`ase_diffusion.diffusion.Categorical`.
+        weights : (lattice, coordinates, species)
+        longest : float, optional
+            Longest lattice vector, A; longer estimates are shortened.
+        """
+        processes = {
+            'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
+            'lattice': Gaussian(CosineVP(), clip_norm=longest),
+            'species': Categorical(CosineVP(), len(self.elements), steps, auxiliary),
+        }
+        lattice, fractional, species = weights
+        return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
+
+    def check_header(self, header: dict, networks: dict[str, torch.nn.Module]) -> None:
+        """Raise a ValueError where the elements are not those of the network, or the sizes are no counts."""
+        network = next(iter(networks.values()))
+        known = len(self.elements) == network.settings['classes'] and all(0 < z < 119 for z in self.elements)
+        require(known, f'{network.settings["classes"]} elements, as many as the network knows', self.elements)
+        sizes = header['sizes']
+        counts = all(int(n) > 0 and is_number(count) and count > 0 for n, count in sizes.items())
+        require(sizes and counts, 'sizes are counts of crystals by their number of atoms', sizes)
+        share = header.get('csp_fraction', 0)
+        require(is_number(share), 'csp_fraction is a share', share)
+        require('process' in header, 'a crystal model has a process', None)
+
     def todict(self) -> dict:
-        """Return the parameters, fit for JSON."""
+        """Return class name and parameters, JSON-serialisable."""
         return {'name': 'Crystal', 'elements': list(self.elements)}
+
+    @classmethod
+    def fromdict(cls, values: dict) -> Crystal:
+        """Rebuild from :meth:`todict`."""
+        return cls(values['elements'])
 
 
 @dataclass
-class SmoothCrystal(Crystal):
+class LogLatticeCrystal(Crystal):
     """Encode crystals for preconditioned diffusion: ``lattice`` (B, 6) and ``species`` (n, D) are real numbers of unit size.
 
     The lattice is S = log sqrt(L L^T), which knows no orientation and always gives a right-handed cell of positive volume;
@@ -151,18 +215,18 @@ class SmoothCrystal(Crystal):
         self.table = element_points(self.elements)
 
     @classmethod
-    def of(cls, elements, cells, counts, dtype=torch.float32) -> SmoothCrystal:
+    def of(cls, elements, cells, counts, dtype=torch.float32) -> LogLatticeCrystal:
         """Measure mean and standard deviation of cells (n, 3, 3); numbers that hardly vary count as 0.02."""
-        numbers = lattice_numbers(cells, counts)
+        numbers = log_lattice(cells, counts)
         return cls(elements, dtype, numbers.mean(0), np.maximum(numbers.std(0), 0.02))
 
     def from_cells(self, cells, counts) -> torch.Tensor:
-        numbers = lattice_numbers(np.asarray(cells, float), np.asarray(counts))
+        numbers = log_lattice(np.asarray(cells, float), np.asarray(counts))
         return torch.as_tensor((numbers - self.mean) / self.std, dtype=self.dtype)
 
     def to_cells(self, lattice, counts) -> np.ndarray:
         numbers = lattice.detach().double().cpu().numpy() * self.std + self.mean
-        return cells_of_numbers(np.clip(numbers, -5.0, 5.0), counts.cpu().numpy())
+        return cells_from_log_lattice(np.clip(numbers, -5.0, 5.0), counts.cpu().numpy())
 
     def from_index(self, species) -> torch.Tensor:
         return torch.as_tensor(self.table, dtype=self.dtype)[species]
@@ -170,34 +234,59 @@ class SmoothCrystal(Crystal):
     def to_index(self, species) -> torch.Tensor:
         return nearest_point(species, torch.as_tensor(self.table, dtype=species.dtype, device=species.device))
 
+    def process(
+        self,
+        *,
+        sigma_min: float = 0.005,
+        sigma_max: float = 0.35,
+        weights: tuple[float, float, float] = (1.0, 1.0, 0.3),
+    ) -> JointProcess:
+        """Return the preconditioned joint process (Karras et al., arXiv 2206.00364).
+
+        The scaled score of the coordinates has unit size at every noise level and needs no preconditioning. Lattice and
+        species are decided at the times at which the coordinates are.
+
+        Parameters
+        ----------
+        sigma_min, sigma_max : float
+            Of the fractional coordinates. Only differences matter to a crystal, and theirs are uniform to 1.6 % from 0.35 on.
+        weights : (lattice, coordinates, species)
+        """
+        processes = {
+            'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
+            'lattice': Preconditioned(GeometricVP(0.01, 20.0)),
+            'species': EmbeddedCategorical(GeometricVP(0.2, 30.0), self.table),
+        }
+        lattice, fractional, species = weights
+        return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
+
     def todict(self) -> dict:
-        return {'name': 'SmoothCrystal', 'elements': list(self.elements), 'mean': list(self.mean), 'std': list(self.std)}
+        """Return class name and parameters, JSON-serialisable."""
+        return {'name': 'LogLatticeCrystal', 'elements': list(self.elements), 'mean': list(self.mean), 'std': list(self.std)}
+
+    @classmethod
+    def fromdict(cls, values: dict) -> LogLatticeCrystal:
+        """Rebuild from :meth:`todict`."""
+        return cls(values['elements'], mean=values['mean'], std=values['std'])
 
 
 _I, _J = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
 _ROOT = np.array([1.0, 1.0, 1.0, 2**0.5, 2**0.5, 2**0.5])
 
 
-def lattice_numbers(cells: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def log_lattice(cells: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return six numbers of each cell (B, 3, 3): log sqrt(L L^T), less a third of log(number of atoms) on the diagonal."""
     values, vectors = np.linalg.eigh(cells @ cells.transpose(0, 2, 1))
     s = np.einsum('bij,bj,bkj->bik', vectors, 0.5 * np.log(np.maximum(values, 1e-12)), vectors)
     return s[:, _I, _J] * _ROOT - np.log(counts)[:, None] / 3 * (_ROOT == 1)
 
 
-def cells_of_numbers(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return cells (B, 3, 3), symmetric matrices: the inverse of :func:`lattice_numbers` up to a rotation."""
+def cells_from_log_lattice(numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return cells (B, 3, 3), symmetric matrices: the inverse of :func:`log_lattice` up to a rotation."""
     s = np.empty((len(numbers), 3, 3))
     s[:, _I, _J] = s[:, _J, _I] = (numbers + np.log(counts)[:, None] / 3 * (_ROOT == 1)) / _ROOT
     values, vectors = np.linalg.eigh(s)
     return np.einsum('bij,bj,bkj->bik', vectors, np.exp(values), vectors)
-
-
-def crystal_from_dict(values: dict) -> Crystal:
-    """Rebuild a representation from :meth:`Crystal.todict`."""
-    if values.get('name', 'Crystal') == 'SmoothCrystal':
-        return SmoothCrystal(values['elements'], mean=values['mean'], std=values['std'])
-    return Crystal(values['elements'])
 
 
 def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
@@ -211,48 +300,3 @@ def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
         raise ValueError(f'{name} needs finite positions and a cell with three independent vectors, got {cell.tolist()}')
     if not atoms.pbc.all():
         raise ValueError(f'a crystal is periodic in three directions; {name} has pbc={atoms.pbc.tolist()}: set atoms.pbc = True')
-
-
-def crystal_process(classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5, auxiliary=0.05,
-                    weights=(1.0, 1.0, 20.0), longest=None) -> JointProcess:  # fmt: skip
-    """Return the joint process of the paper (section 4.1) with DiffCSP's values.
-
-    Parameters
-    ----------
-    classes : int
-        Number of elements.
-    steps : int
-        T of the species' loss.
-    sigma_min, sigma_max : float
-        Of the fractional coordinates.
-    auxiliary : float
-        See :class:`Categorical`.
-    weights : (lattice, coordinates, species)
-    longest : float, optional
-        Longest lattice vector, A; see ``limit`` of :class:`Gaussian`.
-    """
-    processes = {'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)), 'lattice': Gaussian(CosineVP(), longest),
-                 'species': Categorical(CosineVP(), classes, steps, auxiliary)}  # fmt: skip
-    lattice, fractional, species = weights
-    return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
-
-
-def smooth_process(table, *, sigma_min=0.005, sigma_max=0.35, weights=(1.0, 1.0, 0.3)) -> JointProcess:
-    """Return the preconditioned joint process of :class:`SmoothCrystal` (Karras et al., arXiv 2206.00364).
-
-    The scaled score of the coordinates has unit size at every noise level, so that it is preconditioned as it is. Lattice and
-    species are decided at the times at which the coordinates are.
-
-    Parameters
-    ----------
-    table : (K, D)
-        Points of the elements.
-    sigma_min, sigma_max : float
-        Of the fractional coordinates. Only differences matter to a crystal, and theirs are uniform to 1.6 % from 0.35 on.
-    weights : (lattice, coordinates, species)
-    """
-    processes = {'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
-                 'lattice': Preconditioned(GeometricVP(0.01, 20.0)),
-                 'species': Embedded(GeometricVP(0.2, 30.0), table)}  # fmt: skip
-    lattice, fractional, species = weights
-    return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})

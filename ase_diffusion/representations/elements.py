@@ -1,4 +1,4 @@
-"""Chemical elements as points in space, neighbours in the periodic table close to each other."""
+"""Chemical elements as points in space, neighbors in the periodic table close to each other."""
 
 from __future__ import annotations
 

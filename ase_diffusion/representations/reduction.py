@@ -25,7 +25,7 @@ def niggli(atoms: Atoms) -> Atoms:
         return atoms.copy()
     try:
         reduced = spglib.niggli_reduce(cell)
-    except Exception as error:  # noqa: BLE001  newer versions raise an error of their own
+    except Exception as error:  # newer versions raise an error of their own
         log.debug('spglib cannot reduce the cell: %s', error)
         reduced = None
     if reduced is None:
@@ -66,7 +66,7 @@ def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     fractional = atoms.get_scaled_positions()
     try:
         found = spglib.get_symmetry((np.asarray(atoms.cell), fractional, atoms.numbers), symprec=tolerance)
-    except Exception as error:  # noqa: BLE001  newer versions raise an error of their own
+    except Exception as error:  # newer versions raise an error of their own
         log.debug('spglib finds no symmetry: %s', error)
         found = None
     if found is None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ..errors import GenerationFailed, MissingDependency
 from ..generators.tasks import check_noise
 from ..utils.atoms import mobile_mask
+from ..utils.checks import check_integer
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 try:
     from ase_ga.offspring_creator import OffspringCreator
@@ -40,13 +48,12 @@ class DiffusionStartGenerator:
     >>> db.add_unrelaxed_candidate(start.get_new_candidate())                        # doctest: +SKIP
     """
 
-    def __init__(self, gen, *, batch: int = 10, **conditions):
-        if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
-            raise ValueError(f'batch is the number of candidates generated at once, an integer, 1 or more; got {batch!r}')
+    def __init__(self, gen: Any, *, batch: int = 10, **conditions: Any) -> None:
+        check_integer('batch', batch, 1, 'the number of candidates generated at once')
         gen.irun(1, **conditions)  # checks the conditions, generates nothing
         self.gen, self.batch, self.conditions, self._waiting = gen, int(batch), conditions, []
 
-    def get_new_candidate(self, maxiter: int | None = None):
+    def get_new_candidate(self, maxiter: int | None = None) -> Atoms | None:
         """Return a new candidate, or None where all of ``maxiter`` attempts (default: ``gen.maxtries`` a structure) failed."""
         if not self._waiting:
             before = self.gen.maxtries
@@ -81,13 +88,13 @@ class DiffusionMutation(OffspringCreator):
         ase-ga is not installed (when this class is imported).
     """
 
-    def __init__(self, gen, noise: float = 0.3, *, num_muts: int = 1, verbose: bool = False, **conditions):
+    def __init__(self, gen: Any, noise: float = 0.3, *, num_muts: int = 1, verbose: bool = False, **conditions: Any) -> None:
         super().__init__(verbose=verbose, num_muts=num_muts, rng=gen.rng)
         gen.irun(1, **conditions)  # checks the conditions, generates nothing
         self.gen, self.noise, self.conditions = gen, check_noise(noise, gen.process.schedule.sigma_min), conditions
         self.descriptor, self.min_inputs = 'DiffusionMutation', 1
 
-    def get_new_individual(self, parents):
+    def get_new_individual(self, parents: Sequence[Atoms]) -> tuple[Atoms | None, str]:
         """Return (child, description); the child is None where every attempt had atoms too close to each other."""
         parent, description = parents[0], 'mutation: diffusion'
         child = self.mutate(parent)
@@ -98,7 +105,7 @@ class DiffusionMutation(OffspringCreator):
         new.info['data'].update(child.info['data'], parents=[parent.info['confid']])
         return self.finalize_individual(new), description
 
-    def mutate(self, atoms):
+    def mutate(self, atoms: Atoms) -> Atoms | None:
         """Return a child of the atoms, or None."""
         try:
             child = self.gen.perturb(atoms, self.noise, None, **self.conditions)

@@ -1,28 +1,37 @@
 """Random structure search: random overlayers on a fixed slab, relaxed, every frame kept in one database."""
 
+from __future__ import annotations
+
 import logging
 import os
 import pickle
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..calculators.factory import check_shared
+from ..calculators.names import CalculatorLike, calculator_name
 from ..data.frames import row_atoms
-from ..data.starts import check_composition, check_count, check_window, draw_composition, random_start
+from ..data.starts import Composition, check_composition, check_start, draw_composition, random_start
 from ..errors import GenerationFailed
-from ..relax.calculators import calculator_name
-from ..relax.relax import make_settings, optimizer_name
 from ..relax.relaxer import Relaxer
-from ..relax.store import same_slab, slab_settings
-from ..relax.supply import check_shared
+from ..relax.settings import Settings, optimizer_name
 from ..utils.atoms import copy_atoms
-from ..utils.log import Log
-from ..utils.rng import coerce_rng
+from ..utils.checks import check_count, check_folder
+from ..utils.log import Log, Logfile
+from ..utils.rng import RandomSource, coerce_rng
+from .store import same_slab, slab_settings
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 __all__ = ['RandomStructureSearch', 'random_start']
 
@@ -72,41 +81,40 @@ class RandomStructureSearch:
 
     def __init__(
         self,
-        slab,
-        stoich,
-        calculator='7net-mf-0',
+        slab: Atoms,
+        stoich: Composition,
+        calculator: CalculatorLike = '7net-mf-0',
         *,
-        height=(1.0, 4.5),
-        ratio=0.7,
-        maxiter=100,
-        rng=None,
-        optimizer='BFGS',
-        fmax=0.05,
-        steps=300,
-        database='rss.db',
-        directory='.',
-        workers=1,
-        logfile='-',
-    ):
+        height: tuple[float, float] = (1.0, 4.5),
+        ratio: float = 0.7,
+        maxiter: int = 100,
+        rng: RandomSource = None,
+        optimizer: str | Callable[..., Any] = 'BFGS',
+        fmax: float = 0.05,
+        steps: int = 300,
+        database: str | Path = 'rss.db',
+        directory: str | Path = '.',
+        workers: int = 1,
+        logfile: Logfile = '-',
+    ) -> None:
         from ..representations.slab import check_slab  # of all that is trained and sampled; needs torch, which workers do not
 
         check_slab(slab)
         if Path(database).suffix != '.db':
-            raise ValueError(f'The database of a search is an ASE sqlite file, *.db; got {str(database)!r}.')
-        if not Path(database).absolute().parent.is_dir():
-            raise FileNotFoundError(f'The folder of {database} does not exist: mkdir -p {Path(database).parent}')
+            raise ValueError(f'the database of a search is an ASE sqlite file, *.db; got {str(database)!r}')
+        check_folder('database', database)
         check_count('workers', 'the number of processes', workers)
         check_shared(calculator, workers)
-        self.settings = make_settings(optimizer, fmax, steps)
+        self.settings = Settings(optimizer, fmax, steps)
         self.slab = copy_atoms(slab)
         self.slab.info.pop('adsorbate_info', None)  # of ase.build; extxyz cannot write it
         self.stoich = check_composition(stoich)
-        self.height, self.ratio, self.maxiter = check_window(height, ratio, maxiter), ratio, maxiter
+        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), ratio, maxiter
         self.calculator, self.directory = calculator, directory
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)
 
-    def run(self, n):
+    def run(self, n: int) -> list[Atoms]:
         """Bring the database to `n` runs and return the relaxed structures.
 
         Parameters
@@ -147,14 +155,16 @@ class RandomStructureSearch:
 
     def _all_failed(self, failures, rows):
         """Raise where a call found nothing; warn where there are results of earlier calls."""
-        text = (f'All {failures.total()} runs of this call failed. Look whether {calculator_name(self.calculator)} knows '
-                'the elements and runs at all; the next call tries them again.')  # fmt: skip
+        text = (
+            f'all {failures.total()} runs of this call failed; check that {calculator_name(self.calculator)} knows '
+            'the elements and runs at all; the next call tries them again'
+        )
         error = GenerationFailed(text, failures)
         if not rows:
             raise error
         logger.warning('%s', error)
 
-    def start(self, run):
+    def start(self, run: int) -> Atoms:
         """Return the start structure of a run, the same at every call.
 
         Parameters
@@ -166,7 +176,7 @@ class RandomStructureSearch:
         numbers = draw_composition(self.stoich, rng)
         return random_start(self.slab, numbers, rng, height=self.height, ratio=self.ratio, maxiter=self.maxiter)
 
-    def todict(self):
+    def todict(self) -> dict[str, Any]:
         """Return what makes this search the one it is, ready for json."""
         return {
             'seed': self.seed,
@@ -207,7 +217,7 @@ class RandomStructureSearch:
         if theirs is None:
             if len(db):
                 raise ValueError(
-                    f'A search writes to a database of its own; {self.database} has {len(db)} other rows. Take another database.'
+                    f'a search writes to a database of its own; {self.database} has {len(db)} other rows; take another database'
                 )
             db.metadata = {**metadata, 'random_search': mine}
             return db
@@ -217,8 +227,8 @@ class RandomStructureSearch:
             differ.append('another slab')
         if differ:
             raise ValueError(
-                f'A database belongs to one search; {self.database} was made with {"; ".join(differ)}. '
-                'Take the same values (rng=None takes the seed of the database) or another database.'
+                f'a database belongs to one search; {self.database} was made with {"; ".join(differ)}; '
+                'take the same values (rng=None takes the seed of the database) or another database'
             )
         return db
 
@@ -233,8 +243,8 @@ class RandomStructureSearch:
             pickle.dumps(self)
         except Exception as err:
             raise ValueError(
-                f'Workers are processes and get the calculator by pickle; {calculator_name(self.calculator)} cannot be '
-                f'pickled ({err}). Pass a name, a class or a function at the top of a module, or workers=1.'
+                f'workers are processes and get the calculator by pickle; {calculator_name(self.calculator)} cannot be '
+                f'pickled ({err}); pass a name, a class or a function at the top of a module, or workers=1'
             ) from err
         pool = ProcessPoolExecutor(
             min(self.workers, len(todo)), get_context('spawn'), initializer=_start_worker, initargs=(self,)
@@ -254,7 +264,7 @@ class RandomStructureSearch:
                 pairs.update(run=run, last=index == len(frames) - 1)
                 db.write(atoms, data=atoms.info.get('data', {}), **pairs)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """Leave behind what a worker does not need and streams cannot give."""
         return {**self.__dict__, 'logfile': None}
 
@@ -280,7 +290,7 @@ def _start_worker(search):
         if 'torch' in sys.modules:  # workers share the cores
             sys.modules['torch'].set_num_threads(max(1, (os.cpu_count() or 1) // search.workers))
         _worker = (search, relaxer)
-    except Exception as err:  # noqa: BLE001
+    except Exception as err:
         _worker = err
 
 

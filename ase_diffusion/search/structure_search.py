@@ -1,14 +1,24 @@
 """A search with a generator: sample, relax, leave out what was found before, keep all in one database.
 
-It stands here and not in relax/, because it needs a generator and metrics; the machine itself is `ase_diffusion.relax.campaign`.
+It stands here and not in relax/, because it needs a generator and metrics; the machine itself is `ase_diffusion.search.campaign`.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..calculators.names import CalculatorLike
 from ..metrics.surface import Distinct
-from ..relax.campaign import Campaign, describe, plain
-from ..relax.store import slab_settings, stored_campaign
-from ..utils.rng import coerce_rng
+from ..utils.rng import RandomSource, coerce_rng
+from .campaign import Campaign, describe, plain
+from .store import slab_settings, stored_campaign
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
 
 BLOCK = 16  # structures that are sampled at once
 
@@ -26,7 +36,7 @@ class StructureSearch(Campaign):
         (``relax={'calculator': 'ag-o'}``) that is a first stage, best with a cheap potential, and with ``best_of`` only the
         lowest of several go on to the calculator of the search.
     database : str or Path
-        ``*.db`` or ``postgresql://...``, see :class:`ase_diffusion.relax.campaign.Campaign`.
+        ``*.db`` or ``postgresql://...``, see :class:`ase_diffusion.search.campaign.Campaign`.
     calculator : str, Path, callable or Calculator
         Anything `ase_diffusion.relax.get_calculator` takes.
     conditions : dict, optional
@@ -34,7 +44,7 @@ class StructureSearch(Campaign):
     rng : None, int, Generator, RandomState or numpy.random
         Where the seed comes from. None takes the seed of the database, or a fresh one where that is new.
     options
-        Those of :class:`ase_diffusion.relax.campaign.Campaign`: optimizer, fmax, steps, timeout, workers, client, logfile, ...
+        Those of :class:`ase_diffusion.search.campaign.Campaign`: optimizer, fmax, steps, timeout, workers, client, logfile, ...
 
     Raises
     ------
@@ -47,10 +57,19 @@ class StructureSearch(Campaign):
     >>> best = StructureSearch(gen, 'search.db', '7net-mf-0', workers=4).run(500)[0]      # doctest: +SKIP
     """
 
-    def __init__(self, generator, database='search.db', calculator='7net-mf-0', *, conditions=None, rng=None, block=BLOCK,
-                 **options):  # fmt: skip
+    def __init__(
+        self,
+        generator: Any,
+        database: str | Path = 'search.db',
+        calculator: CalculatorLike = '7net-mf-0',
+        *,
+        conditions: dict[str, Any] | None = None,
+        rng: RandomSource = None,
+        block: int = BLOCK,
+        **options: Any,
+    ) -> None:
         self.generator, self.conditions = generator, dict(conditions or {})
-        generator._check_conditions(self.conditions)
+        generator.check_conditions(self.conditions)
         self.seed = _find_seed(rng, database)
         self.seen = Distinct()
         made_by = {'seed': self.seed, 'generator': generator.todict(), 'conditions': self.conditions}
@@ -61,7 +80,7 @@ class StructureSearch(Campaign):
             made_by['slab'] = slab_settings(slab)
         super().__init__(database, self.sample, calculator, first_of_kind=self.seen.add, made_by=made_by, block=block, **options)
 
-    def sample(self, block, count):
+    def sample(self, block: int, count: int) -> list[Atoms]:
         """Return the first `count` structures of a block."""
         self.generator.rng = np.random.default_rng([self.seed, block])
         return self.generator.sample(count, **self.conditions)

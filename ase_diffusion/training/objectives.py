@@ -1,4 +1,4 @@
-"""What a network is trained for: removing noise, or energies and forces."""
+"""Losses: of denoisers, and of energies and forces."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..diffusion import JointProcess, NoiseStream
-from ..diffusion.schedules import focused
+from ..diffusion import JointProcess, NoiseStream, TimeDensity
 
 
-class Denoising:
+class DenoisingLoss:
     """Denoising score matching: the network predicts the noise at a random time.
 
     Parameters
     ----------
     process : JointProcess
-    known : dict of str to float, optional
+    given : dict of str to float, optional
         Share of the structures in which a field is given: not noised, not learned, and told to the network as
-        ``extras['known']`` (B,). With species known it learns to predict structures.
-    focus : (mean, std, share), optional
-        Where times are dense, see :func:`ase_diffusion.diffusion.schedules.focused`; uniform by default.
+        ``extras['given_FIELD']`` (B,). With given species it learns to predict crystal structures (CSP).
+    density : TimeDensity or (mean, std, weight), optional
+        Density of the times; uniform by default.
     """
 
-    def __init__(self, process: JointProcess, known: dict[str, float] | None = None,
-                 focus: tuple[float, float, float] | None = None):  # fmt: skip
-        self.process, self.known = process, dict(known or {})
-        self.focus = None if focus is None else tuple(float(x) for x in focus)
+    def __init__(self, process: JointProcess, given: dict[str, float] | None = None, density: TimeDensity | tuple | None = None):
+        self.process, self.given = process, dict(given or {})
+        self.density = TimeDensity.of(density)
 
     def __call__(self, network, batch, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Return ``{'loss': ...}`` averaged over the batch; times are stratified over the batch."""
@@ -35,35 +33,35 @@ class Denoising:
         offset = torch.rand((), generator=generator)
         order = torch.randperm(batch.size, generator=generator)
         t = self.times((order + offset) / batch.size).to(like.device, like.dtype)
-        noisy, target = self.process.noise(batch, t, NoiseStream(generator))
-        if self.known:
-            return self._partly_known(network, batch, noisy, target, t, generator)
-        pred = network(noisy, self.process.level(t), batch.conditions)
+        noisy, target = self.process.add_noise(batch, t, NoiseStream(generator))
+        if self.given:
+            return self._partly_given(network, batch, noisy, target, t, generator)
+        pred = network(noisy, self.process.c_noise(t), batch.conditions)
         return {'loss': self.process.loss(noisy, pred, target, t).mean()}
 
     def times(self, u: Tensor) -> Tensor:
         """Return times for numbers ``u`` that are uniform in (0, 1)."""
-        return u if self.focus is None else focused(u, *self.focus)
+        return u if self.density is None else self.density.times(u)
 
-    def _partly_known(self, network, batch, noisy, target, t, generator) -> dict[str, Tensor]:
+    def _partly_given(self, network, batch, noisy, target, t, generator) -> dict[str, Tensor]:
         """Return the loss and its parts where some structures have fields that are given."""
         masks = {}
-        for name, share in self.known.items():
+        for name, share in self.given.items():
             masks[name] = (torch.rand(batch.size, generator=generator) < share).to(t.device)  # (B,)
-            noisy = give(noisy, batch, name, masks[name])
-        pred = network(noisy, self.process.level(t), batch.conditions)
+            noisy = condition_on_clean(noisy, batch, name, masks[name])
+        pred = network(noisy, self.process.c_noise(t), batch.conditions)
         losses = self.process.losses(noisy, pred, target, t)
         parts = {name: (value * ~masks[name] if name in masks else value).mean() for name, value in losses.items()}
         total = sum(self.process.weights[name] * value for name, value in parts.items())
         return {'loss': total, **{name: value.detach() for name, value in parts.items()}}
 
 
-def give(noisy, clean, name: str, which: Tensor):
-    """Return ``noisy`` with a field of the structures ``which`` (B,) as in ``clean``, and a note of it in the extras."""
+def condition_on_clean(noisy, clean, name: str, which: Tensor):
+    """Return ``noisy`` with a field of the structures ``which`` (B,) as in ``clean``, and ``extras['given_NAME']``."""
     field = noisy.fields[name]
     rows = which[noisy.rows[name]].reshape(-1, *[1] * (field.dim() - 1))
     noisy = noisy.with_fields(**{name: torch.where(rows, clean.fields[name], field)})
-    return replace(noisy, extras={**noisy.extras, 'known': which})
+    return replace(noisy, extras={**noisy.extras, f'given_{name}': which})
 
 
 class EnergyAndForces:

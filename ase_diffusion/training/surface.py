@@ -5,36 +5,37 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-import torch
 
-from ..diffusion import JointProcess
 from ..networks import ForceField, OverlayerDenoiser
-from ..representations.slab import Slab, slab_process
-from .dataset import OverlayerData, Overlayers
-from .objectives import Denoising, EnergyAndForces
+from ..representations.slab import Slab
+from .data import fixed_batches
+from .objectives import EnergyAndForces
+from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
+from .surface_data import OverlayerData, Overlayers
 from .trainer import train
 
 log = logging.getLogger(__name__)
+VALIDATION = dict(limit=160, size=32)  # structures to validate on, and in one batch
 
 
-def fixed_batches(data: Overlayers, representation: Slab, batch_size: int, limit: int = 160) -> list:
-    """Return validation batches: up to ``limit`` structures, evenly taken, no repeats, no dropout."""
-    stride = max(1, len(data.items) // limit)
-    items = data.items[::stride]
-    source = OverlayerData(data, representation)
-    return [source.assemble(items[k : k + batch_size]) for k in range(0, len(items), batch_size)]
-
-
-def describe(data: Overlayers) -> dict:
-    """Return what a checkpoint says about its data."""
-    mobile, substrate = data.elements()
-    return {'structures': len(data.items), 'relaxations': len({i.run for i in data.items}), 'mobile_elements': mobile,
-            'substrate_elements': substrate, 'fingerprint': data.fingerprint()}  # fmt: skip
-
-
-def train_denoiser(data: Overlayers, out, *, steps=20_000, features=64, blocks=4, cutoff=6.0, batch_size=16,
-                   repeat=0.25, max_relative=None, height=None, sigma_min=0.02, sigma_max=8.0, seed=0, network=None,
-                   **options):  # fmt: skip
+def train_surface(
+    data: Overlayers,
+    out,
+    *,
+    steps=20_000,
+    features=64,
+    blocks=4,
+    cutoff=6.0,
+    batch_size=16,
+    repeat=0.25,
+    max_relative=None,
+    height=None,
+    sigma_min=0.02,
+    sigma_max=8.0,
+    seed=0,
+    network=None,
+    **options,
+):
     """Train an :class:`OverlayerDenoiser`; returns the path of the best checkpoint.
 
     Parameters
@@ -50,33 +51,43 @@ def train_denoiser(data: Overlayers, out, *, steps=20_000, features=64, blocks=4
     options : passed to :func:`train`.
     """
     if max_relative is not None:
-        data = data.select(lambda item: item.relative <= max_relative)
-        _check_left(data, f'an energy of up to {max_relative} eV per mobile atom above the best of its composition',
-                    'raise max_relative; the best itself has 0, and structures without energy have none')  # fmt: skip
+        data = data.select(lambda item: item.energy_above_best <= max_relative)
+        _check_left(
+            data,
+            f'an energy of up to {max_relative} eV per mobile atom above the best of its composition',
+            'raise max_relative; the best itself has 0, and structures without energy have none',
+        )
     height = tuple(height or data.window())
     representation = Slab(height=height)
-    training, held = data.split(seed=seed)
-    inside = held.select(lambda i: _inside(i, height))
-    training = training.select(lambda i: _inside(i, height))
-    relative = np.array([item.relative for item in training.items])
-    known = np.isfinite(relative)
-    properties = {}
-    if known.any():
-        properties = {'energy': (float(np.median(relative[known])), float(relative[known].std() + 1e-3))}
-    process: JointProcess = slab_process(sigma_min, sigma_max)
-    if network is None:
-        torch.manual_seed(seed)
-        network = OverlayerDenoiser(features, blocks, cutoff, properties=properties)
-    ranges = {'energy': [float(relative[known].min()), float(relative[known].max())]} if known.any() else {}
-    if ranges and 'energy' not in network.settings['properties']:
+    training, held = (part.select(lambda i: _inside(i, height)) for part in data.split(seed=seed))
+    values = training.conditions
+    if network is not None and values and 'energy' not in network.settings['conditions']:
         log.warning('the network to start from knows no condition energy: the energies of the data are not learned')
-        ranges = {}
-    header = {'kind': 'surface', 'process': process.todict(), 'representation': representation.todict(),
-              'units': {'positions': 'A', 'energy': 'eV per mobile atom'}, 'conditions': ranges,
-              'data': describe(training)}  # fmt: skip
-    source = OverlayerData(training, representation, batch_size=batch_size, repeat=repeat, seed=seed)
-    return train(network, Denoising(process), source, out, steps=steps, header=header, seed=seed,
-                 validation=fixed_batches(inside, representation, 32), **options)  # fmt: skip
+        values = {}
+    forms, process = condition_forms(values), representation.process(sigma_min, sigma_max)
+
+    def build() -> OverlayerDenoiser:
+        return OverlayerDenoiser(features, blocks, cutoff, conditions=condition_scales(forms, values))
+
+    header = header_of(
+        'surface',
+        representation,
+        process,
+        units={'positions': 'A', 'energy': 'eV per mobile atom'},
+        conditions=forms,
+        data=training.describe(),
+    )
+    return run(
+        network_to_train(network, build, list(forms), seed),
+        process,
+        OverlayerData(training, representation, batch_size=batch_size, repeat=repeat, seed=seed),
+        fixed_batches(OverlayerData(held, representation), **VALIDATION) if held.items else [],
+        out,
+        header=header,
+        steps=steps,
+        seed=seed,
+        **options,
+    )
 
 
 def _check_left(data: Overlayers, law: str, way_out: str) -> None:
@@ -85,12 +96,24 @@ def _check_left(data: Overlayers, law: str, way_out: str) -> None:
 
 
 def _inside(item, height) -> bool:
-    z = item.positions[:, 2] - item.top
+    z = item.positions[:, 2] - item.surface_z
     return bool((z >= height[0]).all() and (z <= height[1]).all())
 
 
-def train_forcefield(data: Overlayers, out, *, steps=20_000, features=64, blocks=3, cutoff=6.0, batch_size=16,
-                     max_force=40.0, seed=0, network=None, **options):  # fmt: skip
+def train_forcefield(
+    data: Overlayers,
+    out,
+    *,
+    steps=20_000,
+    features=64,
+    blocks=3,
+    cutoff=6.0,
+    batch_size=16,
+    max_force=40.0,
+    seed=0,
+    network=None,
+    **options,
+):
     """Train a :class:`ForceField`; returns the path of the best checkpoint.
 
     Parameters
@@ -102,25 +125,35 @@ def train_forcefield(data: Overlayers, out, *, steps=20_000, features=64, blocks
     _check_left(data, f'an energy and forces of up to {max_force} eV/A', 'raise max_force, or give data with forces')
     representation = Slab()
     training, held = data.split(seed=seed)
-    if network is None:
-        torch.manual_seed(seed)
-        network = ForceField(features, blocks, cutoff)
-        fit_references(network, training)
-    header = {'kind': 'forcefield', 'representation': representation.todict(),
-              'units': {'energy': 'eV', 'forces': 'eV/A'}, 'data': describe(training)}  # fmt: skip
-    source = OverlayerData(training, representation, batch_size=batch_size, repeat=0.0, seed=seed, dropout=0.0)
-    return train(network, EnergyAndForces(), source, out, steps=steps, header=header, seed=seed,
-                 validation=fixed_batches(held, representation, 32), **options)  # fmt: skip
+
+    def build() -> ForceField:
+        new = ForceField(features, blocks, cutoff)
+        fit_references(new, training)
+        return new
+
+    return train(
+        network_to_train(network, build, (), seed),
+        EnergyAndForces(),
+        OverlayerData(training, representation, batch_size=batch_size, repeat=0.0, seed=seed, dropout=0.0),
+        out,
+        steps=steps,
+        header=header_of('forcefield', representation, None, units={'energy': 'eV', 'forces': 'eV/A'}, data=training.describe()),
+        seed=seed,
+        validation=fixed_batches(OverlayerData(held, representation), **VALIDATION),
+        **options,
+    )
 
 
 def fit_references(network: ForceField, data: Overlayers) -> None:
     """Fit the constants per atom (role, element) by least squares and the energy scale by the force scale."""
     mobile, substrate = data.elements()
     columns = [(0, z) for z in mobile] + [(1, z) for z in substrate]
-    counts = np.array([[(i.numbers == z).sum() for z in mobile] + [(i.substrate_numbers == z).sum() for z in substrate]
-                       for i in data.items], float)  # fmt: skip
+    counts = np.array(
+        [[(i.numbers == z).sum() for z in mobile] + [(i.substrate_numbers == z).sum() for z in substrate] for i in data.items],
+        float,
+    )
     energies = np.array([i.energy for i in data.items])
-    low = np.array([i.relative for i in data.items]) < 0.2
+    low = np.array([i.energy_above_best for i in data.items]) < 0.2
     use = low if low.sum() > len(columns) * 2 else np.ones(len(low), bool)
     solution, *_ = np.linalg.lstsq(counts[use], energies[use], rcond=None)
     for (role, z), value in zip(columns, solution, strict=True):

@@ -1,14 +1,10 @@
-"""One trainer for every method, on Lightning: EMA, clipping, resume, best and last checkpoint, CSV log."""
+"""One trainer for every denoiser and force field, on Lightning: EMA, clipping, resume, best and last checkpoint, CSV log."""
 
 from __future__ import annotations
 
 import copy
-import csv
-import json
 import logging
 import math
-import signal
-import threading
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,14 +13,15 @@ from pathlib import Path
 import torch
 
 from ..errors import MissingDependency
+from ..utils.interrupts import noted_interrupts
 from ..utils.memory import keep_freed_memory
-from .checkpoint import save_checkpoint
+from .run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-NOT_THE_RUN = ('metrics', 'units', 'sampling')  # entries of a header that do not change what is trained
+MIXED = {'bf16-mixed': torch.bfloat16}  # precisions in which only the network computes with few digits
 
 
-class Average:
+class EMA:
     """Exponential moving average of the parameters, warmed up as min(decay, (1 + k) / (10 + k))."""
 
     def __init__(self, network: torch.nn.Module, decay: float):
@@ -42,6 +39,35 @@ class Average:
             a.copy_(b)
 
 
+class Mixed:
+    """Call a network under autocast: its matrix products and convolutions in ``dtype``, what it returns in float32.
+
+    Noise, losses, optimizer and EMA stay outside, in float32; networks keep their geometry in float32 themselves, see
+    :func:`ase_diffusion.networks.precision.full_precision`.
+    """
+
+    def __init__(self, network: torch.nn.Module, dtype: torch.dtype = torch.bfloat16):
+        self.network, self.dtype = network, dtype
+
+    def __call__(self, *args):
+        device = next(self.network.parameters()).device.type
+        with torch.autocast(device, self.dtype):
+            out = self.network(*args)
+        return _single(out)
+
+    def __getattr__(self, name):
+        return getattr(self.network, name)
+
+
+def _single(value):
+    """Return tensors of a nested value in float32."""
+    if isinstance(value, dict):
+        return {key: _single(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_single(item) for item in value)
+    return value.float() if torch.is_tensor(value) and value.dtype in (torch.bfloat16, torch.float16) else value
+
+
 def _lightning():
     try:
         import lightning
@@ -50,8 +76,23 @@ def _lightning():
     return lightning
 
 
-def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema, compile_network, seed, weight_decay,
-               run):  # fmt: skip
+def learning_rate_factor(step: int, steps: int, warmup: int, share_of_time: float = 0.0) -> float:
+    """Return the factor of the learning rate: linear warmup, then a cosine from 1 to 0.01.
+
+    Parameters
+    ----------
+    share_of_time : float
+        Of the time limit; the cosine follows the steps or the time, whichever is further.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, max((step - warmup) / max(1, steps - warmup), share_of_time))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _make_task(
+    lightning, network, objective, *, lr, steps, minutes, warmup, ema, compile_network, seed, weight_decay, run, mixed
+):
     begun = time.monotonic()
 
     class Task(lightning.LightningModule):
@@ -60,13 +101,13 @@ def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema
         def __init__(self):
             super().__init__()
             self.network = network
-            self.average = Average(network, ema)
+            self.average = EMA(network, ema)
             if compile_network:
                 network.core = torch.compile(network.core, dynamic=True)
 
         def training_step(self, batch, index):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + self.global_step)
-            losses = objective(self.network, batch, generator)
+            losses = objective(self.network if mixed is None else Mixed(self.network, mixed), batch, generator)
             for name, value in losses.items():
                 self.log(name, value.detach(), prog_bar=True, batch_size=batch.size)
             if not torch.isfinite(losses['loss']):
@@ -89,13 +130,8 @@ def _make_task(lightning, network, objective, *, lr, steps, minutes, warmup, ema
             optimizer = torch.optim.AdamW(self.network.parameters(), lr=lr, weight_decay=weight_decay)
 
             def factor(step):
-                if step < warmup:
-                    return (step + 1) / warmup
-                progress = (step - warmup) / max(1, steps - warmup)
-                if minutes is not None:  # whichever ends first: the steps or the time
-                    progress = max(progress, (time.monotonic() - begun) / (60 * minutes))
-                progress = min(1.0, progress)
-                return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+                share = 0.0 if minutes is None else (time.monotonic() - begun) / (60 * minutes)
+                return learning_rate_factor(step, steps, warmup, share)
 
             schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
             return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
@@ -114,16 +150,38 @@ def evaluate(network, objective, batches, seed: int = 0) -> dict[str, float]:
     return totals
 
 
-def train(network, objective, data, out, *, steps: int, header: dict, validation=(), lr=1e-3, ema=0.999, warmup=200,
-          clip=1.0, weight_decay=1e-4, seed=0, every=1000, checkpoint_seconds=60, compile_network=False,
-          precision='32-true', devices=1, accelerator='auto', progress=True, minutes=None):  # fmt: skip
+def train(
+    network: torch.nn.Module,
+    objective,
+    data,
+    out,
+    *,
+    steps: int,
+    header: dict,
+    validation=(),
+    lr=1e-3,
+    ema=0.999,
+    warmup=200,
+    clip=1.0,
+    weight_decay=1e-4,
+    seed=0,
+    every=1000,
+    checkpoint_seconds=60,
+    compile_network=False,
+    precision='32-true',
+    devices=1,
+    accelerator='auto',
+    progress=True,
+    minutes=None,
+) -> Path:
     """Train ``network`` and return the path of the best checkpoint.
 
     Parameters
     ----------
     network : one of ``ase_diffusion.networks.NETWORKS``.
     objective : callable ``(network, batch, generator) -> dict`` with the key ``loss``.
-    data : iterable data set of batches with an attribute ``start`` (first batch), see :class:`OverlayerData`.
+    data : iterable data set of batches with an attribute ``start`` (first batch), see
+        :class:`ase_diffusion.training.data.EndlessBatches`.
     out : folder for ``best.safetensors``, ``last.safetensors``, ``log.csv`` and ``resume.ckpt``; an interrupted run
         with the same ``out`` goes on from where it was, a killed one from the last minute.
     steps : int
@@ -131,6 +189,9 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
     validation : list of batches for the choice of the best checkpoint (EMA weights).
     every : int
         Steps between validations.
+    precision : str
+        'bf16-mixed': matrix products and convolutions of the network in bfloat16, everything else in float32, see
+        :class:`Mixed`; others as Lightning names them.
     minutes : float, optional
         Stop after this time even if ``steps`` are not reached; the learning rate then falls with the time.
 
@@ -144,36 +205,57 @@ def train(network, objective, data, out, *, steps: int, header: dict, validation
         After Ctrl-C, when the step is done and everything is kept; a second Ctrl-C stops at once.
     """
     lightning = _lightning()
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(out, network, header)
     keep_freed_memory()
-    resume, best, run = out / 'resume.ckpt', out / 'best.safetensors', _what(network, header)
-    if resume.exists():
-        data.start = _begun(resume, run, steps)
-        if data.start >= steps and best.exists():
-            return best
-    task = _make_task(lightning, network, objective, lr=lr, steps=steps, minutes=minutes, warmup=warmup, ema=ema,
-                      compile_network=compile_network, seed=seed, weight_decay=weight_decay, run=run)  # fmt: skip
+    if folder.resume.exists():
+        data.start = folder.begun(steps)
+        if data.start >= steps and folder.best.exists():
+            return folder.best
+    task = _make_task(
+        lightning,
+        network,
+        objective,
+        lr=lr,
+        steps=steps,
+        minutes=minutes,
+        warmup=warmup,
+        ema=ema,
+        compile_network=compile_network,
+        seed=seed,
+        weight_decay=weight_decay,
+        run=folder.identity,
+        mixed=MIXED.get(precision),
+    )
     loader = torch.utils.data.DataLoader(data, batch_size=None)
     torch.set_flush_denormal(True)  # gradients fade through denormal numbers, which are slow on CPUs
     try:
-        with _quiet('lightning.pytorch.utilities.rank_zero', 'lightning.pytorch.trainer.connectors'), _interrupts() as came:
-            keeper = _make_keeper(lightning, objective, validation, out, header, every, checkpoint_seconds, resume, came)
+        with _quiet('lightning.pytorch.utilities.rank_zero', 'lightning.pytorch.trainer.connectors'), noted_interrupts() as came:
+            keeper = _make_callback(lightning, objective, validation, folder, every, checkpoint_seconds, came)
             trainer = lightning.Trainer(
-                max_steps=steps, max_time=None if minutes is None else timedelta(minutes=minutes),
-                accelerator=accelerator, devices=devices, precision=precision, gradient_clip_val=clip, logger=False,
-                enable_checkpointing=False, enable_progress_bar=progress, enable_model_summary=False,
-                callbacks=[keeper], log_every_n_steps=50, use_distributed_sampler=False)  # fmt: skip
-            _fit(trainer, task, loader, resume, keeper)
+                max_steps=steps,
+                max_time=None if minutes is None else timedelta(minutes=minutes),
+                accelerator=accelerator,
+                devices=devices,
+                precision='32-true' if precision in MIXED else precision,
+                gradient_clip_val=clip,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=progress,
+                enable_model_summary=False,
+                callbacks=[keeper],
+                log_every_n_steps=50,
+                use_distributed_sampler=False,
+            )
+            _fit(trainer, task, loader, folder.resume, keeper)
             if came or keeper.interrupted:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
-        log.warning('interrupted; the same call goes on with what is in %s', out)
+        log.warning('interrupted; the same call goes on with what is in %s', folder.path)
         raise
     finally:
         torch.set_flush_denormal(False)
         network.__dict__.pop('core', None)  # the compiled one
-    return best
+    return folder.best
 
 
 def _fit(trainer, task, loader, resume, keeper) -> None:
@@ -185,68 +267,6 @@ def _fit(trainer, task, loader, resume, keeper) -> None:
             raise KeyboardInterrupt from None
         raise
     keeper.finish(trainer, task)
-
-
-@contextmanager
-def _interrupts():
-    """Yield a list that is no longer empty after Ctrl-C; a second Ctrl-C interrupts as usual."""
-    came, usual = [], signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(usual):  # ignored, or not of Python
-        yield came
-        return
-
-    def note(*args):
-        came.append(args)
-        signal.signal(signal.SIGINT, usual)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGINT, usual)
-
-
-def _what(network, header: dict) -> dict:
-    """Return all that must be the same where a training goes on, fit for JSON."""
-    network = {'name': type(network).__name__, 'settings': network.settings}
-    rest = {key: value for key, value in header.items() if key not in NOT_THE_RUN}
-    return json.loads(json.dumps({'data': rest.pop('data', {}), **rest, 'network': network}))
-
-
-def _begun(resume: Path, run: dict, steps: int) -> int:
-    """Return the steps that are done of those asked for; ValueError where they were those of another training."""
-    state = torch.load(resume, map_location='cpu', weights_only=True)
-    if differ := _differences(state.get('run', run), run):  # older files do not say what they are of
-        more = f'; and {len(differ) - 6} more' if len(differ) > 6 else ''
-        raise ValueError(f'A folder belongs to one training; {resume.parent} was begun with {"; ".join(differ[:6])}{more}. '
-                         'Take another folder (out), or delete this one to begin anew.')  # fmt: skip
-    done = state['global_step']
-    if done >= steps:
-        log.warning('%s has its %d steps already and is not trained again: ask for more, or take another folder', resume.parent,
-                    done)  # fmt: skip
-    else:
-        log.info('resuming %s at step %d', resume.parent, done)
-    return done
-
-
-def _differences(old, new, name: str = '') -> list[str]:
-    """Return texts such as 'scheme 'edm', now 'paper'' for all entries in which two settings differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [text for key in {**old, **new}
-                for text in _differences(old.get(key), new.get(key), f'{name}.{key}' if name else key)]  # fmt: skip
-    if _same(old, new):
-        return []
-    texts = [text if len(text := repr(value)) <= 60 else f'{text[:57]}...' for value in (old, new)]
-    return [f'{name} {texts[0]}, now {texts[1]}']
-
-
-def _same(a, b) -> bool:
-    """Tell whether two settings are the same up to rounding."""
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
-    return a == b
 
 
 @contextmanager
@@ -262,44 +282,36 @@ def _quiet(*names):
             logger.setLevel(level)
 
 
-def _append(path: Path, row: dict) -> None:
-    """Append a row to a table."""
-    new = not path.exists()
-    with path.open('a', newline='') as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def _mean(losses: list[float]) -> float:
     """Return the mean of the batches that were not skipped (NaN); NaN where all were, 0 where there were none."""
     finite = [x for x in losses if math.isfinite(x)]
     return round(sum(finite) / len(finite), 6) if finite else math.nan if losses else 0.0
 
 
-def _score(row: dict, lr: float, out: Path) -> float:
+def finite_score(row: dict, lr: float, out: Path) -> float:
     """Return the loss by which the best is chosen; ValueError where it is not finite."""
     score = row.get('val_loss', row['train_loss'])
     if not (math.isfinite(score) and math.isfinite(row['train_loss'])):
-        raise ValueError(f'A training needs a loss that is finite; at step {row["step"]} it is not, with lr={lr:g}. Begin anew '
-                         f'with a smaller lr, in another folder than {out}; if it does not help, look for outliers in the data.')
+        raise ValueError(
+            f'a training needs a loss that is finite; at step {row["step"]} it is not, with lr={lr:g}. Begin anew '
+            f'with a smaller lr, in another folder than {out}; if it does not help, look for outliers in the data'
+        )
     return score
 
 
-def _make_keeper(lightning, objective, validation, out, header, every, seconds, resume, came):
-    class Keeper(lightning.Callback):
+def _make_callback(lightning, objective, validation, folder: RunFolder, every, seconds, came):
+    class CheckpointCallback(lightning.Callback):
         """Validate, log, and keep checkpoints."""
 
         def __init__(self):
-            self.best, self.saved, self.losses = math.inf, time.monotonic(), []
+            self.saved, self.losses = time.monotonic(), []
             self.begun, self.validated, self.interrupted = time.monotonic(), None, False
 
         def state_dict(self):
-            return {'best': self.best}
+            return {'best': folder.best_score}
 
         def load_state_dict(self, state):
-            self.best = state['best']
+            folder.best_score = state['best']
 
         def on_train_batch_end(self, trainer, task, outputs, batch, index):
             task.average.update(task.network)  # here, since hooks of the task itself come after checkpoints are kept
@@ -317,31 +329,28 @@ def _make_keeper(lightning, objective, validation, out, header, every, seconds, 
                 self.finish(trainer, task)
 
         def keep(self, trainer):
-            partial = resume.with_suffix('.partial')
+            partial = folder.resume.with_suffix('.partial')
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
-                partial.replace(resume)
+                partial.replace(folder.resume)
             self.saved = time.monotonic()
 
         def validate(self, trainer, task):
             if not trainer.is_global_zero or self.validated == trainer.global_step:
                 return
             self.validated = trainer.global_step
-            network = task.average.network
-            row = {'step': trainer.global_step, 'seconds': round(time.monotonic() - self.begun, 1),
-                   'train_loss': _mean(self.losses)}  # fmt: skip
+            row = {
+                'step': trainer.global_step,
+                'seconds': round(time.monotonic() - self.begun, 1),
+                'train_loss': _mean(self.losses),
+            }
             self.losses = []
-            row |= {f'val_{k}': round(v, 6) for k, v in evaluate(network, objective, validation).items()}
-            _append(out / 'log.csv', row)
-            score = _score(row, trainer.optimizers[0].defaults['lr'], out)
-            full = {**header, 'steps': trainer.global_step, 'metrics': {**header.get('metrics', {}), **row}}
-            save_checkpoint(out / 'last.safetensors', network, full)
-            if score <= self.best or not (out / 'best.safetensors').exists():
-                self.best = score
-                save_checkpoint(out / 'best.safetensors', network, full)
+            row |= {f'val_{k}': round(v, 6) for k, v in evaluate(task.average.network, objective, validation).items()}
+            folder.append(row)
+            folder.keep(task.average.network, row, finite_score(row, trainer.optimizers[0].defaults['lr'], folder.path))
 
         def finish(self, trainer, task):
             self.validate(trainer, task)
             self.keep(trainer)
 
-    return Keeper()
+    return CheckpointCallback()

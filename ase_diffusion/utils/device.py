@@ -1,11 +1,13 @@
 """The device to compute on."""
 
+from __future__ import annotations
+
 import torch
 
 __all__ = ['pick_device']
 
 
-def pick_device(device=None):
+def pick_device(device: str | int | torch.device | None = None) -> torch.device:
     """Return a device that is there.
 
     Parameters
@@ -30,7 +32,7 @@ def pick_device(device=None):
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         here = ['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))]
         raise ValueError(
-            f'The device is one that torch finds on this machine ({", ".join(here)}); got {str(device)!r}. '
-            'Take one of them, or None for the best.'
+            f'the device is one that torch finds on this machine ({", ".join(here)}); got {str(device)!r}; '
+            'take one of them, or None for the best'
         ) from error
     return device

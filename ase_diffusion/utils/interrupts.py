@@ -1,14 +1,15 @@
-"""Ctrl-C in the middle of a write waits until the write is complete."""
+"""Ctrl-C at a bad moment: held back during a write, noted during a loop."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def held_interrupts():
+def held_interrupts() -> Iterator[None]:
     """Hold back SIGINT (Ctrl-C) while the block runs; it takes effect right after it.
 
     Only Python's main thread receives signals; in others this does nothing. For blocks that take milliseconds and must
@@ -26,3 +27,25 @@ def held_interrupts():
         signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
         if came:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def noted_interrupts():
+    """Yield a list that is no longer empty after SIGINT (Ctrl-C); a second one interrupts as usual.
+
+    For loops that end by themselves at the next safe point. Outside of Python's main thread the list stays empty.
+    """
+    came, usual = [], signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):  # ignored, or a handler of C code
+        yield came
+        return
+
+    def note(*args):
+        came.append(args)
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -1,18 +1,22 @@
 """Public names of a package that are imported at their first use."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
 
 
-def lazy_names(package, home):
+def lazy_names(package: str, home: Mapping[str, str | None]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package, to be assigned in its ``__init__.py``.
 
     Parameters
     ----------
     package : str
         Its ``__name__``.
-    home : dict
-        Public name -> module of the package that has it.
+    home : dict of str to str or None
+        Public name -> module of the package that defines it; None for a module or folder of the package itself.
 
     Examples
     --------
@@ -20,16 +24,17 @@ def lazy_names(package, home):
     """
     public = list(home)
 
-    def find(name):
+    def find(name: str) -> Any:
         """Import a public name at its first use."""
         if name not in home:
             raise AttributeError(f'module {package!r} has no attribute {name!r}; it has {", ".join(public)}')
-        value = getattr(import_module(f'{package}.{home[name]}'), name)
-        setattr(sys.modules[package], name, value)  # found without this function from now on
+        module = import_module(f'{package}.{home[name] or name}')
+        value = module if home[name] is None else getattr(module, name)
+        setattr(sys.modules[package], name, value)  # later uses find it without this function
         return value
 
-    def names():
-        """List what is there and what would be imported."""
+    def names() -> list[str]:
+        """List the imported names and those that would be imported."""
         return sorted({*vars(sys.modules[package]), *public})
 
     return find, names, public

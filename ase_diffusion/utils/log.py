@@ -1,9 +1,14 @@
 """The log of a run, as ASE's optimizers keep it."""
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import IO, Any
 
-__all__ = ['Log']
+__all__ = ['Log', 'Logfile']
+
+Logfile = str | os.PathLike | IO[str] | None  # what `Log` takes
 
 
 class Log:
@@ -29,16 +34,16 @@ class Log:
     step  energy
     """
 
-    def __init__(self, logfile='-'):
+    def __init__(self, logfile: Logfile = '-') -> None:
         if logfile is not None and not isinstance(logfile, str | os.PathLike) and not hasattr(logfile, 'write'):
             raise TypeError(
-                "A logfile is '-' (the screen), None (silence), a path or an open stream; "
-                f'got {logfile!r} ({type(logfile).__name__}).'
+                "a logfile is '-' (the screen), None (silence), a path or an open stream; "
+                f'got {logfile!r} ({type(logfile).__name__})'
             )
         self.logfile = logfile
         self._file = None  # the file that this object has opened
 
-    def write(self, line=''):
+    def write(self, line: str = '') -> None:
         """Write one line; the line end is added."""
         stream = self._stream()
         if stream is not None:
@@ -46,16 +51,16 @@ class Log:
             if hasattr(stream, 'flush'):
                 stream.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Close the file, where this object has opened one; the next line opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def __enter__(self):
+    def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self.close()
 
     def _stream(self):

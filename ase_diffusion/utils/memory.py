@@ -1,5 +1,7 @@
 """Keep freed memory: large tensors are made and dropped at every step of a network."""
 
+from __future__ import annotations
+
 import ctypes
 import sys
 from functools import lru_cache
@@ -10,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 @lru_cache(maxsize=1)
-def keep_freed_memory():
+def keep_freed_memory() -> bool:
     """Tell glibc to reuse large blocks in place of returning them to the system; does nothing elsewhere.
 
     By default every block above some hundred kB to 32 MB is mapped anew, and each of its pages faults at the first write:

@@ -1,17 +1,21 @@
 """Map a function over a list in several processes, in order, with a progress bar."""
 
+from __future__ import annotations
+
 import multiprocessing
 import operator
 import os
 import signal
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 __all__ = ['count_processes', 'parallel_map']
 
 FEW = 4  # items; starting processes takes longer than these
 
 
-def count_processes(processes=None):
+def count_processes(processes: int | None = None) -> int:
     """Return a number of processes: the one given, or the cores that this process may use.
 
     Raises
@@ -30,7 +34,14 @@ def count_processes(processes=None):
     return count
 
 
-def parallel_map(function, items, *, processes=None, progress=False, label=None):
+def parallel_map(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    processes: int | None = None,
+    progress: bool = False,
+    label: str | None = None,
+) -> list[Any]:
     """Return ``[function(item) for item in items]``, computed in several processes.
 
     The result does not depend on the number of processes. Processes are forked where the system can, so that scripts need no

@@ -1,13 +1,19 @@
 """Random numbers: one argument ``rng`` for all, and seeds that are drawn from it."""
 
+from __future__ import annotations
+
 import operator
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-__all__ = ['coerce_rng', 'spawn_seeds']
+__all__ = ['RandomSource', 'coerce_rng', 'spawn_seeds']
+
+RandomSource = int | np.random.Generator | np.random.RandomState | ModuleType | None  # what `coerce_rng` takes
 
 
-def coerce_rng(rng=None):
+def coerce_rng(rng: RandomSource = None) -> Any:
     """Return a source of random numbers.
 
     Parameters
@@ -39,14 +45,14 @@ def coerce_rng(rng=None):
     except TypeError:
         raise TypeError(
             'rng is None, an integer, a numpy Generator or RandomState, or the module numpy.random; '
-            f'got {rng!r} ({type(rng).__name__}). Pass for example rng=42.'
+            f'got {rng!r} ({type(rng).__name__}); pass for example rng=42'
         ) from None
     if seed < 0:
-        raise ValueError(f'A seed is not negative; got rng={seed}. Pass for example rng={-seed}.')
+        raise ValueError(f'a seed is not negative; got rng={seed}; pass for example rng={-seed}')
     return np.random.default_rng(seed)
 
 
-def spawn_seeds(rng, n):
+def spawn_seeds(rng: RandomSource, n: int) -> list[int]:
     """Draw seeds, one for each structure.
 
     They are drawn one after the other: the first k of n seeds do not depend on n, and so neither do the structures on

@@ -1,6 +1,6 @@
 """Reading, writing, tables."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ from ase.db import connect
 from ase.io import read, write
 
 from ase_diffusion.cli import sample, search
-from ase_diffusion.cli.common import Output, check_picture, number_or_none, overlayers, read_images, read_slab, table
+from ase_diffusion.cli.common import Output, check_picture, given, read_images, read_slab, table
+from ase_diffusion.cli.conditions import name_and_text, parse_conditions
+from ase_diffusion.cli.methods import METHODS
 
 
 @pytest.mark.parametrize('name', ['out.traj', 'out.extxyz', 'out.db', 'out.npz', 'out.json', 'out.xyz'])
@@ -46,8 +48,7 @@ def test_a_database_gets_the_columns(starts, tmp_path):
     assert row.steps == 7 and row.data['diffusion'] == {'a': 1}
 
 
-@pytest.mark.parametrize(('name', 'error'), [('no/where.traj', FileNotFoundError), ('out.tra', ValueError),
-                                             ('out', ValueError)])  # fmt: skip
+@pytest.mark.parametrize(('name', 'error'), [('no/where.traj', FileNotFoundError), ('out.tra', ValueError), ('out', ValueError)])
 def test_output_that_cannot_be_written_is_an_error_at_once(name, error, tmp_path):
     with pytest.raises(error):
         Output(tmp_path / name)
@@ -68,8 +69,12 @@ def test_formats_that_would_lose_structures_are_refused(tmp_path):
 
 def test_pictures_that_cannot_be_written(tmp_path):
     check_picture(tmp_path / 'a.PNG')
-    for path, error in ((tmp_path / 'a.xyz', ValueError), (tmp_path / 'a', ValueError), (tmp_path, IsADirectoryError),
-                        (tmp_path / 'no/a.png', FileNotFoundError)):  # fmt: skip
+    for path, error in (
+        (tmp_path / 'a.xyz', ValueError),
+        (tmp_path / 'a', ValueError),
+        (tmp_path, IsADirectoryError),
+        (tmp_path / 'no/a.png', FileNotFoundError),
+    ):
         with pytest.raises(error):
             check_picture(path)
 
@@ -92,31 +97,76 @@ def test_as_slab_holds_all_atoms(slab, tmp_path):
         read_slab(Namespace(slab=tmp_path / 'POSCAR', as_slab=False))
 
 
-def test_number_or_none():
-    assert number_or_none('None') is None
-    assert number_or_none('0.5') == 0.5
+HEADER = {
+    'conditions': {
+        'energy': [0.0, 2.0],
+        'gap': {'classes': ['metal', 'semiconductor']},
+        'elements': {'elements': [8, 12, 25]},
+        'strain': {'low': [-1.0, -1.0], 'high': [1.0, 1.0]},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ('words', 'value'),
+    [
+        (['energy=0.5'], {'energy': 0.5}),
+        (['energy=None'], {'energy': None}),
+        (['gap=metal'], {'gap': 'metal'}),
+        (['elements=Mg, Mn,O', 'strain=0.1,-0.2'], {'elements': ['Mg', 'Mn', 'O'], 'strain': [0.1, -0.2]}),
+        (['unknown=3'], {'unknown': None}),  # refused by the generator, which lists what it knows
+    ],
+)
+def test_conditions_are_read_as_the_model_says(words, value):
+    args = Namespace(condition=[name_and_text(word) for word in words], guidance_scale=None)
+    assert parse_conditions(Namespace(header=HEADER), args) == value
+
+
+@pytest.mark.parametrize('text', ['energy', 'energy=', '=3'])
+def test_a_condition_has_a_name_and_a_value(text):
+    with pytest.raises(ArgumentTypeError, match='NAME=VALUE'):
+        name_and_text(text)
+
+
+@pytest.mark.parametrize('pairs', [[('energy', 'low')], [('strain', '1,x')], [('energy', '1'), ('energy', '2')]])
+def test_conditions_without_a_meaning_are_named(pairs):
+    with pytest.raises(ValueError, match=f'--condition.*{pairs[0][0]}'):
+        parse_conditions(Namespace(header=HEADER), Namespace(condition=pairs, guidance_scale=None))
 
 
 def test_table():
     assert table(('a', 'bb', 'c'), [('x', 1, 'y'), ('xx', 22, '')]).splitlines() == [
-        'a   bb  c', '--  --  -', 'x    1  y', 'xx  22']  # fmt: skip
+        'a   bb  c',
+        '--  --  -',
+        'x    1  y',
+        'xx  22',
+    ]
 
 
 @pytest.mark.parametrize(('verb', 'words'), [(sample, ['surface']), (search, [])])
-@pytest.mark.parametrize(('more', 'options', 'conditions'), [
-    ('', {'logfile': None}, {}),
-    ('--energy none', {'logfile': None}, {'energy': None}),
-    ('--energy 0.2 --guidance-scale 3', {'logfile': None}, {'energy': 0.2, 'guidance_scale': 3.0}),
-    ('--model m --sampler heun --height 1 4 --device cpu --force-guidance',
-     {'logfile': None, 'model': 'm', 'sampler': 'heun', 'height': [1.0, 4.0], 'device': 'cpu', 'guidance': True}, {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('more', 'options', 'conditions'),
+    [
+        ('', {'logfile': None}, {}),
+        ('--energy none', {'logfile': None}, {'energy': None}),
+        ('--energy 0.2 --guidance-scale 3', {'logfile': None}, {'energy': 0.2, 'guidance_scale': 3.0}),
+        (
+            '--model m --sampler heun --height 1 4 --device cpu --force-guidance',
+            {'logfile': None, 'model': 'm', 'sampler': 'heun', 'height': [1.0, 4.0], 'device': 'cpu', 'guidance': True},
+            {},
+        ),
+    ],
+)
 def test_options_of_overlayers_are_those_of_all_verbs(slab_file, tmp_path, monkeypatch, verb, words, more, options, conditions):
     came = []
-    monkeypatch.setattr('ase_diffusion.SurfaceDiffusion', lambda slab, stoich, **kw: came.append((slab, stoich, kw)))
+    made = Namespace(header=HEADER)
+    keep = lambda slab, stoich, **kw: came.append((slab, stoich, kw)) or made  # noqa: E731
+    monkeypatch.setattr('ase_diffusion.generators.surface.SurfaceDiffusion', keep)
     monkeypatch.chdir(tmp_path)
     parser = ArgumentParser()
     verb.add_arguments(parser, ArgumentParser(add_help=False))
     args = parser.parse_args([*words, slab_file, '--stoich', 'Ag3O', *more.split()])
-    assert overlayers(args, logfile=None) == (None, conditions)
+    generator = METHODS['surface'].make(args, logfile=None, **given(args, 'model', 'sampler', 'device'))
+    assert generator is made and parse_conditions(generator, args) == conditions
     [(slab, stoich, keywords)] = came
     assert (len(slab), stoich, keywords) == (18, 'Ag3O', options)

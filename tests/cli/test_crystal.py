@@ -1,14 +1,15 @@
 """The crystal verbs, in small: train, go on, sample."""
 
 import logging
+from argparse import Namespace
 
 import pytest
 from ase.build import bulk
 from ase.io import read, write
 
-from ase_diffusion.training.checkpoint import load_checkpoint
+from ase_diffusion.weights.zoo import load_model
 
-TRAIN = 'train crystal salts.extxyz --out run --properties gap --features 12 --blocks 1 --batch-size 4 --every 5 --quiet'
+TRAIN = 'train crystal salts.extxyz --out run --conditions gap --features 12 --blocks 1 --batch-size 4 --every 5 --quiet'
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def salts(tmp_path):
 def test_train_and_sample(call, salts):
     status, out, _ = call(f'{TRAIN} --steps 5 --conditioning cdi --paper-network')
     assert status == 0 and '8 crystals to train on, 1 to validate' in out and 'run/best.safetensors' in out
-    network, header = load_checkpoint('run/best.safetensors')
+    network, header = load_model('run/best.safetensors')
     assert not network.settings['coupled'] and network.settings['conditioning'] == 'cdi' and header['steps'] == 5
     sample = 'sample crystal --model run/best.safetensors -n 2 --steps 4 --seed 1'
     status, out, _ = call(f'{sample} --stoich NaCl --condition gap=3 --guidance-scale 2 -o a.extxyz --symmetrize 0.01')
@@ -47,10 +48,12 @@ def test_the_validation_split_may_be_trained_on(call, salts):
 
 def test_mistakes_are_one_line(call, salts):
     call(f'{TRAIN} --steps 2')
-    for line, text in ((f'{TRAIN} --steps 2 --init ag-o-overlayer', 'of kind crystal is asked for'),
-                       ('train crystal none.npz --out x', 'there is none at'),
-                       ('sample crystal --model run/best.safetensors --condition heat=1', "unknown conditions ['heat']"),
-                       ('sample crystal --model run/best.safetensors --stoich XeF2', 'never saw Xe')):  # fmt: skip
+    for line, text in (
+        (f'{TRAIN} --steps 2 --init ag-o-overlayer', 'of kind crystal is asked for'),
+        ('train crystal none.npz --out x', 'there is none at'),
+        ('sample crystal --model run/best.safetensors --condition heat=1', "unknown conditions ['heat']"),
+        ('sample crystal --model run/best.safetensors --stoich XeF2', 'never saw Xe'),
+    ):
         status, _, err = call(line)
         assert status == 2 and text in err and len(err.splitlines()) == 1
     with pytest.raises(SystemExit):
@@ -60,12 +63,18 @@ def test_mistakes_are_one_line(call, salts):
 def test_every_condition_counts(call, monkeypatch):
     """Also those of a second --condition; nothing is sampled where a name comes twice or the file could not take the crystals."""
     came, line = [], 'sample crystal -n 2 --condition a=1 --condition b=2 c=3'
-    monkeypatch.setattr('ase_diffusion.CrystalDiffusion', lambda **options: came.append(options))
+    header = {'conditions': {name: [0.0, 9.0] for name in 'abc'}}
+    keep = lambda **options: came.append(options) or Namespace(header=header)  # noqa: E731
+    monkeypatch.setattr('ase_diffusion.generators.crystal.CrystalDiffusion', keep)
     monkeypatch.setattr('ase_diffusion.cli.sample._write', lambda generator, args, out, conditions: came.append(conditions))
     assert call(f'{line} --elements Na --elements F')[0] == 0
     assert came[0]['elements'] == ['Na', 'F'] and came[1] == {'a': 1, 'b': 2, 'c': 3}
-    for more, text in (('--condition a=2', '--condition names a more than once'), ('-o p.vasp', 'holds one structure'),
-                       ('-o POSCAR', 'holds one structure'), ('-o p.npz', 'not crystals')):  # fmt: skip
+    for more, text in (
+        ('--condition a=2', '--condition names a more than once'),
+        ('-o p.vasp', 'holds one structure'),
+        ('-o POSCAR', 'holds one structure'),
+        ('-o p.npz', 'not crystals'),
+    ):
         status, _, err = call(f'{line} {more}')
         assert status == 2 and text in err and len(err.splitlines()) == 1
     assert len(came) == 2

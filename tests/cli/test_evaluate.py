@@ -16,10 +16,15 @@ IMAGES = [bulk('Cu', a=3.6), bulk('NaCl', 'rocksalt', a=5.64), bulk('MgO', 'rock
 def data(tmp_path):
     """A data set with splits, as npz: the test split is NaCl and MgO, the training split Cu."""
     images = [IMAGES[0], IMAGES[1], IMAGES[2]]
-    np.savez(tmp_path / 'data.npz', natoms=np.array([len(a) for a in images], np.int16), info_gap=np.array([1.0, 2.0, 3.0]),
-             numbers=np.concatenate([a.numbers for a in images]), cell=np.array([a.cell.array for a in images]),
-             scaled_positions=np.concatenate([a.get_scaled_positions() for a in images]),
-             info_split=np.array(['train', 'test', 'test']))  # fmt: skip
+    np.savez(
+        tmp_path / 'data.npz',
+        natoms=np.array([len(a) for a in images], np.int16),
+        info_gap=np.array([1.0, 2.0, 3.0]),
+        numbers=np.concatenate([a.numbers for a in images]),
+        cell=np.array([a.cell.array for a in images]),
+        scaled_positions=np.concatenate([a.get_scaled_positions() for a in images]),
+        info_split=np.array(['train', 'test', 'test']),
+    )
     return 'data.npz'
 
 
@@ -57,17 +62,20 @@ def test_predictions(data, call, tmp_path):
     assert json.loads((tmp_path / 'evaluation.json').read_text())['prediction']['match_rate'] == 1
 
 
-@pytest.mark.parametrize(('line', 'word'), [
-    ('evaluate nothing.traj', 'there is none'),
-    ('evaluate data.npz --reference nothing.npz', 'there is none'),
-    ('evaluate data.npz --reference data.npz --property colour', 'gap'),
-    ('evaluate data.npz --property gap', '--reference'),
-    ('evaluate data.npz --reference data.npz --cutoffs qm9', 'perovskite'),
-    ('evaluate data.npz --json no/where.json', 'mkdir'),
-    ('evaluate data.npz -n 0', '-n'),
-    ('evaluate data.npz --processes 0', 'processes'),
-    ('evaluate water.xyz', 'pbc'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('line', 'word'),
+    [
+        ('evaluate nothing.traj', 'there is none'),
+        ('evaluate data.npz --reference nothing.npz', 'there is none'),
+        ('evaluate data.npz --reference data.npz --property colour', 'gap'),
+        ('evaluate data.npz --property gap', '--reference'),
+        ('evaluate data.npz --reference data.npz --cutoffs qm9', 'perovskite'),
+        ('evaluate data.npz --json no/where.json', 'mkdir'),
+        ('evaluate data.npz -n 0', '-n'),
+        ('evaluate data.npz --processes 0', 'processes'),
+        ('evaluate water.xyz', 'pbc'),
+    ],
+)
 def test_bad_input_is_one_line(line, word, data, call, tmp_path):
     write(tmp_path / 'water.xyz', molecule('H2O'))
     status, out, err = call(f'{line} --quiet')
@@ -75,12 +83,13 @@ def test_bad_input_is_one_line(line, word, data, call, tmp_path):
     assert not (tmp_path / 'evaluation.json').exists()
 
 
-@pytest.mark.parametrize(('line', 'word'), [('--chgnet', 'pip install chgnet'), ('--picture out.xyz', 'out.xyz'),
-                                            ('--json folder', 'is a folder')])  # fmt: skip
+@pytest.mark.parametrize(
+    ('line', 'word'), [('--chgnet', 'pip install chgnet'), ('--picture out.xyz', 'out.xyz'), ('--json folder', 'is a folder')]
+)
 def test_what_cannot_end_well_does_not_begin(line, word, data, call, tmp_path, monkeypatch):
     (tmp_path / 'folder').mkdir()
     monkeypatch.setitem(sys.modules, 'chgnet', None)
-    monkeypatch.setattr('ase_diffusion.metrics.evaluation.structural_validity', lambda images: pytest.fail('began'))
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.evaluation.structural_validity', lambda images: pytest.fail('began'))
     status, _, err = call(f'evaluate {data} --quiet {line}')
     assert status == 2 and word in err and len(err.strip().splitlines()) == 1
 
@@ -90,8 +99,8 @@ def test_the_rest_is_kept_where_chgnet_fails(error, status, data, call, tmp_path
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr('ase_diffusion.metrics.evaluation.chgnet_class', lambda: None)
-    monkeypatch.setattr('ase_diffusion.metrics.hull.chgnet_energies', fail)
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.evaluation.chgnet_class', lambda: None)
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.hull.chgnet_energies', fail)
     found, out, _ = call(f'evaluate {data} --reference {data} --no-coverage --chgnet --quiet')
     assert found == status and 'numbers without CHGNet: evaluation.json' in out
     report = json.loads((tmp_path / 'evaluation.json').read_text())
@@ -101,13 +110,20 @@ def test_the_rest_is_kept_where_chgnet_fails(error, status, data, call, tmp_path
 def test_pictures_of_crystals(data, call, tmp_path):
     """`plot` draws grids of unit cells and histograms of properties of any file that `evaluate` reads."""
     (tmp_path / 'other.npz').write_bytes((tmp_path / data).read_bytes())
-    for line in (f'{data} --kind crystals --property gap -n 2', f'{data} --kind crystals --directions auto c',
-                 f'{data} other.npz --kind property --property gap --reference {data} --target 1.5'):  # fmt: skip
+    for line in (
+        f'{data} --kind crystals --property gap -n 2',
+        f'{data} --kind crystals --directions auto c',
+        f'{data} other.npz --kind property --property gap --reference {data} --target 1.5',
+    ):
         (tmp_path / 'picture.png').unlink(missing_ok=True)
         status, out, err = call(f'plot {line}')
         assert status == 0, err
         assert (tmp_path / 'picture.png').read_bytes().startswith(b'\x89PNG')
-    for line, word in ((f'{data} --kind property', '--property'), (f'{data} --kind property --property mass', 'gap'),
-                       (f'{data} other.npz --kind crystals', 'one file'), (f'{data} --kind crystals -n 0', '-n')):  # fmt: skip
+    for line, word in (
+        (f'{data} --kind property', '--property'),
+        (f'{data} --kind property --property mass', 'gap'),
+        (f'{data} other.npz --kind crystals', 'one file'),
+        (f'{data} --kind crystals -n 0', '-n'),
+    ):
         status, _, err = call(f'plot {line}')
         assert status == 2 and word in err

@@ -71,12 +71,22 @@ def test_ctrl_c_keeps_what_is_done(call, crystals, monkeypatch, tmp_path):
     assert sorted(path.name for path in tmp_path.glob('*.npz')) == ['a.npz']
 
 
-@pytest.mark.parametrize(('options', 'word'), [('--probe He9', 'He9'), ('--probe 1,x', 'EPSILON,SIGMA'),
-                                               ('--probe 1,2,3', 'EPSILON,SIGMA'),
-                                               ('--shape 4 4', 'one number or three'), ('--shape 0', 'at least 1'),
-                                               ('--shape 4 --spacing 1', 'both'), ('--spacing 0', 'spacing'),
-                                               ('--cutoff -1', 'cutoff'), ('--framework glass', 'glass'),
-                                               ('--temperature 0', 'temperature'), ('--processes 0', 'processes')])  # fmt: skip
+@pytest.mark.parametrize(
+    ('options', 'word'),
+    [
+        ('--probe He9', 'He9'),
+        ('--probe 1,x', 'EPSILON,SIGMA'),
+        ('--probe 1,2,3', 'EPSILON,SIGMA'),
+        ('--shape 4 4', 'one number or three'),
+        ('--shape 0', 'at least 1'),
+        ('--shape 4 --spacing 1', 'both'),
+        ('--spacing 0', 'spacing'),
+        ('--cutoff -1', 'cutoff'),
+        ('--framework glass', 'glass'),
+        ('--temperature 0', 'temperature'),
+        ('--processes 0', 'processes'),
+    ],
+)
 def test_wrong_options_are_one_line(call, crystals, options, word):
     status, _, err = call(f'grid a.cif {options}')
     assert status == 2 and word in err and err.count('\n') == 1

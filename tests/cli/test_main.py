@@ -11,8 +11,24 @@ from ase_diffusion.cli import models
 from ase_diffusion.cli.main import main, make_parser
 from ase_diffusion.errors import CheckpointError, GenerationFailed, MissingDependency
 
-LINES = ['', 'demo', 'models', 'info', 'sample', 'sample surface', 'relax', 'search', 'train', 'train surface',
-         'train forcefield', 'data', 'data rss', 'data convert', 'plot', 'grid']  # fmt: skip
+LINES = [
+    '',
+    'demo',
+    'models',
+    'info',
+    'sample',
+    'sample surface',
+    'relax',
+    'search',
+    'train',
+    'train surface',
+    'train forcefield',
+    'data',
+    'data rss',
+    'data convert',
+    'plot',
+    'grid',
+]
 
 
 @pytest.mark.parametrize('line', LINES)
@@ -23,8 +39,9 @@ def test_help(line, capsys):
     assert f'usage: ase-diffusion {line}'.strip() in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(('line', 'above'), [('sample surface', 'fixed'), ('search', 'fixed'), ('train surface', 'fixed'),
-                                             ('data rss', 'slab')])  # fmt: skip
+@pytest.mark.parametrize(
+    ('line', 'above'), [('sample surface', 'fixed'), ('search', 'fixed'), ('train surface', 'fixed'), ('data rss', 'slab')]
+)
 def test_help_says_where_heights_begin(line, above, capsys):
     with pytest.raises(SystemExit):
         main([*line.split(), '--help'])
@@ -32,8 +49,10 @@ def test_help_says_where_heights_begin(line, above, capsys):
 
 
 def test_help_imports_nothing_slow(environment):
-    code = ('import sys, json\nfrom ase_diffusion.cli.main import main\ntry: main(["--help"])\n'
-            'except SystemExit: print("\\n" + json.dumps(list(sys.modules)))')
+    code = (
+        'import sys, json\nfrom ase_diffusion.cli.main import main\ntry: main(["--help"])\n'
+        'except SystemExit: print("\\n" + json.dumps(list(sys.modules)))'
+    )
     done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
     roots = {name.split('.')[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert 'ase_diffusion' in roots
@@ -41,8 +60,13 @@ def test_help_imports_nothing_slow(environment):
 
 
 def test_python_m_is_the_same(environment):
-    done = subprocess.run([sys.executable, '-m', 'ase_diffusion', 'models', '--nonsense'], env=environment, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, '-m', 'ase_diffusion', 'models', '--nonsense'],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2 and 'unrecognized arguments: --nonsense' in done.stderr
 
 
@@ -53,8 +77,10 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith('ase-diffusion ')
 
 
-@pytest.mark.parametrize('line', ['', 'fly', 'sample', 'sample liquid', 'demo --color', 'demo -n many',
-                                  'sample surface s.traj --stoich Ag --energy low'])  # fmt: skip
+@pytest.mark.parametrize(
+    'line',
+    ['', 'fly', 'sample', 'sample liquid', 'demo --color', 'demo -n many', 'sample surface s.traj --stoich Ag --energy low'],
+)
 def test_a_line_that_is_none(line, capsys):
     with pytest.raises(SystemExit) as stop:
         main(line.split())
@@ -62,9 +88,14 @@ def test_a_line_that_is_none(line, capsys):
     assert 'ase-diffusion' in capsys.readouterr().err
 
 
-ERRORS = [ValueError('the law,\n what came'), FileNotFoundError('no file'), CheckpointError('damaged'),
-          MissingDependency('sevenn', '7net'), GenerationFailed('none passed', {'too close': 3}),
-          TypeError('unknown conditions')]  # fmt: skip
+ERRORS = [
+    ValueError('the law,\n what came'),
+    FileNotFoundError('no file'),
+    CheckpointError('damaged'),
+    MissingDependency('sevenn', '7net'),
+    GenerationFailed('none passed', {'too close': 3}),
+    TypeError('unknown conditions'),
+]
 
 
 @pytest.mark.parametrize('error', ERRORS, ids=lambda error: type(error).__name__)

@@ -25,9 +25,14 @@ def cif(atoms):
 
 
 def write_npz(path, images, **info):
-    np.savez(path, natoms=[len(a) for a in images], numbers=np.concatenate([a.numbers for a in images]),
-             scaled_positions=np.concatenate([a.get_scaled_positions() for a in images]),
-             cell=np.stack([a.cell[:] for a in images]), **{f'info_{k}': v for k, v in info.items()})  # fmt: skip
+    np.savez(
+        path,
+        natoms=[len(a) for a in images],
+        numbers=np.concatenate([a.numbers for a in images]),
+        scaled_positions=np.concatenate([a.get_scaled_positions() for a in images]),
+        cell=np.stack([a.cell[:] for a in images]),
+        **{f'info_{k}': v for k, v in info.items()},
+    )
 
 
 def write_csv(path, rows):
@@ -69,20 +74,25 @@ def test_a_damaged_npz_says_what_is_wrong(tmp_path):
 
 def test_a_folder_of_csv_files_skips_counts_and_names_cifs_that_cannot_be_read(tmp_path, caplog):
     a, b, c = crystals()
-    write_csv(tmp_path / 'train.csv', [
-        {'material_id': 'mp-1', 'heat_ref': '0.5', 'cif': cif(a)},
-        {'material_id': 'mp-2', 'heat_ref': '0.6', 'cif': 'data_x\n_cell_length_a oops\n'},
-        {'material_id': 'mp-3', 'heat_ref': '', 'cif': cif(c)},
-        {'material_id': 'mp-4', 'heat_ref': '1', 'cif': ''},
-    ])  # fmt: skip
+    write_csv(
+        tmp_path / 'train.csv',
+        [
+            {'material_id': 'mp-1', 'heat_ref': '0.5', 'cif': cif(a)},
+            {'material_id': 'mp-2', 'heat_ref': '0.6', 'cif': 'data_x\n_cell_length_a oops\n'},
+            {'material_id': 'mp-3', 'heat_ref': '', 'cif': cif(c)},
+            {'material_id': 'mp-4', 'heat_ref': '1', 'cif': ''},
+        ],
+    )
     write_csv(tmp_path / 'test.csv', [{'material_id': 'mp-5', 'heat_ref': '0.7', 'cif': cif(b)}])
     with caplog.at_level(logging.WARNING):
         found = read_crystals(tmp_path)
     assert '2 of 4 cifs cannot be read' in caplog.text and 'mp-2' in caplog.text and 'mp-4' in caplog.text
     assert all(same(x, y) for x, y in zip(found, (a, c, b), strict=True))
     assert [x.info['key_value_pairs'] for x in found] == [
-        {'heat_of_formation': 0.5, 'split': 'train'}, {'split': 'train'},
-        {'heat_of_formation': 0.7, 'split': 'test'}]  # fmt: skip
+        {'heat_of_formation': 0.5, 'split': 'train'},
+        {'split': 'train'},
+        {'heat_of_formation': 0.7, 'split': 'test'},
+    ]
     assert len(read_crystals(tmp_path / 'test.csv')) == 1
 
 

@@ -10,9 +10,11 @@ from ase_diffusion.data.frames import read_frames
 from ase_diffusion.training import Overlayers
 from ase_diffusion.utils.atoms import frozen_mask
 
-UNITS = {'eV': ({'energy': 'eV', 'forces': 'eV/Ang'}, 'Ang', 1.0, 1.0),
-         'kcal/mol': ({'energy': 'kcal/mol', 'forces': 'kcal/mol/Ang'}, 'Ang', units.kcal / units.mol, 1.0),
-         'atomic': ({'energy': 'Hartree', 'forces': 'Hartree / Bohr'}, 'Bohr', units.Hartree, units.Bohr)}  # fmt: skip
+UNITS = {
+    'eV': ({'energy': 'eV', 'forces': 'eV/Ang'}, 'Ang', 1.0, 1.0),
+    'kcal/mol': ({'energy': 'kcal/mol', 'forces': 'kcal/mol/Ang'}, 'Ang', units.kcal / units.mol, 1.0),
+    'atomic': ({'energy': 'Hartree', 'forces': 'Hartree / Bohr'}, 'Bohr', units.Hartree, units.Bohr),
+}
 
 
 def frames(slab):
@@ -43,8 +45,9 @@ def in_units(images, labels, energy, length):
         atoms.set_cell(atoms.cell[:] / length)
         atoms.set_positions(atoms.positions / length, apply_constraint=False)
         scaled.append(atoms)
-    return scaled, [{**label, 'energy': label['energy'] / energy, 'forces': label['forces'] / energy * length}
-                    for label in labels]  # fmt: skip
+    return scaled, [
+        {**label, 'energy': label['energy'] / energy, 'forces': label['forces'] / energy * length} for label in labels
+    ]
 
 
 def check(read, images, labels, constrained=True):
@@ -95,9 +98,16 @@ def test_constraints_that_schnetpack_did_not_get_are_asked_for(tmp_path, ag_slab
     images, labels = frames(ag_slab)
     written = data.ASEAtomsData.create(str(tmp_path / 'a.db'), distance_unit='Ang', property_unit_dict=UNITS['eV'][0])
     names = {'_atomic_numbers': 'numbers', '_positions': 'positions', '_cell': 'cell', '_pbc': 'pbc'}
-    written.add_systems([{'energy': label['energy'], 'forces': label['forces'],
-                          **{key: np.asarray(getattr(atoms, name)) for key, name in names.items()}}
-                         for atoms, label in zip(images, labels, strict=True)])  # fmt: skip
+    written.add_systems(
+        [
+            {
+                'energy': label['energy'],
+                'forces': label['forces'],
+                **{key: np.asarray(getattr(atoms, name)) for key, name in names.items()},
+            }
+            for atoms, label in zip(images, labels, strict=True)
+        ]
+    )
     read = read_frames(tmp_path / 'a.db')
     check(read, images, labels, constrained=False)
     assert all(isinstance(atoms, Atoms) for atoms in read)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ase_diffusion.diffusion import SAMPLERS, Batch, Categorical, CosineVP, JointProcess, NoisePerStructure, NoiseStream
-from ase_diffusion.diffusion.processes import process_from_dict
+from ase_diffusion.diffusion.joint import process_from_dict
 
 K, T = 5, 40
 BAYES_TOL = 1e-10
@@ -64,7 +64,7 @@ def test_long_steps_are_products_of_short_ones():
 def test_marginals_of_noise_are_the_rows_of_the_product():
     n, k = 40_000, 25
     x0 = torch.full((n,), 3)
-    xt, target = process().noise(x0, grid()[k].expand(n), stream())
+    xt, target = process().add_noise(x0, grid()[k].expand(n), stream())
     share = torch.bincount(xt, minlength=K) / n
     assert torch.allclose(share.double(), products()[k][3], atol=4 / n**0.5)
     assert torch.equal(target, torch.stack([x0, xt], -1))

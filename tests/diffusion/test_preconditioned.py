@@ -6,7 +6,16 @@ import exact_denoisers as exact
 import pytest
 import torch
 
-from ase_diffusion.diffusion import SAMPLERS, Batch, Embedded, Gaussian, GeometricVP, JointProcess, NoiseStream, Preconditioned
+from ase_diffusion.diffusion import (
+    SAMPLERS,
+    Batch,
+    EmbeddedCategorical,
+    Gaussian,
+    GeometricVP,
+    JointProcess,
+    NoiseStream,
+    Preconditioned,
+)
 
 SCHEDULE = GeometricVP(0.01, 20.0)
 TABLE = torch.tensor([[1.2, 0.0], [-0.6, 1.0], [-0.6, -1.0]], dtype=torch.float64)
@@ -31,9 +40,17 @@ def test_preconditioning_changes_the_target_only(sampler):
 
     batch = exact.free_batch(50, torch.float64)
     first = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    ends = [SAMPLERS[sampler](net, exact.single(process), batch, steps=12, generator=torch.Generator().manual_seed(0),
-                              initial=batch.with_fields(**{exact.FIELD: first}))
-            for net, process in ((plain, Gaussian(SCHEDULE)), (network, Preconditioned(SCHEDULE)))]  # fmt: skip
+    ends = [
+        SAMPLERS[sampler](
+            net,
+            exact.single(process),
+            batch,
+            steps=12,
+            generator=torch.Generator().manual_seed(0),
+            initial=batch.with_fields(**{exact.FIELD: first}),
+        )
+        for net, process in ((plain, Gaussian(SCHEDULE)), (network, Preconditioned(SCHEDULE)))
+    ]
     assert torch.allclose(ends[0].fields[exact.FIELD], ends[1].fields[exact.FIELD], atol=1e-6)
 
 
@@ -41,7 +58,9 @@ def test_state_and_target_have_unit_size_at_every_time():
     process, n = Preconditioned(SCHEDULE), 40_000
     x0 = torch.randn(n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for t in (0.0, 0.3, 0.6, 1.0):
-        xt, target = process.noise(x0, torch.full((n,), t, dtype=torch.float64), NoiseStream(torch.Generator().manual_seed(1)))
+        xt, target = process.add_noise(
+            x0, torch.full((n,), t, dtype=torch.float64), NoiseStream(torch.Generator().manual_seed(1))
+        )
         assert xt.std() == pytest.approx(1, abs=0.02) and target.std() == pytest.approx(1, abs=0.02)
 
 
@@ -58,7 +77,7 @@ def points(n):
 
 @pytest.mark.parametrize('sampler', SAMPLERS)
 def test_every_sampler_returns_the_shares_of_the_categories(sampler):
-    process, n, stream = Embedded(GeometricVP(0.1, 30.0), TABLE), 4000, torch.Generator().manual_seed(0)
+    process, n, stream = EmbeddedCategorical(GeometricVP(0.1, 30.0), TABLE), 4000, torch.Generator().manual_seed(0)
     out = SAMPLERS[sampler](bayes, JointProcess({'species': process}), points(n), steps=60, generator=stream)
     x = out.fields['species']
     assert torch.cdist(x, TABLE).min(1).values.max() < 1e-12  # points of the table themselves
@@ -67,14 +86,14 @@ def test_every_sampler_returns_the_shares_of_the_categories(sampler):
 
 
 def test_the_estimate_is_the_mean_given_x_t():
-    process, n = Embedded(GeometricVP(0.1, 30.0), TABLE), 60_000
+    process, n = EmbeddedCategorical(GeometricVP(0.1, 30.0), TABLE), 60_000
     kinds = torch.multinomial(SHARES, n, replacement=True, generator=torch.Generator().manual_seed(0))
     t = torch.full((n,), 0.45, dtype=torch.float64)
-    xt, target = process.noise(TABLE[kinds], t, NoiseStream(torch.Generator().manual_seed(1)))
+    xt, target = process.add_noise(TABLE[kinds], t, NoiseStream(torch.Generator().manual_seed(1)))
     assert torch.equal(target, kinds)
     batch = points(n).with_fields(species=xt)
-    logits = bayes(batch, process.schedule.level(t), {})['species']
-    rest = TABLE[kinds] - process.x0(xt, logits, t)
+    logits = bayes(batch, process.schedule.c_noise(t), {})['species']
+    rest = TABLE[kinds] - process.to_x0(xt, logits, t)
     for weight in (torch.ones_like(xt), xt, xt.square()):
         assert (rest * weight).mean(0).abs().max() < 4 * float((rest * weight).std()) / n**0.5
     better = process.loss(logits, target, t).mean()
@@ -82,7 +101,7 @@ def test_the_estimate_is_the_mean_given_x_t():
 
 
 def test_forbidden_categories_never_come_out():
-    process, n = Embedded(GeometricVP(0.1, 30.0), TABLE), 200
+    process, n = EmbeddedCategorical(GeometricVP(0.1, 30.0), TABLE), 200
 
     def network(batch, level, conditions):
         return {'species': bayes(batch, level, conditions)['species'] + torch.tensor([-torch.inf, 0.0, 0.0])}
@@ -93,8 +112,8 @@ def test_forbidden_categories_never_come_out():
 
 
 def test_tables_survive_json_and_equal_points_are_refused():
-    joint = JointProcess({'species': Embedded(SCHEDULE, TABLE)})
+    joint = JointProcess({'species': EmbeddedCategorical(SCHEDULE, TABLE)})
     again = JointProcess.fromdict(json.loads(json.dumps(joint.todict())))
     assert torch.equal(again.processes['species'].table, TABLE) and again.todict() == joint.todict()
     with pytest.raises(ValueError, match='all different'):
-        Embedded(SCHEDULE, [[1.0, 0.0], [1.0, 0.0]])
+        EmbeddedCategorical(SCHEDULE, [[1.0, 0.0], [1.0, 0.0]])

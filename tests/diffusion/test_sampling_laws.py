@@ -6,12 +6,16 @@ import torch
 
 from ase_diffusion.diffusion import (
     SAMPLERS,
+    Batch,
     ClassifierFree,
-    Components,
+    CosineVP,
     ForceGuidance,
+    Gaussian,
     GeometricVE,
     JointProcess,
     NoisePerStructure,
+    Preconditioned,
+    ProductProcess,
     TruncatedNormal,
     WrappedNormal,
 )
@@ -48,13 +52,47 @@ def test_masked_rows_are_never_noised_or_moved_and_the_network_sees_them(sampler
         seen.append(state.fields[exact.FIELD][fixed])
         return wild(state, level, conditions)
 
-    out = sampler(network, process, batch, steps=5, generator=NoisePerStructure([1, 2, 3]), mask={exact.FIELD: fixed},
-                  callback=lambda k, t, state, x0: seen.append(state.fields[exact.FIELD][fixed]))  # fmt: skip
+    out = sampler(
+        network,
+        process,
+        batch,
+        steps=5,
+        generator=NoisePerStructure([1, 2, 3]),
+        mask={exact.FIELD: fixed},
+        callback=lambda k, t, state, x0: seen.append(state.fields[exact.FIELD][fixed]),
+    )
     assert torch.equal(out.fields[exact.FIELD][fixed], clean[fixed])
     assert (out.fields[exact.FIELD][~fixed] != clean[~fixed]).all()
     assert len(seen) >= 10
     assert all(torch.equal(x, clean[fixed]) for x in seen)
     assert torch.equal(batch.fields[exact.FIELD], clean)  # the input is not changed
+
+
+@every_sampler
+@pytest.mark.parametrize('process', [Gaussian(CosineVP()), Preconditioned(CosineVP())], ids=lambda p: type(p).__name__)
+def test_masks_of_elements_keep_pixels_and_channels(sampler, process):
+    """A pixel mask, (H, W), and a mask of the full shape with another part of every image; the rest is sampled."""
+    clean = torch.randn(3, *exact.DENSE, generator=torch.Generator().manual_seed(0))
+    batch, joint = Batch.dense(exact.FIELD, clean.clone()), exact.single(process)
+    full = torch.rand(clean.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    channel = torch.tensor([True, False]).reshape(1, 2, 1, 1)
+    seen = []
+
+    def network(state, level, conditions):
+        seen.append(state.fields[exact.FIELD])
+        return {exact.FIELD: torch.sin(3 * state.fields[exact.FIELD])}
+
+    for mask in (full, channel, full[0, 0]):
+        seen.clear()
+        out = sampler(network, joint, batch, steps=4, generator=NoisePerStructure([1, 2, 3]), mask={exact.FIELD: mask})
+        mask = mask.expand(clean.shape)
+        assert all(torch.equal(x[mask], clean[mask]) for x in [*seen, out.fields[exact.FIELD]])
+        assert (out.fields[exact.FIELD][~mask] != clean[~mask]).all()
+    alone = Batch.dense(exact.FIELD, clean[1:2].clone())
+    one = sampler(network, joint, alone, steps=4, generator=NoisePerStructure([2]), mask={exact.FIELD: full[0, 0]})
+    assert torch.equal(one.fields[exact.FIELD], out.fields[exact.FIELD][1:2])  # the same seed at any batch size
+    with pytest.raises(ValueError, match='a mask of x'):
+        sampler(network, joint, batch, steps=4, generator=None, mask={exact.FIELD: full[:2]})
 
 
 @every_sampler
@@ -71,7 +109,7 @@ def test_heights_stay_in_the_window_at_every_step(sampler):
 
     sample(sampler, callback=callback, guidance=[push], steps=9)
     equidistant = [1 - k / 8 for k in range(9)]
-    if sampler is SAMPLERS['resampling']:
+    if sampler is SAMPLERS['renoised_ancestral']:
         assert (times[0], times[-1], len(times)) == (1.0, 0.0, 9) and times != pytest.approx(equidistant)
     else:
         assert times == pytest.approx(equidistant)
@@ -114,7 +152,7 @@ def test_a_torch_generator_repeats_too(sampler):
 def test_initial_and_start_go_on_from_a_noised_state():
     batch, process = slab()
     seen = []
-    initial, _ = process.noise(batch, torch.full((3,), 0.3), NoisePerStructure([1, 2, 3]))
+    initial, _ = process.add_noise(batch, torch.full((3,), 0.3), NoisePerStructure([1, 2, 3]))
 
     def network(state, level, conditions):
         seen.append((state.fields[exact.FIELD], level))
@@ -122,7 +160,7 @@ def test_initial_and_start_go_on_from_a_noised_state():
 
     SAMPLERS['ddim'](network, process, batch, steps=3, generator=None, start=0.3, initial=initial)
     assert torch.equal(seen[0][0], initial.fields[exact.FIELD])
-    assert torch.allclose(seen[0][1], process.level(torch.full((3,), 0.3)))
+    assert torch.allclose(seen[0][1], process.c_noise(torch.full((3,), 0.3)))
 
 
 # guidance
@@ -223,6 +261,6 @@ def test_guidance_of_no_strength_changes_nothing_and_some_lowers_the_energy(samp
 
 
 def test_level_is_told_by_the_first_part_of_components():
-    joint = JointProcess({'a': Components([((0, 2), WrappedNormal(SCHEDULE)), ((2, 3), TruncatedNormal(SCHEDULE))])})
+    joint = JointProcess({'a': ProductProcess([((0, 2), WrappedNormal(SCHEDULE)), ((2, 3), TruncatedNormal(SCHEDULE))])})
     t = torch.rand(4)
-    assert torch.equal(joint.level(t), SCHEDULE.level(t))
+    assert torch.equal(joint.c_noise(t), SCHEDULE.c_noise(t))

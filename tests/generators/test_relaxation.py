@@ -48,9 +48,17 @@ class Nan(Calculator):
         self.results = {'energy': np.nan, 'forces': np.zeros((len(atoms), 3))}
 
 
-@pytest.mark.parametrize('relax, error', [('ag-o', TypeError), (True, TypeError), ({'calculatr': 'emt'}, ValueError),
-                                          ({'calculator': 'emd'}, ValueError), ({'calculator': 'emt', 'fmax': -1}, ValueError),
-                                          ({'calculator': 'emt', 'optimizer': 'BFG'}, ValueError)])  # fmt: skip
+@pytest.mark.parametrize(
+    'relax, error',
+    [
+        ('ag-o', TypeError),
+        (True, TypeError),
+        ({'calculatr': 'emt'}, ValueError),
+        ({'calculator': 'emd'}, ValueError),
+        ({'calculator': 'emt', 'fmax': -1}, ValueError),
+        ({'calculator': 'emt', 'optimizer': 'BFG'}, ValueError),
+    ],
+)
 def test_wrong_keywords_are_refused_at_construction(slab, relax, error):
     for make in (lambda: surface(slab, relax), lambda: crystal(relax)):
         with pytest.raises(error, match=r'relax|calculator|fmax|optimizer'):
@@ -94,7 +102,7 @@ def test_relaxed_in_batches_they_keep_their_order(slab):
     assert [a.info['key_value_pairs']['seed'] for a in plain] == [a.info['key_value_pairs']['seed'] for a in relaxed]
     for before, after in zip(plain, relaxed, strict=True):
         d = after.get_distances(-1, [-2, -3], mic=True)
-        assert after.info['key_value_pairs']['closest_ratio'] != before.info['key_value_pairs']['closest_ratio']
+        assert after.info['key_value_pairs']['min_distance_ratio'] != before.info['key_value_pairs']['min_distance_ratio']
         assert np.isfinite(d).all() and after.get_potential_energy() < 0
 
 

@@ -11,7 +11,7 @@ from ase.constraints import FixAtoms
 
 from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
 from ase_diffusion.errors import GenerationFailed
-from ase_diffusion.generators.selection import Selection
+from ase_diffusion.generators.selection import BestOf
 from ase_diffusion.relax import get_calculator
 
 QUICK = {'steps': 12, 'logfile': None}
@@ -53,7 +53,7 @@ def test_the_log_says_what_choosing_cost(tmp_path):
     lines = [line for line in (tmp_path / 'log').read_text().splitlines() if line.startswith('best_of')]
     assert lines == ['best_of: 6 single points by ag-o', 'best_of: 3 single points by ag-o']
     gen.perturb(gen.sample(), 0.2)
-    assert (tmp_path / 'log').read_text().count('best_of:') == 3  # neighbours are not chosen
+    assert (tmp_path / 'log').read_text().count('best_of:') == 3  # neighbors are not chosen
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 7])
@@ -150,4 +150,4 @@ def test_bad_input_is_refused_at_once():
     with pytest.raises(ValueError, match='best_of'):
         make(0)
     with pytest.raises(ValueError, match='(?s)Pt.*calculator='):
-        Selection(2, 'ag-o').check(make_slab('Pt', 3.92))
+        BestOf(2, 'ag-o').check(make_slab('Pt', 3.92))

@@ -30,9 +30,18 @@ def rattled(atoms, width=0.02, seed=0):
 
 def zoo():
     """Return some different crystals."""
-    return [bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12), bulk('ZnS', 'zincblende', a=5.41),
-            bulk('Cu', 'fcc', a=3.6), bulk('Fe', 'bcc', a=2.87), bulk('C', 'diamond', a=3.57), perovskite(),
-            perovskite('BaTiO3', 4.0), bulk('MgO', 'rocksalt', a=4.21), bulk('NaCl', 'cesiumchloride', a=3.5)]  # fmt: skip
+    return [
+        bulk('NaCl', 'rocksalt', a=5.64),
+        bulk('CsCl', 'cesiumchloride', a=4.12),
+        bulk('ZnS', 'zincblende', a=5.41),
+        bulk('Cu', 'fcc', a=3.6),
+        bulk('Fe', 'bcc', a=2.87),
+        bulk('C', 'diamond', a=3.57),
+        perovskite(),
+        perovskite('BaTiO3', 4.0),
+        bulk('MgO', 'rocksalt', a=4.21),
+        bulk('NaCl', 'cesiumchloride', a=3.5),
+    ]
 
 
 def broken():

@@ -1,4 +1,5 @@
 """The Ag6 model is found wherever the substrate's symmetry may put it, and nowhere else."""
+
 import numpy as np
 import pytest
 from ase.build import fcc100, fcc111
@@ -7,8 +8,8 @@ from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 from ase.optimize import BFGS
 
-from ase_diffusion.metrics import ag6_model, fingerprint, is_ag6, smallest_ratio, substrate_symmetries
-from ase_diffusion.metrics.surface import FINGERPRINT_TOL
+from ase_diffusion.metrics import ag6_model, fingerprint, is_ag6, min_distance_ratio, substrate_symmetries
+from ase_diffusion.metrics.surface.overlayers import FINGERPRINT_TOL
 
 # Overlayer of the model, relaxed with 7net-mf-0 (modal PBE, BFGS, fmax 0.05 eV/A), in A, slab of ag6_model()
 RELAXED = [
@@ -80,7 +81,7 @@ class TestModel:
 class TestAccepts:
     def test_model(self, model):
         assert is_ag6(model)
-        assert smallest_ratio(model) > 0.95
+        assert min_distance_ratio(model) > 0.95
 
     def test_symmetries(self, model):
         rng = np.random.default_rng(0)

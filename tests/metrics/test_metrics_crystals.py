@@ -7,12 +7,18 @@ from ase.build import bulk, molecule
 from crystal_cases import broken, disguised, perovskite, zoo
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.composition import is_charge_neutral
-from ase_diffusion.metrics.crystals import check_crystals, density, reduced_formula
+from ase_diffusion.metrics.crystal.composition import is_charge_neutral
+from ase_diffusion.metrics.crystal.structures import check_crystals, density, reduced_formula
 
-MANY = {'check': lambda images: check_crystals(images), 'structure': metrics.structural_validity,
-        'composition': metrics.compositional_validity, 'unique': metrics.unique, 'features': metrics.crystal_features,
-        'fingerprints': metrics.crystal_fingerprints, 'evaluate': metrics.evaluate_crystals}  # fmt: skip
+MANY = {
+    'check': lambda images: check_crystals(images),
+    'structure': metrics.structural_validity,
+    'composition': metrics.compositional_validity,
+    'unique': metrics.unique,
+    'features': metrics.crystal_features,
+    'fingerprints': metrics.crystal_fingerprints,
+    'evaluate': metrics.evaluate_crystals,
+}
 
 
 @pytest.mark.parametrize('function', MANY.values(), ids=MANY)
@@ -63,10 +69,28 @@ class TestStructure:
 
 
 class TestComposition:
-    @pytest.mark.parametrize(('symbols', 'answer'), [
-        ('NaCl', True), ('NaCl2', False), ('TiO2', True), ('SrTiO3', True), ('Al2O3', True), ('AlO', True), ('MgF', True),
-        ('MgF3', False), ('Na2Cl2', True), ('Fe3O4', False), ('LiHe', False), ('CsAu', True), ('Cu3Au', True), ('Si', True),
-        ('He', True), ('NaTe4', False), ('LiFePO4', True)])  # fmt: skip
+    @pytest.mark.parametrize(
+        ('symbols', 'answer'),
+        [
+            ('NaCl', True),
+            ('NaCl2', False),
+            ('TiO2', True),
+            ('SrTiO3', True),
+            ('Al2O3', True),
+            ('AlO', True),
+            ('MgF', True),
+            ('MgF3', False),
+            ('Na2Cl2', True),
+            ('Fe3O4', False),
+            ('LiHe', False),
+            ('CsAu', True),
+            ('Cu3Au', True),
+            ('Si', True),
+            ('He', True),
+            ('NaTe4', False),
+            ('LiFePO4', True),
+        ],
+    )
     def test_known_compositions(self, symbols, answer):
         """AlO and MgF pass by Al(+2) and Mg(+1) of the table; Fe3O4 fails: an element has one state only."""
         atoms = Atoms(symbols, pbc=True, cell=[9] * 3)
@@ -87,7 +111,7 @@ class TestComposition:
 
         from ase.data import chemical_symbols
 
-        from ase_diffusion.metrics.composition import _elements
+        from ase_diffusion.metrics.crystal.composition import _elements
 
         rng, table, answers = np.random.default_rng(1), _elements(), []
         for _ in range(300):

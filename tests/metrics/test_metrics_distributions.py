@@ -8,7 +8,7 @@ from crystal_cases import broken, disguised, perovskite, rattled, zoo
 from scipy.stats import ks_2samp
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.crystals import density
+from ase_diffusion.metrics.crystal.structures import density
 
 ROCKSALT, CSCL, DIAMOND = bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12), bulk('C', 'diamond', a=3.57)
 WEIGHT = {4: 12, 6: 22, 8: 29}  # place of the weight of a coordination number in the fingerprint

@@ -77,8 +77,8 @@ def test_stability(monkeypatch):
         zero = [np.mean([references[z] for z in atoms.numbers]) for atoms in images]
         return np.array([table[atoms.get_chemical_formula()] for atoms in images]) + zero
 
-    monkeypatch.setattr('ase_diffusion.metrics.hull.chgnet_energies', judge)
-    monkeypatch.setattr('ase_diffusion.metrics.evaluation.chgnet_class', lambda: None)
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.hull.chgnet_energies', judge)
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.evaluation.chgnet_class', lambda: None)
     salt, caesium = bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12)
     images = [salt, salt, caesium, bulk('Cu'), bulk('C')]
     report = metrics.evaluate_crystals(images, known=[caesium], phases=[caesium, salt], chgnet=True)
@@ -92,8 +92,12 @@ def test_stability(monkeypatch):
 
 def test_known_crystals_need_not_be_phases(monkeypatch):
     """They get energies of their own for the percentiles; without any there are no success rates."""
-    monkeypatch.setattr('ase_diffusion.metrics.hull.chgnet_energies', lambda images, **o: -np.array([*map(len, images)], float))
-    monkeypatch.setattr('ase_diffusion.metrics.evaluation.chgnet_class', lambda: None)
+
+    def energies(images, **options):
+        return -np.array([*map(len, images)], float)
+
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.hull.chgnet_energies', energies)
+    monkeypatch.setattr('ase_diffusion.metrics.crystal.evaluation.chgnet_class', lambda: None)
     zero = metrics.elemental_references()[29]
     one, two = bulk('Cu'), bulk('Cu', cubic=True)
     report = metrics.evaluate_crystals([one], known=[two, two], phases=[one], chgnet=True)
@@ -103,10 +107,11 @@ def test_known_crystals_need_not_be_phases(monkeypatch):
 
 
 def test_energies_that_crystals_carry_are_not_computed_again(monkeypatch):
-    from ase_diffusion.metrics.evaluation import CHGNET, _chgnet_of
+    from ase_diffusion.metrics.crystal.evaluation import CHGNET, _chgnet_of
 
     asked = []
-    monkeypatch.setattr('ase_diffusion.metrics.hull.chgnet_energies', lambda images, **o: asked.append(len(images)) or [-1.0])
+    judge = 'ase_diffusion.metrics.crystal.hull.chgnet_energies'
+    monkeypatch.setattr(judge, lambda images, **o: asked.append(len(images)) or [-1.0])
     images = zoo()[:3]
     for atoms, value in zip(images[:2], (-3.0, -4.0), strict=True):
         atoms.info['key_value_pairs'] = {CHGNET: value}

@@ -20,16 +20,19 @@ def phase(symbols):
 class TestHull:
     phases, energies = [phase('LiO'), phase('Li2O'), phase('Li2O')], [-1.0, -1.2, 3.0]
 
-    @pytest.mark.parametrize(('symbols', 'energy', 'answer'), [
-        ('Li2O', -1.2, 0.0),  # on the hull
-        ('Li4O2', -1.15, 0.05),
-        ('Li3O', -0.85, 0.05),  # 3/4 Li2O and 1/4 Li make -0.9
-        ('LiO', -1.1, -0.1),  # below: more stable than all that is known
-        ('LiO3', -0.4, 0.1),  # 1/2 LiO and 1/2 O make -0.5
-        ('Li', 0.3, 0.3),
-        ('NaLi', -0.1, -0.1),  # nothing but the elements
-        ('NaLi2O', -0.8, 0.1),  # 3/4 Li2O and 1/4 Na make -0.9
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ('symbols', 'energy', 'answer'),
+        [
+            ('Li2O', -1.2, 0.0),  # on the hull
+            ('Li4O2', -1.15, 0.05),
+            ('Li3O', -0.85, 0.05),  # 3/4 Li2O and 1/4 Li make -0.9
+            ('LiO', -1.1, -0.1),  # below: more stable than all that is known
+            ('LiO3', -0.4, 0.1),  # 1/2 LiO and 1/2 O make -0.5
+            ('Li', 0.3, 0.3),
+            ('NaLi', -0.1, -0.1),  # nothing but the elements
+            ('NaLi2O', -0.8, 0.1),  # 3/4 Li2O and 1/4 Na make -0.9
+        ],
+    )
     def test_two_elements(self, symbols, energy, answer):
         above = metrics.energies_above_hull([phase(symbols)], [energy], self.phases, self.energies)
         assert above == pytest.approx([answer], abs=1e-9)

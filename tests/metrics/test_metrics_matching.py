@@ -7,7 +7,7 @@ from ase.build import bulk
 from crystal_cases import broken, disguised, perovskite, rattled, zoo
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.matching import SAME, _groups, _reduce, _same
+from ase_diffusion.metrics.crystal.matching import SAME, _groups, _reduce, _same
 
 
 @pytest.mark.parametrize('processes', [1, 2])

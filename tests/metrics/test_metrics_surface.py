@@ -1,4 +1,5 @@
 """Laws of the overlayer measures."""
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -8,7 +9,7 @@ from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.surface import FINGERPRINT_TOL
+from ase_diffusion.metrics.surface.overlayers import FINGERPRINT_TOL
 
 EXACT = 1e-9
 
@@ -53,30 +54,30 @@ def test_mobile_mask():
 class TestRatio:
     def test_pair(self):
         atoms = Atoms('AgO', [[0, 0, 0], [0, 0, 2.0]])
-        assert metrics.smallest_ratio(atoms) == pytest.approx(2.0 / (covalent_radii[47] + covalent_radii[8]))
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(2.0 / (covalent_radii[47] + covalent_radii[8]))
 
     def test_images_of_one_atom_count(self):
         atoms = Atoms('Ag', cell=[2.0, 9.0, 9.0], pbc=[True, True, False])
-        assert metrics.smallest_ratio(atoms) == pytest.approx(1.0 / covalent_radii[47])
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(1.0 / covalent_radii[47])
         atoms.pbc = False
-        assert metrics.smallest_ratio(atoms) == np.inf
+        assert metrics.min_distance_ratio(atoms) == np.inf
 
     def test_frozen_pairs_do_not_count(self):
         atoms = Atoms('Ag3', [[0, 0, 0], [0, 0, 0.5], [0, 0, 3.5]], constraint=FixAtoms([0, 1]))
-        assert metrics.smallest_ratio(atoms) == pytest.approx(1.5 / covalent_radii[47])
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(1.5 / covalent_radii[47])
         atoms.set_constraint(FixAtoms([0, 1, 2]))
-        assert metrics.smallest_ratio(atoms) == np.inf
+        assert metrics.min_distance_ratio(atoms) == np.inf
 
     def test_small_atom_far_from_big_ones(self):
         """The closest pair is not the one with the smallest ratio."""
         atoms = Atoms('HHCsCs', [[0, 0, 0], [0, 0, 1.0], [0, 0, 20.0], [0, 0, 24.0]])
-        assert metrics.smallest_ratio(atoms) == pytest.approx(4.0 / (2 * covalent_radii[55]))
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(4.0 / (2 * covalent_radii[55]))
 
     @pytest.mark.parametrize('shift', [0.0, -40.0])
     def test_slab_without_vacuum(self, shift):
         atoms = fcc111('Ag', (1, 1, 2), a=4.16)
         atoms.positions[:, 2] += shift
-        assert metrics.smallest_ratio(atoms) == pytest.approx(4.16 / np.sqrt(2) / (2 * covalent_radii[47]))
+        assert metrics.min_distance_ratio(atoms) == pytest.approx(4.16 / np.sqrt(2) / (2 * covalent_radii[47]))
 
     def test_validity(self):
         good, bad, broken = bulk('Ag'), bulk('Ag', a=2.0), bulk('Ag')
@@ -88,8 +89,9 @@ class TestRatio:
 
 
 class TestSymmetries:
-    @pytest.mark.parametrize('size, layers, count', [
-        ((1, 1), 1, 12), ((1, 1), 2, 6), ((2, 2), 2, 24), ((2, 4), 2, 16), ((4, 4), 3, 96)])
+    @pytest.mark.parametrize(
+        'size, layers, count', [((1, 1), 1, 12), ((1, 1), 2, 6), ((2, 2), 2, 24), ((2, 4), 2, 16), ((4, 4), 3, 96)]
+    )
     def test_counts(self, size, layers, count):
         slab = fcc111('Ag', (*size, layers), a=4.16, vacuum=5.0)
         assert len(metrics.substrate_symmetries(slab)) == count
@@ -189,8 +191,12 @@ class TestDuplicates:
 
 
 class TestEnergies:
-    images = (with_energy(molecule('H2O'), -2.0), molecule('H2O'), with_energy(molecule('H2O'), -2.5),
-              with_energy(molecule('O2'), 4.0))
+    images = (
+        with_energy(molecule('H2O'), -2.0),
+        molecule('H2O'),
+        with_energy(molecule('H2O'), -2.5),
+        with_energy(molecule('O2'), 4.0),
+    )
 
     def test_lowest_of_each_composition(self):
         np.testing.assert_allclose(metrics.relative_energies(self.images), [0.5, np.nan, 0.0, 0.0])

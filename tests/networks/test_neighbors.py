@@ -75,7 +75,7 @@ def test_cells_smaller_than_the_cutoff_have_many_images(way, passive_edges):
     images = [structure(seed, n=2, scale=2.0) for seed in range(2)]
     found = edges(images, [1, 1], CUTOFF, passive_edges)
     assert found == expected(images, [1, 1], CUTOFF, passive_edges)
-    assert any(i == j for _, i, j, *_ in found)  # an atom neighbours its own image
+    assert any(i == j for _, i, j, *_ in found)  # an atom neighbors its own image
 
 
 def test_structures_of_different_size_share_a_batch(way):
@@ -106,8 +106,15 @@ def test_whole_cells_do_not_matter(way):
 def test_vectors_are_differentiable(way):
     atoms = structure(7)
     x = torch.tensor(atoms.positions, requires_grad=True)
-    graph = build_graph(x, torch.zeros(len(atoms), dtype=torch.long), torch.tensor(atoms.cell[:])[None],
-                        (True, True, False), CUTOFF, len(atoms), passive_edges=True)  # fmt: skip
+    graph = build_graph(
+        x,
+        torch.zeros(len(atoms), dtype=torch.long),
+        torch.tensor(atoms.cell[:])[None],
+        (True, True, False),
+        CUTOFF,
+        len(atoms),
+        passive_edges=True,
+    )
     weight = torch.randn(len(graph.senders), 3, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((graph.vectors * weight).sum(), x)
     by_hand = torch.zeros_like(x).index_add(0, graph.senders, weight).index_add(0, graph.receivers, -weight)
@@ -117,5 +124,4 @@ def test_vectors_are_differentiable(way):
 def test_float32_finds_the_same_edges(way):
     """But for pairs within rounding of the cutoff, of which these have none."""
     images = [structure(8)]
-    assert sum(edges(images, [4], CUTOFF, False, torch.float32).values()) == sum(
-        expected(images, [4], CUTOFF, False).values())  # fmt: skip
+    assert sum(edges(images, [4], CUTOFF, False, torch.float32).values()) == sum(expected(images, [4], CUTOFF, False).values())

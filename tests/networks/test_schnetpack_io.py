@@ -53,8 +53,7 @@ def theirs(basis='gaussian', cutoff=CUTOFF, **options):
 def graph(atoms, dtype):
     x = torch.tensor(atoms.positions, dtype=dtype)
     cell = torch.tensor(atoms.cell[:], dtype=dtype)[None]
-    return build_graph(x, torch.zeros(len(x), dtype=torch.long), cell, atoms.pbc.tolist(), CUTOFF, len(x),
-                       passive_edges=True)  # fmt: skip
+    return build_graph(x, torch.zeros(len(x), dtype=torch.long), cell, atoms.pbc.tolist(), CUTOFF, len(x), passive_edges=True)
 
 
 def outputs(module, atoms, length=1.0):
@@ -145,14 +144,17 @@ def potential(basis='gaussian', offsets=True, **head):
     post = [spk.transform.CastTo64()]
     if offsets:
         refs = -torch.arange(100, dtype=torch.float64) * 1.7
-        post.append(spk.transform.AddOffsets('energy', add_mean=True, add_atomrefs=True, atomrefs=refs,
-                                             property_mean=torch.tensor([-2.5])))  # fmt: skip
+        post.append(
+            spk.transform.AddOffsets(
+                'energy', add_mean=True, add_atomrefs=True, atomrefs=refs, property_mean=torch.tensor([-2.5])
+            )
+        )
     model = spk.model.NeuralNetworkPotential(
         theirs(basis),
         input_modules=[spk.atomistic.PairwiseDistances()],
-        output_modules=[randomise(spk.atomistic.Atomwise(FEATURES, output_key='energy', **head)),
-                        spk.atomistic.Forces()],
-        postprocessors=post)  # fmt: skip
+        output_modules=[randomise(spk.atomistic.Atomwise(FEATURES, output_key='energy', **head)), spk.atomistic.Forces()],
+        postprocessors=post,
+    )
     return model.eval()
 
 
@@ -261,8 +263,7 @@ def test_other_heads_are_refused():
 
 
 def test_networks_do_not_import_schnetpack(environment):
-    code = ('import sys, ase_diffusion.networks, ase_diffusion.networks.schnetpack_io; '
-            "sys.exit('schnetpack' in sys.modules)")  # fmt: skip
+    code = "import sys, ase_diffusion.networks, ase_diffusion.networks.schnetpack_io; sys.exit('schnetpack' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], env=environment).returncode == 0
 
 

@@ -8,21 +8,34 @@ from ase.build import bulk
 
 from ase_diffusion.networks import CrystalTransformer
 from ase_diffusion.networks.transformer import PairTerms
-from ase_diffusion.representations import SmoothCrystal
+from ase_diffusion.representations import LogLatticeCrystal
 from ase_diffusion.representations.reduction import niggli
 
 ELEMENTS = (11, 17, 29, 30, 16)
 
 
 def representation():
-    return SmoothCrystal(ELEMENTS, torch.float64, (1.2, 1.3, 1.4, 0.0, 0.1, 0.0), (0.2, 0.2, 0.2, 0.1, 0.1, 0.1))
+    return LogLatticeCrystal(ELEMENTS, torch.float64, (1.2, 1.3, 1.4, 0.0, 0.1, 0.0), (0.2, 0.2, 0.2, 0.1, 0.1, 0.1))
 
 
 def network():
     torch.manual_seed(0)
     like = representation()
-    net = CrystalTransformer(len(ELEMENTS), 24, 2, heads=3, head_width=8, hidden=32, pair_hidden=16, pair_width=12, coupled=True,
-                             points=like.table.shape[1], cell_mean=like.mean, cell_std=like.std, distances=8)  # fmt: skip
+    net = CrystalTransformer(
+        len(ELEMENTS),
+        24,
+        2,
+        heads=3,
+        head_width=8,
+        hidden=32,
+        pair_hidden=16,
+        pair_width=12,
+        coupled=True,
+        points=like.table.shape[1],
+        cell_mean=like.mean,
+        cell_std=like.std,
+        distances=8,
+    )
     for p in net.parameters():
         p.data += 0.05 * torch.randn(p.shape)
     return net.double().eval()

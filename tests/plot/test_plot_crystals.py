@@ -71,6 +71,7 @@ class TestCell:
 
     def test_the_automatic_direction_hides_little(self):
         """Of the 15 atoms of a perovskite none lies behind another one's centre; along c they do."""
+
         def hidden(direction):
             drawn = disks(plot.plot_crystal(perovskite(), direction=direction))
             centres = np.array([patch.center for patch in drawn])
@@ -100,10 +101,15 @@ class TestCell:
             assert len(lines(plot.plot_crystal(pair, shift=False), 2.2)) == count
         assert not lines(plot.plot_crystal(bulk('Cu', cubic=True)), 2.2)
 
-    @pytest.mark.parametrize(('atoms', 'word'), [
-        (fcc111('Ag', (1, 1, 2), vacuum=5), 'plot_structure'), (Atoms(), 'no atoms'), (Atoms('H', pbc=True), 'a cell'),
-        (Atoms('H', [[np.nan] * 3], cell=[3] * 3, pbc=True), 'finite'),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ('atoms', 'word'),
+        [
+            (fcc111('Ag', (1, 1, 2), vacuum=5), 'plot_structure'),
+            (Atoms(), 'no atoms'),
+            (Atoms('H', pbc=True), 'a cell'),
+            (Atoms('H', [[np.nan] * 3], cell=[3] * 3, pbc=True), 'finite'),
+        ],
+    )
     def test_what_is_no_crystal(self, atoms, word):
         with pytest.raises(ValueError, match=word):
             plot.plot_crystal(atoms)
@@ -156,8 +162,12 @@ class TestGrid:
         images = [perovskite(formula=f, band_gap=g) for f, g in (('SrTiO3', 2.0), ('BaTiO3', -1.0), ('CaTiO3', 0.5))]
         images.append(perovskite(formula='PbTiO3'))
         figure = plot.plot_composition_grid(images, prop='band_gap')
-        assert texts(figure) == ['BaTiO$_{3}$\n\N{MINUS SIGN}1.000 eV', 'CaTiO$_{3}$\n0.500 eV', 'SrTiO$_{3}$\n2.000 eV',
-                                 'PbTiO$_{3}$']  # fmt: skip
+        assert texts(figure) == [
+            'BaTiO$_{3}$\n\N{MINUS SIGN}1.000 eV',
+            'CaTiO$_{3}$\n0.500 eV',
+            'SrTiO$_{3}$\n2.000 eV',
+            'PbTiO$_{3}$',
+        ]
         figure = plot.plot_composition_grid(images, values=[4, 3, 2, 1], unit='GPa', count=2)
         assert texts(figure) == ['PbTiO$_{3}$\n1.000 GPa', 'CaTiO$_{3}$\n2.000 GPa']
         assert texts(plot.plot_composition_grid(images))[0] == 'SrTiO$_{3}$'

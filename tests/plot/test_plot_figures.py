@@ -1,4 +1,5 @@
 """Figures show what they are given, and touch nothing else."""
+
 import subprocess
 import sys
 

@@ -41,8 +41,15 @@ def test_a_wall_does_not_push_the_surface():
     assert np.abs(np.linalg.norm(isosurface(steep, 0.0)[0] - 0.5, axis=1) - 0.3).max() < 0.05
 
 
-@pytest.mark.parametrize(('grid', 'level', 'word'), [(np.zeros((4, 4)), 0, 'nx, ny, nz'), (np.zeros((4, 4, 4)), 0, 'between'),
-                                                     (sphere(), np.nan, 'between'), (sphere(), 5, 'between')])  # fmt: skip
+@pytest.mark.parametrize(
+    ('grid', 'level', 'word'),
+    [
+        (np.zeros((4, 4)), 0, 'nx, ny, nz'),
+        (np.zeros((4, 4, 4)), 0, 'between'),
+        (sphere(), np.nan, 'between'),
+        (sphere(), 5, 'between'),
+    ],
+)
 def test_no_surface(grid, level, word):
     with pytest.raises(ValueError, match=word):
         isosurface(grid, level)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ase_diffusion.porous import (  # fmt: skip
+from ase_diffusion.porous import (
     GAS_CONSTANT,
     accessible_mask,
     adsorption_properties,
@@ -122,8 +122,15 @@ def test_channels(name):
 
 def test_a_double_helix_is_one_channel():
     """Two strands change places at the face: each meets itself only two cells further on."""
-    mask = box(np.s_[0:4, 2, 2], np.s_[4:, 5, 2], np.s_[3:5, 2:6, 2], np.s_[0:3, 5, 4], np.s_[5:, 2, 4],
-               np.s_[0, 5, 2:5], np.s_[7, 2, 2:5])  # fmt: skip
+    mask = box(
+        np.s_[0:4, 2, 2],
+        np.s_[4:, 5, 2],
+        np.s_[3:5, 2:6, 2],
+        np.s_[0:3, 5, 4],
+        np.s_[5:, 2, 4],
+        np.s_[0, 5, 2:5],
+        np.s_[7, 2, 2:5],
+    )
     labels, dimensions = find_channels(mask)
     for k, dimension in enumerate(dimensions, 1):
         doubled = find_channels(np.concatenate([labels == k] * 2))[1]

@@ -66,10 +66,15 @@ def test_as_a_calculator(host, calculator, places):
     assert probes.get_potential_energy() < before and np.abs(probes.get_forces()).max() < 0.005
 
 
-@pytest.mark.parametrize(('grid', 'cell', 'word'), [(np.zeros((4, 4)), np.eye(3), 'nx, ny, nz'),
-                                                    (np.zeros((3, 4, 4)), np.eye(3), '4 points'),
-                                                    (np.full((4, 4, 4), np.nan), np.eye(3), 'finite'),
-                                                    (np.zeros((4, 4, 4)), np.zeros((3, 3)), 'volume')])  # fmt: skip
+@pytest.mark.parametrize(
+    ('grid', 'cell', 'word'),
+    [
+        (np.zeros((4, 4)), np.eye(3), 'nx, ny, nz'),
+        (np.zeros((3, 4, 4)), np.eye(3), '4 points'),
+        (np.full((4, 4, 4), np.nan), np.eye(3), 'finite'),
+        (np.zeros((4, 4, 4)), np.zeros((3, 3)), 'volume'),
+    ],
+)
 def test_wrong_input(grid, cell, word):
     with pytest.raises(ValueError, match=word):
         GridCalculator(grid, cell)

@@ -100,8 +100,9 @@ def test_an_empty_box(backend):
         assert found['heat_of_adsorption'] == pytest.approx(8.314462618e-3 * 298)
 
 
-@pytest.mark.parametrize(('name', 'henry', 'void', 'heat'), [('lta', 54.3248, 0.210297, 22.5702),
-                                                             ('mfi', 35.4903, 0.085815, 20.4529)])  # fmt: skip
+@pytest.mark.parametrize(
+    ('name', 'henry', 'void', 'heat'), [('lta', 54.3248, 0.210297, 22.5702), ('mfi', 35.4903, 0.085815, 20.4529)]
+)
 def test_published_frameworks(request, name, henry, void, heat):
     found = adsorption_properties(energy_grid(request.getfixturevalue(name)))
     assert found['henry_coefficient'] == pytest.approx(henry, rel=1e-3)
@@ -236,9 +237,16 @@ class TestDensity:
         assert grid[0].mean() * mfi.get_volume() == pytest.approx(192 * np.pi**1.5, rel=1e-3)
         assert np.array_equal(*grid)
 
-    @pytest.mark.parametrize(('symbol', 'options', 'word'), [('Xx', {}, 'Xx'), ('', {}, 'element'),
-                                                             ('Si', {'width': 0}, 'width'), ('Si', {'cutoff': -1}, 'cutoff'),
-                                                             ('Si', {'shape': 3}, 'shape')])  # fmt: skip
+    @pytest.mark.parametrize(
+        ('symbol', 'options', 'word'),
+        [
+            ('Xx', {}, 'Xx'),
+            ('', {}, 'element'),
+            ('Si', {'width': 0}, 'width'),
+            ('Si', {'cutoff': -1}, 'cutoff'),
+            ('Si', {'shape': 3}, 'shape'),
+        ],
+    )
     def test_errors(self, lta, symbol, options, word):
         with pytest.raises(ValueError, match=word):
             density_grid(lta, symbol, **options)

@@ -140,8 +140,9 @@ class Shapes(EMT):
             self.results.update(self.change)
 
 
-@pytest.mark.parametrize('change', [{'forces': np.zeros((3, 3))}, {'forces': np.zeros(12)}, {'energy': np.zeros(4)},
-                                    {'forces': np.zeros((4, 2))}])  # fmt: skip
+@pytest.mark.parametrize(
+    'change', [{'forces': np.zeros((3, 3))}, {'forces': np.zeros(12)}, {'energy': np.zeros(4)}, {'forces': np.zeros((4, 2))}]
+)
 def test_wrong_shapes(images, change, monkeypatch):
     monkeypatch.setattr(Shapes, 'change', change)
     results = relax(images, Shapes)

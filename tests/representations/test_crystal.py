@@ -6,8 +6,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from ase_diffusion.representations import Crystal, SmoothCrystal
-from ase_diffusion.representations.crystal import cells_of_numbers, crystal_from_dict, crystal_process, lattice_numbers
+from ase_diffusion.representations import Crystal, LogLatticeCrystal, representation_from_dict
+from ase_diffusion.representations.crystal import cells_from_log_lattice, log_lattice
 from ase_diffusion.representations.elements import element_points, period_and_group
 from ase_diffusion.representations.reduction import niggli
 
@@ -67,7 +67,7 @@ def test_what_is_no_crystal_of_these_elements_is_refused():
 
 
 def test_the_process_has_the_weights_of_the_paper():
-    process = crystal_process(7)
+    process = Crystal(range(1, 7 + 1)).process()
     assert process.weights == {'lattice': 1.0, 'fractional': 1.0, 'species': 20.0}
     assert process.processes['species'].classes == 7 and process.processes['species'].steps == 1000
     sigma = process.schedule.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -76,12 +76,12 @@ def test_the_process_has_the_weights_of_the_paper():
 
 def smooth(dtype=torch.float64):
     images = crystals()
-    return SmoothCrystal.of(ELEMENTS, np.array([a.cell[:] for a in images]), np.array([len(a) for a in images]), dtype)
+    return LogLatticeCrystal.of(ELEMENTS, np.array([a.cell[:] for a in images]), np.array([len(a) for a in images]), dtype)
 
 
 @pytest.mark.parametrize(('dtype', 'tol'), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 def test_smooth_crystals_come_back_turned_at_most(dtype, tol):
-    images, representation = crystals(), crystal_from_dict(smooth(dtype).todict())
+    images, representation = crystals(), representation_from_dict(smooth(dtype).todict())
     representation.dtype = dtype
     batch = representation.encode(images)
     assert batch.fields['lattice'].shape == (3, 6) and batch.fields['species'].dtype == dtype
@@ -94,18 +94,18 @@ def test_smooth_crystals_come_back_turned_at_most(dtype, tol):
 def test_lattice_numbers_are_logarithms_of_lengths_and_forget_the_orientation():
     rng = np.random.default_rng(0)
     cells, counts = 4 * np.eye(3) + rng.normal(size=(20, 3, 3)), rng.integers(1, 20, 20)
-    numbers = lattice_numbers(cells, counts)
+    numbers = log_lattice(cells, counts)
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    assert np.allclose(lattice_numbers(cells @ turn, counts), numbers)
-    back = cells_of_numbers(numbers, counts)
+    assert np.allclose(log_lattice(cells @ turn, counts), numbers)
+    back = cells_from_log_lattice(numbers, counts)
     assert np.allclose(back @ back.transpose(0, 2, 1), cells @ cells.transpose(0, 2, 1))
     assert np.allclose(numbers[:, :3].sum(1), np.log(np.abs(np.linalg.det(cells)) / counts))  # volume per atom
-    assert np.allclose(lattice_numbers(np.diag([2.0, 3.0, 4.0])[None], np.array([1])), [[*np.log([2, 3, 4]), 0, 0, 0]])
+    assert np.allclose(log_lattice(np.diag([2.0, 3.0, 4.0])[None], np.array([1])), [[*np.log([2, 3, 4]), 0, 0, 0]])
 
 
 def test_smooth_numbers_have_unit_size_and_any_numbers_are_a_cell():
     cells = np.array([bulk('Cu', 'fcc', a=a).cell[:] for a in (3.4, 3.6, 3.8, 4.0)])
-    representation = SmoothCrystal.of((29,), cells, np.ones(4))
+    representation = LogLatticeCrystal.of((29,), cells, np.ones(4))
     lattice = representation.from_cells(cells, np.ones(4))
     assert lattice[:, :3].mean(0).abs().max() < 1e-5 and lattice[:, :3].std(0, correction=0).tolist() == pytest.approx([1] * 3)
     wild = representation.to_cells(100 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), torch.ones(50))

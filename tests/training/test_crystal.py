@@ -9,15 +9,22 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 
 from ase_diffusion.diffusion import JointProcess
-from ase_diffusion.representations.crystal import Crystal, crystal_process
+from ase_diffusion.representations.crystal import Crystal
 from ase_diffusion.representations.reduction import niggli
-from ase_diffusion.training import load_checkpoint
-from ase_diffusion.training.crystal import fixed_batches, train_crystal
-from ase_diffusion.training.crystal_dataset import CrystalData, Crystals, split_crystals
-from ase_diffusion.training.objectives import Denoising, give
+from ase_diffusion.training.crystal import train_crystal
+from ase_diffusion.training.crystal_data import CrystalData, Crystals, split_crystals
+from ase_diffusion.training.data import fixed_batches
+from ase_diffusion.training.objectives import DenoisingLoss, condition_on_clean
+from ase_diffusion.weights.zoo import load_model
 
-SMALL = dict(features=16, blocks=1, settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
-             batch_size=8, progress=False, accelerator='cpu')  # fmt: skip
+SMALL = dict(
+    features=16,
+    blocks=1,
+    settings=dict(heads=2, head_width=8, hidden=16, pair_hidden=16, pair_width=8, frequencies=3),
+    batch_size=8,
+    progress=False,
+    accelerator='cpu',
+)
 
 
 def images(n=24):
@@ -35,7 +42,7 @@ def images(n=24):
 def test_data_keeps_crystals_and_properties():
     data = Crystals.from_atoms(images())
     assert len(data) == 24 and data.elements() == [3, 11, 17, 19]
-    assert np.isnan(data.properties['gap'][[0, 5]]).all() and data.properties['gap'][3] == pytest.approx(0.3)
+    assert np.isnan(data.conditions['gap'][[0, 5]]).all() and data.conditions['gap'][3] == pytest.approx(0.3)
     some = data.select([4, 0, 7])
     assert some.counts.tolist() == [4, 4, 2]
     assert (some.numbers[:4] == images()[4].numbers).all() and np.allclose(some.cells[1], niggli(images()[0]).cell[:])
@@ -68,10 +75,10 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
     with pytest.raises(ValueError, match='structure 1 of the data has pbc'):
         Crystals.from_atoms([bulk('Cu'), Atoms('Cu', cell=[3, 3, 3])])
     data = Crystals.from_atoms(images())
-    with pytest.raises(ValueError, match=r"no property \['heat'\]; it has \['gap'\]"):
-        train_crystal(data, tmp_path, properties=['heat'], steps=1)
-    with pytest.raises(ValueError, match='known is a share'):
-        train_crystal(data, tmp_path, known=1.5, steps=1)
+    with pytest.raises(ValueError, match=r"no condition \['heat'\]; it has \['gap'\]"):
+        train_crystal(data, tmp_path, conditions=['heat'], steps=1)
+    with pytest.raises(ValueError, match='csp_fraction is a share'):
+        train_crystal(data, tmp_path, csp_fraction=1.5, steps=1)
 
 
 def generated():
@@ -79,24 +86,40 @@ def generated():
     out = images()
     for k, atoms in enumerate(out):
         atoms.info['key_value_pairs'] = {
-            'gap': np.inf if k == 3 else 0.1 * k, 'metal': k % 2 == 0, 'closest_ratio': 1.0, 'sampling_steps': 9, 'noise': 0.3,
-            'condition_gap': 1.0, 'guidance_scale': 2.0, 'guidance_calls': 5, 'best_of': 4, 'relax_steps': 7, 'relax_seconds': 1,
-            'relax_converged': True, 'energy_generated': -3.0, 'seed': 3, 'spacegroup.number': 225, 'sampler': 'x'}  # fmt: skip
+            'gap': np.inf if k == 3 else 0.1 * k,
+            'metal': k % 2 == 0,
+            'min_distance_ratio': 1.0,
+            'sampling_steps': 9,
+            'noise': 0.3,
+            'condition_gap': 1.0,
+            'guidance_scale': 2.0,
+            'guidance_calls': 5,
+            'best_of': 4,
+            'relax_steps': 7,
+            'relax_seconds': 1,
+            'relax_converged': True,
+            'energy_generated': -3.0,
+            'seed': 3,
+            'spacegroup.number': 225,
+            'sampler': 'x',
+        }
     return out
 
 
 def test_how_a_structure_was_made_is_learned_only_where_it_is_named(tmp_path, caplog):
     data = Crystals.from_atoms(generated())
-    assert set(data.properties) == {'gap'} and set(data.select([1, 0]).properties) == {'gap'}
+    assert set(data.conditions) == {'gap'} and set(data.select([1, 0]).conditions) == {'gap'}
     with caplog.at_level(logging.INFO, 'ase_diffusion'):
-        network, header = load_checkpoint(train_crystal(data, tmp_path / 'a', steps=1, **SMALL))
-    assert set(network.settings['properties']) == set(header['conditions']) == {'gap'}
-    assert np.isfinite(header['conditions']['gap']).all() and 'names them: best_of, closest_ratio' in caplog.text
-    named = ['closest_ratio', 'metal', 'spacegroup.number']
-    _, header = load_checkpoint(train_crystal(data, tmp_path / 'b', properties=named, steps=1, **SMALL))
-    assert header['conditions'] == {'closest_ratio': [1, 1], 'metal': [0, 1], 'spacegroup.number': [225, 225]}
+        network, header = load_model(train_crystal(data, tmp_path / 'a', steps=1, **SMALL))
+    assert set(network.settings['conditions']) == set(header['conditions']) == {'gap'}
+    assert np.isfinite(header['conditions']['gap']).all() and all(
+        name in caplog.text.partition('names them: ')[2] for name in ('best_of', 'min_distance_ratio', 'noise')
+    )
+    named = ['min_distance_ratio', 'metal', 'spacegroup.number']
+    _, header = load_model(train_crystal(data, tmp_path / 'b', conditions=named, steps=1, **SMALL))
+    assert header['conditions'] == {'min_distance_ratio': [1, 1], 'metal': [0, 1], 'spacegroup.number': [225, 225]}
     with pytest.raises(ValueError, match='guidance_scale is a keyword of sampling'):
-        train_crystal(data, tmp_path, properties=['guidance_scale'], steps=1)
+        train_crystal(data, tmp_path, conditions=['guidance_scale'], steps=1)
 
 
 def test_a_property_that_is_nowhere_known_is_named(tmp_path):
@@ -108,7 +131,7 @@ def test_a_property_that_is_nowhere_known_is_named(tmp_path):
     for atoms in crystals:
         atoms.info.clear()
     best = train_crystal(data, tmp_path, validation=Crystals.from_atoms(crystals), steps=1, **SMALL)
-    assert set(load_checkpoint(best)[1]['conditions']) == {'gap'}  # unknown in all that validate
+    assert set(load_model(best)[1]['conditions']) == {'gap'}  # unknown in all that validate
 
 
 def test_the_splits_that_are_asked_for_are_taken_or_refused():
@@ -126,21 +149,22 @@ def test_the_splits_that_are_asked_for_are_taken_or_refused():
     assert len(split_crystals(crystals)[0]) == 24 and split_crystals(crystals, ['test'])[1] is None
 
 
-@pytest.mark.parametrize('scheme', ['edm', 'paper'])
+@pytest.mark.parametrize('scheme', ['edm', 'd3pm'])
 def test_a_trained_network_keeps_its_elements(tmp_path, scheme):
-    network, header = load_checkpoint(train_crystal(Crystals.from_atoms(images()), tmp_path / 'a', properties=[], scheme=scheme,
-                                                    steps=1, **SMALL))  # fmt: skip
+    network, header = load_model(
+        train_crystal(Crystals.from_atoms(images()), tmp_path / 'a', conditions=[], scheme=scheme, steps=1, **SMALL)
+    )
     elements = header['representation']['elements']
     assert elements == [3, 11, 17, 19]
     fewer = Crystals.from_atoms(images()[::3])
-    best = train_crystal(fewer, tmp_path / 'b', properties=[], network=network, elements=elements, steps=1, **SMALL)
-    again = load_checkpoint(best)[1]
+    best = train_crystal(fewer, tmp_path / 'b', conditions=[], network=network, elements=elements, steps=1, **SMALL)
+    again = load_model(best)[1]
     assert again['representation']['elements'] == elements and again['data']['elements'] == [11, 17]
     others = Crystals.from_atoms([bulk('NaBr', 'rocksalt', a=6.0), bulk('CsCl', 'rocksalt', a=6.0), *images()[:2]])
     with pytest.raises(ValueError, match='never saw Br, Cs; it knows Li, Na, Cl, K'):
-        train_crystal(others, tmp_path / 'c', properties=[], network=network, elements=elements, steps=1)
+        train_crystal(others, tmp_path / 'c', conditions=[], network=network, elements=elements, steps=1)
     with pytest.raises(ValueError, match='knows 4 elements'):
-        train_crystal(fewer, tmp_path / 'c', properties=[], network=network, steps=1)
+        train_crystal(fewer, tmp_path / 'c', conditions=[], network=network, steps=1)
 
 
 def test_batches_depend_on_seed_and_number_and_are_sorted_by_size():
@@ -179,57 +203,62 @@ def test_half_of_the_crystals_are_inverted():
 
 
 def test_half_of_the_times_are_where_atoms_find_their_places():
-    draw = Denoising(crystal_process(2), focus=(0.65, 0.05, 0.5)).times
+    draw = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), density=(0.65, 0.05, 0.5)).times
     t = draw((torch.arange(4000) + 0.5) / 4000)
     assert ((t > 0.5) & (t < 0.8)).double().mean() == pytest.approx(0.5 + 0.5 * 0.3, abs=2e-3)  # 3 sigma are 99.7 %
     assert (t < 0.1).double().mean() == pytest.approx(0.05, abs=1e-3)
-    all_of_them = Denoising(crystal_process(2), focus=(0.65, 0.05, 1.0)).times(torch.tensor([0.0, 0.5, 1.0]))
+    all_of_them = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), density=(0.65, 0.05, 1.0)).times(
+        torch.tensor([0.0, 0.5, 1.0])
+    )
     assert all_of_them[1] == pytest.approx(0.65) and 0 <= all_of_them[0] < 0.65 < all_of_them[2] <= 1
 
 
 def test_given_species_are_not_noised_not_learned_and_told():
     data = Crystals.from_atoms(images())
-    batch = fixed_batches(data, Crystal(data.elements()), ['gap'])[0]
-    process = crystal_process(len(data.elements()))
+    batch = fixed_batches(CrystalData(data, Crystal(data.elements()), ['gap']))[0]
+    process = Crystal(data.elements()).process()
     seen = {}
 
     def network(state, level, conditions):
         seen.update(state=state)
-        return {'fractional': torch.zeros_like(state.fields['fractional']), 'lattice': torch.zeros_like(state.fields['lattice']),
-                'species': torch.zeros(len(state.fields['species']), 4)}  # fmt: skip
+        return {
+            'fractional': torch.zeros_like(state.fields['fractional']),
+            'lattice': torch.zeros_like(state.fields['lattice']),
+            'species': torch.zeros(len(state.fields['species']), 4),
+        }
 
-    losses = Denoising(process, {'species': 1.0})(network, batch, torch.Generator().manual_seed(0))
-    assert seen['state'].extras['known'].all()
+    losses = DenoisingLoss(process, {'species': 1.0})(network, batch, torch.Generator().manual_seed(0))
+    assert seen['state'].extras['given_species'].all()
     assert torch.equal(seen['state'].fields['species'], batch.fields['species'])
     assert (seen['state'].fields['fractional'] != batch.fields['fractional']).any()
     assert losses['species'] == 0
     assert float(losses['loss']) == pytest.approx(float(losses['fractional'] + losses['lattice']))
-    none = Denoising(process, {'species': 0.0})(network, batch, torch.Generator().manual_seed(0))
-    plain = Denoising(process)(network, batch, torch.Generator().manual_seed(0))
-    assert not seen['state'].extras.get('known', torch.tensor(False)).any()
+    none = DenoisingLoss(process, {'species': 0.0})(network, batch, torch.Generator().manual_seed(0))
+    plain = DenoisingLoss(process)(network, batch, torch.Generator().manual_seed(0))
+    assert not seen['state'].extras.get('given_species', torch.tensor(False)).any()
     assert float(none['loss']) == pytest.approx(float(plain['loss'])) and none['species'] > 0
     which = torch.arange(batch.size) % 2 == 0
-    mixed = give(batch.with_fields(species=batch.fields['species'] * 0 + 9), batch, 'species', which)
+    mixed = condition_on_clean(batch.with_fields(species=batch.fields['species'] * 0 + 9), batch, 'species', which)
     rows = which[batch.rows['species']]
     assert torch.equal(mixed.fields['species'][rows], batch.fields['species'][rows])
-    assert (mixed.fields['species'][~rows] == 9).all() and 'known' not in batch.extras
+    assert (mixed.fields['species'][~rows] == 9).all() and 'given_species' not in batch.extras
 
 
 def test_a_short_training_learns_and_goes_on(tmp_path):
     data = Crystals.from_atoms(images())
-    common = dict(validation=data, properties=['gap'], every=20, lr=6e-3, warmup=5, seed=1, **SMALL)
+    common = dict(validation=data, conditions=['gap'], every=20, lr=6e-3, warmup=5, seed=1, **SMALL)
     train_crystal(data, tmp_path, steps=20, **common)
     best = train_crystal(data, tmp_path, steps=120, **common)
     log = (tmp_path / 'log.csv').read_text().splitlines()
     column = log[0].split(',').index('val_loss')
     losses = [float(line.split(',')[column]) for line in log[1:]]
     assert len(losses) >= 3 and losses[-1] < 0.95 * losses[0]
-    network, header = load_checkpoint(best)
+    network, header = load_model(best)
     assert network.settings['coupled']
     assert header['kind'] == 'crystal' and header['steps'] <= 120
     assert header['sizes'] == {'2': 18, '4': 6} and header['conditions']['gap'] == pytest.approx([0.1, 2.3])
     assert JointProcess.fromdict(header['process']).discrete == {'species'}
     with pytest.raises(ValueError, match='train a new one'):
-        train_crystal(data, tmp_path / 'b', properties=['gap'], network=network.without('gap'), steps=1)
-    best = train_crystal(data, tmp_path / 'b', properties=[], network=network, validation=data, steps=2, **SMALL)
-    assert load_checkpoint(best)[1]['conditions'] == {}
+        train_crystal(data, tmp_path / 'b', conditions=['gap'], network=network.without('gap'), steps=1)
+    best = train_crystal(data, tmp_path / 'b', conditions=[], network=network, validation=data, steps=2, **SMALL)
+    assert load_model(best)[1]['conditions'] == {}

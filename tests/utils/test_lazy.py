@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-ROOMS = ['ase_diffusion.metrics', 'ase_diffusion.porous']
+ROOMS = ['ase_diffusion.metrics', 'ase_diffusion.metrics.surface', 'ase_diffusion.metrics.crystal', 'ase_diffusion.porous']
 
 
 @pytest.mark.parametrize('room', ROOMS)

@@ -1,0 +1,151 @@
+"""Our own force field as an ASE calculator, and as forces of a batch for guidance."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from ..networks.forcefield import ForceField
+from ..representations.slab import Slab, SlabTemplate
+from ..utils.atoms import frozen_mask
+from ..utils.device import pick_device
+from ..weights.zoo import load_model
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ..diffusion.batch import Batch
+
+
+ALIASES = {'ag-o': 'ag-o-forcefield'}
+
+
+def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | None = None) -> tuple[ForceField, dict[str, Any]]:
+    """Return the network and the header of a force field: of a name, a checkpoint or a ForceField, which is copied.
+
+    Raises
+    ------
+    ValueError
+        The model is a checkpoint, but of something else.
+    """
+    if isinstance(model, ForceField):
+        return copy.deepcopy(model).to(pick_device(device)).eval().requires_grad_(False), {'kind': 'forcefield'}
+    network, header = load_model(ALIASES.get(str(model), model), pick_device(device))
+    if header.get('kind') != 'forcefield':
+        raise ValueError(f'{model} is a {header.get("kind")!r} model; a force field is asked for, such as "ag-o"')
+    return network.requires_grad_(False), header
+
+
+class ForceFieldCalculator(Calculator):
+    """Compute energies (eV) and forces (eV/A) with a :class:`ase_diffusion.networks.ForceField`.
+
+    Parameters
+    ----------
+    model : str, Path or ForceField
+        'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), a checkpoint, or a network, as
+        :func:`ase_diffusion.networks.schnetpack_io.forcefield_from_schnetpack` returns it.
+    device : str, optional
+
+    Notes
+    -----
+    A model without edges between frozen atoms knows the substrate only as a frozen body: ``FixAtoms`` tells it which atoms
+    those are, and their forces are returned as zero. A model with ``passive_edges=True`` returns the forces on all atoms.
+    """
+
+    implemented_properties = ['energy', 'free_energy', 'forces']  # noqa: RUF012  ASE's own form
+
+    def __init__(self, model: str | Path | ForceField = 'ag-o', device: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.network, self.header = load_forcefield(model, device)
+        self.representation = Slab(dtype=self.network.scale.dtype)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what changed since the last call; FixAtoms count, since they change the meaning of the structure."""
+        changes = super().check_state(atoms, tol)
+        if not changes and self.atoms is not None and not np.array_equal(frozen_mask(atoms), frozen_mask(self.atoms)):
+            changes = [*changes, 'initial_magmoms']  # any entry makes ASE calculate again
+        return changes
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ('energy',), system_changes: Sequence[str] = all_changes
+    ) -> None:
+        """Fill ``results``; ValueError for elements or a substrate that the model never saw."""
+        super().calculate(atoms, list(properties), system_changes)
+        frozen = frozen_mask(self.atoms)
+        check_known(self.atoms, self.header, self.network.passive_edges)
+        references = self.network.references.cpu().numpy()  # (role, Z)
+        energy = float(references[frozen.astype(int), self.atoms.numbers].sum())
+        if frozen.all() and not self.network.passive_edges:
+            forces = np.zeros((len(self.atoms), 3))
+        else:
+            with torch.no_grad():
+                values, flat = self.network(self._encode([self.atoms]))
+            energy += float(values[0].double())
+            [forces] = self._split([self.atoms], flat)
+        self.results = {'energy': energy, 'free_energy': energy, 'forces': forces}
+
+    def forces_of(self, images: Sequence[Atoms], batch_size: int = 64) -> list[np.ndarray]:
+        """Return the raw forces on all atoms of many structures, a list of (n, 3) in eV/A; by batches, nothing is stored.
+
+        Raises
+        ------
+        ValueError
+            Elements or a substrate that the model never saw; the structures differ in pbc.
+        """
+        out = []
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            for atoms in part:
+                check_known(atoms, self.header, self.network.passive_edges)
+            with torch.no_grad():
+                out += self._split(part, self.network(self._encode(part))[1])
+        return out
+
+    def _encode(self, images):
+        """Return the batch of the images; with edges between frozen atoms all are mobile in it, so that all have forces."""
+        if self.network.passive_edges:
+            images = [atoms.copy() for atoms in images]
+            for atoms in images:
+                atoms.set_constraint()
+        return self.representation.encode(images).to(self.network.scale.device)
+
+    def _split(self, images, flat):
+        """Return forces (n, 3) for each image from those of the batch of `_encode`, 0 on atoms that are not mobile in it."""
+        out, flat, start = [], flat.double().cpu().numpy(), 0
+        for atoms in images:
+            mobile = ~frozen_mask(atoms) | self.network.passive_edges
+            forces = np.zeros((len(atoms), 3))
+            forces[mobile] = flat[start : start + mobile.sum()]
+            start += mobile.sum()
+            out.append(forces)
+        return out
+
+
+def check_known(atoms: Atoms | SlabTemplate, header: dict, passive_edges: bool) -> None:
+    """Raise a ValueError where a force field would be asked for what it never saw."""
+    template = SlabTemplate.of(atoms)
+    if not template.frozen.any() and not passive_edges:
+        raise ValueError(
+            'this force field was trained on overlayers on a frozen substrate, but the structure has no FixAtoms; '
+            'set_constraint(FixAtoms(indices=[...])) on the substrate, or use another calculator'
+        )
+    template.check_known(header.get('data', {}), 'the force field')
+
+
+def batch_forces(network: ForceField) -> Callable[[Batch], torch.Tensor]:
+    """Return a function ``batch -> forces`` (n_mobile, 3) for :class:`ase_diffusion.diffusion.ForceGuidance`."""
+
+    def forces(batch):
+        with torch.inference_mode(False), torch.no_grad():
+            clean = batch.with_fields(positions=batch.fields['positions'].clone())
+            clean.extras = {k: v.clone() if torch.is_tensor(v) else v for k, v in batch.extras.items()}
+            return network(clean)[1]
+
+    return forces

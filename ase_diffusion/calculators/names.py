@@ -1,0 +1,238 @@
+"""ASE calculators by name: one noun for the command line, the generators and the searches.
+
+Every package is imported when its calculator is asked for, not before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingDependency
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+
+CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: what `get_calculator` takes
+
+GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
+
+
+def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
+    """Return an ASE calculator for a name, a file, a factory or an instance.
+
+    Parameters
+    ----------
+    calculator : str, Path, callable, Calculator or ForceField
+        ``'ag-o'`` (the shipped force field), ``'emt'``, ``'lj'``, ``'7net-mf-0'`` (SevenNet, fidelity PBE),
+        ``'7net-0'``, ``'chgnet'``, ``'gpaw'``, ``'vasp'``; the path of a ``.safetensors`` force field; a class or
+        function that makes a calculator; a network of `forcefield_from_schnetpack`; or a calculator, which is returned as it
+        is.
+    **kwargs
+        Passed to the constructor; they win over the defaults of a name.
+
+    Raises
+    ------
+    ValueError
+        The name is none of these, or keywords came with a finished calculator.
+    FileNotFoundError
+        The path of a force field leads nowhere.
+    MissingDependency
+        The package of the calculator is not installed.
+    """
+    make = check_calculator(calculator)
+    if make is None:
+        if kwargs:
+            raise ValueError(
+                f'keywords make a new calculator, but a finished {type(calculator).__name__} came together with '
+                f'{sorted(kwargs)}; set them where the calculator is made, or pass its class'
+            )
+        return calculator
+    made = make(**kwargs)
+    if not _is_calculator(made):
+        raise TypeError(
+            f'a factory returns an ASE calculator; {_text(calculator)} returned {type(made).__name__}; '
+            "return the calculator, or pass one of the names, such as 'emt'"
+        )
+    return made
+
+
+def check_calculator(calculator: CalculatorLike) -> Callable[..., Any] | None:
+    """Return what makes the calculator, None for a finished one; nothing is built or imported.
+
+    Parameters
+    ----------
+    calculator : str, Path, callable or Calculator
+        Anything `get_calculator` takes.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, TypeError
+        It is none of these.
+    """
+    if isinstance(calculator, (str, Path)):
+        return _from_text(str(calculator))
+    if _is_network(calculator):
+        return partial(_own, calculator)
+    if _is_calculator(calculator):
+        return None
+    if callable(calculator):
+        return calculator
+    raise TypeError(
+        f'a calculator is a name, a path, a factory or an ASE calculator; got {type(calculator).__name__}; names: {_names()}'
+    )
+
+
+def calculator_name(calculator: CalculatorLike) -> str:
+    """Return a short text for logs and databases: the name, the file name or the class.
+
+    Parameters
+    ----------
+    calculator : str, Path, callable or Calculator
+        Anything `get_calculator` takes.
+    """
+    if isinstance(calculator, (str, Path)):
+        text = str(calculator)
+        return text.lower() if text.lower() in NAMES else Path(text).name
+    return _text(calculator)
+
+
+def is_own_force_field(calculator: CalculatorLike) -> bool:
+    """Tell whether a name, path or calculator is a force field of this package, which takes many structures at once."""
+    if isinstance(calculator, (str, Path)):
+        return str(calculator).lower() == 'ag-o' or str(calculator).endswith('.safetensors')
+    return _is_network(calculator) or (hasattr(calculator, 'network') and hasattr(calculator, 'header'))
+
+
+def _is_network(thing):
+    """Tell whether this is a network `ForceField`; nothing is imported for it."""
+    module = sys.modules.get('ase_diffusion.networks.forcefield')
+    return module is not None and isinstance(thing, module.ForceField)
+
+
+def _from_text(text):
+    """Return what makes the calculator of a name or of a force field file."""
+    if text.lower() in NAMES:
+        return NAMES[text.lower()]
+    if text.endswith('.safetensors'):
+        if not os.path.isfile(text):
+            raise FileNotFoundError(
+                f'a force field is a .safetensors file; there is none at {os.path.abspath(text)}; '
+                f'mend the path or use one of the names: {_names()}'
+            )
+        return partial(_own, text)
+    raise ValueError(
+        f'a calculator is one of {_names()}, or the path of a .safetensors force field; got {text!r}; '
+        'any other ASE calculator works too: pass the object itself'
+    )
+
+
+def _names():
+    """Return the names as one line of text."""
+    return ', '.join(repr(name) for name in NAMES)
+
+
+def _text(thing):
+    """Return the name of a function or class, and the class name of an object."""
+    if getattr(thing, 'func', None) is get_calculator and thing.args:  # functools.partial(get_calculator, 'gpaw', ...)
+        return calculator_name(thing.args[0])
+    thing = getattr(thing, 'func', thing)
+    return getattr(thing, '__name__', None) or type(thing).__name__
+
+
+def _is_calculator(thing):
+    """Tell whether this is a calculator object (and not a class or a function)."""
+    return not isinstance(thing, type) and hasattr(thing, 'get_potential_energy') and hasattr(thing, 'get_forces')
+
+
+def _own(model='ag-o', **kwargs):
+    """Return the force field of this package."""
+    from .forcefield import ForceFieldCalculator
+
+    return ForceFieldCalculator(model, **kwargs)
+
+
+def _emt(**kwargs):
+    """Return effective medium theory: quick, for metals; oxygen only for smoke tests."""
+    from ase.calculators.emt import EMT
+
+    return EMT(**kwargs)
+
+
+def _lennard_jones(**kwargs):
+    """Return the Lennard-Jones pair potential of ASE."""
+    from ase.calculators.lj import LennardJones
+
+    return LennardJones(**kwargs)
+
+
+def _sevennet(model, **kwargs):
+    """Return a SevenNet calculator; its note about accelerators is left out."""
+    try:
+        from sevenn.calculator import SevenNetCalculator
+    except ModuleNotFoundError as err:
+        raise _missing(err, 'sevenn', '7net') from err
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='No tensor product accelerator', category=UserWarning)
+        return SevenNetCalculator(model, **kwargs)
+
+
+def _sevennet_mf_0(**kwargs):
+    """Return SevenNet-MF-0 with its PBE fidelity."""
+    return _sevennet('7net-mf-0', **{'modal': 'PBE', **kwargs})
+
+
+def _sevennet_0(**kwargs):
+    """Return SevenNet-0."""
+    return _sevennet('7net-0', **kwargs)
+
+
+def _chgnet(**kwargs):
+    """Return CHGNet with its own weights."""
+    try:
+        from chgnet.model.dynamics import CHGNetCalculator
+    except ModuleNotFoundError as err:
+        raise _missing(err, 'chgnet', 'chgnet') from err
+    return CHGNetCalculator(**kwargs)
+
+
+def _gpaw(**kwargs):
+    """Return GPAW: LCAO with a dzp basis and PBE, unless told otherwise."""
+    try:
+        from gpaw import GPAW
+    except ModuleNotFoundError as err:
+        raise _missing(err, 'gpaw', 'gpaw') from err
+    basis = {key: value for key, value in GPAW_DEFAULTS.items() if 'mode' not in kwargs or key not in ('mode', 'basis')}
+    return GPAW(**{**basis, 'txt': None, **kwargs})
+
+
+def _vasp(**kwargs):
+    """Return ASE's interface to VASP with PBE (it runs ASE_VASP_COMMAND)."""
+    from ase.calculators.vasp import Vasp
+
+    return Vasp(**{'xc': 'pbe', **kwargs})
+
+
+def _missing(err, package, extra):
+    """Return the error of a package that is not there; one that is there but broken speaks for itself."""
+    if (err.name or '').split('.')[0] != package:
+        return err
+    return MissingDependency(package, extra)
+
+
+NAMES = {
+    'ag-o': _own,
+    'emt': _emt,
+    'lj': _lennard_jones,
+    '7net-mf-0': _sevennet_mf_0,
+    '7net-0': _sevennet_0,
+    'chgnet': _chgnet,
+    'gpaw': _gpaw,
+    'vasp': _vasp,
+}

@@ -1,0 +1,5 @@
+"""Bulk crystals."""
+
+from .generator import CrystalDiffusion
+
+__all__ = ['CrystalDiffusion']

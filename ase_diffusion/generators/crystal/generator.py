@@ -1,0 +1,330 @@
+"""Generate crystals: structure prediction, inverse design, or more of the training data (Takahara et al., arXiv 2406.09263)."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from ...data.crystals import read_crystals
+from ...diffusion import Batch
+from ...representations import Crystal
+from ...representations.reduction import niggli, symmetrize
+from ...training.crystal import SCHEMES, train_crystal
+from ...training.crystal_data import split_crystals
+from ...utils.atoms import parse_formula
+from ...utils.checks import check_integer
+from ...weights.zoo import list_models
+from ..base import Generator, collect
+from ..compiling import copy_network
+from ..relaxation import relax_keywords
+from ..selection import BestOf
+from ..tasks import FromNoise, given_structures
+from ..text import formula_text
+from .guidance import CrystalGuidance
+from .tasks import AllowedElements, perturbation, shortest_distance
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL, DEFAULT_PREDICTOR = 'mp-le20', 'mp-le20-prediction'
+SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
+LARGEST = 5000.0  # A^3 per atom: above it is a gas, in which looking for neighbors takes for ever
+
+
+class CrystalDiffusion(Generator):
+    """Generate crystals with a joint diffusion of lattice, fractional coordinates and species.
+
+    Parameters
+    ----------
+    stoich : str, optional
+        Content of the cell, e.g. ``'Ti4O8'``: its structure is predicted.
+    natoms : int, optional
+        Atoms per cell; by default as many as in the training data, at random with their frequencies.
+    elements : list of str, optional
+        Elements that may occur; all that the model knows by default.
+    model : str or Path, optional
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'mp-le20-prediction'``
+        where ``stoich`` is given (it knows no conditions; ``'mp-le20'`` does), else ``'mp-le20'``.
+    conditioning : 'cds' or 'cdi', optional
+        Which variant of a model: conditions enter the attention or the first embedding; default: what the model has.
+    symmetrize : float, optional
+        Average every structure over the symmetry that spglib finds within this tolerance, A.
+    relax : dict, optional
+        Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a structure is returned. One whose
+        relaxation fails is rejected, and another takes its place.
+    calculator, guidance : optional
+        Guidance along the forces (and the stress) of an ASE calculator: ``guidance`` is a dict of the parameters of
+        :class:`ase_diffusion.generators.crystal.guidance.CrystalGuidance`. It moves more with ``sampler='ancestral'`` or
+        ``'predictor_corrector'``: 'renoised_ancestral' takes the opinion of the network anew before each step.
+    best_of : int
+        Generate this many candidates for each structure and return the one of lowest energy, that of ``relax`` or else a single
+        point of ``calculator`` (which guides as well unless ``guidance=False``); needs ``stoich``, since energies of different
+        compositions cannot be compared.
+    steps, sampler : optional
+        Default: what the model says: ``'renoised_ancestral'`` with 100 steps, which finds minima, or the paper's
+        ``'predictor_corrector'`` with 1000, which shows how they are spread.
+    rng, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries
+        See :class:`ase_diffusion.generators.base.Generator`.
+
+    Raises
+    ------
+    ValueError
+        stoich, natoms and elements contradict each other, or the model does not know the elements or that many atoms.
+    CheckpointError
+        The model cannot be loaded.
+
+    Examples
+    --------
+    >>> gen = CrystalDiffusion(model='perov-5')              # doctest: +SKIP
+    >>> images = gen.sample(16, heat_of_formation=-0.2)      # doctest: +SKIP
+    """
+
+    kind = 'crystal'
+    default_sampling: ClassVar[dict] = SCHEMES['d3pm']
+    default_batch_size = 64
+
+    def __init__(
+        self,
+        stoich: str | None = None,
+        natoms: int | None = None,
+        *,
+        elements: list[str] | None = None,
+        model=None,
+        conditioning: str | None = None,
+        symmetrize: float | None = None,
+        relax: dict | None = None,
+        calculator=None,
+        guidance=None,
+        **options,
+    ):
+        super().__init__(**options)
+        if not isinstance(stoich, (str, type(None))):
+            raise TypeError(f"stoich is a formula such as 'Ti4O8', got {type(stoich).__name__}; natoms=... counts atoms")
+        self.stoich = None if stoich is None else stoich.strip()
+        self.numbers = None if stoich is None else parse_formula(stoich)
+        self.natoms = None if natoms is None else check_integer('natoms', natoms, 1)
+        self.elements = None if elements is None else _elements(elements)
+        _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
+        if conditioning not in (None, 'cds', 'cdi'):
+            raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
+        if symmetrize is not None and (isinstance(symmetrize, (bool, str)) or not symmetrize > 0):
+            raise ValueError(f'symmetrize is a tolerance in A, positive; got {symmetrize!r}')
+        self.conditioning, self.symmetrize = conditioning, symmetrize
+        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        self.guidance = CrystalGuidance.coerce(guidance, calculator)
+        if self.best_of > 1:
+            self.selection = self._selection(calculator)
+        if model is None:
+            model = DEFAULT_MODEL if stoich is None else DEFAULT_PREDICTOR
+        self._load(_variant(str(model), conditioning))
+
+    def _selection(self, calculator) -> BestOf:
+        if self.numbers is None:
+            raise ValueError(
+                f"best_of={self.best_of} compares energies, so that all candidates need one composition: pass stoich='...'"
+            )
+        if self.relax is None and calculator is None:
+            raise ValueError(
+                f'best_of={self.best_of} needs energies: pass relax={{"calculator": ...}}, or calculator=... (and '
+                'guidance=False where it does not guide)'
+            )
+        return BestOf(self.best_of, calculator if self.relax is None else None, self.device)
+
+    def _adapt(self, representation: Crystal, networks: dict, header: dict) -> Crystal:
+        network = next(iter(networks.values()))
+        sizes = [int(n) for n in header['sizes']]
+        self._check_asked(
+            self.model, network.settings['conditioning'], header.get('csp_fraction'), header['representation']['elements'], sizes
+        )
+        return representation
+
+    def _check_asked(self, name: str, conditioning: str, given, known, sizes) -> None:
+        """Raise a ValueError where a model, or one trained on such data, could not make what this generator is for."""
+        if self.conditioning not in (None, conditioning):
+            raise ValueError(f'{name} was trained with conditioning={conditioning!r}, not {self.conditioning!r}')
+        if given == 1 and self.numbers is None:
+            raise ValueError(f"{name} predicts structures of a given composition: pass stoich='...', or another model")
+        asked = set(self.numbers or ()) | set(self.elements or ())
+        if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):
+            names = ', '.join(chemical_symbols[z] for z in known)
+            raise ValueError(f'{name} never saw {", ".join(unknown)}; it knows {names}')
+        count = self.natoms if self.numbers is None else len(self.numbers)
+        if count is not None and count > max(sizes):
+            raise ValueError(
+                f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}; take '
+                'fewer formula units or another model'
+            )
+        if count is not None and count not in sizes:
+            log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
+
+    def _hint(self) -> str:
+        return f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        if not np.isfinite(atoms.positions).all():
+            return 'numbers that are not finite'
+        if not atoms.cell.volume >= SMALLEST:
+            return f'a volume below {SMALLEST} A^3'
+        if atoms.cell.volume > LARGEST * len(atoms):
+            return f'a volume above {LARGEST:g} A^3 per atom'
+        return None if shortest_distance(atoms) >= SHORTEST else f'atoms closer than {SHORTEST} A, or a flat cell'
+
+    def _count(self, seed: int) -> int:
+        """Return the number of atoms of the structure with this seed."""
+        if self.numbers is not None or self.natoms is not None:
+            return self.natoms if self.numbers is None else len(self.numbers)
+        sizes = {int(n): count for n, count in self.header['sizes'].items()}
+        weights = np.array(list(sizes.values()), float)
+        return int(np.random.default_rng(seed).choice(list(sizes), p=weights / weights.sum()))
+
+    def _template(self, seed: int) -> Atoms:
+        """Return placeholders: the wanted species where they are given."""
+        count = self._count(seed)
+        numbers = [self.representation.elements[0]] * count if self.numbers is None else self.numbers
+        return Atoms(numbers, positions=np.zeros((count, 3)), cell=5 * np.eye(3), pbc=True)
+
+    def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
+        batch, mask = self._encode(seeds, conditions, task), None
+        if self.numbers is not None or task.keeps_species:
+            batch.extras['given_species'] = batch.extras['counts'] > 0
+            mask = {'species': batch.extras['given_species'][batch.rows['species']]}
+        wrap = None
+        if self.elements is not None:
+            wrap = partial(AllowedElements, allowed=[z in self.elements for z in self.representation.elements])
+        if self.guidance is None:
+            return self._denoise(batch, seeds, conditions, task, wrap=wrap, mask=mask)
+        guide, before = self.guidance.bind(self.representation, len(seeds)), self.guidance.calls
+        final = self._denoise(batch, seeds, conditions, task, wrap=wrap, mask=mask, guides=(guide,))
+        final.extras['labels'] = {'guidance_calls': (self.guidance.calls - before) // len(seeds)}
+        return final
+
+    def _finish(self, atoms: Atoms) -> Atoms:
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
+            return atoms  # rejected by _reason_to_reject
+        if self.symmetrize is not None:
+            atoms = symmetrize(atoms, self.symmetrize)
+        return niggli(atoms)
+
+    def _after_relaxation(self, atoms: Atoms) -> Atoms:
+        return super()._after_relaxation(niggli(atoms))
+
+    def _min_distance_ratio(self, atoms: Atoms) -> float:
+        return super()._min_distance_ratio(atoms) if self._reason_to_reject(atoms) is None else 0.0
+
+    def _identity(self) -> dict:
+        return {} if self.stoich is None else {'stoich': formula_text(self.stoich, self.numbers)}
+
+    def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions):
+        """Noise given crystals a little and denoise them: neighbors of theirs that the model finds likely.
+
+        Parameters
+        ----------
+        atoms : Atoms or list of Atoms
+            Crystals of elements that the model knows; of several, each has its turn. Never changed.
+        noise : float
+            Standard deviation of the noise on the positions, A; the lattice is noised to the same time of the diffusion.
+        n : int or None
+            Number of structures; None returns one Atoms and not a list.
+        species : bool
+            Noise the species as well. They forget what they were far earlier than the sites do (perov-5: 0.05 A keeps the
+            formulas, 0.1 A four in ten, 0.2 A none), so by default they stay, except in models that were trained without given
+            species (``csp_fraction=0``).
+        conditions
+            As for :meth:`sample`, which also describes what is raised in addition.
+
+        Raises
+        ------
+        ValueError
+            noise is not above the least that the model knows; a structure is no crystal, too large, or has elements that the
+            model does not know; ``species`` together with ``stoich``.
+        """
+        if species and self.numbers is not None:
+            raise ValueError(f'stoich={self.stoich!r} fixes the species; leave species=True out')
+        count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
+        limit = max(int(size) for size in self.header['sizes'])
+        task = perturbation(
+            given_structures(atoms), noise, self.process, self.representation, limit=limit, steps=self.steps, numbers=self.numbers
+        )
+        task.keeps_species = not species and self.header.get('csp_fraction', 1) > 0
+        return collect(self._iterate(count, conditions, task), n)
+
+    def fit(self, data, out=None, *, steps: int = 20_000, **options):
+        """Train on crystals and use the result; returns self.
+
+        Parameters
+        ----------
+        data : list of Atoms, or a path that :func:`ase_diffusion.data.crystals.read_crystals` reads
+            Numbers in ``info['key_value_pairs']`` are properties. A split ``train`` is used where there is one.
+        out : path, optional
+            Folder for checkpoints and log; the same folder resumes an interrupted training. Default: a temporary one.
+        steps : int
+        options : see :func:`ase_diffusion.training.crystal.train_crystal` and :func:`ase_diffusion.training.train`.
+        """
+        return super().fit(data, out, steps=steps, **options)
+
+    def _read(self, path) -> list[Atoms]:
+        return read_crystals(path)
+
+    def _train(self, images: list[Atoms], out, **options) -> Path:
+        training, held = split_crystals(images)
+        if self.networks:
+            elements = self.header['representation']['elements']
+            options = {'network': copy_network(self.network).requires_grad_(True), 'elements': elements, **options}
+            conditioning = self.network.settings['conditioning']
+        else:
+            elements = sorted({*training.elements(), *(held.elements() if held else ())})
+            options = {'conditioning': self.conditioning or 'cds', **options}
+            conditioning = options['conditioning']
+        self._check_asked('a model of these data', conditioning, options.get('csp_fraction'), elements, training.counts.tolist())
+        return train_crystal(training, out, validation=held, **options)
+
+    def todict(self) -> dict:
+        """Return what made the structures, JSON-serialisable."""
+        return {
+            **super().todict(),
+            'stoich': self.stoich,
+            'natoms': self.natoms,
+            'elements': None if self.elements is None else [chemical_symbols[z] for z in self.elements],
+            'symmetrize': self.symmetrize,
+        }
+
+
+def _elements(elements) -> list[int]:
+    """Return atomic numbers, sorted; raise a ValueError for what is no element."""
+    if isinstance(elements, str):
+        raise ValueError(f"elements is a list of symbols, such as ['Li', 'O']; got {elements!r}")
+    numbers = set()
+    for symbol in elements:
+        if symbol not in chemical_symbols[1:]:
+            raise ValueError(f'elements is a list of chemical symbols; {symbol!r} is none')
+        numbers.add(chemical_symbols.index(symbol))
+    if not numbers:
+        raise ValueError('elements is a list of chemical symbols, one or more; got none')
+    return sorted(numbers)
+
+
+def _check_agreement(stoich, numbers, natoms, elements) -> None:
+    """Raise a ValueError where stoich, natoms and elements contradict each other."""
+    if numbers is None:
+        return
+    if natoms not in (None, len(numbers)):
+        raise ValueError(
+            f'stoich={stoich!r} has {len(numbers)} atoms, natoms={natoms} says otherwise; leave natoms out, or '
+            'write the content of the whole cell as stoich'
+        )
+    if elements is not None and set(elements) != set(numbers):
+        names = [chemical_symbols[z] for z in elements]
+        raise ValueError(f'stoich={stoich!r} fixes the elements, elements={names} are others; leave elements out')
+
+
+def _variant(model: str, conditioning) -> str:
+    """Return the shipped variant of a model with this conditioning, or the model as it is."""
+    names = [entry['name'] for entry in list_models('crystal')]
+    if conditioning is not None and f'{model}-{conditioning}' in names:
+        return f'{model}-{conditioning}'
+    return model

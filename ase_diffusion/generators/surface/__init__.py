@@ -1,0 +1,5 @@
+"""Overlayers on a frozen substrate."""
+
+from .generator import SurfaceDiffusion
+
+__all__ = ['SurfaceDiffusion']

@@ -1,0 +1,345 @@
+"""Generate overlayers on a frozen substrate (Ronne, Aspuru-Guzik and Hammer, Phys. Rev. B 110, 235427, 2024)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+
+from ...diffusion import Batch
+from ...representations import Failure
+from ...representations.slab import Slab, SlabTemplate, check_slab, mobile_layer_height, surface_height
+from ...training.surface import train_surface
+from ...training.surface_data import Overlayers
+from ...utils.atoms import VALID_RATIO, copy_atoms, frozen_mask, parse_formula, unsupported_constraints
+from ...utils.checks import check_integer
+from ..base import Generator, collect
+from ..compiling import copy_network
+from ..relaxation import relax_keywords
+from ..selection import BestOf
+from ..tasks import FromNoise, FromStructures, check_noise, given_structures
+from ..text import formula_text
+from .guidance import Guidance
+from .inpainting import Inpaint, as_template, check_indices
+from .selftraining import SelfTraining, SelfTrainingSchedule
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = 'ag-o-overlayer'
+
+
+class SurfaceDiffusion(Generator):
+    """Generate overlayers of a given composition on a slab.
+
+    Parameters
+    ----------
+    slab : Atoms
+        Substrate. Atoms held by ``FixAtoms`` stay where they are, bit by bit; slab atoms that are not fixed are mobile and are
+        generated as well. Periodic in the plane only. Never changed.
+    stoich : str
+        What is put on it, e.g. ``'Ag12O6'``.
+    height : (low, high), optional
+        Window of the mobile atoms in A above the topmost fixed atom; default: that of the training data, higher by as much as
+        slab atoms that are not fixed reach above the fixed ones.
+    model : str or Path, optional
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'``.
+    calculator, guidance : optional
+        Force guidance: ``guidance=True``, a dict of the parameters of
+        :class:`ase_diffusion.generators.surface.guidance.Guidance`, or one of these; forces come from ``calculator`` (name, ASE
+        calculator or factory; default: the shipped force field 'ag-o'). ``guidance=EMT()`` says both at once.
+    relax : dict, optional
+        Keywords of :func:`ase_diffusion.relax.relax`; every structure is relaxed before it is returned. One whose relaxation
+        fails is rejected, and another takes its place.
+    best_of : int
+        Generate this many candidates for each structure and return the one of lowest energy: that of ``relax`` where it is
+        given, else a single point of ``calculator`` (default: 'ag-o'; one that is given guides as well unless
+        ``guidance=False``). It costs as many generations, and saves relaxations with an expensive calculator; the structures are
+        then no fair sample of the model's distribution.
+    steps, sampler : optional
+        50 steps of ``'renoised_ancestral'`` by default, which finds low energies; 100 of ``'ancestral'`` cost the same and show
+        how the training data are spread.
+    rng, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries
+        See :class:`ase_diffusion.generators.base.Generator`.
+
+    Raises
+    ------
+    ValueError
+        The slab cannot carry an overlayer, the composition is no formula or has elements the model never saw, the window is no
+        window or too small.
+    CheckpointError
+        The model cannot be loaded.
+
+    Examples
+    --------
+    >>> gen = SurfaceDiffusion(slab, stoich='Ag12O6')  # doctest: +SKIP
+    >>> atoms = gen.sample()                           # doctest: +SKIP
+    """
+
+    kind = 'surface'
+    default_sampling: ClassVar[dict] = {'sampler': 'renoised_ancestral', 'steps': 50}
+    default_condition, default_guidance_scale = 0.0, 2.0
+    compile_from = 15_000  # structures times network calls; below, compiling takes longer than it saves
+
+    def __init__(
+        self,
+        slab: Atoms,
+        stoich: str,
+        *,
+        height: tuple[float, float] | None = None,
+        model=None,
+        calculator=None,
+        guidance=None,
+        relax: dict | None = None,
+        **options,
+    ):
+        super().__init__(**options)
+        check_slab(slab)
+        self.numbers = parse_formula(stoich)
+        self.stoich = stoich.strip()
+        self.overlayer = SlabTemplate(_extended(slab, self.numbers))
+        self.relax = relax_keywords(relax, self.device, self.overlayer)
+        self._height, self._thickness = height, mobile_layer_height(slab)
+        self._load(DEFAULT_MODEL if model is None else model)
+        if not self.networks and height is not None:
+            check_window(height, self.overlayer)
+        self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.overlayer, self.device)
+        if self.best_of > 1:
+            judge = None if self.relax is not None else 'ag-o' if calculator is None else calculator
+            self.selection = BestOf(self.best_of, judge, self.device)
+            self.selection.check(self.overlayer)
+        self._tell(slab)
+
+    def _tell(self, slab: Atoms) -> None:
+        """Log which atoms of the slab are generated and which of its constraints are not obeyed."""
+        loose = int((~frozen_mask(slab)).sum())
+        if loose:
+            self.log.write(f'SurfaceDiffusion: {loose} slab atoms are not in FixAtoms; they are mobile and generated too')
+        if names := unsupported_constraints(slab):
+            log.warning(
+                'of the constraints of the slab only FixAtoms holds atoms while structures are generated; %s is kept and '
+                'holds them afterwards only',
+                ', '.join(names),
+            )
+
+    @property
+    def template(self) -> Atoms:
+        """The slab with the new atoms last, at a placeholder height."""
+        return self.overlayer.atoms
+
+    def _adapt(self, representation: Slab, networks: dict, header: dict) -> Slab:
+        hint = "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)"
+        self.overlayer.check_known(header.get('data', {}), 'the model', hint)
+        low, high = representation.height
+        height = (low, high + self._thickness) if self._height is None else self._height
+        return Slab(height=check_window(height, self.overlayer))
+
+    def _auto_batch_size(self) -> int:
+        """Return a batch whose largest tensors stay under the 32 MB from which glibc maps memory anew at each use."""
+        return max(1, min(64, 800 // len(self.template)))
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        ratio = atoms.info['key_value_pairs']['min_distance_ratio']
+        return None if ratio >= VALID_RATIO else f'atoms closer than {VALID_RATIO} of the sum of covalent radii'
+
+    def _start(self) -> float:
+        """Return the time at which the in-plane noise is uniform: sigma = half the longest in-plane cell vector."""
+        longest = float(self.template.cell.lengths()[:2].max())
+        return self.process.schedule.time(0.5 * longest)
+
+    def _template(self, seed: int) -> SlabTemplate:
+        return self.overlayer
+
+    def _task(self) -> FromNoise:
+        return FromNoise(self._template, self.steps, self._start())
+
+    def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
+        batch = self._encode(seeds, conditions, task)
+        if self.guidance is None:
+            return self._denoise(batch, seeds, conditions, task)
+        kept = task.rows(batch) if isinstance(task, Inpaint) else None
+        guide = self.guidance.bind(batch, self.representation, kept)
+        final = self.guidance.finish(self._denoise(batch, seeds, conditions, task, guides=(guide,)), guide, self.process)
+        final.extras['labels'] = {'guidance_calls': guide.calls // len(seeds)}
+        return final
+
+    def _finish(self, atoms: Atoms) -> Atoms | Failure:
+        if not np.isfinite(atoms.positions[~self.overlayer.frozen]).all():
+            return Failure('positions are not finite, the checkpoint may be damaged')
+        return atoms
+
+    def _identity(self) -> dict:
+        return {'stoich': formula_text(self.stoich, self.numbers)}
+
+    def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, **conditions):
+        """Noise given structures a little and denoise them: neighbors of theirs that the model finds likely.
+
+        Parameters
+        ----------
+        atoms : Atoms or list of Atoms
+            Overlayers of this composition on this slab, relaxed or not; of several, each has its turn. Never changed. Fixed
+            atoms come back bit by bit; mobile atoms outside the window are put back into it.
+        noise : float
+            Standard deviation of the Gaussian noise in A, as in :meth:`ase.Atoms.rattle`; more than the least that the model
+            knows (0.02 with the shipped one). 0.1 leaves a relaxed structure in its minimum, 0.3 to 1 moves some atoms to other
+            sites, and half the longest cell vector or more forgets everything, as :meth:`sample` does.
+        n : int or None
+            Number of structures; None returns one Atoms and not a list.
+        conditions
+            As for :meth:`sample`, which also describes what is raised in addition.
+
+        Raises
+        ------
+        ValueError
+            noise is not positive; a structure has another cell, substrate or composition.
+        """
+        count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
+        sigma = check_noise(noise, self.process.schedule.sigma_min)
+        start = min(self.process.schedule.time(sigma), self._start())
+        parents = [as_template(one, self.overlayer) for one in given_structures(atoms)]
+        task = FromStructures(parents, sigma, self.steps, start, self._start())
+        return collect(self._iterate(count, conditions, task), n)
+
+    def complete(self, atoms: Atoms, indices, n: int | None = None, *, repeats: int = 5, **conditions):
+        """Generate some mobile atoms of a structure anew; all others stay where they are, bit by bit.
+
+        Parameters
+        ----------
+        atoms : Atoms
+            An overlayer of this composition on this slab. Never changed. Where the atoms to generate are does not matter.
+        indices : int or sequence of int
+            Atoms to generate; none of them fixed.
+        n : int or None
+            Number of structures; None returns one Atoms and not a list.
+        repeats : int
+            How often every step is taken (and paid for); with few the new atoms hardly know of the kept ones.
+        conditions
+            As for :meth:`sample`, which also describes what is raised in addition.
+
+        Raises
+        ------
+        ValueError
+            Indices out of range or of fixed atoms; the structure has another cell, substrate or composition.
+
+        Notes
+        -----
+        The kept atoms are noised to the level of each step, see
+        :class:`ase_diffusion.diffusion.inpainting.Inpainting`. They are not displaced by force guidance, and the option
+        ``relax`` of the generator is not applied, since it would move them.
+        """
+        count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
+        template = as_template(atoms, self.overlayer)
+        task = Inpaint(
+            template, check_indices(indices, template), check_integer('repeats', repeats, 1), self._start(), self.steps
+        )
+        return collect(self._iterate(count, conditions, task), n)
+
+    def fit(self, data, out=None, *, steps: int = 20_000, **options):
+        """Train on overlayers and use the result; returns self.
+
+        Parameters
+        ----------
+        data : list of Atoms, or a path that :func:`ase_diffusion.data.read_frames` reads (npz, ASE db, traj, extxyz)
+            Relaxed structures, best with frames along the way; FixAtoms on the substrate. With energies the model learns the
+            condition ``energy``.
+        out : path, optional
+            Folder for checkpoints and log; the same folder resumes an interrupted training. Default: a temporary one.
+        steps : int
+        options : see :func:`ase_diffusion.training.surface.train_surface` and :func:`ase_diffusion.training.train`
+            (``minutes``, ``lr``, ``batch_size``, ``features``, ``compile_network``, ...).
+        """
+        return super().fit(data, out, steps=steps, **options)
+
+    def _train(self, images: list[Atoms], out, **options) -> Path:
+        overlayers = Overlayers.from_atoms(images)
+        height = self._height
+        if self.networks:
+            options.setdefault('network', copy_network(self.network).requires_grad_(True))
+            height = self.header['representation']['height'] if height is None else height
+        mobile, substrate = overlayers.elements()
+        self.overlayer.check_known({'mobile_elements': mobile, 'substrate_elements': substrate}, 'the data')
+        return train_surface(overlayers, out, **{'height': height, **options})
+
+    def fit_with_calculator(self, calculator, out, *, options: dict | None = None, **plan):
+        """Train without data: sample, relax a little with ``calculator``, weigh by Boltzmann, train, again; returns self.
+
+        In the spirit of GO-Diff (Ronne, Vegge and Bhowmik, arXiv 2510.13448). Round 0 relaxes random starts. Round k > 0 relaxes
+        samples of the model so far, and random starts for a share ``explore``. The frames go into a buffer that keeps the
+        ``buffer`` lowest; from it the training set of the round is drawn with weights exp(-E / T). T falls geometrically, and
+        is raised where fewer than 10 structures would share the weight. Afterwards ``found`` holds the ends of all relaxations,
+        the lowest first, and ``calculator_calls`` is the number of evaluations of energy and forces.
+
+        Parameters
+        ----------
+        calculator : anything :func:`ase_diffusion.relax.get_calculator` takes
+            Where it writes files or keeps wave functions (GPAW, VASP), a name or a factory gives a fresh one for each structure,
+            in a folder of its own below ``out/calculations``.
+        out : path
+            Folder; the same call with the same folder goes on where it was stopped, and computes nothing twice.
+        rounds, samples : int
+            Rounds (10) and relaxations in each (20).
+        relax_steps, fmax : int and float
+            Most steps (30) of a relaxation and its largest force at convergence (0.05 eV/A).
+        temperature : (first, last)
+            eV per mobile atom, (0.2, 0.02).
+        explore, buffer : float and int
+            0.2 and 1000, see above.
+        steps, seed : int
+            Training steps of a round (400); seed of everything (0).
+        options : dict, optional
+            Of :func:`ase_diffusion.training.surface.train_surface` (``features``, ``blocks``, ``batch_size``, ``lr``, ...).
+
+        Raises
+        ------
+        ValueError
+            A setting has no meaning; the folder was begun with others.
+        GenerationFailed
+            The calculator failed for all structures of the first round, or random starts do not fit.
+        """
+        work = SelfTraining(self, calculator, out, SelfTrainingSchedule(**plan), options or {})
+        work.run()
+        self.found, self.calculator_calls = work.found, work.calls
+        return self
+
+    def todict(self) -> dict:
+        """Return what made the structures, JSON-serialisable."""
+        height = list(self.representation.height) if self.networks else None
+        return {**super().todict(), 'stoich': self.stoich, 'height': height}
+
+
+def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
+    """Return the slab with new atoms last, at a placeholder height, with one new tag."""
+    template = copy_atoms(slab)
+    template.calc = None
+    template.info.pop('adsorbate_info', None)
+    place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
+    template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
+    return template
+
+
+def check_window(height, overlayer: SlabTemplate) -> tuple[float, float]:
+    """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
+    try:
+        low, high = (float(x) for x in height)
+    except (TypeError, ValueError):
+        raise ValueError(f'height is (low, high) in A above the topmost fixed atom, got {height!r}') from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f'height is (low, high) in A with low < high, got {height!r}')
+    if high <= 0:
+        raise ValueError(
+            f'height=({low:g}, {high:g}) ends at or below the topmost fixed atom, where there is no room; both are '
+            'counted from that atom upwards'
+        )
+    radii = VALID_RATIO * covalent_radii[overlayer.atoms.numbers[~overlayer.frozen]]
+    area = float(np.linalg.norm(np.cross(*np.asarray(overlayer.atoms.cell)[:2])))
+    room = 0.74 * area * (high - max(low, 0.0) + 2 * float(radii.mean()))
+    if (4 / 3 * np.pi * radii**3).sum() > room:
+        raise ValueError(
+            f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
+            'widen height=(low, high), enlarge the cell, or use fewer atoms'
+        )
+    return low, high

@@ -1,0 +1,148 @@
+"""Force guidance of overlayers (Ronne et al., Phys. Rev. B 110, 235427, 2024, eq. 3)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...calculators.forcefield import ForceFieldCalculator, batch_forces, check_known
+from ...calculators.forces import Forces
+from ...calculators.names import calculator_name, is_own_force_field
+from ...diffusion import Batch, ForceGuidance
+from ...diffusion.guidance import limited
+from ...representations.slab import Slab, SlabTemplate
+from ..guidance import CallCounter, guidance_options
+
+STRIDE, MOMENTUM = 0.03, 0.95  # of the descent at the end; A^2/eV
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Guidance(CallCounter):
+    """Force guidance (Ronne et al., eq. 3): after every step the mobile atoms move along their forces.
+
+    Parameters
+    ----------
+    calculator : str, ASE calculator or factory
+        Where forces come from. Our own force fields evaluate a whole batch at once. Calculators that hold the state of a
+        structure or write files (GPAW, VASP, ...) are made anew for each structure where they come from a name or a factory,
+        each with a folder of its own, see :class:`ase_diffusion.calculators.factory.CalculatorFactory`.
+    strength : float, optional
+        Displacement per unit force and step, A^2/eV; default 3 / steps, at most 0.05 (0.03 at 100 steps). The paper has 0.001
+        at every one of its steps; here guidance acts late only, and more.
+    power, every, cap : see :class:`ase_diffusion.diffusion.ForceGuidance`
+    below : float
+        Guidance acts at times t < below (0.5: sigma < 0.4 A with the shipped model). Earlier the atoms still overlap, and a
+        force field that never saw that pulls some of them together.
+    finish_steps : int
+        Steps of descent along the forces at the end, each 0.03 A^2/eV, with momentum.
+    directory : str or Path, optional
+        Where those folders go; here by default.
+    time_limit : float, optional
+        Seconds for one call of the calculator, which then lives in a process that is killed where a call takes longer, see
+        :class:`ase_diffusion.calculators.forces.Forces`; such a call is a failure like others. With it our own force fields, too,
+        take one structure at a time. None: no limit.
+
+    Attributes
+    ----------
+    calls, failures : int
+        Evaluations of one structure, and those that raised or gave no finite forces; such a structure is not displaced then.
+    seconds : float
+        Time that they took.
+    """
+
+    calculator: object = 'ag-o'
+    strength: float | None = None
+    power: float = 1.0
+    below: float = 0.5
+    every: int = 1
+    cap: float = 0.1
+    finish_steps: int = 60
+    directory: object = None
+    time_limit: float | None = None
+
+    @classmethod
+    def coerce(cls, guidance, calculator, steps: int, template: SlabTemplate, device=None) -> Guidance | None:
+        """Accept None, True, a dict, a calculator (or what makes one) or a Guidance, which is copied, and a calculator.
+
+        ``template`` is what is generated: our own force fields must know its elements; they live on ``device``.
+        """
+        made = guidance_options(cls, guidance, calculator)
+        if made is not None:
+            made.strength = min(3.0 / steps, 0.05) if made.strength is None else made.strength
+            made.prepare(template, device)
+        return made
+
+    def prepare(self, template: SlabTemplate, device=None) -> None:
+        """Load the force field or make the calculator, so that errors come before any work."""
+        own, self.network = self.calculator, None
+        if self.time_limit is not None:
+            self.compute = Forces(own, self.directory, time_limit=self.time_limit)
+        elif is_own_force_field(own):
+            own = own if isinstance(own, ForceFieldCalculator) else ForceFieldCalculator(own, device)
+            self.network = own.network
+            try:
+                check_known(template, own.header, own.network.passive_edges)
+            except ValueError as error:
+                raise ValueError(f'guidance needs forces: {error}; or pass calculator=...') from None
+        else:
+            self.compute = Forces(own, self.directory)
+
+    def bind(self, batch: Batch, representation: Slab, kept: torch.Tensor | None = None) -> ForceGuidance:
+        """Return the hook for the structures of a batch; rows that are ``kept``, bool (n,), are not displaced."""
+        if self.network is not None:
+            forces = batch_forces(self.network)
+        else:
+            forces = _ase_forces(self.compute, batch, representation)
+        return ForceGuidance(self.timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
+
+    def finish(self, batch, hook: ForceGuidance, process):
+        """Descend along the forces for ``finish_steps`` steps; a structure whose momentum turns against its forces drops it."""
+        hook.every, hook.strength = 1, STRIDE
+        rows, velocity = batch.rows['positions'], torch.zeros_like(batch.fields['positions'])
+        with torch.inference_mode():
+            for _ in range(self.finish_steps):
+                shift = hook(batch, 0.0)['positions']
+                power = shift.new_zeros(batch.size).index_add_(0, rows, (shift * velocity).sum(-1))
+                velocity = limited(shift + MOMENTUM * velocity * (power > 0)[rows, None], rows, batch.size, self.cap)
+                batch = process.confine(batch.with_fields(positions=batch.fields['positions'] + velocity))
+        self.calls, self.failures = self.calls + hook.calls, self.failures + hook.failures
+        return batch
+
+    def close(self) -> None:
+        """End the process of the calculator, where there is a time limit; the next call starts another one."""
+        if self.network is None:
+            self.compute.close()
+
+    def todict(self) -> dict:
+        """Return the parameters, fit for JSON."""
+        values = {name: getattr(self, name) for name in ('strength', 'power', 'below', 'every', 'cap', 'finish_steps')}
+        if self.time_limit is not None:
+            values['time_limit'] = self.time_limit
+        values['calculator'] = self.calculator if isinstance(self.calculator, str) else calculator_name(self.calculator)
+        return values
+
+
+def _ase_forces(compute: Forces, batch: Batch, representation: Slab):
+    """Return ``batch -> forces`` of the mobile atoms by ASE calculators, structure by structure; a failure gives NaN rows."""
+    compute.begin(batch.size)
+
+    def forces(batch):
+        parts = []
+        for k, (atoms, template) in enumerate(zip(representation.decode(batch), batch.extras['templates'], strict=True)):
+            mobile = ~template.frozen
+            atoms.wrap()
+            try:
+                parts.append(compute(k, atoms)[0][mobile])
+            except Exception as error:  # any calculator may raise anything; it is counted
+                log.debug('guidance: the calculator failed: %s', error)
+                parts.append(np.full((mobile.sum(), 3), np.nan))
+        like = batch.fields['positions']
+        return torch.as_tensor(np.concatenate(parts), dtype=like.dtype, device=like.device)
+
+    return forces

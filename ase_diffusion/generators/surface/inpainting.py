@@ -1,0 +1,133 @@
+"""Generation that begins with given overlayers: which structures fit, and regeneration of some atoms."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from ...diffusion import Batch
+from ...diffusion.inpainting import Inpainting
+from ...representations.slab import SlabTemplate
+from ...utils.atoms import copy_atoms
+from ..tasks import FromNoise
+
+SAME_SUBSTRATE = 1e-3  # A; files that are text round positions
+
+
+class Inpaint(FromNoise):
+    """Generate some mobile atoms anew and keep the others.
+
+    Parameters
+    ----------
+    parent : SlabTemplate
+        See :func:`as_template`.
+    indices : list of int
+        Atoms that are generated; all mobile.
+    repeats : int
+        How often every step is taken.
+    """
+
+    name, relaxes = 'complete', False
+
+    def __init__(self, parent: SlabTemplate, indices: list[int], repeats: int, start: float, steps: int):
+        super().__init__(lambda seed: parent, steps, start)
+        chosen = np.zeros(len(parent.atoms), bool)
+        chosen[indices] = True
+        self.kept = ~chosen[~parent.frozen]  # (n_mobile,)
+        self.count, self.repeats = len(indices), repeats
+
+    def begin(self, process, batch, noise, network):
+        """Return a process in which the kept atoms are given."""
+        rows = self.rows(batch)
+        return Inpainting(process, batch, {'positions': rows}, network, self.repeats), {'start': self.start, 'steps': self.steps}
+
+    def rows(self, batch: Batch) -> torch.Tensor:
+        """Return which rows of a batch are kept, bool (n,)."""
+        return torch.as_tensor(self.kept).repeat(batch.size).to(batch.fields['positions'].device)
+
+    def restore(self, outcomes, batch):
+        """Return the structures with the kept atoms as they were given: the network computes in float32."""
+        for atoms, template in zip(outcomes, batch.extras['templates'], strict=True):
+            kept = np.flatnonzero(~template.frozen)[self.kept]
+            positions = atoms.positions.copy()
+            positions[kept] = template.atoms.positions[kept]
+            atoms.set_positions(positions, apply_constraint=False)
+        return outcomes
+
+    def labels(self):
+        return {'operation': self.name, 'regenerated': self.count, 'repeats': self.repeats}
+
+
+def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
+    """Return the template of a generator with the positions, tags and order of the mobile atoms of ``atoms``.
+
+    Raises
+    ------
+    TypeError
+        It is no Atoms.
+    ValueError
+        Cell, substrate or composition are not those of the template, or positions are not finite.
+    """
+    if not isinstance(atoms, Atoms):
+        raise TypeError(f'a structure to begin with is an ase.Atoms, got {type(atoms).__name__}; read files with ase.io.read')
+    template, frozen = slab.atoms, slab.frozen
+    wanted, came = template.get_chemical_formula(), atoms.get_chemical_formula()
+    if wanted != came:
+        raise ValueError(
+            f'the structure has the composition of the generator, slab and overlayer together: {wanted}; '
+            f'got {came}. Make a generator for that composition'
+        )
+    if np.abs(np.asarray(atoms.cell) - np.asarray(template.cell)).max() > SAME_SUBSTRATE:
+        raise ValueError(
+            'the structure stands on the slab of the generator, but its cell is another: '
+            f'{np.round(np.asarray(atoms.cell), 3).tolist()} instead of '
+            f'{np.round(np.asarray(template.cell), 3).tolist()}; make a generator with that slab'
+        )
+    if not np.isfinite(atoms.positions).all():
+        raise ValueError(
+            f'positions must be finite; atoms {np.nonzero(~np.isfinite(atoms.positions).all(1))[0][:10].tolist()} '
+            'are NaN or infinite'
+        )
+    if Counter(atoms.numbers[~frozen].tolist()) != Counter(template.numbers[~frozen].tolist()) or (
+        (atoms.numbers != template.numbers)[frozen].any()
+    ):
+        raise ValueError(
+            'slab atoms come first, in the order of the slab, and the overlayer last; in this structure the fixed '
+            f'atoms of the slab, {np.nonzero(frozen)[0][:4].tolist()} ..., are others. Sort it like '
+            'gen.template'
+        )
+    gap = (atoms.positions - template.positions)[frozen] @ np.linalg.inv(np.asarray(template.cell))  # (m, 3)
+    gap -= np.where(template.pbc, np.round(gap), 0.0)
+    worst = np.linalg.norm(gap @ np.asarray(template.cell), axis=1).max()
+    if worst > SAME_SUBSTRATE:
+        raise ValueError(
+            'the structure stands on the slab of the generator, but its fixed atoms are up to '
+            f'{worst:.3g} A away from there ({SAME_SUBSTRATE:g} A are allowed for rounding); make a generator '
+            'with that slab'
+        )
+    new = copy_atoms(template)
+    new.numbers[:] = atoms.numbers
+    new.set_tags(atoms.get_tags())
+    new.set_positions(atoms.positions, apply_constraint=False)
+    return SlabTemplate(new)
+
+
+def check_indices(indices, slab: SlabTemplate) -> list[int]:
+    """Return indices of mobile atoms, without sign and order; raise a ValueError for others."""
+    try:
+        numbers = [operator.index(i) for i in ([indices] if np.ndim(indices) == 0 else indices)]
+    except TypeError:
+        raise ValueError(f'indices are whole numbers, one for each atom to generate anew; got {indices!r}') from None
+    total = len(slab.atoms)
+    if any(isinstance(i, (bool, np.bool_)) for i in np.ravel(np.asarray(indices, object))) or not numbers:
+        raise ValueError(f'indices are whole numbers, one or more; got {indices!r} (numpy.flatnonzero(mask) makes them)')
+    if outside := [i for i in numbers if not -total <= i < total]:
+        raise ValueError(f'indices lie in 0 to {total - 1}, the atoms of the structure; got {outside}')
+    numbers = sorted({i % total for i in numbers})
+    if held := [i for i in numbers if slab.frozen[i]]:
+        raise ValueError(f'only mobile atoms can be generated anew; {held} are in FixAtoms, the substrate')
+    return numbers

@@ -1,0 +1,46 @@
+"""Denoising trajectories."""
+
+from __future__ import annotations
+
+import torch
+from ase.io.trajectory import Trajectory
+
+from ..utils.interrupts import held_interrupts
+
+FRAMES = 60
+
+
+class DenoisingTrajectory:
+    """Write frames of the first structure of a batch while it is denoised, at most 60 and the last one.
+
+    Parameters
+    ----------
+    gen : GenerativeModel
+        Gives path and frames; only its first batch is written.
+    steps : int
+    """
+
+    def __init__(self, gen, steps: int):
+        self.gen, self.steps, self.file = gen, steps, None
+        self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
+        self.every = max(1, steps // FRAMES)
+
+    def __enter__(self):
+        if self.path is None:
+            return None
+        self.file = Trajectory(str(self.path), 'w')
+        return self
+
+    def __call__(self, k: int, t: float, batch, x0) -> None:
+        if k % self.every and k != self.steps - 1:
+            return
+        atoms = self.gen._frame(batch)
+        if atoms is None:  # noise that is no structure yet
+            return
+        atoms.info['sigma'] = float(self.gen.process.schedule.sigma(torch.tensor(t)))
+        with held_interrupts():
+            self.file.write(atoms)
+
+    def __exit__(self, *error):
+        if self.file is not None:
+            self.file.close()

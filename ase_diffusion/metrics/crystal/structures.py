@@ -1,0 +1,181 @@
+"""Crystals as lists of Atoms: what is checked of them, structural validity, density, lattice and symmetry.
+
+A crystal is an Atoms object that is periodic in all three directions. Structures that are broken (positions that are not
+finite, a flat cell, atoms on top of each other) are judged and not refused: they are invalid, and count as failures.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+
+from ...utils.atoms import neighbors
+from ...utils.parallel import parallel_map
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+
+MIN_DISTANCE = 0.5  # A
+MIN_VOLUME = 0.1  # A^3
+SKEWED = 1.0  # A; a cell with planes closer than this is reduced before neighbors are counted
+SYMPREC = 0.01  # A
+FEATURES = ('a', 'b', 'c', 'alpha', 'beta', 'gamma', 'space_group', 'Z', 'density', 'n_elements')
+AMU_PER_A3 = 1.66053906660  # g/cm^3
+
+
+def check_crystals(images: Atoms | Iterable[Atoms], name: str = 'images') -> list[Atoms]:
+    """Return a list of crystals.
+
+    Parameters
+    ----------
+    images : Atoms or iterable of Atoms
+    name : str
+        What they are called in messages.
+
+    Raises
+    ------
+    ValueError
+        There are none, or one has no atoms or is not periodic in three directions.
+    TypeError
+        One is not an Atoms object.
+    """
+    images = [images] if isinstance(images, Atoms) else list(images)
+    if not images:
+        raise ValueError(f'{name}: a metric needs at least one crystal; got an empty list')
+    for index, atoms in enumerate(images):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(
+                f'{name}: a crystal is an ase.Atoms; number {index} is {type(atoms).__name__}; '
+                'for pymatgen structures: AseAtomsAdaptor.get_atoms(structure)'
+            )
+        if not len(atoms):
+            raise ValueError(f'{name}: a crystal has atoms; number {index} has none; leave it out')
+        if not atoms.pbc.all():
+            formula = atoms.get_chemical_formula()
+            raise ValueError(
+                f'{name}: a crystal is periodic in three directions; number {index} ({formula}) has pbc '
+                f'{atoms.pbc.tolist()}; set atoms.pbc = True if its cell is meant'
+            )
+    return images
+
+
+def structural_validity(images: Iterable[Atoms]) -> np.ndarray:
+    """Tell which crystals have no atoms closer than 0.5 A and a cell of at least 0.1 A^3.
+
+    The distances are periodic, with those from an atom to its own images (CDVAE's script leaves these out).
+
+    Parameters
+    ----------
+    images : list of Atoms
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, shape (n,).
+    """
+    return np.array([is_sound(atoms) for atoms in check_crystals(images)])
+
+
+def is_sound(atoms: Atoms) -> bool:
+    """Tell whether one crystal is structurally valid."""
+    cell = atoms.cell.array
+    volume = atoms.cell.volume
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()) or volume < MIN_VOLUME:
+        return False
+    if np.linalg.norm(cell, axis=1).min() < MIN_DISTANCE:  # its own image
+        return False
+    try:
+        if volume / np.linalg.norm(np.cross(cell, np.roll(cell, 1, axis=0)), axis=1).max() < SKEWED:
+            from ase.geometry import minkowski_reduce
+
+            cell = minkowski_reduce(cell)[0]
+        scaled = np.linalg.solve(cell.T, atoms.positions.T).T % 1.0
+        inside = Atoms(atoms.numbers, positions=scaled @ cell, cell=cell, pbc=True)
+        return not len(neighbors(inside, MIN_DISTANCE - 1e-9)[2])
+    except (RuntimeError, ValueError, np.linalg.LinAlgError):  # too flat or too skewed to be reduced
+        return False
+
+
+def reduced_formula(atoms: Atoms) -> tuple[tuple[int, int], ...]:
+    """Return the composition with the greatest common divisor taken out, as a tuple of (atomic number, count)."""
+    numbers, counts = np.unique(atoms.numbers, return_counts=True)
+    return tuple(zip(numbers.tolist(), (counts // np.gcd.reduce(counts)).tolist(), strict=True))
+
+
+def to_structure(atoms: Atoms) -> Structure:
+    """Return the pymatgen Structure of a crystal, without anything else that the Atoms carry."""
+    from pymatgen.core import Lattice, Structure
+
+    return Structure(Lattice(atoms.cell.array), atoms.numbers.tolist(), atoms.get_scaled_positions())
+
+
+def crystal_features(
+    images: Iterable[Atoms], *, symprec: float = SYMPREC, processes: int | None = None, progress: bool = False
+) -> dict[str, np.ndarray]:
+    """Return what the distributions of crystals are compared by.
+
+    Lattice parameters are those of the Niggli-reduced primitive cell, so that they do not depend on the choice of the cell; the
+    sorted order a <= b <= c follows. (The script of CrysTens takes the cell of its cif files.)
+
+    Parameters
+    ----------
+    images : list of Atoms
+    symprec : float
+        Tolerance of spglib for the primitive cell and the space group, in A.
+    processes : int, optional
+    progress : bool
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        'a', 'b', 'c' (A), 'alpha', 'beta', 'gamma' (degrees), 'space_group' (1 to 230), 'density' (g/cm^3) and 'n_elements',
+        each of shape (n,), rounded to 4 decimals, nan where a crystal is structurally invalid; and 'Z', the atomic numbers of
+        all atoms of the valid crystals, one after the other.
+    """
+    images = check_crystals(images)
+    rows = np.array(
+        parallel_map(partial(_features, symprec=symprec), images, processes=processes, progress=progress, label='symmetry')
+    )
+    named = dict(zip([name for name in FEATURES if name != 'Z'], rows.T, strict=True))
+    sound = [atoms.numbers for atoms, row in zip(images, rows, strict=True) if np.isfinite(row[0])]
+    named['Z'] = np.concatenate(sound).astype(float) if sound else np.zeros(0)
+    return {name: named[name] for name in FEATURES}
+
+
+def _features(atoms, symprec):
+    """Return the features of one crystal in their order, without Z; nan where it is invalid."""
+    import spglib
+
+    if not is_sound(atoms):
+        return np.full(len(FEATURES) - 1, np.nan)
+    crystal = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # spglib says how it will report errors one day
+        data = _quietly(spglib.get_symmetry_dataset, crystal, symprec=symprec)
+        lattice = crystal[0] if data is None else data.primitive_lattice
+        niggli = _quietly(spglib.niggli_reduce, lattice)
+    cell = atoms.cell.new(lattice if niggli is None else niggli)
+    group = 1 if data is None else data.number
+    # noise of floating point would tell equal values apart, which K-S statistics of ideal angles would magnify
+    return np.round([*cell.cellpar(), group, density(atoms), len(set(atoms.numbers.tolist()))], 4)
+
+
+def _quietly(function, *args, **kwargs):
+    """Return what a function of spglib returns, None where it raises; what it has to say on stderr is left out."""
+    os.environ.setdefault('SPGLIB_WARNING', 'OFF')
+    try:
+        return function(*args, **kwargs)
+    except Exception:  # spglib returns None in one version and raises its own errors in another
+        return None
+
+
+def density(atoms: Atoms) -> float:
+    """Return the density of a crystal in g/cm^3."""
+    return float(atoms.get_masses().sum() / atoms.cell.volume * AMU_PER_A3)

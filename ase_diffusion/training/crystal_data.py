@@ -1,0 +1,157 @@
+"""In-memory data set of crystals and an endless stream of random batches of similar size."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from ase import Atoms
+
+from ..diffusion import Batch
+from ..representations.crystal import Crystal, check_crystal
+from ..representations.reduction import niggli
+from .data import EndlessBatches, numbers_of, split_images, validation_mask
+
+CHUNKS = 4  # batches drawn together and sorted by size, so that little is padded
+
+
+@dataclass
+class Crystals:
+    """A data set of crystals, ready for training.
+
+    Parameters
+    ----------
+    fractional, numbers : (sum, 3) and (sum,), all crystals one after the other
+    cells : (n, 3, 3), rows in A
+    counts : (n,), atoms per crystal
+    conditions : dict of str to (n,); NaN where unknown
+    others : dict of str to (n,)
+        Numbers that are conditions only where they are named: true or false, and provenance written by this package.
+    """
+
+    fractional: np.ndarray
+    numbers: np.ndarray
+    cells: np.ndarray
+    counts: np.ndarray
+    conditions: dict[str, np.ndarray] = field(default_factory=dict)
+    others: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.ends = np.cumsum(self.counts)
+
+    def __len__(self):
+        return len(self.counts)
+
+    @classmethod
+    def from_atoms(cls, images: list[Atoms]) -> Crystals:
+        """Take crystals, in their Niggli cells; numbers in ``info['key_value_pairs']`` are conditions.
+
+        Raises
+        ------
+        ValueError
+            No images, or one that is not a crystal.
+        """
+        if not images:
+            raise ValueError('the data set is empty: no crystals to train on')
+        for k, atoms in enumerate(images):
+            check_crystal(atoms, f'structure {k} of the data')
+        images = [niggli(atoms) for atoms in images]  # one cell for each crystal: which was chosen is nothing to learn
+        return cls(
+            np.concatenate([a.get_scaled_positions() for a in images]),
+            np.concatenate([a.numbers for a in images]),
+            np.stack([np.asarray(a.cell) for a in images]),
+            np.array([len(a) for a in images]),
+            *numbers_of(images),
+        )
+
+    def select(self, index) -> Crystals:
+        """Return the crystals of an index array."""
+        index = np.asarray(index, int)
+        atoms = self.atoms_of(index)
+        return Crystals(
+            self.fractional[atoms],
+            self.numbers[atoms],
+            self.cells[index],
+            self.counts[index],
+            *({name: values[index] for name, values in table.items()} for table in (self.conditions, self.others)),
+        )
+
+    def taking(self, names) -> Crystals:
+        """Return the crystals with these conditions only; what is not finite counts as unknown."""
+        known, unknown = {**self.others, **self.conditions}, np.full(len(self), np.nan)
+        chosen = {name: known.get(name, unknown) for name in names}
+        return replace(self, others={}, conditions={k: np.where(np.isfinite(v), v, np.nan) for k, v in chosen.items()})
+
+    def atoms_of(self, index) -> np.ndarray:
+        """Return the rows of the atoms of some crystals, in their order."""
+        return np.concatenate([np.arange(self.ends[k] - self.counts[k], self.ends[k]) for k in index])
+
+    def split(self, fraction: float = 0.05, seed: int = 0) -> tuple[Crystals, Crystals]:
+        """Split by composition, so that polymorphs do not leak; a single composition is both."""
+        keys = [np.sort(n).tobytes().hex() for n in np.split(self.numbers, self.ends[:-1])]
+        inside = validation_mask(keys, fraction, seed)
+        if inside is None:
+            return self, self
+        return self.select(np.nonzero(~inside)[0]), self.select(np.nonzero(inside)[0])
+
+    def elements(self) -> list[int]:
+        """Return the atomic numbers that occur."""
+        return sorted({int(z) for z in self.numbers})
+
+    def fingerprint(self) -> str:
+        """Return a hash of coordinates, cells and numbers."""
+        digest = hashlib.sha256()
+        for values, kind in ((self.fractional, '<f4'), (self.cells, '<f4'), (self.numbers, '<i2'), (self.counts, '<i2')):
+            digest.update(np.round(values, 4).astype(kind).tobytes())
+        return digest.hexdigest()[:16]
+
+    def describe(self) -> dict:
+        """Return what a checkpoint says about its data."""
+        return {'structures': len(self), 'elements': self.elements(), 'fingerprint': self.fingerprint()}
+
+    def batch(self, index, representation: Crystal, conditions: dict | None = None):
+        """Assemble some crystals into a Batch."""
+        atoms = self.atoms_of(index)
+        return representation.assemble(
+            self.fractional[atoms], self.numbers[atoms], self.cells[index], self.counts[index], conditions
+        )
+
+
+class CrystalData(EndlessBatches):
+    """Draw random batches without end, each of crystals of similar size.
+
+    Parameters
+    ----------
+    data : Crystals
+    representation : Crystal
+    names : sequence of str
+        Conditions.
+    options
+        See :class:`~ase_diffusion.training.data.EndlessBatches`.
+    """
+
+    def __init__(self, data: Crystals, representation: Crystal, names=(), *, batch_size=128, **options):
+        if not len(data):
+            raise ValueError('the data set is empty: no crystals to train on')
+        super().__init__(representation, len(data), batch_size=batch_size, **options)
+        self.data, self.names, self.sizes = data, tuple(names), data.counts
+
+    def pick(self, k: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the crystals of batch k: those of CHUNKS batches are drawn together and sorted by size."""
+        rng = np.random.default_rng((self.seed, k // CHUNKS))
+        index = rng.integers(len(self.data), size=CHUNKS * self.batch_size)
+        order = np.argsort(self.data.counts[index], kind='stable')
+        chunk = rng.permutation(CHUNKS)[k % CHUNKS]
+        return index[order[chunk * self.batch_size : (chunk + 1) * self.batch_size]]
+
+    def batch_of(self, index, rng=None) -> Batch:
+        """Return a batch of some crystals with all their conditions."""
+        conditions = {name: self.data.conditions[name][index] for name in self.names}
+        return self.data.batch(index, self.representation, conditions)
+
+
+def split_crystals(images: list[Atoms], train=('train',)) -> tuple[Crystals, Crystals | None]:
+    """Return training and validation set by the split that crystals carry, see :func:`split_images`."""
+    training, held = split_images(images, train)
+    return Crystals.from_atoms(training), Crystals.from_atoms(held) if held else None

@@ -1,0 +1,281 @@
+"""Parts of every recipe: conditions, header, validation, network to start from; and one recipe for any representation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from ..diffusion import JointProcess, TimeDensity
+from ..representations import Representation
+from ..representations.conditions import (
+    ClassCondition,
+    Condition,
+    ElementsCondition,
+    NumberCondition,
+    VectorCondition,
+)
+from .data import NUMBERS, EndlessBatches, RandomBatches, Structures, fixed_batches, known_values, split_images
+from .objectives import DenoisingLoss
+from .trainer import train
+
+log = logging.getLogger(__name__)
+
+
+def condition_form(name: str, values: Sequence) -> Condition:
+    """Return the form of a condition from its values: numbers, words, sets of symbols or vectors of one length.
+
+    Raises
+    ------
+    ValueError
+        No value is known, or the values are of several forms.
+    """
+    known = [v for v in known_values(values) if v is not None]
+    if not known:
+        raise ValueError(
+            f'a condition needs structures of which it is known; to train on there is none with {name}. '
+            'Leave it out of conditions, or give more data'
+        )
+    if all(isinstance(v, NUMBERS) for v in known):
+        return NumberCondition(float(min(known)), float(max(known)))
+    if all(isinstance(v, str) for v in known):
+        return ClassCondition(tuple(sorted(set(known))))
+    if all(isinstance(v, (set, frozenset)) or (not isinstance(v, str) and isinstance(next(iter(v), 0), str)) for v in known):
+        return _elements_form(name, known)
+    try:
+        rows = np.array([[float(x) for x in v] for v in known])  # (n, k)
+        return VectorCondition(tuple(rows.min(0).tolist()), tuple(rows.max(0).tolist()))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f'values of a condition are numbers, words, sets of symbols or vectors of one length; {name} has {known[:3]!r}'
+        ) from None
+
+
+def _elements_form(name: str, known: list) -> ElementsCondition:
+    every = ElementsCondition(tuple(range(1, 119)))
+    rows = every.tensor([every.check(name, value) for value in known])
+    return ElementsCondition(tuple(torch.nonzero(rows.sum(0)).flatten().tolist()))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise a ValueError where a condition has the name of a keyword of sampling."""
+    if 'guidance_scale' in names:
+        raise ValueError('guidance_scale is a keyword of sampling, no condition to learn; give the condition another name')
+
+
+def condition_forms(conditions: dict[str, Sequence]) -> dict[str, Condition]:
+    """Return the forms of several conditions by name; ValueError where a name is taken by sampling."""
+    check_names(conditions)
+    return {name: condition_form(name, values) for name, values in conditions.items()}
+
+
+def condition_scales(forms: dict[str, Condition], conditions: dict[str, Sequence]) -> dict:
+    """Return the settings of a :class:`~ase_diffusion.networks.conditions.ConditionEmbedding`: mean and standard deviation.
+
+    Parameters
+    ----------
+    forms : dict of str to Condition
+    conditions : dict of str to sequence
+        Values per structure, None or NaN where unknown.
+    """
+    out = {}
+    for name, form in forms.items():
+        known = [v for v in known_values(conditions[name]) if v is not None]
+        if isinstance(form, NumberCondition):
+            out[name] = [float(np.mean(known)), float(np.std(known) + 1e-3)]
+        elif isinstance(form, ClassCondition):
+            out[name] = {'classes': len(form.classes)}
+        elif isinstance(form, ElementsCondition):
+            out[name] = {'elements': True}
+        else:
+            rows = np.array(known, float)
+            out[name] = {'vector': rows.shape[1], 'shift': rows.mean(0).tolist(), 'scale': (rows.std(0) + 1e-3).tolist()}
+    return out
+
+
+def header_of(
+    kind: str,
+    representation: Representation,
+    process: JointProcess | None,
+    *,
+    data: dict,
+    units: dict[str, str] | None = None,
+    conditions: dict[str, Condition] | None = None,
+    sampling: dict | None = None,
+    **more,
+) -> dict:
+    """Return the header of a checkpoint.
+
+    Parameters
+    ----------
+    kind : str
+        Word of the method.
+    representation, process
+        Stored by their ``todict``; no process for a model that does not diffuse.
+    data : dict
+        What ``describe`` of the data set returns.
+    units : dict, optional
+        Unit of every field and condition.
+    conditions : dict of str to Condition, optional
+    sampling : dict, optional
+        ``sampler``, ``steps`` and options of the sampler by default.
+    more
+        Entries that only this kind has.
+    """
+    return {
+        'kind': kind,
+        **({} if process is None else {'process': process.todict()}),
+        'representation': representation.todict(),
+        'units': dict(units or {}),
+        **more,
+        **({} if sampling is None else {'sampling': dict(sampling)}),
+        'conditions': {name: form.entry() for name, form in (conditions or {}).items()},
+        'data': data,
+    }
+
+
+def network_to_train(
+    network: torch.nn.Module | None, build: Callable[[], torch.nn.Module], names: Sequence[str], seed: int
+) -> torch.nn.Module:
+    """Return a new network, always the same for a seed, or the one to start from.
+
+    Raises
+    ------
+    ValueError
+        The network to start from lacks a condition of the data.
+    """
+    if network is None:
+        torch.manual_seed(seed)
+        return build()
+    known = sorted(network.settings.get('conditions', {}))
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(
+            f'the network to start from knows the conditions {known}, not {unknown}: leave them out, or train a new one'
+        )
+    return network
+
+
+def run(
+    network: torch.nn.Module,
+    process: JointProcess,
+    source: EndlessBatches,
+    validation: EndlessBatches | list,
+    out,
+    *,
+    header: dict,
+    steps: int,
+    objective: Callable | None = None,
+    **options,
+) -> Path:
+    """Train a denoiser on a stream of batches; returns the path of the best checkpoint.
+
+    Parameters
+    ----------
+    validation : EndlessBatches, or list of Batch
+        See :func:`fixed_batches`.
+    objective : callable, optional
+        Default: ``DenoisingLoss(process)``.
+    options
+        See :func:`ase_diffusion.training.train`.
+    """
+    fixed = fixed_batches(validation) if isinstance(validation, EndlessBatches) else validation
+    objective = DenoisingLoss(process) if objective is None else objective
+    return train(network, objective, source, out, steps=steps, header=header, validation=fixed, **options)
+
+
+def train_method(
+    representation: Representation,
+    network: torch.nn.Module | Callable[..., torch.nn.Module],
+    images: list[Atoms],
+    out,
+    *,
+    kind: str | None = None,
+    conditions: Sequence[str] | dict[str, Sequence] | None = None,
+    validation: list[Atoms] | None = None,
+    process: JointProcess | None = None,
+    units: dict[str, str] | None = None,
+    sampling: dict | None = None,
+    density: TimeDensity | tuple[float, float, float] | None = None,
+    batch_size: int = 32,
+    dropout: float = 0.15,
+    steps: int = 20_000,
+    seed: int = 0,
+    **options,
+) -> Path:
+    """Train a denoiser of any representation; returns the path of the best checkpoint.
+
+    Parameters
+    ----------
+    representation : Representation
+    network : module, or callable
+        A network to start from, or what builds one: ``network(conditions={...})``, see
+        :class:`~ase_diffusion.networks.conditions.ConditionEmbedding`.
+    images : list of Atoms
+        A split ``train`` in their key-value pairs is used where there is one, ``val`` to validate.
+    out : path
+        Folder for checkpoints and log; the same call with the same folder resumes.
+    kind : str, optional
+        Default: the only one of the representation.
+    conditions : list of str, or dict of str to n values, optional
+        Names of key-value pairs, or values per structure; default: all numbers that are no bookkeeping.
+    validation : list of Atoms, optional
+        Default: those of the split 'val', else 5 % of the compositions; needs key-value pairs where ``conditions`` are values.
+    process : JointProcess, optional
+        Default: ``representation.process()``.
+    units, sampling
+        See :func:`header_of`.
+    density : TimeDensity or (mean, std, weight), optional
+        See :class:`~ase_diffusion.training.objectives.DenoisingLoss`.
+    batch_size, dropout, seed
+        See :class:`~ase_diffusion.training.data.EndlessBatches`.
+    steps : int
+    options
+        See :func:`ase_diffusion.training.train`.
+
+    Raises
+    ------
+    ValueError
+        Nothing to train on, a condition that no structure has, or a network to start from that lacks a condition.
+    """
+    training, held = _split(list(images), conditions, validation, seed)
+    forms = condition_forms(training.conditions)
+    scales = condition_scales(forms, training.conditions)
+    start = network if isinstance(network, torch.nn.Module) else None
+    network = network_to_train(start, lambda: network(conditions=scales), list(forms), seed)
+    process = representation.process() if process is None else process
+    header = header_of(
+        representation.kinds[0] if kind is None else kind,
+        representation,
+        process,
+        units=units,
+        conditions=forms,
+        sampling=sampling,
+        data=training.describe(),
+    )
+    common = dict(batch_size=batch_size, dropout=dropout, seed=seed)
+    source, fixed = (RandomBatches(part, representation, forms, **common) for part in (training, held))
+    objective = DenoisingLoss(process, density=density)
+    return run(network, process, source, fixed, out, header=header, steps=steps, objective=objective, seed=seed, **options)
+
+
+def _split(images, conditions, validation, seed) -> tuple[Structures, Structures]:
+    """Return training and validation structures with the same conditions."""
+    if isinstance(conditions, dict):
+        data = Structures.from_atoms(images, conditions)
+        return data.split(seed=seed) if validation is None else (data, _with(validation, list(conditions)))
+    held = validation
+    if validation is None:
+        images, held = split_images(images)
+    data = Structures.from_atoms(images, conditions)
+    if held is None:
+        return data.split(seed=seed)
+    return data, _with(held, list(data.conditions))
+
+
+def _with(images: list[Atoms], names: list[str]) -> Structures:
+    """Return validation structures; a condition that none of them has counts as unknown."""
+    return Structures(list(images), {n: [atoms.info.get('key_value_pairs', {}).get(n) for atoms in images] for n in names})
