@@ -1,0 +1,68 @@
+"""Cells of crystals: space groups, conventional settings, lengths and angles."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import spglib
+from ase import Atoms
+
+log = logging.getLogger(__name__)
+
+
+def space_group(atoms: Atoms, tolerance: float = 0.01) -> int:
+    """Return the number of the space group that ``atoms.info['key_value_pairs']`` or else spglib says; 1 where it finds none."""
+    known = atoms.info.get('key_value_pairs', {}).get('space_group')
+    if known is not None:
+        return int(known)
+    found = _symmetry(atoms, tolerance)
+    return 1 if found is None else int(found.number)
+
+
+def conventional(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
+    """Return the crystal in its conventional cell and standard setting (spglib), symmetrised within ``tolerance`` (A).
+
+    ``info['key_value_pairs']['space_group']`` is set, and other entries stay. Where spglib finds no symmetry the crystal comes
+    back as it is, in space group 1.
+    """
+    found = _symmetry(atoms, tolerance)
+    if found is None:
+        new, number = atoms.copy(), 1
+    else:
+        new = Atoms(found.std_types, scaled_positions=found.std_positions, cell=found.std_lattice, pbc=True)
+        new.info, number = dict(atoms.info), int(found.number)
+    new.info['key_value_pairs'] = dict(atoms.info.get('key_value_pairs', {})) | {'space_group': number}
+    return new
+
+
+def _symmetry(atoms: Atoms, tolerance: float):
+    """Return spglib's data set of a crystal, None where it finds no symmetry."""
+    try:
+        return spglib.get_symmetry_dataset((np.asarray(atoms.cell), atoms.get_scaled_positions(), atoms.numbers), tolerance)
+    except Exception as error:  # noqa: BLE001  newer versions raise an error of their own
+        log.debug('spglib finds no symmetry: %s', error)
+        return None
+
+
+def parameters_of_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return lengths (B, 3) in A and angles alpha, beta, gamma (B, 3) in degrees of cells (B, 3, 3)."""
+    lengths = np.linalg.norm(cells, axis=2)
+    unit = cells / lengths[..., None]
+    return lengths, np.degrees(np.arccos(np.clip((unit[:, [1, 0, 0]] * unit[:, [2, 2, 1]]).sum(2), -1, 1)))
+
+
+def cells_of_parameters(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Return cells (B, 3, 3), lower triangular: a along x, b in the xy plane; NaN where no cell has these parameters."""
+    cos = np.where(angles == 90.0, 0.0, np.cos(np.radians(angles)))
+    sin = np.sqrt(1 - cos[:, 2] ** 2)
+    cells = np.zeros((len(lengths), 3, 3))
+    with np.errstate(all='ignore'):
+        cells[:, 0, 0] = 1.0
+        cells[:, 1, 0], cells[:, 1, 1] = cos[:, 2], sin
+        cells[:, 2, 0], cells[:, 2, 1] = cos[:, 1], (cos[:, 0] - cos[:, 1] * cos[:, 2]) / sin
+        cells[:, 2, 2] = np.sqrt(1 - cells[:, 2, 0] ** 2 - cells[:, 2, 1] ** 2)
+        cells = cells * lengths[..., None]
+    inside = ((angles > 0) & (angles < 180)).all(1) & (lengths > 0).all(1)
+    cells[~inside | ~(np.abs(np.linalg.det(np.nan_to_num(cells))) > 1e-3)] = np.nan
+    return cells
