@@ -352,7 +352,7 @@ def slots_of(elements: Tensor) -> Tensor:
     if elements.shape[-1] == 3:
         return torch.where(asked, torch.nan_to_num(elements), torch.arange(3.0, device=elements.device)).long()
     there = torch.nan_to_num(elements) > 0.5
-    first = torch.sort(there.long(), -1, descending=True, stable=True).indices[:, :3]  # (B, 3)
+    first = torch.sort(there.long(), dim=-1, descending=True, stable=True).indices[:, :3]  # (B, 3)
     number = there.sum(-1, keepdim=True)
     place = torch.arange(3, device=elements.device).expand(len(elements), -1)
     slots = torch.where(place < number, first, first[:, :1])

@@ -105,13 +105,13 @@ def test_the_posterior_mean_of_a_cloud_is_that_of_its_means():
 def test_noise_of_means():
     """Means of pooled noise have unit variance at x0 = 0, whatever the number of copies."""
     net = network()
-    s = torch.full((4000,), 1.7, dtype=torch.float64)
-    x = noise(5, torch.float64, 4000) * 1.7 / math.sqrt(1 + 1.7**2)
+    s = torch.full((1500,), 1.7, dtype=torch.float64)
+    x = noise(5, torch.float64, 1500) * 1.7 / math.sqrt(1 + 1.7**2)
     for k in range(len(COUNTS)):
-        counts, slots = COUNTS[k].expand(4000), SLOTS[k].expand(4000, -1)
+        counts, slots = COUNTS[k].expand(1500), SLOTS[k].expand(1500, -1)
         a, b, s_a, s_b = net.pool(x, s, counts, slots, int(COUNTS[k]))
-        assert torch.allclose(a.std(0), (s_a / torch.sqrt(1 + s_a**2))[0], rtol=0.06)
-        assert torch.allclose(b.std(0), (s_b / torch.sqrt(1 + s_b**2))[0], rtol=0.06)
+        assert torch.allclose(a.std(0), (s_a / torch.sqrt(1 + s_a**2))[0], rtol=0.12)
+        assert torch.allclose(b.std(0), (s_b / torch.sqrt(1 + s_b**2))[0], rtol=0.12)
 
 
 def test_prediction_and_denoised_agree_with_the_process():
