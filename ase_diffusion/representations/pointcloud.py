@@ -13,11 +13,10 @@ from torch import Tensor
 
 from ..diffusion import Batch, GeometricVP, JointProcess, Preconditioned
 from .base import Failure
+from .cellpar import cell_parameters, cells_of_parameters
+from .cloudsites import MAX_ATOMS, POINTS, block_sites, clustered_sites, count_blocks
 from .crystal import check_crystal
-from .torus_clusters import clustered_sites
 
-POINTS = 128
-MAX_ATOMS = 16
 MAX_ELEMENTS = 3
 BAND_GAP_CLASSES = ('metal', 'semiconductor', 'insulator')
 SEMICONDUCTOR_GAP = 1.5  # eV; insulators from here on
@@ -28,7 +27,6 @@ SCALES = {
     'log': {'positions': (0.41, 0.287), 'species': (0.38, 0.486), 'angles': (-0.05, 0.30), 'lengths': (-0.10, 0.385)},
     'paper': {name: (0.5, 0.5) for name in ('positions', 'species', 'angles', 'lengths')},
 }
-_FLOOR = 1e-3  # spread within blocks that counts as none, in units of the scaled cloud
 _PERMUTATIONS = torch.tensor(list(itertools.permutations(range(3))))  # (6, 3)
 
 
@@ -202,13 +200,15 @@ class PointCloud:
         cloud = torch.nan_to_num(cloud, nan=0.0, posinf=0.0, neginf=0.0) * std + mean
         triples = batch.extras['elements'].cpu().numpy()
         cells, solid = self._cells(cloud[:, 2].numpy())
-        species = shared_slots(cloud[:, 1], torch.as_tensor(triples)).numpy()  # (B, 128, 3)
+        species = shared_slots(cloud[:, 1], torch.as_tensor(triples))  # (B, 128, 3)
         if method == 'blocks':
-            sites = self._block_sites(cloud[:, 0], torch.as_tensor(species), triples)
+            sites = block_sites(cloud[:, 0], species, *self._block_options(torch.as_tensor(triples)))
         else:
-            points = cloud[:, 0].numpy()
-            sites = [clustered_sites(p, s.argmax(-1), c, MAX_ATOMS) if good else (p[:0], s[:0].argmax(-1))
-                     for p, s, c, good in zip(points, species, cells, solid, strict=True)]  # fmt: skip
+            points, species = cloud[:, 0].numpy(), species.numpy()
+            sites = [
+                clustered_sites(p, s.argmax(-1), c, MAX_ATOMS) if good else (p[:0], s[:0].argmax(-1))
+                for p, s, c, good in zip(points, species, cells, solid, strict=True)
+            ]
         images = []
         for k, (fractional, slots) in enumerate(sites):
             numbers = triples[k][slots]
@@ -227,39 +227,11 @@ class PointCloud:
         mean, std = self._scale_tensors()
         cloud = batch.fields['cloud'].detach().double().cpu() * std + mean
         triples = batch.extras['elements'].cpu()
-        return self._count(cloud[:, 0], shared_slots(cloud[:, 1], triples), _distinct(triples.numpy()))
+        return count_blocks(cloud[:, 0], shared_slots(cloud[:, 1], triples), *self._block_options(triples))
 
-    def _count(self, points: Tensor, species: Tensor, least: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Choose numbers of atoms (B,) by the Bayesian information criterion; return them and the spread within blocks (B,).
-
-        ``least`` (B,) is the smallest number allowed.
-        """
-        numbers = 2 * points[0].numel()  # positions and species
-        scores, spreads = [], []
-        for n in range(1, MAX_ATOMS + 1):
-            blocks, of_row = _blocks(n)
-            away = points - circular_mean(points, blocks)[:, of_row]  # (B, 128, 3)
-            away = (away - torch.round(away)) / self.scales['positions'][1]
-            other = (species - (blocks @ species)[:, of_row]) / self.scales['species'][1]
-            square = (away.square().sum((1, 2)) + other.square().sum((1, 2))) / numbers
-            spreads.append(square.sqrt())
-            score = numbers / 2 * torch.log(square.clamp(min=_FLOOR**2)) + 6 * n / 2 * np.log(numbers)
-            scores.append(torch.where(torch.as_tensor(n < least), torch.inf, score))
-        best = torch.stack(scores).argmin(0)  # (B,)
-        return best + 1, torch.stack(spreads).gather(0, best[None])[0]
-
-    def _block_sites(self, points: Tensor, species: Tensor, triples: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return fractional coordinates (N, 3) and slots (N,) of every cloud by equal blocks of rows."""
-        counts, _ = self._count(points, species, _distinct(triples))
-        sites: list = [None] * len(points)
-        for n in counts.unique().tolist():
-            mine = torch.nonzero(counts == n)[:, 0]
-            blocks, _ = _blocks(n)
-            means = circular_mean(points[mine], blocks).numpy()
-            slots = (blocks @ species[mine]).argmax(-1).numpy()
-            for k, where in enumerate(mine.tolist()):
-                sites[where] = (means[k], slots[k])
-        return sites
+    def _block_options(self, triples: Tensor) -> tuple[Tensor, float, float]:
+        """Return the fewest atoms (B,) and the scales of positions and species."""
+        return _distinct(triples), self.scales['positions'][1], self.scales['species'][1]
 
     def _cells(self, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return cells (B, 3, 3) in A of channel 2 (B, 128, 3), and which of them have a volume."""
@@ -283,8 +255,12 @@ class PointCloud:
     def _scale_tensors(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (3, 128, 1), float64."""
         table = torch.empty(2, 3, POINTS, 1, dtype=torch.float64)
-        for part, name in (((0, slice(None)), 'positions'), ((1, slice(None)), 'species'),
-                           ((2, slice(0, 64)), 'angles'), ((2, slice(64, None)), 'lengths')):  # fmt: skip
+        for part, name in (
+            ((0, slice(None)), 'positions'),
+            ((1, slice(None)), 'species'),
+            ((2, slice(0, 64)), 'angles'),
+            ((2, slice(64, None)), 'lengths'),
+        ):
             for k in range(2):
                 table[k][part] = self.scales[name][k]
         return table[0], table[1]
@@ -383,36 +359,6 @@ def band_gap_class(gaps) -> np.ndarray:
     return np.where(np.isfinite(gaps), classes, np.nan)
 
 
-def cell_parameters(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return lengths (B, 3) in A, angles (B, 3) in degrees and handedness (B,), 1 or -1, of cells (B, 3, 3)."""
-    lengths = np.linalg.norm(cells, axis=-1)
-    unit = cells / lengths[..., None]
-    pairs = ((1, 2), (0, 2), (0, 1))
-    # the half angle from sum and difference of unit vectors is accurate at all angles, the arc cosine is not
-    angles = np.stack([2 * np.arctan2(np.linalg.norm(unit[:, i] - unit[:, j], axis=-1),
-                                      np.linalg.norm(unit[:, i] + unit[:, j], axis=-1)) for i, j in pairs], -1)  # fmt: skip
-    return lengths, np.degrees(angles), np.where(np.linalg.det(cells) < 0, -1.0, 1.0)
-
-
-def cells_of_parameters(lengths: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return lower triangular cells (B, 3, 3) in A of lengths (B, 3) and angles (B, 3) in degrees, and which have a volume."""
-    cos_a, cos_b, cos_c = np.cos(np.radians(angles)).T
-    sin_c = np.sin(np.radians(angles[:, 2]))
-    with np.errstate(all='ignore'):
-        y = (cos_a - cos_b * cos_c) / sin_c
-        z = np.sqrt(1 - cos_b**2 - y**2)
-        zero, one = np.zeros_like(z), np.ones_like(z)
-        unit = np.stack([one, zero, zero, cos_c, sin_c, zero, cos_b, y, z], -1).reshape(-1, 3, 3)
-        solid = (z * sin_c > 1e-4) & ((angles > 0) & (angles < 180)).all(-1) & ((lengths > 0.1) & (lengths < 1e3)).all(-1)
-    return np.where(solid[:, None, None], unit * lengths[..., None], np.eye(3)), solid
-
-
-def circular_mean(points: Tensor, weights: Tensor) -> Tensor:
-    """Return circular means (B, N, 3), in cells, of coordinates (B, M, 3) with weights (N, M)."""
-    phase = 2 * torch.pi * points
-    return torch.atan2(weights @ torch.sin(phase), weights @ torch.cos(phase)) / (2 * torch.pi)
-
-
 def shared_slots(species: Tensor, triples: Tensor) -> Tensor:
     """Average channel 1 (B, 128, 3) over the slots (B, 3) that have the same element."""
     same = (triples[:, :, None] == triples[:, None]).to(species)
@@ -429,16 +375,9 @@ def shuffled_rows(counts: Tensor, rng: torch.Generator) -> Tensor:
     return order.gather(1, atom) * copies
 
 
-def _blocks(n: int) -> tuple[Tensor, Tensor]:
-    """Return the averages over the rows of ``n`` atoms (n, 128), float64, and the atom of every row (128,)."""
-    of_row = (torch.arange(POINTS) // (POINTS // n)).clamp(max=n - 1)
-    blocks = torch.nn.functional.one_hot(of_row, n).T.double()
-    return blocks / blocks.sum(1, keepdim=True), of_row
-
-
-def _distinct(triples: np.ndarray) -> np.ndarray:
+def _distinct(triples: Tensor) -> Tensor:
     """Return the number of different elements (B,) of slots (B, 3)."""
-    return 1 + (np.diff(np.sort(triples, axis=-1), axis=-1) != 0).sum(-1)
+    return 1 + (triples.sort(-1).values.diff(dim=-1) != 0).sum(-1)
 
 
 def _symbols(numbers) -> str:

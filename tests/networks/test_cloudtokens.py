@@ -10,9 +10,20 @@ from ase_diffusion.diffusion import Batch, GeometricVP, JointProcess, Preconditi
 from ase_diffusion.diffusion.samplers import dpmpp_2m
 from ase_diffusion.networks.cloudtokens import CloudTokens, average_slots, denoised, slots_of
 
-SETTINGS = dict(features=48, blocks=2, heads=4, hidden=64, pair_hidden=16, pair_width=8, distances=8, frequencies=3,
-                descriptors=5, properties={'formation_energy': (-1.0, 1.0)}, classes={'band_gap': 3},
-                scales={'positions': (0.4, 0.29), 'angles': (0.0, 0.3), 'lengths': (0.0, 0.38)})  # fmt: skip
+SETTINGS = dict(
+    features=48,
+    blocks=2,
+    heads=4,
+    hidden=64,
+    pair_hidden=16,
+    pair_width=8,
+    distances=8,
+    frequencies=3,
+    descriptors=5,
+    properties={'formation_energy': (-1.0, 1.0)},
+    classes={'band_gap': 3},
+    scales={'positions': (0.4, 0.29), 'angles': (0.0, 0.3), 'lengths': (0.0, 0.38)},
+)
 COUNTS = torch.tensor([1, 2, 5, 9, 11, 16, 3, 15])
 SLOTS = torch.tensor([[14, 14, 14], [11, 17, 11], [8, 12, 25], [8, 20, 22], [1, 8, 1], [3, 8, 26], [8, 22, 8], [5, 6, 7]])
 
@@ -27,8 +38,13 @@ def network(dtype=torch.float64, **changes):
 
 
 def batch_of(x, counts=COUNTS, slots=SLOTS, conditions=None):
-    return Batch({'cloud': x}, {'cloud': torch.arange(len(x))}, len(x), conditions=conditions or {},
-                 extras={'counts': counts, 'elements': slots})  # fmt: skip
+    return Batch(
+        {'cloud': x},
+        {'cloud': torch.arange(len(x))},
+        len(x),
+        conditions=conditions or {},
+        extras={'counts': counts, 'elements': slots},
+    )
 
 
 def noise(seed=0, dtype=torch.float32, size=8):

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ase_diffusion.representations.base import Failure
+from ase_diffusion.representations.cellpar import cell_parameters, cells_of_parameters
 from ase_diffusion.representations.pointcloud import (
     PointCloud,
     band_gap_class,
-    cell_parameters,
-    cells_of_parameters,
     multi_hot,
     shared_slots,
     slots_of,

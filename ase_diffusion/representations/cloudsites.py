@@ -1,13 +1,79 @@
-"""Clusters of points on a torus: the sites of a crystal from many noisy copies of its atoms (Li et al., PCCD)."""
+"""Sites of a crystal from the 128 rows of its cloud, many noisy copies of its atoms: equal blocks, or clusters on the torus."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
+POINTS = 128
+MAX_ATOMS = 16
+FLOOR = 1e-3  # spread within blocks that counts as none, in units of the scaled cloud
 REACH = 0.25  # A
 CORE = 4  # points within reach, itself included, that make a point part of a cluster
 STRETCH = 2.0  # reach in noisy clouds, in units of the usual distance to the third neighbor
+
+
+def count_blocks(
+    points: Tensor, species: Tensor, least: Tensor, position_scale: float, species_scale: float
+) -> tuple[Tensor, Tensor]:
+    """Choose the number of equal blocks of rows by the Bayesian information criterion.
+
+    Parameters
+    ----------
+    points, species : (B, 128, 3) Tensor, float64
+        Fractional coordinates, and species.
+    least : (B,) Tensor
+        Smallest number of atoms allowed.
+    position_scale, species_scale : float
+        Units in which the spread is measured.
+
+    Returns
+    -------
+    (B,) Tensor, (B,) Tensor
+        Numbers of atoms, 1 to 16, and rms spread within blocks.
+    """
+    numbers = 2 * points[0].numel()  # positions and species
+    scores, spreads = [], []
+    for n in range(1, MAX_ATOMS + 1):
+        blocks, of_row = _blocks(n)
+        away = points - circular_mean(points, blocks)[:, of_row]  # (B, 128, 3)
+        away = (away - torch.round(away)) / position_scale
+        other = (species - (blocks @ species)[:, of_row]) / species_scale
+        square = (away.square().sum((1, 2)) + other.square().sum((1, 2))) / numbers
+        spreads.append(square.sqrt())
+        score = numbers / 2 * torch.log(square.clamp(min=FLOOR**2)) + 6 * n / 2 * np.log(numbers)
+        scores.append(torch.where(n < least, torch.inf, score))
+    best = torch.stack(scores).argmin(0)  # (B,)
+    return best + 1, torch.stack(spreads).gather(0, best[None])[0]
+
+
+def block_sites(points: Tensor, species: Tensor, *options) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return fractional coordinates (N, 3) and slots (N,) of every cloud; arguments as in :func:`count_blocks`."""
+    counts, _ = count_blocks(points, species, *options)
+    sites: list = [None] * len(points)
+    for n in counts.unique().tolist():
+        mine = torch.nonzero(counts == n)[:, 0]
+        blocks, _ = _blocks(n)
+        means = circular_mean(points[mine], blocks).numpy()
+        slots = (blocks @ species[mine]).argmax(-1).numpy()
+        for k, where in enumerate(mine.tolist()):
+            sites[where] = (means[k], slots[k])
+    return sites
+
+
+def circular_mean(points: Tensor, weights: Tensor) -> Tensor:
+    """Return circular means (B, N, 3), in cells, of coordinates (B, M, 3) with weights (N, M)."""
+    phase = 2 * torch.pi * points
+    return torch.atan2(weights @ torch.sin(phase), weights @ torch.cos(phase)) / (2 * torch.pi)
+
+
+def _blocks(n: int) -> tuple[Tensor, Tensor]:
+    """Return the averages over the rows of ``n`` atoms (n, 128), float64, and the atom of every row (128,)."""
+    of_row = (torch.arange(POINTS) // (POINTS // n)).clamp(max=n - 1)
+    blocks = torch.nn.functional.one_hot(of_row, n).T.double()
+    return blocks / blocks.sum(1, keepdim=True), of_row
 
 
 def clustered_sites(
