@@ -222,6 +222,17 @@ def condition_from_entry(entry: object) -> Condition:
     raise ValueError(f'expected: a condition is {law}, got {entry!r}')
 
 
+def or_unknown(condition: Condition, values: Sequence) -> list:
+    """Return values with None for those that the condition does not know, such as a word that training never saw."""
+    out = []
+    for value in values:
+        try:
+            out.append(None if value is None else condition.check('', value))
+        except ValueError:
+            out.append(None)
+    return out
+
+
 def conditions_of(header: dict) -> dict[str, Condition]:
     """Return the conditions that a model knows, by name.
 

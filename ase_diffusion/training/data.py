@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset
 from ..data.crystals import is_bookkeeping
 from ..diffusion import Batch
 from ..representations import Representation
-from ..representations.conditions import Condition
+from ..representations.conditions import Condition, or_unknown
 from ..utils.provenance import notes_of
 
 NUMBERS = (int, float, np.number, np.bool_)
@@ -283,7 +283,9 @@ class RandomBatches(EndlessBatches):
     def __init__(self, data: Structures, representation: Representation, forms: dict[str, Condition], **options):
         super().__init__(representation, len(data), **options)
         self.data = data
-        self.conditions = {name: form.tensor(known_values(data.conditions[name])) for name, form in forms.items()}  # (n, ...)
+        self.conditions = {
+            name: form.tensor(or_unknown(form, known_values(data.conditions[name]))) for name, form in forms.items()
+        }  # (n, ...)
         first = representation.encode(data.images[:1])
         self._dense = self._encoded() if is_dense(first) else None
 
