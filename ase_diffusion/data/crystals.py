@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from ..utils.provenance import MARKER
+
 log = logging.getLogger(__name__)
 
 SPLITS = ('train', 'val', 'test')
@@ -32,6 +34,7 @@ ALIASES = {
     'band_gap_eV': 'band_gap',
     'e_above_hull_eV': 'e_above_hull',
 }
+TEXTS = ('split', MARKER)
 NO_PROPERTY = {
     'material_id',
     'index',
@@ -46,32 +49,6 @@ NO_PROPERTY = {
     'mtime',
     'spacegroup.number',
 }
-# what generators, relaxations and searches of this package note: of how a structure was made, not what it is
-BOOKKEEPING = {
-    'min_distance_ratio',
-    'sampling_steps',
-    'noise',
-    'regenerated',
-    'repeats',
-    'best_of',
-    'random',
-    'energy_generated',
-    'run',
-    'step',
-    'last',
-    'held',
-    'converged',
-    'failed',
-    'number',
-    'duplicate_of',
-    'unique',
-}
-BOOKKEEPING_PREFIXES = ('condition_', 'relax_', 'guidance_')
-
-
-def is_bookkeeping(name: str) -> bool:
-    """Tell whether a number of this name says how a structure was made or filed, and is no property of it."""
-    return name in NO_PROPERTY | BOOKKEEPING or name.startswith(BOOKKEEPING_PREFIXES)
 
 
 def read_crystals(path: str | Path, split: str | None = None) -> list[Atoms]:
@@ -124,14 +101,14 @@ def _pairs(columns: dict) -> dict:
     """Return the properties that are numbers (or true or false) under their names here, and the split."""
     pairs = {}
     for name, value in columns.items():
-        if name == 'split':
-            pairs['split'] = str(value)
+        if name in TEXTS:
+            pairs[name] = str(value)
         elif name not in NO_PROPERTY:
             try:
                 pairs[ALIASES.get(name, name)] = bool(value) if isinstance(value, (bool, np.bool_)) else float(value)
             except (TypeError, ValueError):
                 continue
-    return {name: value for name, value in pairs.items() if name == 'split' or np.isfinite(value)}
+    return {name: value for name, value in pairs.items() if name in TEXTS or np.isfinite(value)}
 
 
 def _read_npz(path):

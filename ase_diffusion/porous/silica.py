@@ -2,8 +2,8 @@
 
 The atoms of a generated grid are not read off the peaks, of which some are missing, false or displaced: the Si peaks are the
 candidates of the T sites, the bonds come out of one optimization over all of them (four for every site), O goes onto the bonds,
-and distance least squares do the rest. The post-processing of ZeoDiff (J. Mater. Chem. A 12, 6507, 2024) has the same purpose; its
-code was not published.
+and distance least squares do the rest. The post-processing of ZeoDiff (J. Mater. Chem. A 12, 6507, 2024) has the same purpose;
+its code was not published.
 """
 
 from dataclasses import dataclass, field

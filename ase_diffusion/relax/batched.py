@@ -16,6 +16,7 @@ from ..calculators.names import calculator_name
 from ..representations.slab import Slab, check_same_pbc, check_slab
 from ..utils.atoms import copy_atoms, frozen_mask, unsupported_constraints
 from ..utils.memory import keep_freed_memory
+from ..utils.provenance import note
 from .settings import Settings
 from .single import Guard, RelaxationFailed, check_end, clean, failed
 
@@ -66,7 +67,7 @@ def relax_batched(
     check_same_pbc(images)
     results: list = [None] * len(images)
     for number, atoms in irelax_batched(images, model, settings, maxstep=maxstep, batch_size=batch_size, device=device):
-        atoms.info['key_value_pairs']['relax_calculator'] = calculator_name(model)
+        note(atoms, relax_calculator=calculator_name(model))
         results[number] = atoms
         if callback is not None:
             callback(number, atoms)
@@ -181,7 +182,8 @@ class _State:
     def result(self):
         """Return the relaxed structure with energy, raw forces and provenance."""
         atoms = self.atoms
-        clean(atoms).update(relax_steps=self.steps, relax_converged=self.converged, energy_generated=self.first)
+        clean(atoms)
+        note(atoms, relax_steps=self.steps, relax_converged=self.converged, energy_generated=self.first)
         forces = np.zeros((len(atoms), 3))
         forces[~self.frozen] = self.forces
         atoms.calc = SinglePointCalculator(atoms, energy=self.energy, forces=forces)

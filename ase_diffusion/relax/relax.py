@@ -13,6 +13,7 @@ from ..calculators.names import CalculatorLike, calculator_name
 from ..utils.atoms import frozen_mask
 from ..utils.checks import check_limits
 from ..utils.log import Log
+from ..utils.provenance import note
 from .relaxer import Relaxer
 from .settings import Settings, optimizer_name
 
@@ -147,7 +148,7 @@ def _logged(images, relaxer, name, frames, logfile):
         log.write(f'{"#":>5s} {"formula":<20s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s}  outcome')
         try:
             for number, result in relaxer.iterate(images, frames=frames):
-                result.info['key_value_pairs']['relax_calculator'] = name
+                note(result, relax_calculator=name)
                 log.write(_line(number, result))
                 yield number, result
         finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ..calculators.factory import needs_periodic
 from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio
+from ..utils.provenance import forget_notes, note
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Ato
         energy, forces = evaluate(work, atoms)
         guard(work, energy)
         frame = snapshot(work, energy, forces, atoms.pbc)
-        frame.info.setdefault('key_value_pairs', {})['step'] = int(opt.nsteps)
+        note(frame, step=int(opt.nsteps))
         path.append(frame)
 
     opt.attach(observe)
@@ -94,7 +95,8 @@ def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Ato
     check_end(forces[~fixed], opt.nsteps)
     result = snapshot(work, energy, forces, atoms.pbc)
     assert np.array_equal(result.positions[fixed], atoms.positions[fixed])
-    clean(result).update(relax_steps=int(opt.nsteps), relax_converged=converged, energy_generated=energy_generated)
+    clean(result)
+    note(result, relax_steps=int(opt.nsteps), relax_converged=converged, energy_generated=energy_generated)
     return result
 
 
@@ -143,13 +145,12 @@ def snapshot(work: Atoms, energy: float, forces: np.ndarray, pbc: Sequence[bool]
     return frame
 
 
-def clean(atoms: Atoms) -> dict[str, Any]:
-    """Return the key value pairs of new atoms without what an earlier relaxation left there."""
-    pairs = atoms.info.setdefault('key_value_pairs', {})
+def clean(atoms: Atoms) -> None:
+    """Remove what an earlier relaxation left in the key-value pairs."""
+    forget_notes(atoms, set(RESULTS))
     for key in RESULTS:
-        pairs.pop(key, None)
+        atoms.info.get('key_value_pairs', {}).pop(key, None)
     atoms.info.get('data', {}).pop('relax_error', None)
-    return pairs
 
 
 def failed(atoms: Atoms, err: Exception | str, number: int) -> Atoms:
@@ -159,6 +160,7 @@ def failed(atoms: Atoms, err: Exception | str, number: int) -> Atoms:
     logger.warning('relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
     result = copy_atoms(atoms)
     result.calc = None
-    clean(result).update(relax_failed=True, relax_converged=False)
+    clean(result)
+    note(result, relax_failed=True, relax_converged=False)
     result.info.setdefault('data', {})['relax_error'] = text
     return result

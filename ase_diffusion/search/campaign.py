@@ -24,6 +24,7 @@ from ..relax.settings import Settings, optimizer_name
 from ..relax.single import failed
 from ..utils.checks import check_integer, check_limits
 from ..utils.log import Log, Logfile
+from ..utils.provenance import note
 from .executors import DaskExecutor, SerialExecutor
 from .store import Store, StoreError
 
@@ -274,14 +275,14 @@ class _State:
         """Note what each structure is, write them all, then say so."""
         lines = []
         for number, atoms in items:
-            pairs = atoms.info['key_value_pairs']
-            pairs.update(failed=bool(pairs.get('relax_failed')), relax_calculator=calculator_name(self.campaign.calculator))
+            failed = bool(atoms.info['key_value_pairs'].get('relax_failed'))
+            note(atoms, failed=failed, relax_calculator=calculator_name(self.campaign.calculator))
             first = number
-            if not pairs['failed']:
+            if not failed:
                 self._note_energy(atoms)
                 if self.campaign.first_of_kind is not None:
                     first = self.campaign.first_of_kind(number, atoms)
-                pairs.update(duplicate_of=int(first), unique=first == number)
+                note(atoms, duplicate_of=int(first), unique=first == number)
             lines.append((number, atoms, first))
         self.store.write(items)
         for number, atoms, first in lines:

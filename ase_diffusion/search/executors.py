@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency
+from ..utils.provenance import note
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -49,7 +50,7 @@ def relax_chunk(relaxer: Relaxer, chunk: list[tuple[int, Atoms]]) -> list[Atoms]
     results = dict(relaxer.iterate([atoms for _, atoms in chunk], [number for number, _ in chunk]))
     seconds = (time.perf_counter() - begun) / len(chunk)
     for atoms in results.values():
-        atoms.info['key_value_pairs']['relax_seconds'] = round(seconds, 3)
+        note(atoms, relax_seconds=round(seconds, 3))
     return [results[index] for index in range(len(chunk))]
 
 

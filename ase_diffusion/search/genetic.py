@@ -101,7 +101,7 @@ class DiffusionMutation(OffspringCreator):
         if child is None:
             return None, description
         new = self.initialize_individual(parent, child)
-        new.info['key_value_pairs'].update(child.info['key_value_pairs'])
+        new.info['key_value_pairs'].update(child.info['key_value_pairs'])  # with the names of the notes among them
         new.info['data'].update(child.info['data'], parents=[parent.info['confid']])
         return self.finalize_individual(new), description
 

@@ -26,6 +26,7 @@ from ..relax.settings import Settings, optimizer_name
 from ..utils.atoms import copy_atoms
 from ..utils.checks import check_count, check_folder
 from ..utils.log import Log, Logfile
+from ..utils.provenance import note, noted
 from ..utils.rng import RandomSource, coerce_rng
 from .store import same_slab, slab_settings
 
@@ -260,8 +261,9 @@ class RandomStructureSearch:
         with db:
             db.delete([row.id for row in db.select(run=run, include_data=False)])
             for index, atoms in enumerate(frames):
-                pairs = {'step': 0, 'converged': False, **atoms.info['key_value_pairs']}
-                pairs.update(run=run, last=index == len(frames) - 1)
+                pairs = noted(
+                    {'step': 0, 'converged': False} | atoms.info['key_value_pairs'], run=run, last=index == len(frames) - 1
+                )
                 db.write(atoms, data=atoms.info.get('data', {}), **pairs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -273,12 +275,12 @@ def _one_run(search, relaxer, run):
     """Return (run, frames, seconds) of one relaxation; the last frame is the result."""
     start, begun, paths = search.start(run), time.time(), []
     [(_, result)] = relaxer.iterate([start], [run], frames=paths)
+    note(result, relax_calculator=calculator_name(search.calculator))
     pairs = result.info['key_value_pairs']
-    pairs['relax_calculator'] = calculator_name(search.calculator)
     if pairs.get('relax_failed'):
-        pairs['failed'] = True
+        note(result, failed=True)
         return run, [result], time.time() - begun
-    pairs.update(step=pairs['relax_steps'], converged=pairs['relax_converged'])
+    note(result, step=pairs['relax_steps'], converged=pairs['relax_converged'])
     return run, [*paths[0][:-1], result], time.time() - begun
 
 

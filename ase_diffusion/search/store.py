@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import MissingDependency
 from ..utils.checks import check_folder
 from ..utils.interrupts import held_interrupts
+from ..utils.provenance import noted
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -261,7 +262,7 @@ class Store:
                     db.delete(old)
                 for number, atoms in items:
                     pairs, data = split_pairs(atoms)
-                    db.write(atoms, data=data, **{**pairs, 'number': number})
+                    db.write(atoms, data=data, **noted(pairs, number=number))
         finally:
             if db.connection is not None:  # an error in ASE's own cleaning up
                 db.connection.close()
@@ -291,7 +292,7 @@ class Store:
                         pairs, data = split_pairs(atoms)
                         kept = atoms.copy()
                         kept.calc = atoms.calc
-                        kept.info = {'key_value_pairs': {**pairs, 'number': number}, 'data': data}
+                        kept.info = {'key_value_pairs': noted(pairs, number=number), 'data': data}
                         file.write(kept)
                 return path
             except OSError as err:

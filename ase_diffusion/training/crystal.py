@@ -55,7 +55,7 @@ def train_crystal(
         Without ``validation`` 5 % of the compositions are held out.
     conditions : list of str, optional
         Conditions to learn; by default all of the data. True or false and provenance written by this package
-        (:func:`ase_diffusion.data.crystals.is_bookkeeping`) are learned where they are named.
+        (:mod:`ase_diffusion.utils.provenance`) are learned where they are named.
     scheme : 'edm' or 'd3pm', optional
         Default: that of ``network``, else 'edm'.
         'd3pm': matrices of the lattice and discrete species (arXiv 2406.09263), sampled in 1000 steps of two calls; 'edm': six

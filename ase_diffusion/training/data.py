@@ -13,7 +13,7 @@ from ase import Atoms
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ..data.crystals import is_bookkeeping
+from ..data.crystals import NO_PROPERTY
 from ..diffusion import Batch
 from ..representations import Representation
 from ..representations.conditions import Condition, or_unknown
@@ -187,7 +187,7 @@ def numbers_of(images: list[Atoms]) -> tuple[dict[str, np.ndarray], dict[str, np
     pairs, noted = [pairs_of(atoms) for atoms in images], {name for atoms in images for name in notes_of(atoms)}
     for name in sorted({name for p in pairs for name, v in p.items() if isinstance(v, NUMBERS)}):
         values = [p[name] if isinstance(p.get(name), NUMBERS) else np.nan for p in pairs]
-        other = name in noted or is_bookkeeping(name) or any(isinstance(v, (bool, np.bool_)) for v in values)
+        other = name in noted or name in NO_PROPERTY or any(isinstance(v, (bool, np.bool_)) for v in values)
         (others if other else conditions)[name] = np.array(values, float)
     return conditions, others
 

@@ -11,13 +11,15 @@ from ase import Atoms
 MARKER = 'provenance'
 
 
+def noted(pairs: dict, **notes) -> dict:
+    """Return key-value pairs with notes (values fit for ``ase.db``), and their names in the key ``provenance``."""
+    names = {*str(pairs.get(MARKER, '')).split(), *notes}
+    return {**pairs, **notes, **({MARKER: ' '.join(sorted(names))} if names else {})}
+
+
 def note(atoms: Atoms, **notes) -> None:
-    """Write notes (values fit for ``ase.db``) into ``info['key_value_pairs']`` and their names into its key ``provenance``."""
-    names = {*notes_of(atoms), *notes}
-    pairs = {**atoms.info.get('key_value_pairs', {}), **notes}
-    if names:
-        pairs[MARKER] = ' '.join(sorted(names))
-    atoms.info['key_value_pairs'] = pairs
+    """Write notes into ``info['key_value_pairs']`` of a structure, see :func:`noted`."""
+    atoms.info['key_value_pairs'] = noted(atoms.info.get('key_value_pairs', {}), **notes)
 
 
 def notes_of(atoms: Atoms) -> set[str]:

@@ -20,6 +20,7 @@ from ...representations.slab import surface_height
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
 from ...utils.atoms import frozen_mask, parse_formula
+from ...utils.provenance import note
 from ...weights.zoo import load_networks
 
 FRAME_STRIDE = 5  # of a relaxation, every fifth frame and the last one go into the buffer
@@ -159,7 +160,7 @@ class SelfTraining:
         self.relaxer.check([start])
         history = []
         [(_, done)] = self.relaxer.iterate([start], [number], frames=history)
-        done.info['key_value_pairs']['relax_calculator'] = calculator_name(self.calculator)
+        note(done, relax_calculator=calculator_name(self.calculator))
         return [_bare(atoms, start) for atoms in [*history[0][:-1], done]]
 
     def _propose(self, number: int) -> list[Atoms]:
@@ -181,10 +182,10 @@ class SelfTraining:
         shift = surface_height(gen.template) - self.slab.positions[:, 2].max()
         numbers = gen.template.numbers[len(self.slab) :]
         for atoms in images:
-            atoms.info['key_value_pairs']['random'] = False
+            note(atoms, random=False)
         while len(images) < plan.samples:
             start = random_start(self.slab, numbers, rng, height=(height[0] + shift, height[1] + shift))
-            start.info.setdefault('key_value_pairs', {})['random'] = True
+            note(start, random=True)
             images.append(start)
         return images
 
