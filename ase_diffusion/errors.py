@@ -21,7 +21,7 @@ class GenerationFailed(RuntimeError):
         if not self.reasons:
             return message
         ranked = sorted(self.reasons.items(), key=lambda item: -item[1])
-        return f'{message} Failed attempts: {", ".join(f"{count} x {reason}" for reason, count in ranked)}.'
+        return f'{message}; failed attempts: {", ".join(f"{count} x {reason}" for reason, count in ranked)}'
 
 
 class CheckpointError(ValueError):
@@ -41,9 +41,9 @@ class MissingDependency(ImportError):
 
     def __init__(self, package, extra=None):
         self.package, self.extra = package, extra
-        text = f'This needs the package {package}, which is not installed. Install it: pip install {package}'
+        text = f'the package {package} is needed and not installed: pip install {package}'
         if extra:
-            text += f"   (or, with all that goes with it, in a checkout of ase_diffusion: pip install '.[{extra}]')"
+            text += f"   (or, with the packages of this extra, in a checkout of ase_diffusion: pip install '.[{extra}]')"
         super().__init__(text, name=package)
 
     def __reduce__(self):

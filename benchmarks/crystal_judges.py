@@ -1,18 +1,20 @@
-"""Judges of generated crystals for crystal_paper.py: a regressor of our own, CHGNet; and relaxation with CHGNet.
+"""Judges of generated crystals for crystal_paper.py: a regressor trained here, CHGNet; and relaxation with CHGNet.
 
 A judge is called with a list of Atoms and returns one property for each, nan for what is structurally invalid.
 """
 
 from __future__ import annotations
 
+from bench import kept, thinned
+
+# isort: split
 import contextlib
 import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from ase.io import read
-from ase.io.trajectory import Trajectory
+from ase.build import bulk
 from safetensors.torch import load_file, save_file
 
 from ase_diffusion import metrics
@@ -26,23 +28,14 @@ CHGNET = 'chgnet_energy_per_atom'  # eV/atom, as data carry it
 RELAX = {'filter': 'FrechetCellFilter', 'steps': 200, 'fmax': 0.05}
 
 
-def kept(path: Path, total: int, make, size: int = 64) -> list:
-    """Return `total` structures from a trajectory; those that it lacks come from make(begin, end) and are added as they come."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images = read(path, ':') if path.exists() else []
-    if len(images) < total:
-        with Trajectory(path, 'a') as file:
-            while len(images) < total:
-                new = make(len(images), min(total, len(images) + size))
-                for atoms in new:
-                    file.write(atoms)
-                images += new
-    return images[:total]
-
-
-def thinned(images: list, n: int, seed: int = 0) -> list:
-    """Return n of the images at random, all where there are fewer."""
-    return [images[k] for k in np.random.default_rng(seed).permutation(len(images))[:n]]
+def rock_salts() -> list:
+    """Return a few crystals with splits, for quick runs without data."""
+    images = []
+    for k, (name, a) in enumerate({'NaCl': 5.64, 'MgO': 4.21, 'KCl': 6.29, 'CaO': 4.81, 'LiF': 4.03, 'NaF': 4.63}.items()):
+        atoms = bulk(name, 'rocksalt', a=a)
+        atoms.info['key_value_pairs'] = {'split': ('train', 'test', 'val')[k % 3], 'formation_energy': -2.0 - 0.1 * k}
+        images.append(atoms)
+    return images
 
 
 class Regressor:

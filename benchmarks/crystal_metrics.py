@@ -1,32 +1,109 @@
 """Metrics of crystals on real data: their ceilings, the thresholds of the success rates, and what they cost.
 
-    python benchmarks/crystal_metrics.py /work/shared/data           # writes benchmarks/results/crystal_metrics.json
-    python benchmarks/crystal_metrics.py /work/shared/data --scale   # writes ase_diffusion/metrics/magpie_scale.txt anew
+    python benchmarks/crystal_metrics.py run DATA
+    python benchmarks/crystal_metrics.py report
 
-What real crystals reach: validity over all of a set; uniqueness and novelty of the test split against the training split;
-coverage and distances of one half of a sample of the test split against the other, which is what finite samples allow. Times
-are wall-clock seconds beside whatever else the machine does.
+DATA is a folder with perov_5.npz, carbon_24.npz and mp_le20.npz. What real crystals reach: validity over all of a set; uniqueness
+and novelty of the test split against the training split; coverage and distances of one half of a sample of the test split against
+the other, which is what finite samples allow. Times are wall-clock seconds beside whatever else the machine does. ``--quick``,
+without data: validity of a few rock salts.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+from bench import Benchmark, main, number, table
+
+# isort: split
 import time
 from pathlib import Path
 
 import numpy as np
+from crystal_judges import rock_salts
 
 from ase_diffusion import metrics
 from ase_diffusion.data.crystals import read_crystals
-from ase_diffusion.metrics.fingerprints import composition_fingerprints
 
-HERE = Path(__file__).parent
 SETS = {  # cutoffs of the coverage, property
     'perov_5': ('perovskite', 'heat_of_formation'),
     'carbon_24': ('carbon', 'energy_per_atom'),
     'mp_le20': ('mp', 'formation_energy'),
 }
+
+
+class CrystalMetrics(Benchmark):
+    """An item is a measurement on a data set."""
+
+    name = 'crystal_metrics'
+
+    def __init__(self, args):
+        super().__init__(args)
+        self.sets = {}
+
+    @staticmethod
+    def options(parser) -> None:
+        parser.add_argument('data', nargs='?', type=Path)
+        parser.add_argument('-n', type=int, default=100, help='crystals in either half of the sample (100)')
+
+    def settings(self) -> dict:
+        return {'n': self.args.n}
+
+    def items(self):
+        if self.quick:
+            yield 'mp_le20: validity', ('mp_le20', 'validity')
+            return
+        if not self.args.data:
+            raise SystemExit('name the folder with the data; --quick needs none')
+        for name in SETS:
+            yield f'{name}: validity', (name, 'validity')
+        yield 'mp_le20: stability', ('mp_le20', 'stability')
+        for name in SETS:
+            yield f'{name}: sample', (name, 'sample')
+
+    def images(self, name: str) -> list:
+        """Return the crystals of a set, each read once."""
+        if name not in self.sets:
+            self.sets[name] = rock_salts() if self.quick else read_crystals(self.args.data / f'{name}.npz')
+        return self.sets[name]
+
+    def run(self, item) -> dict:
+        name, what = item
+        if what == 'validity':
+            return validity(name, self.images(name))
+        if what == 'stability':
+            return stability(self.images(name), self.args.n)
+        return sample(name, self.images(name), self.args.n)
+
+    def report(self, results: dict) -> None:
+        def of(what):
+            return {key.split(': ')[0]: r for key, r in results.items() if key.endswith(f': {what}')}
+
+        rows, limits = [], []
+        for name, r in of('validity').items():
+            shares = (f'{100 * r[key]:.2f}' for key in ('structural_validity', 'compositional_validity'))
+            rows.append((name, r['n'], *shares, *(r['seconds'][key] for key in ('structural', 'compositional'))))
+            limits += [(name, split, *(f'{x:.4f}' for x in r['thresholds'][split].values())) for split in ('train', 'all')]
+        print(table(('set', 'n', 'struct. %', 'comp. %', 'struct., s', 'comp., s'), rows))
+        print('\nthresholds of the success rates')
+        print(table(('set', 'split', '5 %', '10 %', '15 %'), limits))
+        rows, ks = [], []
+        for name, r in of('sample').items():
+            row = (r['uniqueness'], r['novelty'], r['coverage']['recall'], r['coverage']['precision'])
+            distances = (number(r['wasserstein'][key], 3) for key in ('density', 'elements'))
+            rows.append((name, r['n'], *(number(x) for x in row), *distances, *r['seconds'].values()))
+            ks.append((name, *(number(x, 3) for x in r['ks'].values())))
+        if rows:
+            head = ('set', 'n', 'unique', 'novel', 'COV-R', 'COV-P', 'W density', 'W elements', '(s) unique', 'novel', 'prints')
+            print(f'\ntest split against the training split, and one half against the other\n{table(head, rows)}')
+            names = next(iter(of('sample').values()))['ks']
+            print(f'\nKolmogorov-Smirnov statistics of the halves\n{table(("set", *names), ks)}')
+        for name, r in of('stability').items():
+            head = ('hull', 'stable', '<= 0', '<= 0.08', '<= 0.1', 'median, eV/atom', 's')
+            rows = []
+            for hull, x in ((k, x) for k, x in r.items() if k.startswith('hull')):
+                shares = (number(y) for y in (x['stable'], *x['shares'].values()))
+                rows.append((hull, *shares, number(x['median'], 4), x['seconds']))
+            print(f'\n{name}: {r["n"]} real crystals by CHGNet (mean error {r["mae_formation_energy"]:.4f} eV/atom)')
+            print(table(head, rows))
 
 
 def timed(function, *args, **kwargs):
@@ -58,8 +135,9 @@ def of_split(images: list, split: str) -> list:
     return [atoms for atoms in images if atoms.info['key_value_pairs']['split'] == split]
 
 
-def sample(name: str, images: list, n: int, rng) -> dict:
+def sample(name: str, images: list, n: int) -> dict:
     """Measure what needs comparisons, on two halves of a sample of the test split."""
+    rng = np.random.default_rng(0)
     test, train = of_split(images, 'test'), of_split(images, 'train')
     chosen = [test[k] for k in rng.permutation(len(test))[: 2 * n]]
     half, other = chosen[:n], chosen[n:]
@@ -78,12 +156,12 @@ def sample(name: str, images: list, n: int, rng) -> dict:
     }
 
 
-def stability(images: list, n: int, rng) -> dict:
+def stability(images: list, n: int) -> dict:
     """Measure how many real crystals are stable, by the CHGNet energies that the data carry, on a hull without and with them."""
     energies = metrics.formation_energies(images, metrics.property_values(images, 'chgnet_energy_per_atom'))
     dft = metrics.property_values(images, 'formation_energy')
     test = np.flatnonzero([atoms.info['key_value_pairs']['split'] == 'test' for atoms in images])
-    some = rng.permutation(test)[:n]
+    some = np.random.default_rng(0).permutation(test)[:n]
     rest = np.setdiff1d(np.arange(len(images)), test)
     chosen, answers = [images[k] for k in some], {}
     for name, kept in (('hull of train and val', rest), ('hull of all', np.arange(len(images)))):
@@ -92,40 +170,5 @@ def stability(images: list, n: int, rng) -> dict:
     return {'n': n, 'mae_formation_energy': float(np.nanmean(np.abs(energies - dft))), **answers}
 
 
-def write_scale(folder: Path) -> None:
-    """Write mean and standard deviation of the Magpie features over the training split of mp_le20."""
-    vectors = composition_fingerprints(read_crystals(folder / 'mp_le20.npz', 'train'), scale=False)
-    header = 'Mean and standard deviation of the 132 Magpie features over the compositions of the training split of mp_le20.'
-    path = HERE.parent / 'ase_diffusion' / 'metrics' / 'magpie_scale.txt'
-    np.savetxt(path, np.stack([vectors.mean(0), vectors.std(0)], axis=1), fmt='%.8g', header=header)
-
-
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('data', type=Path, help='folder with perov_5.npz, carbon_24.npz, mp_le20.npz')
-    parser.add_argument('-n', type=int, default=200, help='crystals in either half of the sample (200)')
-    parser.add_argument('--scale', action='store_true')
-    args = parser.parse_args()
-    if args.scale:
-        write_scale(args.data)
-        return
-    sets = {name: read_crystals(args.data / f'{name}.npz') for name in SETS}
-    results = {name: validity(name, images) for name, images in sets.items()}
-    write(results)
-    results['mp_le20']['stability'] = stability(sets['mp_le20'], args.n, np.random.default_rng(0))
-    write(results)
-    for name, images in sets.items():
-        results[name]['sample'] = sample(name, images, args.n, np.random.default_rng(0))
-        write(results)
-
-
-def write(results: dict) -> None:
-    """Write what is there so far."""
-    path = HERE / 'results' / 'crystal_metrics.json'
-    path.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
-    print('written', path, flush=True)
-
-
 if __name__ == '__main__':
-    main()
+    main(CrystalMetrics)

@@ -1,12 +1,12 @@
 """Crystals beside Takahara et al. (arXiv 2406.09263, table 1), CDVAE, DiffCSP and trivial baselines, on the data's own splits.
 
-    python benchmarks/crystal_paper.py MODEL DATA [--parts prediction target free denovo] [-n 1000] [--seeds 0 1 2] [--steps 1000]
-    python benchmarks/crystal_paper.py --report
+    python benchmarks/crystal_paper.py run MODEL DATA [--parts prediction target ...] [-n 1000] [--seeds 0 1 2] [--steps 1000]
+    python benchmarks/crystal_paper.py report
 
-MODEL is a shipped name or a .safetensors file, DATA a set with splits (npz, folder of CSV). Every part is one entry of
-results/crystal_paper.json, named by model, part, steps and seed; what is there for the same weights is not computed again.
-Structures are kept in runs/crystal_paper/<digest of the weights> as they come, so an interrupted run goes on where it stopped.
-Nothing that was generated is left out: what is structurally invalid counts as a failure.
+MODEL is a shipped name or a .safetensors file, DATA a set with splits (npz, folder of CSV). Every part is one record, named by
+model, part, steps and seed; what is there for the same weights is not computed again. Structures are kept in
+runs/crystal_paper/<digest of the weights> as they come. Nothing that was generated is left out: what is structurally invalid
+counts as a failure. ``--quick``: one structure of each of two rock salts (DATA may be left out).
 
 prediction: --samples structures for each of n held-out compositions (test split); match rate and RMSE by pymatgen's
     StructureMatcher (stol 0.5, angle_tol 10, ltol 0.3) of the first and of the best, with --select also of the one of lowest
@@ -29,17 +29,18 @@ steps: prediction by one sample, for all --step-list and --samplers.
 
 from __future__ import annotations
 
-import argparse
+from bench import Benchmark, kept, main, thinned
+
+# isort: split
 import hashlib
-import json
 import time
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from ase import Atoms
-from crystal_judges import CHGNET, Chgnet, ChgnetFit, Regressor, kept, relaxed, stability, thinned
+from crystal_judges import CHGNET, Chgnet, ChgnetFit, Regressor, relaxed, rock_salts, stability
+from crystal_paper_report import draw, tables
 
 from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
@@ -48,27 +49,30 @@ from ase_diffusion.generators.tasks import FromNoise
 from ase_diffusion.utils.rng import spawn_seeds
 from ase_diffusion.weights.zoo import list_models
 
-HERE = Path(__file__).parent
-RESULTS, STORE = HERE / 'results' / 'crystal_paper.json', HERE.parent / 'runs' / 'crystal_paper'
 PARTS = ('prediction', 'target', 'free', 'denovo', 'sun', 'steps')
 ENERGIES = ('heat_of_formation', 'formation_energy', 'energy_per_atom')  # properties of the paper
 JUDGES = {'formation_energy': 'chgnet', 'energy_per_atom': 'chgnet-fit'}  # else regressor
 CUTOFFS = {'perov_5': 'perovskite', 'carbon_24': 'carbon'}  # of the coverage; else mp
 
 
+def generate(gen: CrystalDiffusion, seeds: list, conditions: dict, *task) -> list[Atoms]:
+    """Return one structure for each seed as generated; nothing is rejected."""
+    return gen._generate(seeds, gen._check_conditions(conditions), *task)  # TODO public validate=False
+
+
 def in_batches(gen: CrystalDiffusion, path: Path, total: int, seed: int, conditions: dict) -> list[Atoms]:
     """Return structures of the model, the invalid ones included."""
-    seeds, conditions = spawn_seeds(seed, total), gen._check_conditions(conditions)
-    return kept(path, total, lambda begin, end: gen._generate(seeds[begin:end], conditions))
+    seeds = spawn_seeds(seed, total)
+    return kept(path, total, lambda begin, end: generate(gen, seeds[begin:end], conditions))
 
 
 def predict(gen: CrystalDiffusion, path: Path, targets: list, samples: int, seed: int) -> list[list[Atoms]]:
     """Return `samples` structures for each composition, many compositions in a batch; nothing is rejected."""
-    seeds, conditions = spawn_seeds(seed, samples * len(targets)), gen._check_conditions({})
+    seeds = spawn_seeds(seed, samples * len(targets))
     given = dict(zip(seeds, targets * samples, strict=True))
     gen.numbers, gen.stoich = [], None  # the species are known, those of the template
     task = FromNoise(given.get, gen.steps)
-    images = kept(path, len(seeds), lambda begin, end: gen._generate(seeds[begin:end], conditions, task))
+    images = kept(path, len(seeds), lambda begin, end: generate(gen, seeds[begin:end], {}, task))
     return [images[k :: len(targets)] for k in range(len(targets))]
 
 
@@ -125,20 +129,42 @@ def atomic_volumes(images: list) -> dict[int, float]:
     return dict(zip(elements, np.clip(solution, 3.0, None), strict=True))
 
 
-class Benchmark:
-    """One model on one data set.
+class CrystalPaper(Benchmark):
+    """An item is a part with a generator and a seed, for one model on one data set."""
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Of the command line.
-    """
+    name = 'crystal_paper'
 
-    def __init__(self, args):
-        self.args, self.data = args, Path(args.data)
-        everything = read_crystals(args.data)
-        self.all, self.sets = everything, {'train': [], 'val': [], 'test': []}
-        for atoms in everything:
+    @staticmethod
+    def options(parser) -> None:
+        parser.add_argument('model', nargs='?')
+        parser.add_argument('data', nargs='?')
+        parser.add_argument('--parts', nargs='+', default=['prediction', 'target', 'free'], choices=PARTS)
+        parser.add_argument('-n', type=int, default=200)
+        parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+        parser.add_argument('--steps', type=int)
+        parser.add_argument('--sampler', choices=list(SAMPLERS))
+        parser.add_argument('--samples', type=int, default=1, help='structures for each composition of the part prediction')
+        parser.add_argument('--select', action='store_true', help='the lowest of the --samples by CHGNet as well, not relaxed')
+        parser.add_argument('--step-list', type=int, nargs='+', default=[20, 50, 100, 250, 1000])
+        parser.add_argument('--samplers', nargs='+', choices=list(SAMPLERS), help='of the part steps; default: that of the model')
+        parser.add_argument('--property')
+        parser.add_argument('--guidance-scale', type=float, default=1.0)
+        parser.add_argument('--judge', choices=['regressor', 'chgnet', 'chgnet-fit'])
+        parser.add_argument('--judge-steps', type=int, default=4000)
+        parser.add_argument('--judge-test', type=int, default=500, help='test crystals for the error of the judge')
+        parser.add_argument('--coverage-n', type=int, default=300, help='crystals of either side for the coverage, which is slow')
+        parser.add_argument('--processes', type=int, default=1)
+
+    def load(self) -> None:
+        """Read the data and the model."""
+        args = self.args
+        if self.quick:
+            args.parts, args.n, args.steps, args.model = ['prediction'], 2, 2, args.model or 'mp-le20-prediction'
+        elif not args.data:
+            raise SystemExit('name the model and the data; --quick needs neither')
+        self.data = Path(args.data or 'rock salts')
+        self.all, self.sets = read_crystals(args.data) if args.data else rock_salts(), {'train': [], 'val': [], 'test': []}
+        for atoms in self.all:
             self.sets[atoms.info['key_value_pairs']['split']].append(atoms)
         self.known = self.sets['train'] + self.sets['val']  # what a model may have seen
         gen = self.generator()
@@ -154,6 +180,42 @@ class Benchmark:
             raise SystemExit(f'{args.model} knows the conditions {sorted(gen.header["conditions"])}: choose one with --property.')
         self.elements = gen.representation.elements
 
+    def items(self):
+        self.load()
+        args = self.args
+        for seed in args.seeds:
+            for part in args.parts:
+                cases = [(None, None)]
+                if part == 'steps':
+                    cases = [(sampler, steps) for sampler in args.samplers or [args.sampler] for steps in args.step_list]
+                for case in cases:
+                    gen = self.generator(*case)
+                    yield self.key(part, gen, seed), (part, gen, seed)
+
+    def key(self, part: str, gen: CrystalDiffusion, seed: int) -> str:
+        """Return the name of a record."""
+        args = self.args
+        key = f'{self.data.stem}: {self.label}: {part}, {gen.sampler} {gen.steps}, n {args.n}, seed {seed}'
+        if part == 'prediction':
+            key += f', samples {args.samples}'
+        if part in ('target', 'free', 'denovo', 'sun') and args.guidance_scale != 1:
+            key += f', guidance {args.guidance_scale:g}'
+        return key
+
+    def done(self, key: str) -> bool:
+        return self.results.get(key, {}).get('weights') == self.digest
+
+    def report(self, results: dict) -> None:
+        records = list(results.values())
+        for data in sorted({r['data'] for r in records}):
+            for title, text in tables(data, [r for r in records if r['data'] == data]):
+                print(f'\n{data}: {title}\n{text}')
+        print(
+            '\nPublished numbers are of the full Perov-5, Carbon-24 and MP-20, by judges of their own; the data here are parts '
+            'of the first two, and mp_le20 is not MP-20.'
+        )
+        draw(records).savefig(self.picture, dpi=130)
+
     def generator(self, sampler=None, steps=None) -> CrystalDiffusion:
         """Return a generator with the settings of the command line, or with others."""
         args = self.args
@@ -165,7 +227,7 @@ class Benchmark:
     def path(self, what: str, gen: CrystalDiffusion, seed: int) -> Path:
         """Return where structures are kept."""
         scale = '' if self.args.guidance_scale == 1 else f'-guidance-{self.args.guidance_scale:g}'
-        return STORE / self.digest / f'{self.data.stem}-{what}-{gen.sampler}-{gen.steps}{scale}-seed-{seed}.traj'
+        return self.store / self.digest / f'{self.data.stem}-{what}-{gen.sampler}-{gen.steps}{scale}-seed-{seed}.traj'
 
     def sample(self, gen: CrystalDiffusion, seed: int, **conditions) -> list[Atoms]:
         """Return n structures, with the same noise with and without conditions."""
@@ -183,7 +245,7 @@ class Benchmark:
         elif kind == 'chgnet-fit':
             judge = ChgnetFit(self.sets['train'], self.property)
         else:
-            path = STORE / f'judge-{self.data.stem}-{self.property}-{self.args.judge_steps}.safetensors'
+            path = self.store / f'judge-{self.data.stem}-{self.property}-{self.args.judge_steps}.safetensors'
             judge = Regressor(self.sets['train'], self.elements, self.property, self.args.judge_steps, path)
         values, truth = judge(some), metrics.property_values(some, self.property)
         train = metrics.property_values(self.sets['train'], self.property)
@@ -195,8 +257,8 @@ class Benchmark:
         }
         return judge, about
 
-    def run(self, part: str, gen: CrystalDiffusion, seed: int) -> dict:
-        """Return the record of one part."""
+    def run(self, item) -> dict:
+        part, gen, seed = item
         begun, cpu = time.perf_counter(), time.process_time()
         record = {
             'data': self.data.stem,
@@ -278,7 +340,7 @@ class Benchmark:
 
     def fingerprints(self, count: int):
         """Return the fingerprints of a part of the test split, which are kept."""
-        path = STORE / f'fingerprints-{self.data.stem}-{count}.npz'
+        path = self.store / f'fingerprints-{self.data.stem}-{count}.npz'
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             found = metrics.crystal_fingerprints(thinned(self.sets['test'], count), processes=self.args.processes)
@@ -293,7 +355,7 @@ class Benchmark:
         path, test = self.path('free', gen, seed), thinned(self.sets['test'], self.args.n, seed)
         sets = {
             'result': (self.sample(gen, seed), path.with_name(f'relaxed-{path.name}')),
-            'ceiling': (test, STORE / f'relaxed-{self.data.stem}-test-seed-{seed}.traj'),
+            'ceiling': (test, self.store / f'relaxed-{self.data.stem}-test-seed-{seed}.traj'),
         }
         return {
             name: stability(relaxed(images, where), images, self.known, self.all, self.args.processes)
@@ -308,74 +370,5 @@ def rates(values, reference) -> dict:
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
 
 
-def stored() -> dict:
-    """Return all records."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-
-
-def record(bench: Benchmark, part: str, gen: CrystalDiffusion, seed: int) -> None:
-    """Compute a part, unless it is there, and write it."""
-    args = bench.args
-    name = f'{bench.data.stem}: {bench.label}: {part}, {gen.sampler} {gen.steps}, n {args.n}, seed {seed}'
-    if part == 'prediction':
-        name += f', samples {args.samples}'
-    if part in ('target', 'free', 'denovo', 'sun') and args.guidance_scale != 1:
-        name += f', guidance {args.guidance_scale:g}'
-    results = stored()
-    if results.get(name, {}).get('weights') != bench.digest:
-        found = bench.run(part, gen, seed)
-        results = {**stored(), name: found}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1) + '\n')
-    print(name, json.dumps(results[name])[:600], flush=True)
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    line = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    line.add_argument('model', nargs='?')
-    line.add_argument('data', nargs='?')
-    line.add_argument('--parts', nargs='+', default=['prediction', 'target', 'free'], choices=PARTS)
-    line.add_argument('-n', type=int, default=200)
-    line.add_argument('--seeds', type=int, nargs='+', default=[0])
-    line.add_argument('--steps', type=int)
-    line.add_argument('--sampler', choices=list(SAMPLERS))
-    line.add_argument('--samples', type=int, default=1, help='structures for each composition of the part prediction')
-    line.add_argument('--select', action='store_true', help='of the --samples the lowest by CHGNet as well, without relaxation')
-    line.add_argument('--step-list', type=int, nargs='+', default=[20, 50, 100, 250, 1000])
-    line.add_argument('--samplers', nargs='+', choices=list(SAMPLERS), help='of the part steps; default: that of the model')
-    line.add_argument('--property')
-    line.add_argument('--guidance-scale', type=float, default=1.0)
-    line.add_argument('--judge', choices=['regressor', 'chgnet', 'chgnet-fit'])
-    line.add_argument('--judge-steps', type=int, default=4000)
-    line.add_argument('--judge-test', type=int, default=500, help='test crystals for the error of the judge')
-    line.add_argument('--coverage-n', type=int, default=300, help='crystals of either side for the coverage, the slowest metric')
-    line.add_argument('--processes', type=int, default=1)
-    line.add_argument('--report', action='store_true', help='print the tables, draw results/crystal_paper.png, and stop')
-    return line
-
-
-def main():
-    line = parser()
-    args = line.parse_args()
-    if args.report:
-        from crystal_paper_report import report
-
-        report()
-        return
-    if not args.data:
-        line.error('MODEL and DATA are needed, or --report')
-    torch.set_num_threads(1)
-    bench = Benchmark(args)
-    for seed in args.seeds:
-        for part in args.parts:
-            if part == 'steps':
-                for sampler in args.samplers or [args.sampler]:
-                    for steps in args.step_list:
-                        record(bench, part, bench.generator(sampler, steps), seed)
-            else:
-                record(bench, part, bench.generator(), seed)
-
-
 if __name__ == '__main__':
-    main()
+    main(CrystalPaper)

@@ -1,13 +1,12 @@
-"""Tables and picture of what crystal_paper.py has stored: python benchmarks/crystal_paper.py --report"""
+"""Tables and picture of crystal_paper.py, beside published numbers."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from bench import table as text
 
+# isort: split
 import numpy as np
 
-RESULTS = Path(__file__).parent / 'results' / 'crystal_paper.json'
 # Published numbers are of the full Perov-5, Carbon-24 and MP-20; ours are of parts of them, and mp_le20 is not MP-20.
 COLORS = {'perov_5': 0, 'carbon_24': 2, 'mp_le20': 1}  # in the palette
 PUBLISHED_SETS = {'perov_5': 'Perov-5', 'carbon_24': 'Carbon-24', 'mp_le20': 'MP-20'}
@@ -39,33 +38,6 @@ DENOVO = {  # in the order of COLUMNS, shares as such
 }
 # shares at most 0.08 and 0.1 eV/atom above the hull after relaxation, other judges and hulls (MP-20)
 STABLE = {'mp_le20': {'DiffCSP': (0.677, 0.742), 'FlowMM': (0.611, 0.681)}}
-
-
-def report() -> None:
-    """Print the tables and draw the picture.
-
-    Raises
-    ------
-    SystemExit
-        There are no results.
-    """
-    import matplotlib
-
-    matplotlib.use('Agg')
-    records = list(json.loads(RESULTS.read_text()).values()) if RESULTS.exists() else []
-    if not records:
-        raise SystemExit(f'{RESULTS} holds nothing; python benchmarks/crystal_paper.py MODEL DATA computes it.')
-    for data in sorted({r['data'] for r in records}):
-        mine = [r for r in records if r['data'] == data]
-        for title, table in tables(data, mine):
-            print(f'\n{data}: {title}\n{table}')
-    print(
-        '\nPublished numbers are of the full Perov-5, Carbon-24 and MP-20, by judges of their own; the data here are parts of '
-        'the first two, and mp_le20 is not MP-20.'
-    )
-    figure = draw(records)
-    figure.savefig(RESULTS.with_suffix('.png'), dpi=130)
-    print(f'\npicture: {RESULTS.with_suffix(".png")}')
 
 
 def tables(data: str, records: list) -> list[tuple[str, str]]:
@@ -233,14 +205,6 @@ def spread(values: list, digits: int) -> str:
 def cell(column: str, *values) -> str:
     """Return a cell of the de-novo table."""
     return numbers(list(values)) if column.startswith('wasserstein') else percent(list(values))
-
-
-def text(head: tuple, rows: list) -> str:
-    """Return an aligned table; rows may be shorter than the head, and rows that occur twice are shown once."""
-    rows = list(dict.fromkeys(tuple(row) + ('',) * (len(head) - len(row)) for row in rows))
-    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
-    lines = [[row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))] for row in [head, *rows]]
-    return '\n'.join('  '.join(line).rstrip() for line in lines)
 
 
 def draw(records: list):

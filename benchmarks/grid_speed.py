@@ -1,56 +1,95 @@
 """Time of one energy grid: dense torch, blocks in numpy, the back ends of this package, and an external program.
 
-    python benchmarks/grid_speed.py [iza_zeolites.extxyz.gz] [--device cuda] [--program 'griday {cif}'] [--repeat 30]
+    python benchmarks/grid_speed.py run [iza_zeolites.extxyz.gz] [--device cuda] [--program 'griday {cif}'] [--repeat 30]
+    python benchmarks/grid_speed.py report
 
 Without a file, LTA and MFI of tests/porous/conftest.py are taken. One thread; CPU seconds of the thread, the least and the
-median of `repeat` runs (a busy machine slows the median). On a GPU: wall seconds with synchronization, and structures per
-second in batches of `--batch` copies. `--program` is a command line with {cif} for the structure, timed from start to
-end (wall seconds). Nothing is random. Writes results/grid_speed.json.
+median of ``repeat`` runs (a busy machine slows the median). On a GPU: wall seconds with synchronization, and structures per
+second in batches of ``--batch`` copies. ``--program`` is a command line with {cif} for the structure, timed from start to
+end (wall seconds). Nothing is random. ``--quick``: LTA by the two back ends, once.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
+from bench import Benchmark, main, number, table
+
+# isort: split
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-
 import numpy as np
+import torch
+from ase.io import read
+from grid_iza import lta_and_mfi
 
-sys.path.insert(0, str(Path(__file__).parent))
-from grid_iza import machine
+from ase_diffusion.porous import adsorption_properties, energy_grid
 
 EPSILON, SIGMA, CUTOFF = 115.0, 3.47, 12.0
 SHAPE = (32, 32, 32)
+OURS = ('numba', 'torch')
 
 
-def frameworks(path=None):
-    """Return LTA and MFI."""
-    if path:
-        import gzip
-        import io
+class GridSpeed(Benchmark):
+    """An item is a framework and a way to compute its grid."""
 
-        from ase.io import read
+    name = 'grid_speed'
 
-        with gzip.open(path, 'rt') as file:
-            images = read(io.StringIO(file.read()), ':', format='extxyz')
-        return {atoms.info['framework']: atoms for atoms in images if atoms.info['framework'] in ('LTA', 'MFI')}
-    import importlib.util
+    @staticmethod
+    def options(parser) -> None:
+        parser.add_argument('file', nargs='?')
+        parser.add_argument('--device', default='cpu')
+        parser.add_argument('--program', metavar='COMMAND')
+        parser.add_argument('--repeat', type=int, default=30, help='runs of the fastest way, a tenth of it for others (30)')
+        parser.add_argument('--batch', type=int, default=256, help='structures in one call on a GPU (256)')
 
-    place = Path(__file__).parents[1] / 'tests' / 'porous' / 'conftest.py'
-    spec = importlib.util.spec_from_file_location('frameworks', place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {
-        'LTA': module.framework(module.LTA_SITES, 221, (11.919,) * 3),
-        'MFI': module.framework(module.MFI_SITES, 62, (20.090, 19.738, 13.142)),
-    }
+    def settings(self) -> dict:
+        return {'shape': SHAPE, 'cutoff': CUTOFF}
+
+    def frameworks(self) -> dict:
+        """Return {code: Atoms}."""
+        if self.args.file:
+            images = read(self.args.file, ':')
+            return {atoms.info['framework']: atoms for atoms in images if atoms.info['framework'] in ('LTA', 'MFI')}
+        return {code: atoms for code, atoms in lta_and_mfi().items() if code == 'LTA' or not self.quick}
+
+    def items(self):
+        cases = [*OURS] if self.quick else [*OURS, 'numpy, blocks of 8^3', 'torch, dense']
+        if self.args.device != 'cpu':
+            cases += ['dense torch, GPU', *(f'{backend}, GPU, {self.args.batch} structures' for backend in ('torch', 'triton'))]
+        cases += [self.args.program] if self.args.program else []
+        for code, atoms in self.frameworks().items():
+            for case in cases:
+                yield f'{code}: {case}', (code, atoms, case)
+
+    def run(self, item) -> dict:
+        code, atoms, case = item
+        many = 1 if self.quick else self.args.repeat
+        few, device, batch = max(1, many // 10), self.args.device, self.args.batch
+        of = {'framework': code, 'case': case}
+        if case == self.args.program:
+            return {**of, **external(case, atoms, few)}
+        if case == 'dense torch, GPU':
+            return {**of, **clock(lambda: dense_torch(atoms, device), many, True)}
+        if 'GPU' in case:
+            backend = case.split(',')[0]
+            row = clock(lambda: energy_grid([atoms] * batch, SHAPE, device=device, backend=backend), many, True)
+            return {**of, **row, 'structures_per_s': round(1e3 * batch / row['least_ms'])}
+        plain = {'numpy, blocks of 8^3': numpy_blocks, 'torch, dense': dense_torch}.get(case)
+
+        def function():
+            return plain(atoms) if plain else energy_grid(atoms, SHAPE, device='cpu', backend=case)
+
+        row = clock(function, many if case == 'numba' else few)
+        return {**of, **row, 'henry': round(adsorption_properties(function())['henry_coefficient'], 3)}
+
+    def report(self, results: dict) -> None:
+        rows = []
+        for key, r in results.items():
+            times = (number(r[name]) for name in ('least_ms', 'median_ms'))
+            rows.append((key, *times, number(r.get('henry'), 3), number(r.get('structures_per_s'), 0)))
+        print(table(('', 'least, ms', 'median, ms', 'Henry coefficient', 'structures/s'), rows))
 
 
 def images_of(atoms):
@@ -69,8 +108,6 @@ def points_of(atoms):
 
 def dense_torch(atoms, device='cpu'):
     """Sum over all images for each point, in chunks: what one writes first."""
-    import torch
-
     points = torch.tensor(points_of(atoms).reshape(-1, 3), dtype=torch.float32, device=device)
     places = torch.tensor(images_of(atoms), dtype=torch.float32, device=device)
     total = []
@@ -102,8 +139,6 @@ def numpy_blocks(atoms, edge=8):
 
 def clock(function, repeat, gpu=False):
     """Return the least and the median time in ms of a function, after one call that is not counted."""
-    import torch
-
     function()
     times = []
     for _ in range(repeat):
@@ -128,56 +163,5 @@ def external(command, atoms, repeat):
     return {'least_ms': round(1e3 * min(times), 1), 'median_ms': round(1e3 * float(np.median(times)), 1), 'wall': True}
 
 
-def on_gpu(atoms, device, batch, repeat):
-    """Return rows of the back ends on a GPU."""
-    from ase_diffusion.porous import energy_grid
-
-    rows = {'dense torch, GPU': clock(lambda: dense_torch(atoms, device), repeat, True)}
-    for backend in ('torch', 'triton'):
-        row = clock(lambda b=backend: energy_grid([atoms] * batch, SHAPE, device=device, backend=b), repeat, True)
-        rows[f'{backend}, GPU, {batch} structures'] = {**row, 'structures_per_s': round(1e3 * batch / row['least_ms'])}
-    return rows
-
-
-def main():
-    """Measure and write results/grid_speed.json."""
-    from functools import partial
-
-    import torch
-
-    from ase_diffusion.porous import adsorption_properties, energy_grid
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('file', nargs='?')
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--program')
-    parser.add_argument('--repeat', type=int, default=30)
-    parser.add_argument('--batch', type=int, default=256)
-    parser.add_argument('--out', default=str(Path(__file__).parent / 'results' / 'grid_speed.json'))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    record = {'machine': machine(), 'shape': SHAPE, 'cutoff': CUTOFF, 'results': {}}
-    for name, atoms in frameworks(args.file).items():
-        ours = partial(energy_grid, atoms, SHAPE, device='cpu')
-        cases = {
-            'numba': partial(ours, backend='numba'),
-            'torch': partial(ours, backend='torch'),
-            'numpy, blocks of 8^3': partial(numpy_blocks, atoms),
-            'torch, dense': partial(dense_torch, atoms),
-        }
-        rows = {}
-        for case, function in cases.items():
-            rows[case] = clock(function, args.repeat if case == 'numba' else max(1, args.repeat // 10))
-            rows[case]['henry'] = round(adsorption_properties(function())['henry_coefficient'], 3)
-            print(name, case, rows[case], flush=True)
-        if args.device != 'cpu':
-            rows.update(on_gpu(atoms, args.device, args.batch, args.repeat))
-        if args.program:
-            rows[args.program] = external(args.program, atoms, max(1, args.repeat // 10))
-        record['results'][name] = rows
-    Path(args.out).write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
-    print(json.dumps(record, indent=1))
-
-
 if __name__ == '__main__':
-    main()
+    main(GridSpeed)

@@ -1,132 +1,127 @@
 """What force guidance by different calculators gives and costs, at equal seeds: Ag6O3 in p(3x3), judged by one potential.
 
-    python benchmarks/guidance.py run [-n 8]   # fills runs/guidance, goes on where it stopped
-    python benchmarks/guidance.py report       # results/guidance.json from what is there
+    python benchmarks/guidance.py run [-n 8]
+    python benchmarks/guidance.py report
 
 Samples of the unconditional model (guidance by forces has the most to do there) are guided by nothing, by the shipped force
 field, by CHGNet and by 7net-mf-0, on every second step below t = 0.5. All are then relaxed with 7net-mf-0 (BFGS, 0.05 eV/A, at
-most 200 steps), and the energies are those of 7net-mf-0. Calls in all: guidance and relaxation, each per structure.
+most 200 steps), and the energies are those of 7net-mf-0. Calls in all: guidance and relaxation, each per structure. Only seeds
+that all guides have count. ``--quick``: no guidance and the shipped force field, which judges as well.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-import os
-import platform
+from bench import StructureBenchmark, digest, frozen_slab, main, mean_error, sample_all, table
+
+# isort: split
 import time
-from pathlib import Path
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-
-import ase
-import numpy as np
-import torch
-from ase.build import fcc111
-from ase.constraints import FixAtoms
-from ase.io import read, write
-
-import ase_diffusion
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.metrics import validity
 from ase_diffusion.relax import get_calculator, relax
-from ase_diffusion.weights.zoo import find_model
 
-HERE = Path(__file__).parent
-JUDGE = '7net-mf-0'
-GUIDES = (None, 'ag-o', 'chgnet', '7net-mf-0')
+GUIDES = ('None', 'ag-o', 'chgnet', '7net-mf-0')
 OPTIONS = {'every': 2, 'finish_steps': 10}
-STEPS = 50
 
 
-def store() -> Path:
-    """Return the folder of the present weights."""
-    parts = [hashlib.sha256(find_model(name).read_bytes()).hexdigest()[:10] for name in ('ag-o-forcefield', 'ag-o-overlayer')]
-    return HERE.parent / 'runs' / 'guidance' / '-'.join(parts)
+class Guidance(StructureBenchmark):
+    """An item is a seed and a guide; its structures are the sample and the relaxed one."""
 
+    name = 'guidance'
 
-def run(n: int) -> None:
-    """Generate and relax structure after structure, all guides in turn."""
-    torch.set_num_threads(1)
-    slab = fcc111('Ag', (3, 3, 2), a=4.16, vacuum=10.0)
-    slab.set_constraint(FixAtoms(indices=range(len(slab))))
-    calculators = {name: get_calculator(name) for name in GUIDES[1:]}
-    for number in range(n):
-        for guide in GUIDES:
-            path = store() / f'{guide}.{number:03d}.traj'
-            if path.exists():
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            guidance = None if guide is None else {'calculator': 'ag-o' if guide == 'ag-o' else calculators[guide], **OPTIONS}
-            gen = SurfaceDiffusion(slab, 'Ag6O3', rng=number, steps=STEPS, guidance=guidance, logfile=None, compile=False)
-            gen._reason_to_reject = lambda atoms: None  # validity is measured
-            begun = time.process_time()
-            start = gen.sample(energy=None, guidance_scale=0.0)
-            middle = time.process_time()
-            end = relax(start, calculators[JUDGE], fmax=0.05, steps=200)
-            for atoms in (start, end):
-                atoms.info['key_value_pairs'] |= {'cpu_generate': middle - begun, 'cpu_relax': time.process_time() - middle}
-            write(path.with_suffix('.partial'), [start, end], format='traj')
-            path.with_suffix('.partial').replace(path)
-            print(time.strftime('%H:%M:%S'), guide, number, flush=True)
+    def __init__(self, args):
+        super().__init__(args)
+        self.guides, self.judge, self.steps, self.calculators = GUIDES, '7net-mf-0', 50, {}
+        if self.quick:
+            self.guides, self.judge, self.steps = ('None', 'ag-o'), 'ag-o', 12
 
+    @staticmethod
+    def options(parser) -> None:
+        parser.add_argument('-n', type=int, default=8, help='seeds (8)')
 
-def mean(values) -> list:
-    """Return mean and standard error, rounded."""
-    values = np.asarray(values, float)
-    return [round(float(values.mean()), 3), round(float(values.std(ddof=1) / len(values) ** 0.5), 3) if len(values) > 1 else None]
-
-
-def report() -> None:
-    """Write results/guidance.json and print the table, over the seeds that all guides have."""
-    have = [{int(path.name.split('.')[1]) for path in store().glob(f'{guide}.*.traj')} for guide in GUIDES]
-    seeds = sorted(set.intersection(*have))
-    if not seeds:
-        raise SystemExit(f'{store()} has no seed that all guides have; python benchmarks/guidance.py run')
-    pairs = {guide: [read(store() / f'{guide}.{k:03d}.traj', ':') for k in seeds] for guide in GUIDES}
-    done = [end for rows in pairs.values() for _, end in rows if not end.info['key_value_pairs'].get('relax_failed')]
-    zero = min(end.get_potential_energy() for end in done)
-    table = {}
-    for guide, rows in pairs.items():
-        told = [end.info['key_value_pairs'] for _, end in rows]
-        good = [k for k, x in enumerate(told) if not x.get('relax_failed')]
-        calls = [told[k].get('guidance_calls', 0) + told[k]['relax_steps'] + 1 for k in good]
-        table[str(guide)] = {
-            'n': len(rows),
-            'failed': len(rows) - len(good),
-            'valid': validity([start for start, _ in rows]),
-            'generated_eV': mean([told[k]['energy_generated'] - zero for k in good]),
-            'relaxed_eV': mean([rows[k][1].get_potential_energy() - zero for k in good]),
-            'relax_steps': mean([told[k]['relax_steps'] for k in good]),
-            'guidance_calls': mean([told[k].get('guidance_calls', 0) for k in good]),
-            'calls_in_all': mean(calls),
-            'cpu_generate_s': mean([x['cpu_generate'] for x in told]),
-            'cpu_relax_s': mean([x['cpu_relax'] for x in told]),
+    def settings(self) -> dict:
+        return {
+            'system': 'Ag6O3 in p(3x3) Ag(111), unconditional samples; eV per cell above the lowest',
+            'numbers': 'mean and standard error',
+            'steps': self.steps,
+            'guidance': OPTIONS,
+            'judge': self.judge,
+            'weights': digest('ag-o-forcefield', 'ag-o-overlayer'),
         }
-        print(guide, json.dumps(table[str(guide)]))
-    record = {
-        'system': 'Ag6O3 in p(3x3) Ag(111), unconditional samples, 50 steps; eV per cell above the lowest',
-        'numbers': 'mean and standard error',
-        'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread, beside other programs',
-        'versions': {'ase_diffusion': ase_diffusion.__version__, 'ase': ase.__version__, 'torch': torch.__version__},
-        'guidance': OPTIONS,
-        'judge': JUDGE,
-        'weights': store().name,
-        'seeds': len(seeds),
-        'results': table,
+
+    def key(self, guide: str, number: int) -> str:
+        """Return the key of an item."""
+        return f'{self.settings()["weights"]}/{guide}.{number:03d}'
+
+    def items(self):
+        for number in range(2 if self.quick else self.args.n):
+            for guide in self.guides:
+                yield self.key(guide, number), (guide, number)
+
+    def calculator(self, name: str):
+        """Return a calculator, each loaded once; the shipped force field by its name."""
+        if name != 'ag-o' and name not in self.calculators:
+            self.calculators[name] = get_calculator(name)
+        return self.calculators.get(name, name)
+
+    def run(self, item) -> list:
+        guide, number = item
+        guidance = None if guide == 'None' else {'calculator': self.calculator(guide), **OPTIONS}
+        options = {'steps': self.steps, 'guidance': guidance, 'logfile': None, 'compile': False}
+        gen = SurfaceDiffusion(frozen_slab((3, 3)), 'Ag6O3', rng=number, **options)
+        begun = time.process_time()
+        (start,) = sample_all(gen, 1, energy=None, guidance_scale=0.0)
+        middle = time.process_time()
+        end = relax(start, self.calculator(self.judge), fmax=0.05, steps=200)
+        for atoms in (start, end):
+            atoms.info['key_value_pairs'] |= {'cpu_generate': middle - begun, 'cpu_relax': time.process_time() - middle}
+        return [start, end]
+
+    def summarize(self) -> dict:
+        folder, numbers = self.path(self.key('None', 0)).parent, []
+        for guide in self.guides:
+            numbers.append({int(path.stem.rsplit('.', 1)[1]) for path in folder.glob(f'{guide}.*.traj')})
+        pairs = {guide: [self.images(self.key(guide, k)) for k in sorted(set.intersection(*numbers))] for guide in self.guides}
+        done = [end for rows in pairs.values() for _, end in rows if not end.info['key_value_pairs'].get('relax_failed')]
+        zero = min((end.get_potential_energy() for end in done), default=0.0)
+        return {guide: row(rows, zero) for guide, rows in pairs.items() if rows}
+
+    def report(self, results: dict) -> None:
+        heads = {
+            'generated_eV': 'as generated',
+            'relaxed_eV': 'relaxed',
+            'relax_steps': 'steps',
+            'guidance_calls': 'guidance',
+            'calls_in_all': 'calls in all',
+            'cpu_generate_s': 'generation, s',
+            'cpu_relax_s': 'relaxation, s',
+        }
+        rows = []
+        for guide, r in results.items():
+            cells = ['{0[0]} +- {0[1]}'.format(r[name]) for name in heads]
+            rows.append((guide, r['n'], r['failed'], f'{100 * r["valid"]:.1f}', *cells))
+        print(f'{self.file["settings"]["system"]}; judged by {self.file["settings"]["judge"]}')
+        print(table(('guide', 'n', 'failed', 'valid %', *heads.values()), rows))
+
+
+def row(pairs: list, zero: float) -> dict:
+    """Return the record of one guide from (sample, relaxed) pairs; energies in eV per cell above ``zero``."""
+    told = [end.info['key_value_pairs'] for _, end in pairs]
+    good = [k for k, x in enumerate(told) if not x.get('relax_failed')]
+    calls = [told[k].get('guidance_calls', 0) for k in good]
+    return {
+        'n': len(pairs),
+        'failed': len(pairs) - len(good),
+        'valid': validity([start for start, _ in pairs]),
+        'generated_eV': mean_error([told[k]['energy_generated'] - zero for k in good]),
+        'relaxed_eV': mean_error([pairs[k][1].get_potential_energy() - zero for k in good]),
+        'relax_steps': mean_error([told[k]['relax_steps'] for k in good]),
+        'guidance_calls': mean_error(calls),
+        'calls_in_all': mean_error([n + told[k]['relax_steps'] + 1 for n, k in zip(calls, good, strict=True)]),
+        'cpu_generate_s': mean_error([x['cpu_generate'] for x in told]),
+        'cpu_relax_s': mean_error([x['cpu_relax'] for x in told]),
     }
-    (HERE / 'results' / 'guidance.json').write_text(json.dumps(record, indent=1) + '\n')
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('command', choices=('run', 'report'))
-    parser.add_argument('-n', type=int, default=8, help='seeds')
-    args = parser.parse_args()
-    run(args.n) if args.command == 'run' else report()
 
 
 if __name__ == '__main__':
-    main()
+    main(Guidance)

@@ -1,4 +1,4 @@
-"""The genetic algorithm of ase-ga for success.py: with its own operators, or with ours among them.
+"""The genetic algorithm of ase-ga for success.py: with its own operators, or with those of ase_diffusion among them.
 
 Several runs go side by side, so that the offspring of all of them relax in one batch. Each has a database, a population of 20
 and selection as ase-ga has them; its offspring come five at a time, as on a parallel machine.
@@ -19,7 +19,6 @@ from ase_ga.standard_comparators import InteratomicDistanceComparator
 from ase_ga.standardmutations import RattleMutation
 from ase_ga.startgenerator import StartGenerator
 from ase_ga.utilities import closest_distances_generator, get_all_atom_types
-from success import RELAX, RUNS, SIZE, SYSTEMS, slab_of
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.relax import relax_batched
@@ -27,14 +26,16 @@ from ase_diffusion.search import DiffusionMutation, DiffusionStartGenerator
 from ase_diffusion.utils.atoms import parse_formula
 
 POPULATION, OFFSPRING = 20, 5
+RUNS = 8  # side by side, in one file
+RELAX = {'fmax': 0.05, 'steps': 400}  # of all methods
 NOISE = 0.7  # A
 
 
 class Run:
     """One run: proposes candidates, takes them back relaxed."""
 
-    def __init__(self, system: str, ours: bool, seed, path: Path):
-        self.slab, numbers = slab_of(system), parse_formula(SYSTEMS[system][1])
+    def __init__(self, slab, stoich: str, ours: bool, seed, path: Path):
+        self.slab, numbers = slab, parse_formula(stoich)
         self.rng = np.random.RandomState(np.random.default_rng(seed).integers(2**31))
         prepared = PrepareDB(path, simulation_cell=self.slab, stoichiometry=numbers, population_size=POPULATION)
         blmin = closest_distances_generator(get_all_atom_types(self.slab, numbers), 0.7)
@@ -43,7 +44,7 @@ class Run:
         pairing = CutAndSplicePairing(self.slab, len(numbers), blmin, rng=self.rng)
         rattle = RattleMutation(blmin, len(numbers), rng=self.rng)
         if ours:
-            gen = SurfaceDiffusion(self.slab, SYSTEMS[system][1], rng=self.rng, logfile=None, compile=False)
+            gen = SurfaceDiffusion(self.slab, stoich, rng=self.rng, logfile=None, compile=False)
             start = DiffusionStartGenerator(gen, batch=POPULATION)
             self.selector = OperationSelector([2, 2, 1], [pairing, DiffusionMutation(gen, NOISE), rattle], rng=self.rng)
         else:
@@ -81,13 +82,13 @@ class Run:
             self.population.update()
 
 
-def runs(system: str, method: str, chunk: int) -> list:
-    """Return the relaxed structures of RUNS runs of SIZE[system] relaxations, with run, number and CPU seconds so far."""
+def genetic_runs(slab, stoich: str, ours: bool, chunk: int, size: int) -> list:
+    """Return the relaxed structures of RUNS runs of ``size`` relaxations each, with run, number and CPU seconds so far."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.process_time()
-        alive = [Run(system, method == 'ga-diffusion', (13, chunk, k), Path(folder) / f'{k}.db') for k in range(RUNS)]
+        alive = [Run(slab, stoich, ours, (13, chunk, k), Path(folder) / f'{k}.db') for k in range(RUNS)]
         done = [[] for _ in alive]
-        while len(done[0]) < SIZE[system]:
+        while len(done[0]) < size:
             proposed = [run.propose() for run in alive]
             relaxed = relax_batched([atoms for images in proposed for atoms in images], 'ag-o', **RELAX)
             seconds = (time.process_time() - begun) / RUNS

@@ -1,43 +1,68 @@
-"""Relaxation with an expensive potential, with and without a first Hessian from our force field.
+"""Relaxation with an expensive potential, with and without a first Hessian from the shipped force field.
 
-    python benchmarks/surrogate_hessian.py -n 12 --potential 7net-mf-0
+    python benchmarks/surrogate_hessian.py run [-n 12] [--potential 7net-mf-0]
+    python benchmarks/surrogate_hessian.py report
 
-The same structures (Ag6O3 in p(3x3), as generated, and random starts relaxed to 0.5 eV/A with our force field first) go
+The same structures (Ag6O3 in p(3x3), as generated, and random starts relaxed to 0.5 eV/A with the force field first) go
 through relax() twice: ase.optimize.BFGS as it is, and with hessian='ag-o'. Steps, seconds (the Hessian's included) and the
-energies at the end are compared. Writes results/surrogate_hessian.json.
+energies at the end are compared. ``--quick``: one random start, relaxed with the force field itself.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
+from bench import Benchmark, frozen_slab, main, seeded
+
+# isort: split
 import time
-from pathlib import Path
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-
-import ase
 import numpy as np
-import torch
-from ase.build import fcc111
-from ase.constraints import FixAtoms
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.search import random_start
 
-OUT = Path(__file__).parent / 'results' / 'surrogate_hessian.json'
+GENERATED, RANDOM = 'as generated', 'random, ag-o to 0.5 eV/A'
 
 
-def starts(n: int) -> dict:
-    """Return two lists of n structures."""
-    slab = fcc111('Ag', (3, 3, 2), a=4.16, vacuum=10.0)
-    slab.set_constraint(FixAtoms(indices=range(len(slab))))
-    generated = SurfaceDiffusion(slab, 'Ag6O3', rng=21, logfile=None).sample(n)
-    rough = [random_start(slab, 'Ag6O3', np.random.default_rng((22, k))) for k in range(n)]
-    return {'as generated': generated, 'random, ag-o to 0.5 eV/A': relax(rough, 'ag-o', fmax=0.5)}
+class SurrogateHessian(Benchmark):
+    """An item is a list of structures."""
+
+    name = 'surrogate_hessian'
+
+    @staticmethod
+    def options(parser) -> None:
+        parser.add_argument('-n', type=int, default=12, help='structures of either kind (12)')
+        parser.add_argument('--potential', default='7net-mf-0')
+        parser.add_argument('--fmax', type=float, default=0.03, help='eV/A (0.03)')
+
+    def settings(self) -> dict:
+        potential = 'ag-o' if self.quick else self.args.potential
+        return {'potential': potential, 'fmax': self.args.fmax, 'seeds': 'generated: 21; random start k: default_rng((22, k))'}
+
+    def items(self):
+        if not self.quick:
+            yield GENERATED, GENERATED
+        yield RANDOM, RANDOM
+
+    def run(self, item: str) -> dict:
+        n, settings = 1 if self.quick else self.args.n, self.settings()
+        slab = frozen_slab((3, 3))
+        if item == GENERATED:
+            images = SurfaceDiffusion(slab, 'Ag6O3', rng=21, logfile=None).sample(n)
+        else:
+            images = relax([random_start(slab, 'Ag6O3', seeded(22, k)) for k in range(n)], 'ag-o', fmax=0.5)
+        calculator = 'ag-o' if self.quick else get_calculator(settings['potential'])
+        return compare(images, calculator, settings['fmax'])
+
+    def report(self, results: dict) -> None:
+        print(f'{self.file["settings"]["potential"]}, to {self.file["settings"]["fmax"]} eV/A')
+        for name, r in results.items():
+            plain, first = r['plain']['seconds_each'], r['ag-o']['seconds_each']
+            print(
+                f'{name}: {r["n"]} structures, steps {r["mean_steps"][0]} plain, {r["mean_steps"][1]} with the Hessian; '
+                f'{plain} and {first} s each; same minimum {r["same_minimum_to_10_meV"]}, '
+                f'mean change of the energy {1000 * r["mean_energy_change_eV"]:.0f} meV'
+            )
 
 
 def compare(images, calculator, fmax: float) -> dict:
@@ -64,34 +89,5 @@ def compare(images, calculator, fmax: float) -> dict:
     }
 
 
-def main() -> None:
-    """Run both lists and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('-n', type=int, default=12)
-    parser.add_argument('--potential', default='7net-mf-0')
-    parser.add_argument('--fmax', type=float, default=0.03)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    calculator = get_calculator(args.potential)
-    results = {}
-    for name, images in starts(args.n).items():
-        results[name] = r = compare(images, calculator, args.fmax)
-        print(
-            f'{name}: {r["n"]} structures, steps {r["mean_steps"][0]} plain, {r["mean_steps"][1]} with the Hessian; '
-            f'{r["plain"]["seconds_each"]} and {r["ag-o"]["seconds_each"]} s each; same minimum {r["same_minimum_to_10_meV"]}, '
-            f'mean change of the energy {1000 * r["mean_energy_change_eV"]:.0f} meV',
-            flush=True,
-        )
-    record = {
-        'potential': args.potential,
-        'fmax': args.fmax,
-        'seeds': 'generated: 21; random start k: default_rng((22, k))',
-        'machine': f'{platform.machine()}, {os.cpu_count()} cores, 1 thread',
-        'versions': {'ase': ase.__version__, 'torch': torch.__version__},
-        'results': results,
-    }
-    OUT.write_text(json.dumps(record, indent=1) + '\n')
-
-
 if __name__ == '__main__':
-    main()
+    main(SurrogateHessian)

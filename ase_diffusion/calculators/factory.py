@@ -83,9 +83,9 @@ def check_shared(calculator, workers):
     """
     if check_calculator(calculator) is None and is_stateful(calculator) and workers not in (0, 1):
         raise ValueError(
-            f'A finished {calculator_name(calculator)} has one folder for its files, in which '
-            f'{"the workers of a cluster" if workers is None else f"{workers} workers"} would overwrite each other. Pass a name '
-            f'or a function that makes it, or workers=1{" and no client" if workers is None else ""}.'
+            f'a finished {calculator_name(calculator)} has one folder for its files, in which '
+            f'{"the workers of a cluster" if workers is None else f"{workers} workers"} would overwrite each other; pass a name '
+            f'or a function that makes it, or workers=1{" and no client" if workers is None else ""}'
         )
 
 
@@ -122,6 +122,6 @@ def freeze(calculator, *more):
         return pickler.dumps((calculator, *more))
     except Exception as err:
         raise ValueError(
-            f'Other processes get the calculator by pickle; {calculator_name(calculator)} cannot be pickled ({err}). '
-            'Pass a name, or a function that makes it.'
+            f'other processes get the calculator by pickle; {calculator_name(calculator)} cannot be pickled ({err}); '
+            'pass a name, or a function that makes it'
         ) from err

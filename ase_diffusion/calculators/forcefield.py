@@ -6,11 +6,12 @@ import copy
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from ..networks.forcefield import ForceField
-from ..representations.slab import Slab
-from ..utils.atoms import check_elements, frozen_mask
+from ..representations.slab import Slab, SlabTemplate
+from ..utils.atoms import frozen_mask
 from ..utils.device import pick_device
 from ..weights.zoo import load_model
 
@@ -116,14 +117,15 @@ class ForceFieldCalculator(Calculator):
         return out
 
 
-def check_known(atoms, header, passive_edges):
+def check_known(atoms: Atoms | SlabTemplate, header: dict, passive_edges: bool) -> None:
     """Raise a ValueError where a force field would be asked for what it never saw."""
-    if not frozen_mask(atoms).any() and not passive_edges:
+    template = SlabTemplate.of(atoms)
+    if not template.frozen.any() and not passive_edges:
         raise ValueError(
             'this force field was trained on overlayers on a frozen substrate, but the structure has no FixAtoms; '
             'set_constraint(FixAtoms(indices=[...])) on the substrate, or use another calculator'
         )
-    check_elements(atoms, header.get('data', {}), 'the force field')
+    template.check_known(header.get('data', {}), 'the force field')
 
 
 def batch_forces(network):

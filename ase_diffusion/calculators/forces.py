@@ -35,14 +35,14 @@ class Forces:
     def __init__(self, calculator, directory=None, *, time_limit=None):
         check_calculator(calculator)
         check_limits(time_limit=time_limit)
-        self.count, self.first, self.child = 0, 0, None
+        self.count, self.first, self.process = 0, 0, None
         if time_limit is None:
-            self.work = _Work(calculator, directory)
+            self.work = _ForceTask(calculator, directory)
         else:
             from .process import CalculatorProcess
 
-            self.work = self.child = CalculatorProcess(_Work, calculator, directory, timeout=time_limit)
-            self.child.start()
+            self.work = self.process = CalculatorProcess(_ForceTask, calculator, directory, timeout=time_limit)
+            self.process.start()
 
     def begin(self, count):
         """Let go of the structures before; `count` new ones are numbered 0, 1, ... from now on."""
@@ -77,15 +77,15 @@ class Forces:
 
     def close(self):
         """End the process with the calculator, if there is one; the next call starts another one."""
-        if self.child is not None:
-            self.child.close()
+        if self.process is not None:
+            self.process.close()
 
 
-class _Work:
+class _ForceTask:
     """What computes, in this process or another one."""
 
     def __init__(self, calculator, directory=None):
-        self.supply, self.first, self.kept = CalculatorFactory(calculator, directory), None, {}
+        self.factory, self.first, self.kept = CalculatorFactory(calculator, directory), None, {}
 
     @torch.inference_mode(False)  # samplers run without gradients, but many calculators differentiate with torch
     @torch.enable_grad()
@@ -94,7 +94,7 @@ class _Work:
             self.first, self.kept = first, {}
         try:
             if k not in self.kept:
-                self.kept[k] = self.supply.get(first + k)
+                self.kept[k] = self.factory.get(first + k)
             work = atoms.copy()
             if needs_periodic(self.kept[k]):
                 work.pbc = True
@@ -105,7 +105,7 @@ class _Work:
             if not np.isfinite(forces).all():
                 raise ValueError('the calculator returned forces that are NaN or infinite')
         except Exception:
-            self.supply.failed()
+            self.factory.failed()
             raise
         return forces, _stress(work) if stress else None
 

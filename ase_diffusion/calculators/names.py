@@ -3,13 +3,18 @@
 Every package is imported when its calculator is asked for, not before.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..errors import MissingDependency
+
+CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: what `get_calculator` takes
 
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 
@@ -40,15 +45,15 @@ def get_calculator(calculator, **kwargs):
     if make is None:
         if kwargs:
             raise ValueError(
-                f'Keywords make a new calculator, but a finished {type(calculator).__name__} came together with '
-                f'{sorted(kwargs)}. Set them where the calculator is made, or pass its class.'
+                f'keywords make a new calculator, but a finished {type(calculator).__name__} came together with '
+                f'{sorted(kwargs)}; set them where the calculator is made, or pass its class'
             )
         return calculator
     made = make(**kwargs)
     if not _is_calculator(made):
         raise TypeError(
-            f'A factory returns an ASE calculator; {_text(calculator)} returned {type(made).__name__}. '
-            "Return the calculator, or pass one of the names, such as 'emt'."
+            f'a factory returns an ASE calculator; {_text(calculator)} returned {type(made).__name__}; '
+            "return the calculator, or pass one of the names, such as 'emt'"
         )
     return made
 
@@ -75,7 +80,7 @@ def check_calculator(calculator):
     if callable(calculator):
         return calculator
     raise TypeError(
-        f'A calculator is a name, a path, a factory or an ASE calculator; got {type(calculator).__name__}. Names: {_names()}.'
+        f'a calculator is a name, a path, a factory or an ASE calculator; got {type(calculator).__name__}; names: {_names()}'
     )
 
 
@@ -113,13 +118,13 @@ def _from_text(text):
     if text.endswith('.safetensors'):
         if not os.path.isfile(text):
             raise FileNotFoundError(
-                f'A force field is a .safetensors file; there is none at {os.path.abspath(text)}. '
-                f'Mend the path or use one of the names: {_names()}.'
+                f'a force field is a .safetensors file; there is none at {os.path.abspath(text)}; '
+                f'mend the path or use one of the names: {_names()}'
             )
         return partial(_own, text)
     raise ValueError(
-        f'A calculator is one of {_names()}, or the path of a .safetensors force field; got {text!r}. '
-        'Any other ASE calculator works too: pass the object itself.'
+        f'a calculator is one of {_names()}, or the path of a .safetensors force field; got {text!r}; '
+        'any other ASE calculator works too: pass the object itself'
     )
 
 

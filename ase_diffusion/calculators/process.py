@@ -101,10 +101,10 @@ class CalculatorProcess:
         try:
             self.pipe.send_bytes(self.message)
             if not self.pipe.poll(START_LIMIT):
-                raise TimeoutError(f'A calculator is made within {START_LIMIT:g} s; this one was not. Try it without time limit.')
+                raise TimeoutError(f'a calculator is made within {START_LIMIT:g} s; this one was not; try it without time limit')
             error = self.pipe.recv()
         except EOFError:
-            error = RuntimeError(f'The process of the calculator died with status {self.process.wait()} before it began.')
+            error = RuntimeError(f'the process of the calculator died with status {self.process.wait()} before it began')
         except BaseException:
             self.close()
             raise

@@ -1,9 +1,6 @@
 """What verbs share: reading and writing structures, ranges, tables."""
 
-import argparse
 from pathlib import Path
-
-MISSING = object()  # --energy was not given; none is a value
 
 
 def read_images(path):
@@ -71,58 +68,6 @@ def add_height(parser, above='fixed'):
         metavar=('LOW', 'HIGH'),
         help=f'window of the new atoms above the topmost {above} atom, A',
     )
-
-
-def number_or_none(text):
-    """Return a float, or None for the text none."""
-    if text.lower() == 'none':
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'a number or none, not {text!r}') from None
-
-
-def add_overlayers(parser):
-    """Add what says which overlayers are sampled, on the slab of `add_slab`: formula, model, sampler, conditions, window."""
-    parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
-    parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
-    parser.add_argument('--sampler', metavar='NAME', help='renoised_ancestral, ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
-    parser.add_argument(
-        '--energy',
-        type=number_or_none,
-        default=MISSING,
-        metavar='E',
-        help='wanted energy above the best of the composition, eV per mobile atom; none: any (0)',
-    )
-    parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of that condition (2)')
-    parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
-    add_height(parser)
-
-
-def overlayers(args, **options):
-    """Return the generator of the options that `add_slab` and `add_overlayers` add, and the conditions of its samples.
-
-    Parameters
-    ----------
-    args : Namespace
-        With ``device``, too.
-    options
-        More keywords of :class:`ase_diffusion.SurfaceDiffusion`.
-
-    Returns
-    -------
-    SurfaceDiffusion, dict
-    """
-    from ase_diffusion import SurfaceDiffusion
-
-    options |= given(args, 'model', 'sampler', 'height', 'device')
-    if args.force_guidance:
-        options['guidance'] = True
-    conditions = given(args, 'guidance_scale')
-    if args.energy is not MISSING:
-        conditions['energy'] = args.energy
-    return SurfaceDiffusion(read_slab(args), args.stoich, **options), conditions
 
 
 def given(args, *names):

@@ -5,10 +5,13 @@ HELP = 'sample, relax and collect structures for hours'
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
-    from ase_diffusion.cli.common import add_overlayers, add_slab
+    from ase_diffusion.cli.conditions import add_conditions
+    from ase_diffusion.cli.methods import METHODS
 
-    add_slab(parser)
-    add_overlayers(parser)
+    METHODS['surface'].add('sample', parser)
+    parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
+    parser.add_argument('--sampler', metavar='NAME', help='renoised_ancestral, ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
+    add_conditions(parser)
     parser.add_argument('-n', type=int, default=100, metavar='N', help='structures in all (100)')
     parser.add_argument(
         '--calculator',
@@ -41,15 +44,20 @@ def add_arguments(parser, again):
 def run(args):
     """Bring a search to n structures."""
     from ase_diffusion.calculators.names import check_calculator
-    from ase_diffusion.cli.common import given, overlayers
+    from ase_diffusion.cli.common import given
+    from ase_diffusion.cli.conditions import check_names, parse_conditions
+    from ase_diffusion.cli.methods import METHODS
     from ase_diffusion.search import StructureSearch
 
     check_calculator(args.calculator)
+    check_names(args)
     options = given(args, 'best_of') | ({} if args.denoising_steps is None else {'steps': args.denoising_steps})
     if args.prerelax:
         check_calculator(args.prerelax)
         options['relax'] = {'calculator': args.prerelax}
-    generator, conditions = overlayers(args, logfile=None, **options)
+    options |= given(args, 'model', 'sampler', 'device')
+    generator = METHODS['surface'].make(args, logfile=None, **options)
+    conditions = parse_conditions(generator, args)
     search = StructureSearch(
         generator,
         args.db,

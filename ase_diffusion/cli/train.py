@@ -1,55 +1,31 @@
 """Train a model on your own data; a run that was interrupted goes on with the same line."""
 
+from functools import partial
+
+from ase_diffusion.cli.methods import METHODS
+
 HELP = 'train a model or a force field'
-SHARED = (
-    'steps',
-    'minutes',
-    'features',
-    'blocks',
-    'cutoff',
-    'batch_size',
-    'lr',
-    'seed',
-    'devices',
-    'accelerator',
-    'precision',
-    'every',
-)
+SHARED = ('steps', 'minutes', 'batch_size', 'lr', 'seed', 'devices', 'accelerator', 'precision', 'every')
 
 
 def add_arguments(parser, again):
-    """Add the options of this verb."""
+    """Add the options of this verb: one kind for each method, and the force field."""
     kinds = parser.add_subparsers(dest='kind', metavar='KIND', required=True)
-    common = {'description': __doc__, 'parents': [again]}
-    surface = kinds.add_parser('surface', help='the diffusion model of overlayers', **common)
-    _add_shared(surface)
-    surface.add_argument('--repeat', type=float, metavar='SHARE', help='share repeated in the plane (0.25)')
-    surface.add_argument(
-        '--max-relative',
-        type=float,
-        metavar='E',
-        help='leave out what is higher above the best of its composition, eV per mobile atom',
-    )
-    from ase_diffusion.cli.common import add_height
+    for word, method in METHODS.items():
+        each = kinds.add_parser(word, help=f'the model of {method.help}', description=__doc__, parents=[again])
+        if hasattr(method.module(), 'add_train'):
+            method.add('train', each)
+        else:
+            each.add_argument('data', metavar='DATA', help='structures: .npz, .db, .traj, .extxyz, ...')
+        _add_common(each)
+        each.set_defaults(run=partial(run, train=method.train))
+    field = kinds.add_parser('forcefield', help='energies and forces', description=__doc__, parents=[again])
+    from ase_diffusion.cli import surface_options
 
-    add_height(surface)
-    field = kinds.add_parser('forcefield', help='energies and forces', **common)
-    _add_shared(field)
+    surface_options.add_data(field)
     field.add_argument('--max-force', type=float, metavar='F', help='leave out what has larger forces, eV/A (40)')
-    for each in (surface, field):
-        each.set_defaults(run=run)
-    crystal = kinds.add_parser('crystal', help='the diffusion model of crystals', **common)
-    _add_crystal(crystal)
-    crystal.set_defaults(run=run_crystal)
-
-
-def _add_shared(parser):
-    parser.add_argument('data', nargs='+', metavar='DATA', help='.npz, .db, .traj, .extxyz: overlayers on fixed slabs')
-    parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
-    parser.add_argument('--blocks', type=int, metavar='N', help='message passing steps')
-    parser.add_argument('--cutoff', type=float, metavar='R', help='A (6)')
-    parser.add_argument('--batch-size', type=int, metavar='N', help='structures per step (16)')
-    _add_common(parser)
+    _add_common(field)
+    field.set_defaults(run=partial(run, train=train_field))
 
 
 def _add_common(parser):
@@ -58,6 +34,7 @@ def _add_common(parser):
         '--init', metavar='MODEL', help='model to start from, shipped or a .safetensors file; its width, blocks and cutoff hold'
     )
     parser.add_argument('--steps', type=int, metavar='N', help='training steps (20000)')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='structures per step')
     parser.add_argument('--minutes', type=float, metavar='M', help='stop after this time')
     parser.add_argument('--lr', type=float, help='learning rate (0.001)')
     parser.add_argument('--every', type=int, metavar='N', help='steps between validations (1000)')
@@ -69,7 +46,7 @@ def _add_common(parser):
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
-def run(args):
+def run(args, train):
     """Train into a folder."""
     import logging
 
@@ -77,108 +54,36 @@ def run(args):
 
     logging.basicConfig(format='%(message)s')
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)
-    options = given(args, *SHARED)
-    images = read_data(args.data)
-    from ase_diffusion.training import Overlayers
-    from ase_diffusion.training.surface import train_forcefield, train_surface
-
-    data = Overlayers.from_atoms(images)
-    relaxations = len({item.run for item in data.items})
-    print(f'{len(data.items)} structures of {relaxations} relaxations from {", ".join(args.data)}')
-    options.update(compile_network=args.compile, progress=not args.quiet)
-    if args.init:
-        options['network'], _ = start_from(args.init, args.kind)
-    if args.kind == 'surface':
-        best = train_surface(data, args.out, **options, **given(args, 'repeat', 'max_relative', 'height'))
-        then = f'ase-diffusion sample surface slab.traj --stoich ... --model {best}'
-    else:
-        best = train_forcefield(data, args.out, **options, **given(args, 'max_force'))
-        then = f'ase-diffusion relax structures.traj --calculator {best}'
-    print(f'best model: {best}\nnext: {then}')
+    options = {**given(args, *SHARED), 'compile_network': args.compile, 'progress': not args.quiet}
+    best = train(args, **options, **start_from(args.init, args.kind))
+    print(f'best model: {best}\nnext: {_next(args.kind).format(best=best)}')
 
 
-def _add_crystal(parser):
-    parser.add_argument(
-        'data',
-        metavar='DATA',
-        help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept',
-    )
-    parser.add_argument(
-        '--split',
-        nargs='+',
-        default=['train'],
-        metavar='NAME',
-        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
-    )
-    parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
-    parser.add_argument(
-        '--scheme',
-        metavar='NAME',
-        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)',
-    )
-    parser.add_argument(
-        '--conditioning', metavar='KIND', help='cds: conditions enter every attention block; cdi: the first embedding (cds)'
-    )
-    parser.add_argument(
-        '--paper-network',
-        dest='coupled',
-        action='store_false',
-        default=None,
-        help='pair terms that know the geometry only, not the sender',
-    )
-    parser.add_argument(
-        '--known', type=float, metavar='SHARE', help='share of crystals whose species are given, for structure prediction (0.33)'
-    )
-    parser.add_argument('--features', type=int, metavar='N', help='width of the network (128)')
-    parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
-    parser.add_argument('--batch-size', type=int, metavar='N', help='crystals per step (128)')
-    _add_common(parser)
+def _next(kind):
+    """Return the command that uses a model of a kind."""
+    if kind == 'forcefield':
+        return 'ase-diffusion relax structures.traj --calculator {best}'
+    return getattr(METHODS[kind].module(), 'NEXT', f'ase-diffusion sample {kind} --model {{best}}')
 
 
-def run_crystal(args):
-    """Train the model of crystals into a folder."""
-    import logging
-
+def train_field(args, **options):
+    """Train a force field; return the path of the best checkpoint."""
     from ase_diffusion.cli.common import given
-    from ase_diffusion.data.crystals import read_crystals
-    from ase_diffusion.training.crystal import train_crystal
-    from ase_diffusion.training.crystal_data import split_crystals
+    from ase_diffusion.cli.surface_options import read_data
+    from ase_diffusion.training.surface import train_forcefield
 
-    logging.basicConfig(format='%(message)s')
-    logging.getLogger('ase_diffusion').setLevel(logging.INFO)
-    training, held = split_crystals(read_crystals(args.data), args.split)
-    print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
-    options = given(
-        args, *(name for name in SHARED if name != 'cutoff'), 'properties', 'scheme', 'conditioning', 'known', 'coupled'
-    )
-    if args.init:
-        options['network'], header = start_from(args.init, 'crystal')
-        options['elements'] = header['representation']['elements']
-    best = train_crystal(training, args.out, validation=held, compile_network=args.compile, progress=not args.quiet, **options)
-    print(f'best model: {best}\nnext: ase-diffusion sample crystal --model {best}')
+    options.pop('header', None)
+    more = given(args, 'features', 'blocks', 'cutoff', 'max_force')
+    return train_forcefield(read_data(args.data), args.out, **options, **more)
 
 
 def start_from(model, kind):
-    """Return network and header of a model; ValueError if it is of another kind."""
+    """Return network and header of the model to start from, none without one; ValueError if it is of another kind."""
+    if model is None:
+        return {}
     from ase_diffusion.weights.zoo import load_model
 
     network, header = load_model(model)
     if header.get('kind') != kind:
-        raise ValueError(f'--init {model}: a model of kind {kind} is asked for, this one is of kind {header.get("kind")}.')
-    return network, header
-
-
-def read_data(paths):
-    """Return the frames of all files; the relaxations of different files stay different ones."""
-    from ase_diffusion.cli.common import pairs_of, read_images
-
-    images, offset = [], 0
-    for path in paths:
-        frames = read_images(path)
-        runs = [pairs_of(atoms)['run'] for atoms in frames if 'run' in pairs_of(atoms)]
-        for atoms in frames:
-            if 'run' in pairs_of(atoms):
-                pairs_of(atoms)['run'] += offset
-        offset += max(runs, default=-1) + 1
-        images += frames
-    return images
+        raise ValueError(f'--init {model}: a model of kind {kind} is asked for, this one is of kind {header.get("kind")}')
+    return {'network': network, 'header': header}

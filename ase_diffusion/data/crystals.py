@@ -102,7 +102,7 @@ def read_crystals(path, split=None):
         if not images:
             raise ValueError(f'a folder of crystals has train.csv, val.csv or test.csv; {path} has none that holds any')
     elif not path.is_file():
-        raise FileNotFoundError(f'Crystals are read from a file; there is none at {path.absolute()}.')
+        raise FileNotFoundError(f'crystals are read from a file; there is none at {path.absolute()}')
     elif path.suffix == '.npz':
         images = _read_npz(path)
     elif path.suffix == '.csv':

@@ -66,7 +66,7 @@ def read_frames(path):
     """
     path = SHIPPED.get(str(path), Path(path))
     if not path.is_file():
-        raise FileNotFoundError(f'Frames are read from a file; there is none at {path.absolute()}.')
+        raise FileNotFoundError(f'frames are read from a file; there is none at {path.absolute()}')
     if path.suffix == '.npz':
         return _read_npz(path)
     if path.suffix in ('.db', '.json'):
@@ -97,9 +97,9 @@ def write_frames(images, path):
     """
     images = list(images)
     if not images:
-        raise ValueError('write_frames needs at least one frame; got an empty list.')
+        raise ValueError('write_frames needs at least one frame; got an empty list')
     if Path(path).suffix != '.npz':
-        raise ValueError(f'Frames are written to a .npz file; got {str(path)!r}. Other formats: ase.io.write.')
+        raise ValueError(f'frames are written to a .npz file; got {str(path)!r}; other formats: ase.io.write')
     keys = ROW_KEYS | {
         key: kind for key, kind in OPTIONAL.items() if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)
     }
@@ -163,7 +163,7 @@ def frames_to_npz(db, path, every='geometric'):
         `every` is neither, or the database holds no relaxation.
     """
     if every != 'geometric' and (isinstance(every, (str, bool)) or int(every) != every or every < 1):
-        raise ValueError(f"every is 'geometric' or a number of steps, 1 or more; got {every!r}.")
+        raise ValueError(f"every is 'geometric' or a number of steps, 1 or more; got {every!r}")
     db = _connect(db)
     runs = {}
     for row in db.select(include_data=False, columns=['id', 'key_value_pairs']):
@@ -171,7 +171,7 @@ def frames_to_npz(db, path, every='geometric'):
         if 'run' in pairs and not pairs.get('failed'):
             runs.setdefault(pairs['run'], []).append((pairs['step'], row.id))
     if not runs:
-        raise ValueError('The rows of a search have the keys run and step; this database holds none that succeeded.')
+        raise ValueError('the rows of a search have the keys run and step; this database holds none that succeeded')
     images = []
     for run in sorted(runs):
         rows = sorted(runs[run])
@@ -211,8 +211,8 @@ def _slab_size(atoms, index):
     size = int(fixed.sum())
     if not fixed[:size].all():
         raise ValueError(
-            f'The atoms that FixAtoms holds come first in a frame; in frame {index} they are mixed with mobile ones. '
-            'Reorder it: order = np.argsort(~fixed, kind="stable"); atoms = atoms[order].'
+            f'the atoms that FixAtoms holds come first in a frame; in frame {index} they are mixed with mobile ones; '
+            'reorder it: order = np.argsort(~fixed, kind="stable"); atoms = atoms[order]'
         )
     return size
 
@@ -244,7 +244,7 @@ def _read_npz(path):
         data = {key: file[key] for key in file.files}
     missing = [key for key in NEEDED if key not in data]
     if missing:
-        raise ValueError(f'A file of frames holds {NEEDED}; {path} lacks {missing}. Write it with write_frames.')
+        raise ValueError(f'a file of frames holds {NEEDED}; {path} lacks {missing}; write it with write_frames')
     slabs = _read_slabs(data)
     slab_id = data.get('slab_id', np.zeros(len(data['natoms']), dtype=int))
     natoms = data['natoms'].astype(int)
@@ -253,8 +253,8 @@ def _read_npz(path):
     rows = np.concatenate([[0], np.cumsum(natoms + nslab)])
     if len(data['positions']) != tops[-1] or len(data['forces']) != rows[-1]:
         raise ValueError(
-            f'In a file of frames positions has sum(natoms) = {tops[-1]} rows and forces sum(natoms + slab) = '
-            f'{rows[-1]}; {path} has {len(data["positions"])} and {len(data["forces"])}. It is damaged: write it anew.'
+            f'in a file of frames positions has sum(natoms) = {tops[-1]} rows and forces sum(natoms + slab) = '
+            f'{rows[-1]}; {path} has {len(data["positions"])} and {len(data["forces"])}; it is damaged: write it anew'
         )
     if 'tags' not in data:
         new = np.array([slab.get_tags().max(initial=0) + 1 for slab in slabs])
@@ -302,7 +302,7 @@ def _connect(db):
     if not isinstance(db, (str, Path)):
         return db
     if not Path(db).is_file():  # connect would make an empty one
-        raise FileNotFoundError(f'A database is read from a file; there is none at {Path(db).absolute()}.')
+        raise FileNotFoundError(f'a database is read from a file; there is none at {Path(db).absolute()}')
     return connect(db)
 
 
@@ -349,8 +349,8 @@ def _unit(text, name, path):
         return float(value)
     except (AttributeError, TypeError):
         raise ValueError(
-            f'A schnetpack database notes units in names of ase.units, such as eV, kcal/mol, Ang or eV/Ang; for {name} '
-            f'{path} has {text!r}. Write the database anew with its unit.'
+            f'a schnetpack database notes units in names of ase.units, such as eV, kcal/mol, Ang or eV/Ang; for {name} '
+            f'{path} has {text!r}; write the database anew with its unit'
         ) from None
 
 

@@ -1,11 +1,14 @@
 """Random starts: atoms at random places in a window above a slab, none too close to another."""
 
+from __future__ import annotations
+
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from ..errors import GenerationFailed
-from ..utils.atoms import copy_atoms, parse_formula
+from ..utils.atoms import check_surface_cell, copy_atoms, parse_formula
+from ..utils.checks import check_count, check_number, check_window
 from ..utils.rng import coerce_rng
 
 TRIES = 300  # places tried for one atom before the structure is begun anew
@@ -43,17 +46,17 @@ def random_start(slab, numbers, rng=None, *, height=(1.0, 4.5), ratio=0.7, maxit
         The atoms did not fit.
     """
     numbers = parse_formula(numbers) if isinstance(numbers, str) else [int(number) for number in numbers]
-    low, high = check_window(height, ratio, maxiter)
-    check_slab(slab)
+    low, high = check_start(height, ratio, maxiter)
+    check_surface_cell(slab)
     rng, blocked = coerce_rng(rng), {}
     for _ in range(maxiter):
         places = _place(slab, numbers, rng, (low, high), ratio, blocked)
         if places is not None:
             return _assemble(slab, numbers, places)
     raise GenerationFailed(
-        f'New atoms stay {ratio:g} times the sum of the covalent radii apart, but {_formula(numbers)} found no room in '
-        f'the window of {low:g} to {high:g} A above {slab.get_chemical_formula()} in {maxiter} attempts. Raise the '
-        'upper end of height, lower ratio, take fewer atoms or a larger slab, or raise maxiter.',
+        f'new atoms stay {ratio:g} times the sum of the covalent radii apart, but {_formula(numbers)} found no room in '
+        f'the window of {low:g} to {high:g} A above {slab.get_chemical_formula()} in {maxiter} attempts; raise the '
+        'upper end of height, lower ratio, take fewer atoms or a larger slab, or raise maxiter',
         blocked,
     )
 
@@ -131,7 +134,7 @@ def check_composition(stoich):
     if not isinstance(stoich, dict):
         formulas = [check_composition(formula) for formula in stoich]
         if not formulas:
-            raise ValueError('A composition is a formula, a list of formulas or a dict of ranges; got an empty list.')
+            raise ValueError('a composition is a formula, a list of formulas or a dict of ranges; got an empty list')
         return formulas
     ranges = {}
     for symbol, counts in stoich.items():
@@ -142,11 +145,11 @@ def check_composition(stoich):
             good = False
         if not good:
             raise ValueError(
-                f'Ranges are whole numbers of atoms of an element, {{"Ag": (4, 6), "O": (2, 5)}}; got {symbol!r}: {counts!r}.'
+                f'ranges are whole numbers of atoms of an element, {{"Ag": (4, 6), "O": (2, 5)}}; got {symbol!r}: {counts!r}'
             )
         ranges[symbol] = [int(low), int(high)]
     if not any(high for _, high in ranges.values()):
-        raise ValueError(f'A composition has at least one atom; {stoich!r} allows none.')
+        raise ValueError(f'a composition has at least one atom; {stoich!r} allows none')
     return ranges
 
 
@@ -169,43 +172,12 @@ def draw_composition(stoich, rng):
     return numbers
 
 
-def check_window(height, ratio, maxiter):
-    """Return (low, high) in A; raise where height, ratio or maxiter is not one."""
-    try:
-        low, high = (float(value) for value in height)
-    except (TypeError, ValueError):
-        low = high = np.nan
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(
-            f'height is (low, high) in A above the topmost slab atom, low < high, such as (1.0, 4.5); got {height!r}.'
-        )
-    if not (np.isfinite(ratio) and ratio >= 0):
-        raise ValueError(f'ratio is a part of the sum of two covalent radii, such as 0.7; got {ratio!r}.')
+def check_start(height, ratio, maxiter):
+    """Return the window (low, high) in A of a random start; raise a ValueError if it, the ratio or maxiter is not valid."""
+    window = check_window('height', height, 'in A above the topmost slab atom, low < high, such as (1.0, 4.5)')
+    check_number('ratio', ratio, 'a part of the sum of two covalent radii, such as 0.7', strict=False)
     check_count('maxiter', 'the number of attempts', maxiter)
-    return low, high
-
-
-def check_count(name, what, value):
-    """Raise where this is not an integer, 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f'{name} is {what}, an integer, 1 or more; got {value!r}.')
-
-
-def check_slab(slab):
-    """Raise where there are no atoms, one has no place, or the surface does not lie in the xy plane."""
-    if not isinstance(slab, Atoms):
-        raise TypeError(f'A slab is an ase.Atoms object; got {type(slab).__name__}. Read files with ase.io.read.')
-    if not np.isfinite(slab.positions).all():
-        raise ValueError(
-            f'The atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite. Mend them.'
-        )
-    plane = slab.cell[:2]
-    if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
-        raise ValueError(
-            'A slab has atoms, and its cell vectors a and b span the xy plane; got '
-            f'{len(slab)} atoms and a = {plane[0].tolist()}, b = {plane[1].tolist()}. '
-            'Build it with ase.build, or turn it: slab.rotate(slab.cell[0], "x", rotate_cell=True).'
-        )
+    return window
 
 
 def _formula(numbers):

@@ -1,45 +1,50 @@
-"""What all generators share: seeds, batches, log, trajectory, observers, interruption."""
+"""The run of a generator: batches, rejections, relaxation, choice, log, trajectory, observers, interruption."""
 
 from __future__ import annotations
 
-import logging
 import math
+import shutil
 import time
-from functools import partial
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
-import torch
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
-from ..training.checkpoint import save_checkpoint
-from ..utils.atoms import min_distance_ratio
+from ..representations import Failure
 from ..utils.checks import check_folder, check_integer
-from ..utils.device import pick_device
 from ..utils.interrupts import held_interrupts
 from ..utils.log import Log
 from ..utils.memory import keep_freed_memory
-from ..utils.rng import coerce_rng, spawn_seeds
+from ..utils.provenance import note
+from ..utils.rng import spawn_seeds
+from .compiling import compile_core
+from .model import UNTRAINED, GenerativeModel, Outcome
 from .relaxation import relax_in_order
 from .selection import energy_of
+from .tasks import FromNoise
+from .text import shown_condition
 
-log = logging.getLogger(__name__)
+__all__ = ['UNTRAINED', 'Generator', 'collect']
 
 
-class Generator:
-    """Generate structures one batch at a time; subclasses write :meth:`_generate` and little more.
+class Generator(GenerativeModel):
+    """Generate structures one batch at a time.
+
+    A subclass writes ``kind``, ``_template`` or ``_sample_batch``, and what only it knows.
 
     Parameters
     ----------
     rng : int, numpy Generator, RandomState, numpy.random or None
         Source of all randomness; the same seed gives the same structures, at any batch size up to rounding (which the sampler
-        'renoised_ancestral' amplifies, so that one structure in ten or so is another one).
+        'renoised_ancestral' amplifies, so that about one structure in ten is another one).
     steps : int, optional
-        Sampling steps, at least 2.
+        Sampling steps, at least 2; by default as the model says. A model without a process (a GAN) takes none.
     sampler : str, optional
-        A name of :data:`ase_diffusion.diffusion.SAMPLERS`.
+        A name of :data:`ase_diffusion.diffusion.SAMPLERS`; by default as the model says.
     batch_size : int, optional
         Structures sampled at once.
     device : str, optional
@@ -47,84 +52,54 @@ class Generator:
     trajectory : path or ase Trajectory, optional
         Every accepted structure is appended.
     denoising_trajectory : path, optional
-        The way from noise to structure, for the first structure that is generated.
+        The denoising of the first structure that is generated.
     best_of : int
         Generate this many candidates for each structure of :meth:`sample` and :meth:`irun`, and keep the one of lowest energy.
     maxtries : int, optional
         Rejected structures per accepted one after which :class:`GenerationFailed` is raised.
+    validate : bool
+        Reject structures that are not valid (atoms too close, ...). False hands out all that can be decoded.
+    compile : bool, optional
+        Compile the network with torch first; needs a C++ compiler. None: where ``compile_from`` says that it pays.
+
+    Attributes
+    ----------
+    compile_from : int or None
+        Structures times network calls from which compiling saves time; None: never by itself.
+    statistics : dict
+        Structures ``generated``, ``accepted`` and ``rejected`` so far.
+    failures : Counter
+        Reasons of all rejections so far.
     """
 
-    default_steps, default_sampler = 100, 'ancestral'
-    guidance = relax = None
+    compile_from: ClassVar[int | None] = None
+    relax: dict | None = None
 
-    def __init__(
-        self,
-        *,
-        rng=None,
-        steps=None,
-        sampler=None,
-        batch_size=None,
-        device=None,
-        logfile='-',
-        trajectory=None,
-        denoising_trajectory=None,
-        best_of=1,
-        maxtries=20,
-    ):
-        self.rng = coerce_rng(rng)
-        self.steps = self.default_steps if steps is None else check_integer('steps', steps, 2)
-        sampler = self.default_sampler if sampler is None else sampler
-        if sampler not in SAMPLERS:
-            raise ValueError(f'sampler must be one of {sorted(SAMPLERS)}, got {sampler!r}')
-        self.sampler = sampler
-        self.batch_size = None if batch_size is None else check_integer('batch_size', batch_size, 1)
-        self.best_of, self.selection = check_integer('best_of', best_of, 1), None
-        self.maxtries = check_integer('maxtries', maxtries, 1)
-        self.device = pick_device(device)
+    def __init__(self, *, logfile='-', trajectory=None, best_of=1, maxtries=20, validate=True, **options: Any):
+        super().__init__(**options)
+        self.best_of, self.maxtries = check_integer('best_of', best_of, 1), check_integer('maxtries', maxtries, 1)
+        self.validate, self.selection = bool(validate), None
         check_folder('trajectory', trajectory)
-        check_folder('denoising_trajectory', denoising_trajectory)
+        check_folder('denoising_trajectory', self.denoising_trajectory)
         self.log = Log(logfile)
         self._trajectory, self._opened = trajectory, None
-        self.denoising_trajectory = denoising_trajectory
         self.observers: list = []
         self.atoms: Atoms | None = None
         self.statistics = {'generated': 0, 'accepted': 0, 'rejected': 0}
+        self.failures: Counter = Counter()
 
-    def _generate(self, seeds: list[int], conditions: dict) -> list[Atoms]:
-        """Return one structure per seed."""
-        raise NotImplementedError
-
-    def _prepare(self, n: int) -> None:
-        """Get ready for n structures."""
+    # what a subclass may say
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
-        """Return why a structure is not fit to be returned, or None."""
+        """Return why a structure is not valid, or None."""
         return None
 
-    def _reason(self, atoms: Atoms, chosen: bool = False) -> str | None:
-        """Return why a structure, relaxed and ``chosen`` by its energy where that was asked for, is not fit, or None."""
-        if atoms.info['key_value_pairs'].get('relax_failed'):
-            return 'the relaxation failed'
-        reason = self._reason_to_reject(atoms)
-        return 'no energy to choose by' if reason is None and chosen and not math.isfinite(energy_of(atoms)) else reason
-
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
-        """Return the result of a relaxation as it shall be handed out."""
-        atoms.info['key_value_pairs']['min_distance_ratio'] = self._closest(atoms)
+        """Return the result of a relaxation in its final form."""
+        note(atoms, min_distance_ratio=self._min_distance_ratio(atoms))
         return atoms
 
-    def _closest(self, atoms: Atoms) -> float:
-        """Return the shortest distance over the sum of the covalent radii, at most 99: databases hold no infinity."""
-        return float(min(min_distance_ratio(atoms), 99.0))
-
-    def _check_conditions(self, conditions: dict) -> dict:
-        """Return all conditions with their defaults; raise for unknown ones."""
-        if conditions:
-            raise TypeError(f'unknown conditions {sorted(conditions)}')
-        return conditions
-
-    def _auto_batch_size(self) -> int:
-        return 16
+    # the run
 
     def sample(self, n: int | None = None, **conditions):
         """Return one structure (n=None) or a list of n.
@@ -138,24 +113,23 @@ class Generator:
         GenerationFailed
             Too many structures in a row were rejected; those accepted so far are in its ``.images``.
         """
-        return _collect(self.irun(1 if n is None else n, **conditions), n)
+        return collect(self.irun(1 if n is None else n, **conditions), n)
 
-    def irun(self, n: int, **conditions):
+    def irun(self, n: int, **conditions) -> Iterator[Atoms]:
         """Check the arguments at once and return an iterator over n structures, each as it is accepted.
 
         Everything accepted before an interruption is in the trajectory and has been handed out.
         """
         n = check_integer('n', n, 1)
-        return self._iterate(n, self._check_conditions(conditions))
+        return self._iterate(n, self.check_conditions(conditions))
 
-    def _iterate(self, n: int, conditions: dict, task=None):
+    def _iterate(self, n: int, conditions: dict, task: FromNoise | None = None) -> Iterator[Atoms]:
         self.log.write(self._header(n, conditions, task))
         self.log.write(f'{"#":>5s} {"formula":<24s} {"seed":>20s} {"closest":>8s} {"s":>7s}')
-        generate = self._generate if task is None else partial(self._generate, task=task)
         keep_freed_memory()
         tries = self.best_of if task is None else 1
         self._prepare(n * tries)
-        done, refused, reasons = 0, 0, {}
+        done, refused, reasons = 0, 0, Counter()
         guidance = self.guidance
         spent, chosen = guidance and guidance.spent(), self.selection.calls if tries > 1 else 0
         try:
@@ -164,24 +138,21 @@ class Generator:
                 size = min(n - done, max(1, batch // tries))
                 seeds = spawn_seeds(self.rng, size * tries)
                 begun, before = time.perf_counter(), guidance and guidance.spent()
-                images = [atoms for k in range(0, len(seeds), batch) for atoms in generate(seeds[k : k + batch], conditions)]
-                self.statistics['generated'] += len(images)
+                outcomes = self._outcomes([seeds[k : k + batch] for k in range(0, len(seeds), batch)], conditions, task, tries)
                 if guidance is not None:
                     guidance.warn(before)
-                if self.relax is not None and (task is None or task.relaxes):
-                    images = relax_in_order(images, lambda atoms: self._reason(atoms) is None, self.relax, self._after_relaxation)
-                if tries > 1:
-                    images = self.selection.choose(list(images), lambda atoms: self._reason(atoms) is None)
                 seconds = (time.perf_counter() - begun) / size
-                for atoms in images:
-                    reason = self._reason(atoms, chosen=tries > 1)
+                for outcome in outcomes:
+                    reason = self._reason(outcome, chosen=tries > 1)
                     if reason is not None:
-                        refused, reasons[reason] = refused + 1, reasons.get(reason, 0) + 1
+                        refused += 1
+                        reasons[reason] += 1
+                        self.failures[reason] += 1
                         self.statistics['rejected'] += 1
                         continue
                     done += 1
-                    self._accept(atoms, done, seconds)
-                    yield atoms
+                    self._accept(outcome, done, seconds)
+                    yield outcome
                 if refused > self.maxtries * max(1, done):
                     raise GenerationFailed(
                         f'{refused} structures were rejected and {done} accepted of {n} asked for; '
@@ -190,20 +161,52 @@ class Generator:
                     )
         finally:
             self._close_trajectory()
+            if reasons:
+                counts = ', '.join(f'{count} x {reason}' for reason, count in reasons.most_common())
+                self.log.write(f'rejected: {refused} of {refused + done}: {counts}')
             if guidance is not None:
                 self.log.write(guidance.cost(spent, done))
             if tries > 1:
                 self.log.write(self.selection.cost(chosen))
 
-    def _header(self, n: int, conditions: dict, task=None) -> str:
+    def _outcomes(self, parts: list[list[int]], conditions: dict, task: FromNoise | None, tries: int):
+        """Return the structures or failures of several batches of seeds: relaxed, and the best of every ``tries``."""
+        task = self._task() if task is None else task
+        outcomes = [outcome for seeds in parts for outcome in self._candidates(seeds, conditions, task)]
+        self.statistics['generated'] += len(outcomes)
+        if self.relax is not None and task.relaxes:
+            outcomes = relax_in_order(outcomes, self._is_fit, self.relax, self._after_relaxation)
+        if tries > 1:
+            outcomes = self.selection.choose(list(outcomes), self._is_fit)
+        return outcomes
+
+    def _is_fit(self, outcome: Outcome) -> bool:
+        return self._reason(outcome) is None
+
+    def _reason(self, outcome: Outcome, chosen: bool = False) -> str | None:
+        """Return why a structure, relaxed and ``chosen`` by its energy where that was asked for, is rejected, or None."""
+        if isinstance(outcome, Failure):
+            return outcome.reason
+        if outcome.info['key_value_pairs'].get('relax_failed'):
+            return 'the relaxation failed'
+        reason = self._reason_to_reject(outcome) if self.validate else None
+        return 'no energy to choose by' if reason is None and chosen and not math.isfinite(energy_of(outcome)) else reason
+
+    def _prepare(self, n: int) -> None:
+        """Compile the network where n structures are worth it."""
+        calls = 0 if self.process is None else n * self.steps * SAMPLERS[self.sampler].calls
+        if self.compile is None and self.compile_from is not None and calls >= self.compile_from and shutil.which('g++'):
+            self.compile = True
+            self.log.write('compiling the network first, some 20 to 60 s (compile=False leaves it out)')
+            compile_core(self.network)
+
+    def _header(self, n: int, conditions: dict, task: FromNoise | None = None) -> str:
         conditions = {**conditions, **({} if task is None else task.labels())}
-        shown = ', '.join(f'{k} {v:g}' for k, v in conditions.items() if isinstance(v, (int, float)))
-        name, steps = type(self).__name__ + ('' if task is None else f'.{task.name}'), self.steps if task is None else task.steps
-        return (
-            f'{name}: {n} structures, {self.sampler}, {steps} steps, {self.device}'
-            + (f', the best of {self.best_of} each' if self.best_of > 1 and task is None else '')
-            + (f', {shown}' if shown else '')
-        )
+        shown = ', '.join(f'{name} {shown_condition(value)}' for name, value in conditions.items() if value is not None)
+        name = type(self).__name__ + ('' if task is None else f'.{task.name}')
+        how = [] if self.process is None else [self.sampler, f'{self.steps if task is None else task.steps} steps']
+        best = [f'the best of {self.best_of} each'] if self.best_of > 1 and task is None else []
+        return f'{name}: ' + ', '.join([f'{n} structures', *how, str(self.device), *best, *([shown] if shown else [])])
 
     def _accept(self, atoms: Atoms, number: int, seconds: float) -> None:
         self.atoms = atoms
@@ -239,12 +242,6 @@ class Generator:
             function = lambda: writer.write(self.atoms)  # noqa: E731  an ase Trajectory is attached like this
         self.observers.append((function, check_integer('interval', interval, 1), args, kwargs))
 
-    def save(self, path) -> Path:
-        """Write the model as one safetensors file that ``model=path`` reads."""
-        if self.network is None:
-            raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
-        return save_checkpoint(path, self.network, {k: v for k, v in self.header.items() if k not in ('format', 'network')})
-
     def _close_trajectory(self) -> None:
         if self._opened is not None and self._opened is not self._trajectory:
             self._opened.close()
@@ -265,8 +262,14 @@ class Generator:
     def __exit__(self, *error):
         self.close()
 
+    def __repr__(self) -> str:
+        told = {**self.todict(), 'device': str(self.device)}
+        names = [name for name in ('model', 'stoich', 'sampler', 'steps', 'device') if told.get(name) is not None]
+        shown = ', '.join(f'{name}={told[name]!r}' for name in names)
+        return f'{type(self).__name__}({shown})'
 
-def _collect(structures, n: int | None):
+
+def collect(structures, n: int | None):
     """Return the structures of an iterator as a list, or the only one where n is None; a failure carries those before it."""
     images: list[Atoms] = []
     try:
@@ -276,19 +279,3 @@ def _collect(structures, n: int | None):
         error.images = images
         raise
     return images[0] if n is None else images
-
-
-def compile_core(network) -> None:
-    """Compile ``network.core`` with torch; where that fails, the plain network goes on and a warning says so."""
-    plain = network.core
-    fast = torch.compile(plain, dynamic=True)
-
-    def core(*args):
-        try:
-            return fast(*args)
-        except Exception as error:  # compilers fail in many ways; the result does not depend on them
-            log.warning('torch.compile failed (%s); going on without it', str(error).splitlines()[0] if str(error) else error)
-            network.core = plain
-            return plain(*args)
-
-    network.core = core

@@ -10,6 +10,8 @@ from ase import Atoms
 from ..calculators.names import calculator_name, is_own_force_field
 from ..relax.relaxer import Relaxer
 from ..relax.settings import make_settings
+from ..representations import Failure
+from ..utils.provenance import note
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class BestOf:
             settings = make_settings(steps=0, min_distance=None, max_energy=None)
             self.relaxer = Relaxer(calculator, settings, device=device if is_own_force_field(calculator) else None)
 
-    def check(self, template: Atoms) -> None:
+    def check(self, template) -> None:
         """Raise a ValueError where our own force field does not know the elements of ``template``."""
         if self.relaxer is not None:
             try:
@@ -49,7 +51,7 @@ class BestOf:
                     'not guide), or relax=...'
                 ) from None
 
-    def choose(self, images: list[Atoms], fit) -> list[Atoms]:
+    def choose(self, images: list[Atoms | Failure], fit) -> list[Atoms | Failure]:
         """Return one structure for every ``best_of`` of ``images``; those that are not ``fit(atoms)`` are out of the race.
 
         Of candidates that are all unfit the first comes back. What comes back carries its energy, unless all are without.
@@ -60,7 +62,8 @@ class BestOf:
             self._evaluate([atoms for race in races for atoms in race])
         chosen = [min(race, key=energy_of) if race else group[0] for race, group in zip(races, groups, strict=True)]
         for atoms in chosen:
-            atoms.info['key_value_pairs'] |= self.todict()
+            if not isinstance(atoms, Failure):
+                note(atoms, **self.todict())
         return chosen
 
     def todict(self) -> dict:

@@ -1,4 +1,4 @@
-"""Where a generation begins: with noise, or with given structures that are noised. The same for surfaces and crystals."""
+"""Where a generation begins: with noise, or with given structures that are noised."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ase import Atoms
 
 from ..diffusion import Batch, JointProcess
 from ..diffusion.joint import times
+from ..representations import Failure
 
 FEWEST_STEPS = 10  # of a denoising that begins late
 
@@ -19,29 +20,29 @@ class FromNoise:
     Parameters
     ----------
     template : callable
-        ``template(seed) -> Atoms``: what is given of the structure with this seed.
+        ``template(seed)``: what is given of the structure with this seed, as the representation encodes it.
     steps : int
         Sampling steps.
     start : float
         Time at which they begin.
     """
 
-    name, kept, relaxes, keeps_species = 'sample', None, True, False
+    name, relaxes, keeps_species = 'sample', True, False
 
     def __init__(self, template, steps: int, start: float = 1.0):
         self.template, self.steps, self.start = template, steps, start
 
-    def take(self, seeds: list[int]) -> list[Atoms]:
-        """Return the structures that a batch begins with, one for each seed."""
+    def take(self, seeds: list[int]) -> list:
+        """Return the templates of a batch, one for each seed."""
         return [self.template(seed) for seed in seeds]
 
     def begin(self, process: JointProcess, batch: Batch, noise, network) -> tuple[JointProcess, dict]:
         """Return the process and the keywords of the sampler with which a batch begins."""
         return process, {'start': self.start, 'steps': self.steps}
 
-    def restore(self, images: list[Atoms], templates: list[Atoms]) -> list[Atoms]:
-        """Return the finished structures with what must not have changed."""
-        return images
+    def restore(self, outcomes: list[Atoms | Failure], batch: Batch) -> list[Atoms | Failure]:
+        """Return the decoded structures with what must not have changed."""
+        return outcomes
 
     def labels(self) -> dict:
         """Return what the provenance of a structure says in addition."""

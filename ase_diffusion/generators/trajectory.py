@@ -1,4 +1,4 @@
-"""The way from noise to a structure, as a trajectory."""
+"""Denoising trajectories."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from ase.io.trajectory import Trajectory
 
 from ..utils.interrupts import held_interrupts
 
+FRAMES = 60
+
 
 class DenoisingTrajectory:
     """Write frames of the first structure of a batch while it is denoised, at most 60 and the last one.
 
     Parameters
     ----------
-    gen : Generator
+    gen : GenerativeModel
+        Gives path and frames; only its first batch is written.
     steps : int
-    frame : callable
-        ``frame(batch) -> Atoms``, the first structure.
     """
 
-    def __init__(self, gen, steps: int, frame):
-        self.gen, self.steps, self.frame, self.file = gen, steps, frame, None
+    def __init__(self, gen, steps: int):
+        self.gen, self.steps, self.file = gen, steps, None
         self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
-        self.every = max(1, steps // 60)
+        self.every = max(1, steps // FRAMES)
 
     def __enter__(self):
         if self.path is None:
@@ -30,10 +31,12 @@ class DenoisingTrajectory:
         self.file = Trajectory(str(self.path), 'w')
         return self
 
-    def __call__(self, k, t, batch, x0):
+    def __call__(self, k: int, t: float, batch, x0) -> None:
         if k % self.every and k != self.steps - 1:
             return
-        atoms = self.frame(batch)
+        atoms = self.gen._frame(batch)
+        if atoms is None:  # noise that is no structure yet
+            return
         atoms.info['sigma'] = float(self.gen.process.schedule.sigma(torch.tensor(t)))
         with held_interrupts():
             self.file.write(atoms)

@@ -40,20 +40,20 @@ def check_crystals(images, name='images'):
     """
     images = [images] if isinstance(images, Atoms) else list(images)
     if not images:
-        raise ValueError(f'{name}: a metric needs at least one crystal; got an empty list.')
+        raise ValueError(f'{name}: a metric needs at least one crystal; got an empty list')
     for index, atoms in enumerate(images):
         if not isinstance(atoms, Atoms):
             raise TypeError(
-                f'{name}: a crystal is an ase.Atoms; number {index} is {type(atoms).__name__}. '
-                'pymatgen structures: AseAtomsAdaptor.get_atoms(structure).'
+                f'{name}: a crystal is an ase.Atoms; number {index} is {type(atoms).__name__}; '
+                'for pymatgen structures: AseAtomsAdaptor.get_atoms(structure)'
             )
         if not len(atoms):
-            raise ValueError(f'{name}: a crystal has atoms; number {index} has none. Leave it out.')
+            raise ValueError(f'{name}: a crystal has atoms; number {index} has none; leave it out')
         if not atoms.pbc.all():
             formula = atoms.get_chemical_formula()
             raise ValueError(
                 f'{name}: a crystal is periodic in three directions; number {index} ({formula}) has pbc '
-                f'{atoms.pbc.tolist()}. Set atoms.pbc = True if its cell is meant.'
+                f'{atoms.pbc.tolist()}; set atoms.pbc = True if its cell is meant'
             )
     return images
 

@@ -58,7 +58,7 @@ def checked_cutoffs(cutoffs):
     """Return the two cutoffs of `coverage` as numbers; a ValueError says what they may be."""
     if isinstance(cutoffs, str):
         if cutoffs not in CUTOFFS:
-            raise ValueError(f'cutoffs are two numbers or one of {sorted(CUTOFFS)}; got {cutoffs!r}.')
+            raise ValueError(f'cutoffs are two numbers or one of {sorted(CUTOFFS)}; got {cutoffs!r}')
         return CUTOFFS[cutoffs]
     try:
         structure, composition = map(float, cutoffs)
@@ -66,7 +66,7 @@ def checked_cutoffs(cutoffs):
             raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
-            f'cutoffs are two positive numbers (structure, composition) or one of {sorted(CUTOFFS)}; got {cutoffs!r}.'
+            f'cutoffs are two positive numbers (structure, composition) or one of {sorted(CUTOFFS)}; got {cutoffs!r}'
         ) from None
     return structure, composition
 
@@ -76,8 +76,8 @@ def _as_fingerprints(data, processes, progress):
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(each, np.ndarray) and each.ndim == 2 for each in data):
         if len(data[0]) != len(data[1]) or not len(data[0]):
             raise ValueError(
-                f'Fingerprints come in pairs, at least one; got {len(data[0])} of structures and {len(data[1])} of '
-                'compositions. `crystal_fingerprints(images)` makes them.'
+                f'fingerprints come in pairs, at least one; got {len(data[0])} of structures and {len(data[1])} of '
+                'compositions; `crystal_fingerprints(images)` makes them'
             )
         return data
     return crystal_fingerprints(data, processes=processes, progress=progress)
@@ -117,7 +117,7 @@ def wasserstein_distances(images, reference, *, samples=SAMPLES, rng=0):
     from scipy.stats import wasserstein_distance
 
     if samples < 1:
-        raise ValueError(f'samples is 1 or more; got {samples}.')
+        raise ValueError(f'samples is 1 or more; got {samples}')
     images, reference = check_crystals(images), check_crystals(reference, 'reference')
     valid = np.flatnonzero(structural_validity(images) & compositional_validity(images))
     if len(valid) > samples:
@@ -160,7 +160,7 @@ def ks_statistics(images, reference, *, names=FEATURES, processes=None, progress
         sides.append(data)
     unknown = [name for name in names if any(name not in side for side in sides)]
     if unknown:
-        raise ValueError(f'Crystals have the features {", ".join(FEATURES)}; got {", ".join(map(repr, unknown))}.')
+        raise ValueError(f'crystals have the features {", ".join(FEATURES)}; got {", ".join(map(repr, unknown))}')
     values = {}
     for name in names:
         ours, theirs = (np.asarray(side[name])[np.isfinite(side[name])] for side in sides)
@@ -201,11 +201,11 @@ def success_rates(values, reference, *, percentiles=PERCENTILES, total=None):
     total = len(values) if total is None else total
     if not len(values) or not len(reference) or total < len(values):
         raise ValueError(
-            f'Success rates need values and a reference with finite numbers; got {len(values)} values of {total} '
-            f'and {len(reference)} finite references.'
+            f'success rates need values and a reference with finite numbers; got {len(values)} values of {total} '
+            f'and {len(reference)} finite references'
         )
     if not all(0 <= p <= 100 for p in percentiles):
-        raise ValueError(f'Percentiles lie between 0 and 100; got {list(percentiles)}.')
+        raise ValueError(f'percentiles lie between 0 and 100; got {list(percentiles)}')
     thresholds = {f'{p:g}': float(np.percentile(reference, p)) for p in percentiles}
     rates = {f'SR{name}': float((values <= limit).sum() / total) for name, limit in thresholds.items()}  # nan <= x is False
     return {**rates, 'thresholds': thresholds, 'n': int(total)}
@@ -234,7 +234,7 @@ def property_values(images, name):
     if np.isnan(values).all():
         there = {key for atoms in images for key in [*atoms.info.get('key_value_pairs', {}), *atoms.info]}
         there = sorted(key for key in there if any(np.isfinite(_property(atoms, key)) for atoms in images))
-        raise ValueError(f'No crystal has the property {name!r}; there are: {", ".join(there) or "none"}.')
+        raise ValueError(f'no crystal has the property {name!r}; there are: {", ".join(there) or "none"}')
     return values
 
 

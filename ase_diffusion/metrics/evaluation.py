@@ -117,7 +117,7 @@ def _candidates(images, targets):
     """Return the predictions for each target."""
     each, rest = divmod(len(images), len(targets))
     if rest or not each:
-        raise ValueError(f'Each target has the same number of predictions; got {len(images)} for {len(targets)} targets.')
+        raise ValueError(f'each target has the same number of predictions; got {len(images)} for {len(targets)} targets')
     return [images[k * each : (k + 1) * each] for k in range(len(targets))]
 
 

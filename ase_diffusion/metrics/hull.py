@@ -128,14 +128,14 @@ def formation_energies(images, energies=None, *, references=None, **options):
     unknown = sorted({z for atoms in images for z in atoms.numbers.tolist()} - set(references))
     if unknown:
         names = ', '.join(chemical_symbols[z] for z in unknown)
-        logger.warning('There is no elemental reference for %s: crystals with it have no formation energy.', names)
+        logger.warning('no elemental reference for %s: crystals with it have no formation energy', names)
     zero = [np.mean([references.get(z, np.nan) for z in atoms.numbers.tolist()]) for atoms in images]
     return energies - zero
 
 
 def _check_lengths(images, energies, name):
     if np.shape(energies) != (len(images),):
-        raise ValueError(f'{name} has one number (eV/atom) for each crystal, shape ({len(images)},); got {np.shape(energies)}.')
+        raise ValueError(f'{name} has one number (eV/atom) for each crystal, shape ({len(images)},); got {np.shape(energies)}')
 
 
 def energies_above_hull(images, energies, phases, phase_energies, *, processes=None, progress=False):
@@ -231,7 +231,7 @@ def sun(above_hull, is_unique, is_novel, *, stable=STABLE):
     flags = [np.asarray(each, bool) for each in (is_unique, is_novel)]
     if above_hull.ndim != 1 or not len(above_hull) or any(each.shape != above_hull.shape for each in flags):
         shapes = [above_hull.shape, *(each.shape for each in flags)]
-        raise ValueError(f'S.U.N. needs an energy, unique and novel for each crystal, at least one; got the shapes {shapes}.')
+        raise ValueError(f'S.U.N. needs an energy, unique and novel for each crystal, at least one; got the shapes {shapes}')
     good = above_hull <= stable + NOISE  # nan is not
     known = above_hull[np.isfinite(above_hull)]
     return {

@@ -77,7 +77,7 @@ def _classes(task):
 def _tolerances(ltol, stol, angle_tol):
     """Return the tolerances as a tuple."""
     if not (ltol > 0 and stol > 0 and angle_tol > 0):
-        raise ValueError(f'Tolerances are positive; got ltol={ltol}, stol={stol}, angle_tol={angle_tol}.')
+        raise ValueError(f'tolerances are positive; got ltol={ltol}, stol={stol}, angle_tol={angle_tol}')
     return (float(ltol), float(stol), float(angle_tol))
 
 
@@ -209,7 +209,7 @@ def match_rate(
     targets = check_crystals(targets, 'targets')
     candidates = [check_crystals(each, 'predictions') for each in predictions]
     if len(candidates) != len(targets):
-        raise ValueError(f'Each target has one prediction, or one list of them; got {len(candidates)} for {len(targets)}.')
+        raise ValueError(f'each target has one prediction, or one list of them; got {len(candidates)} for {len(targets)}')
     tasks = [(each, target, tolerances) for each, target in zip(candidates, targets, strict=True)]
     rms = parallel_map(_best_rms, tasks, processes=processes, progress=progress, label='match')
     met = [value for value in rms if value is not None]

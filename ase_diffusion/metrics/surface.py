@@ -180,13 +180,13 @@ def relative_energies(images, reference=None):
         return energies - float(reference)
     zero, formula = _stored_energy(reference), reference.get_chemical_formula()
     if np.isnan(zero):
-        raise ValueError(f'The reference must carry an energy, but {formula} has none: relax it first, or pass a number in eV.')
+        raise ValueError(f'the reference must carry an energy, but {formula} has none: relax it first, or pass a number in eV')
     for index, atoms in enumerate(images):
         if atoms.get_chemical_formula() != formula:
             raise ValueError(
-                'Energies compare at equal composition, but image '
+                'energies compare at equal composition, but image '
                 f'{index} is {atoms.get_chemical_formula()} and the reference {formula}: '
-                'select the images, or pass reference=None.'
+                'select the images, or pass reference=None'
             )
     return energies - zero
 
@@ -217,7 +217,7 @@ def success_curve(found, counts=None, *, confidence=0.95):
 
     found = np.asarray(found, bool)
     if not found.size:
-        raise ValueError('A success curve needs at least one attempt, but the list is empty: pass one bool per relaxation.')
+        raise ValueError('a success curve needs at least one attempt, but the list is empty: pass one bool per relaxation')
     counts = np.arange(1, found.size + 1) if counts is None else np.asarray(counts)
     interval = binomtest(int(found.sum()), found.size).proportion_ci(confidence)
     p, low, high = (1 - (1 - q) ** counts for q in (found.mean(), interval.low, interval.high))

@@ -1,4 +1,4 @@
-"""Embeddings of the noise level and of asked-for properties into one vector per structure."""
+"""Embeddings of the noise level and of conditions into one vector per structure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+N_ELEMENTS = 119  # columns of an element set; index = atomic number
+
 
 class LevelEmbedding(nn.Module):
-    """Embed a scalar noise level by random-free Fourier features and a small network.
+    """Embed the noise level with fixed Fourier features and an MLP.
 
     Parameters
     ----------
@@ -30,8 +32,76 @@ class LevelEmbedding(nn.Module):
         return self.net(torch.cat([level[:, None], torch.sin(x), torch.cos(x)], -1))
 
 
+class NumberEmbedding(nn.Sequential):
+    """Embed k numbers, (B,) or (B, k): each with sine and cosine of 1, 2, 4, 8 times its scaled value.
+
+    Parameters
+    ----------
+    width : int
+        Output width.
+    shift, scale : float or sequence of k floats
+        Values enter the network as (value - shift) / scale, cut at 4.
+    """
+
+    def __init__(self, width: int, shift=0.0, scale=1.0, k: int = 1):
+        shift, scale = (torch.atleast_1d(torch.as_tensor(x, dtype=torch.float64)).tolist() for x in (shift, scale))
+        if not len(shift) == len(scale) == k or not all(s > 0 for s in scale):
+            raise ValueError(f'expected: shift and positive scale of {k} numbers of a condition, got {shift!r} and {scale!r}')
+        super().__init__(nn.Linear(9 * k, width), nn.SiLU(), nn.Linear(width, width))
+        self.shift, self.scale = shift, scale
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(B,) or (B, k) -> (B, width)."""
+        value = value.reshape(len(value), -1)  # (B, k)
+        columns = []
+        for x, shift, scale in zip(value.unbind(-1), self.shift, self.scale, strict=True):
+            x = ((x - shift) / scale).clamp(-4.0, 4.0)  # (B,)
+            columns += [x, *(torch.sin(x * k) for k in (1, 2, 4, 8)), *(torch.cos(x * k) for k in (1, 2, 4, 8))]
+        return super().forward(torch.stack(columns, -1))
+
+
+class ClassEmbedding(nn.Embedding):
+    """Embed a class, given as its index, a float (B,)."""
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(B,) -> (B, width)."""
+        return super().forward(value.long())
+
+
+class ElementSetEmbedding(nn.Module):
+    """Embed a set of elements, given as rows (B, 119) of zeros and ones: mean of learned rows and number of elements."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(N_ELEMENTS, width))
+        self.net = nn.Sequential(nn.Linear(width + 1, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(B, 119) -> (B, width)."""
+        count = value.sum(-1, keepdim=True).clamp(min=1.0)  # (B, 1)
+        mean = value @ self.rows.to(value.dtype) / count  # (B, width)
+        return self.net(torch.cat([mean, count.log()], -1))
+
+
+def _build(spec, width: int) -> nn.Module:
+    """Return the embedding of a condition; ValueError for an unknown form."""
+    if isinstance(spec, dict):
+        if 'classes' in spec:
+            return ClassEmbedding(int(spec['classes']), width)
+        if spec.get('elements'):
+            return ElementSetEmbedding(width)
+        if 'vector' in spec:
+            k = int(spec['vector'])
+            return NumberEmbedding(width, spec.get('shift', [0.0] * k), spec.get('scale', [1.0] * k), k)
+        raise ValueError(
+            f"expected: a condition is [shift, scale], {{'classes': k}}, {{'elements': true}} or {{'vector': k}}, got {spec!r}"
+        )
+    shift, scale = spec
+    return NumberEmbedding(width, float(shift), float(scale))
+
+
 def _key(name: str) -> str:
-    """Return the key under which torch keeps the weights of a property: its name, or a safe one where torch forbids that."""
+    """Return the key under which torch keeps the weights of a condition: its name, or a safe one where torch forbids that."""
     taken = hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)  # such as type, keys, pop
     if name and '.' not in name and not taken:
         return name
@@ -39,42 +109,48 @@ def _key(name: str) -> str:
 
 
 class _Vectors(nn.ParameterDict):
-    """Parameters that are found by the names of properties."""
+    """Parameters that are found by the names of conditions."""
 
     def __getitem__(self, name):
         return super().__getitem__(_key(name))
 
 
-class PropertyEmbedding(nn.Module):
-    """Embed named scalar properties; NaN means "not asked for" and has a learned vector of its own.
+class ConditionEmbedding(nn.Module):
+    """Embed named conditions; NaN means "not asked for" and has a learned vector of its own.
 
     Parameters
     ----------
-    scales : dict of str to (shift, scale)
-        Values enter the network as (value - shift) / scale.
+    specs : dict
+        Name -> ``[shift, scale]`` of a number, ``{'classes': k}``, ``{'elements': true}`` for a set of chemical elements, or
+        ``{'vector': k, 'shift': [...], 'scale': [...]}``.
     width : int
         Output width.
+
+    Raises
+    ------
+    ValueError
+        A condition has none of the four forms.
     """
 
-    def __init__(self, scales: dict, width: int):
+    def __init__(self, specs: dict, width: int):
         super().__init__()
-        self.scales = {name: (float(a), float(b)) for name, (a, b) in scales.items()}
-        self.nets = nn.ModuleDict(
-            {_key(name): nn.Sequential(nn.Linear(9, width), nn.SiLU(), nn.Linear(width, width)) for name in scales}
-        )
-        self.absent = _Vectors({_key(name): nn.Parameter(torch.zeros(width)) for name in scales})
+        self.names = tuple(specs)
+        self.nets = nn.ModuleDict({_key(name): _build(spec, width) for name, spec in specs.items()})
+        self.absent = _Vectors({_key(name): nn.Parameter(torch.zeros(width)) for name in specs})
 
     def forward(self, conditions: dict[str, Tensor], like: Tensor) -> Tensor:
-        """Return the sum of all embeddings, shaped like ``like`` (B, width)."""
+        """Return the sum of all embeddings, shaped like ``like`` (B, width); a condition that is missing is not asked for."""
         total = torch.zeros_like(like)
-        for name, (shift, scale) in self.scales.items():
+        for name in self.names:
             if name not in conditions:
                 total = total + self.absent[name]
                 continue
-            value = (conditions[name].to(like.dtype) - shift) / scale
-            given = torch.isfinite(value)
-            value = torch.where(given, value, torch.zeros_like(value)).clamp(-4.0, 4.0)
-            waves = [torch.sin(value * k) for k in (1, 2, 4, 8)] + [torch.cos(value * k) for k in (1, 2, 4, 8)]
-            embedded = self.nets[_key(name)](torch.stack([value, *waves], -1))  # (B, width)
+            value = conditions[name].to(like.dtype)  # (B,) or (B, k)
+            finite = torch.isfinite(value)
+            given = finite.reshape(len(value), -1).all(-1)  # (B,)
+            embedded = self.nets[_key(name)](torch.where(finite, value, torch.zeros_like(value)))  # (B, width)
             total = total + torch.where(given[:, None], embedded, self.absent[name])
         return total
+
+
+PropertyEmbedding = ConditionEmbedding  # name of the first edition

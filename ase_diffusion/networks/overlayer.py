@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .conditions import LevelEmbedding, PropertyEmbedding
+from .conditions import ConditionEmbedding, LevelEmbedding
 from .neighbors import build_graph
 from .painn import GatedVector, PaiNN
 
@@ -21,16 +21,16 @@ class OverlayerDenoiser(nn.Module):
     Parameters
     ----------
     features, blocks, cutoff, n_basis : see :class:`PaiNN`.
-    properties : dict of str to (shift, scale), optional
-        Conditions that the model knows.
+    conditions : dict, optional
+        Conditions that the model knows, see :class:`ConditionEmbedding`.
     """
 
-    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, properties=None):
+    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, conditions=None):
         super().__init__()
-        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, properties=dict(properties or {}))
+        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, conditions=dict(conditions or {}))
         self.representation = PaiNN(features, blocks, cutoff, n_basis, modulation=features, roles=2, normalize=True)
         self.level = LevelEmbedding(features)
-        self.properties = PropertyEmbedding(properties or {}, features)
+        self.conditions = ConditionEmbedding(conditions or {}, features)
         self.head_film = nn.Linear(features, 2 * features)
         self.head = GatedVector(features)
         self._graph = (None, None)
@@ -40,7 +40,7 @@ class OverlayerDenoiser(nn.Module):
         extras, x = batch.extras, batch.fields['positions']
         graph = self._neighbors(x, extras)
         c = self.level(c_noise.to(x.dtype))
-        c = nn.functional.silu(c + self.properties(conditions, c))  # (B, F)
+        c = nn.functional.silu(c + self.conditions(conditions, c))  # (B, F)
         return {
             'positions': self.core(
                 extras['numbers'],

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .conditions import LevelEmbedding, PropertyEmbedding
+from .conditions import ConditionEmbedding, LevelEmbedding
 
 _MASKED = -1e9
 
@@ -144,8 +144,8 @@ class CrystalTransformer(nn.Module):
         See :class:`PairTerms`.
     conditioning : 'cds' or 'cdi'
         Conditions enter q, k and v of every block, or the initial embedding.
-    properties : dict of str to (shift, scale), optional
-        Conditions that the model knows.
+    conditions : dict, optional
+        Conditions that the model knows, see :class:`ConditionEmbedding`.
     length : float
         Lengths enter the network divided by it, A.
     coupled : bool
@@ -171,7 +171,7 @@ class CrystalTransformer(nn.Module):
         pair_hidden=128,
         pair_width=64,
         conditioning='cds',
-        properties=None,
+        conditions=None,
         length=5.0,
         coupled=False,
         points=0,
@@ -195,7 +195,7 @@ class CrystalTransformer(nn.Module):
             pair_hidden=pair_hidden,
             pair_width=pair_width,
             conditioning=conditioning,
-            properties=dict(properties or {}),
+            conditions=dict(conditions or {}),
             length=length,
             coupled=coupled,
         )
@@ -207,7 +207,7 @@ class CrystalTransformer(nn.Module):
         self.cell = nn.Sequential(nn.Linear(6, d), nn.SiLU(), nn.Linear(d, d)) if points else None
         self.register_buffer('cell_scales', torch.tensor([list(cell_mean), list(cell_std)]), persistent=False)
         self.level = LevelEmbedding(d)
-        self.properties = PropertyEmbedding(properties or {}, d)
+        self.conditions = ConditionEmbedding(conditions or {}, d)
         self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
         self.known = nn.Parameter(torch.zeros(d))
         self.join = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d))  # eq. 15
@@ -222,13 +222,13 @@ class CrystalTransformer(nn.Module):
 
     def without(self, *names: str) -> CrystalTransformer:
         """Return a network that does not know these conditions, and else predicts what this one does where they are not asked."""
-        kept = {name: scales for name, scales in self.settings['properties'].items() if name not in names}
-        other = CrystalTransformer(**{**self.settings, 'properties': kept})
+        kept = {name: spec for name, spec in self.settings['conditions'].items() if name not in names}
+        other = CrystalTransformer(**{**self.settings, 'conditions': kept})
         mine = set(other.state_dict())
         other.load_state_dict({name: value for name, value in self.state_dict().items() if name in mine})
         with torch.no_grad():
-            for name in set(self.settings['properties']) - set(kept):
-                other.count[2].bias += self.properties.absent[name]  # what is not asked for is a constant
+            for name in set(self.settings['conditions']) - set(kept):
+                other.count[2].bias += self.conditions.absent[name]  # what is not asked for is a constant
         return other.to(self.known.device, self.known.dtype)
 
     def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -263,9 +263,9 @@ class CrystalTransformer(nn.Module):
         return torch.linalg.matrix_exp(2 * (diagonal + upper + upper.transpose(1, 2)))
 
     def condition(self, c_noise: Tensor, conditions: dict[str, Tensor], counts: Tensor, known: Tensor | None) -> Tensor:
-        """Return z_c (B, d) of time, asked-for properties, number of atoms and whether the species are given."""
+        """Return z_c (B, d) of time, conditions, number of atoms and whether the species are given."""
         z_t = self.level(c_noise)
-        z_p = self.properties(conditions, z_t) + self.count(torch.stack([counts.log(), counts / 10], -1))
+        z_p = self.conditions(conditions, z_t) + self.count(torch.stack([counts.log(), counts / 10], -1))
         if known is not None:
             z_p = z_p + known.to(z_p.dtype)[:, None] * self.known
         return self.join(torch.cat([z_t, z_p], -1))

@@ -77,11 +77,11 @@ def _rotation(direction, cell, points, radii):
         return min(scores, key=lambda row: row[:2])[2]
     if isinstance(direction, str):
         if direction not in ('a', 'b', 'c'):
-            raise ValueError(f"A direction is 'auto', 'a', 'b', 'c' or three integers or numbers [u, v, w]; got {direction!r}.")
+            raise ValueError(f"a direction is 'auto', 'a', 'b', 'c' or three integers or numbers [u, v, w]; got {direction!r}")
         direction = np.eye(3)['abc'.index(direction)]
     direction = np.asarray(direction, float)
     if direction.shape != (3,) or not np.isfinite(direction).all() or not direction.any():
-        raise ValueError(f'A direction [u, v, w] along u a + v b + w c has three numbers, not all 0; got {direction.tolist()}.')
+        raise ValueError(f'a direction [u, v, w] along u a + v b + w c has three numbers, not all 0; got {direction.tolist()}')
     towards = direction @ cell / np.linalg.norm(direction @ cell)
     across = [vector - (vector @ towards) * towards for vector in cell[[2, 1, 0]]]  # c is upright, unless it is looked along
     up = next(vector for vector in across if np.linalg.norm(vector) > 0.1 * np.linalg.norm(cell, axis=1).min())
@@ -137,11 +137,11 @@ def _check(atoms):
     if not (len(atoms) and atoms.pbc.all() and abs(atoms.cell.volume) > 1e-3):
         formula = atoms.get_chemical_formula() or 'no atoms'
         raise ValueError(
-            f'A crystal has atoms, a cell and three periodic directions; got {formula} with pbc'
-            f' {atoms.pbc.tolist()}. plot_structure draws slabs and molecules.'
+            f'a crystal has atoms, a cell and three periodic directions; got {formula} with pbc'
+            f' {atoms.pbc.tolist()}; plot_structure draws slabs and molecules'
         )
     if not np.isfinite(atoms.positions).all():
-        raise ValueError('A crystal to be drawn has finite positions; metrics.structural_validity finds those that have not.')
+        raise ValueError('a crystal to be drawn has finite positions; metrics.structural_validity finds those that have not')
 
 
 def _draw(ax, drawing):
@@ -276,9 +276,9 @@ def plot_crystals(
     images = list(images)
     labels = [formula_label(atoms) for atoms in images] if labels is None else list(labels)
     if not images or not len(directions):
-        raise ValueError('Nothing to draw: the list of crystals (or of directions) is empty.')
+        raise ValueError('nothing to draw: the list of crystals (or of directions) is empty')
     if len(labels) != len(images):
-        raise ValueError(f'Every crystal needs a label, but {len(labels)} labels came for {len(images)} crystals.')
+        raise ValueError(f'every crystal needs a label, but {len(labels)} labels came for {len(images)} crystals')
     columns = columns or min(len(images), 5)
     blocks = -(-len(images) // columns)
     rows = [[_drawing(atoms, direction, radius, colors, shift) for atoms in images] for direction in directions]
@@ -360,7 +360,7 @@ def plot_composition_grid(images, *, values=None, prop=None, unit=None, columns=
         values = property_values(images, prop)
     values = np.full(len(images), np.nan) if values is None else np.asarray(values, float)
     if values.shape != (len(images),):
-        raise ValueError(f'Every crystal has one value, shape ({len(images)},); got {values.shape}.')
+        raise ValueError(f'every crystal has one value, shape ({len(images)},); got {values.shape}')
     order = np.argsort(values, kind='stable')[:count]  # nan last
     unit = PROPERTIES.get(prop, ('', ''))[1] if unit is None else unit
     number = [f'{values[k]:.3f} {unit}'.rstrip().replace('-', '\N{MINUS SIGN}') for k in order]

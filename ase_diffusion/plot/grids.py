@@ -29,13 +29,13 @@ def isosurface(grid, level):
     """
     grid = np.asarray(grid, float)
     if grid.ndim != 3 or min(grid.shape) < 2:
-        raise ValueError(f'A surface needs a grid (nx, ny, nz) with at least 2 points along each axis; got {grid.shape}.')
+        raise ValueError(f'a surface needs a grid (nx, ny, nz) with at least 2 points along each axis; got {grid.shape}')
     if not np.isscalar(level):
-        raise TypeError(f'The level of a surface is a number, such as 0.0; got {type(level).__name__}.')
+        raise TypeError(f'the level of a surface is a number, such as 0.0; got {type(level).__name__}')
     if not np.isfinite(level) or not grid.min() < level < grid.max():
         raise ValueError(
-            f'A surface lies between the smallest and the largest value, {grid.min():.6g} and {grid.max():.6g}; '
-            f'got level={level!r}.'
+            f'a surface lies between the smallest and the largest value, {grid.min():.6g} and {grid.max():.6g}; '
+            f'got level={level!r}'
         )
     shape = np.array(grid.shape)
     value = np.pad(grid, (0, 2), mode='wrap') - level
@@ -164,7 +164,7 @@ def plot_slice(grid, cell=None, ax=None, *, axis=2, position=0.0, limits=None, c
     """
     grid, cell = np.asarray(grid, float), _cell(cell)
     if grid.ndim != 3 or axis not in (0, 1, 2):
-        raise ValueError(f'A slice is cut from a grid (nx, ny, nz) along axis 0, 1 or 2; got {grid.shape} and axis={axis!r}.')
+        raise ValueError(f'a slice is cut from a grid (nx, ny, nz) along axis 0, 1 or 2; got {grid.shape} and axis={axis!r}')
     plane = grid.take(round(position % 1.0 * grid.shape[axis]) % grid.shape[axis], axis)
     one, other = (cell[k] for k in range(3) if k != axis)
     length = np.linalg.norm(one)
@@ -196,5 +196,5 @@ def _cell(cell):
     """Return rows (3, 3) of Atoms, a Cell, an array or nothing (a unit cube)."""
     cell = np.eye(3) if cell is None else np.array(getattr(cell, 'cell', cell), float)
     if cell.shape != (3, 3) or not abs(np.linalg.det(cell)) > 0:
-        raise ValueError(f'A cell is (3, 3) rows in A with a volume; got {cell.tolist()}.')
+        raise ValueError(f'a cell is (3, 3) rows in A with a volume; got {cell.tolist()}')
     return cell

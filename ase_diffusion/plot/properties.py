@@ -69,8 +69,8 @@ def plot_property_histogram(values, reference=None, ax=None, *, target=None, xla
     sets = {name: each[np.isfinite(each)] for name, each in sets.items()}
     if not any(sets[name].size for name in named):
         raise ValueError(
-            'A histogram needs at least one finite value of a generated structure, but none came: judge or relax '
-            'the structures first.'
+            'a histogram needs at least one finite value of a generated structure, but none came: judge or relax '
+            'the structures first'
         )
     ax = new_axes((4.4, 3.0)) if ax is None else ax
     everything = np.concatenate([*sets.values(), [] if target is None else [target]])

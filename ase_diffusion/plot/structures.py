@@ -202,7 +202,7 @@ def plot_structure(atoms, ax=None, *, view='top', repeat=None, margin=1.5, radiu
 
 def _check_view(view):
     if view not in ('top', 'side'):
-        raise ValueError(f"A view is 'top' or 'side', but {view!r} came.")
+        raise ValueError(f"a view is 'top' or 'side', but {view!r} came")
 
 
 def plot_structures(
@@ -232,9 +232,9 @@ def plot_structures(
 
     images = list(images)
     if not images:
-        raise ValueError('Nothing to draw: the list of structures is empty.')
+        raise ValueError('nothing to draw: the list of structures is empty')
     if labels is not None and len(labels) != len(images):
-        raise ValueError(f'Every structure needs a label, but {len(labels)} labels came for {len(images)} structures.')
+        raise ValueError(f'every structure needs a label, but {len(labels)} labels came for {len(images)} structures')
     for view in views:
         _check_view(view)
     columns = columns or min(len(images), 5)

@@ -51,7 +51,7 @@ def plot_success_curve(
         shape = None if band is None else band.shape
         raise ValueError(
             f'x, p and both limits of the band run over the same points, but x has shape {x.shape}, '
-            f'p {p.shape} and the band {shape}: pass band=(low, high).'
+            f'p {p.shape} and the band {shape}: pass band=(low, high)'
         )
     ax = new_axes((4.2, 3.0)) if ax is None else ax
     color = PALETTE[len(ax.get_lines()) % len(PALETTE)] if color is None else color

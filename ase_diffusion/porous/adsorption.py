@@ -50,15 +50,15 @@ def adsorption_properties(grid, temperature=298.0, *, density=None, accessible=N
     """
     energy = np.asarray(grid, np.float64)
     if energy.ndim not in (3, 4) or not energy.size:
-        raise ValueError(f'An energy grid is (nx, ny, nz) or (n, nx, ny, nz) in K; got an array of shape {energy.shape}.')
+        raise ValueError(f'an energy grid is (nx, ny, nz) or (n, nx, ny, nz) in K; got an array of shape {energy.shape}')
     if not np.isfinite(energy).all():
-        raise ValueError('An energy grid is of finite numbers, in K; there are others in it (energy_grid makes none).')
+        raise ValueError('an energy grid is of finite numbers, in K; there are others in it (energy_grid makes none)')
     for name, value in (('temperature', temperature), ('density', 1.0 if density is None else density)):
         if not (np.isfinite(value).all() and (np.asarray(value) > 0).all()):
-            raise ValueError(f'A {name} is positive; got {value!r}.')
+            raise ValueError(f'a {name} is positive; got {value!r}')
     allowed = np.ones(energy.shape, bool) if accessible is None else np.asarray(accessible, bool)
     if allowed.shape != energy.shape:
-        raise ValueError(f'`accessible` has the shape of the grid, {energy.shape}; got {allowed.shape}.')
+        raise ValueError(f'`accessible` has the shape of the grid, {energy.shape}; got {allowed.shape}')
     axes = (-3, -2, -1)
     low = np.where(allowed, energy, np.inf).min(axes, keepdims=True)
     low = np.where(np.isfinite(low), low, 0.0)  # nothing allowed

@@ -31,7 +31,7 @@ def find_channels(mask):
     """
     mask = np.asarray(mask, bool)
     if mask.ndim != 3:
-        raise ValueError(f'A mask is (nx, ny, nz); got an array of shape {mask.shape}.')
+        raise ValueError(f'a mask is (nx, ny, nz); got an array of shape {mask.shape}')
     labels, count = ndimage.label(mask)
     parent = np.arange(count + 1)
     image = np.zeros((count + 1, 3), int)  # of a region, as seen from its parent
@@ -86,6 +86,6 @@ def accessible_mask(grid, temperature=298.0, *, threshold=None):
     On a coarse grid a narrow window may look closed: take a finer one where it matters, and see whether the answer stays.
     """
     if np.ndim(grid) != 3:
-        raise ValueError(f'An energy grid is (nx, ny, nz) in K; got an array of shape {np.shape(grid)}.')
+        raise ValueError(f'an energy grid is (nx, ny, nz) in K; got an array of shape {np.shape(grid)}')
     labels, dimensions = find_channels(np.asarray(grid) <= (VOID * temperature if threshold is None else threshold))
     return np.concatenate([[False], dimensions > 0])[labels]

@@ -47,12 +47,12 @@ class GridCalculator(Calculator):
         values = np.asarray(grid, float)
         if values.ndim != 3 or min(values.shape) < 4 or not np.isfinite(values).all():
             raise ValueError(
-                'A calculator needs a grid (nx, ny, nz) of finite energies in K with at least 4 points along '
-                f'each vector; got an array of shape {values.shape}.'
+                'a calculator needs a grid (nx, ny, nz) of finite energies in K with at least 4 points along '
+                f'each vector; got an array of shape {values.shape}'
             )
         self.cell = np.array(getattr(cell, 'cell', cell), float)
         if self.cell.shape != (3, 3) or not np.linalg.det(self.cell):
-            raise ValueError(f'The cell of a framework is (3, 3) in A and has a volume; got {self.cell.tolist()}.')
+            raise ValueError(f'the cell of a framework is (3, 3) in A and has a volume; got {self.cell.tolist()}')
         self.spline = ndimage.spline_filter(np.arcsinh(values / SCALE), order=3, mode='grid-wrap')
 
     @classmethod
@@ -61,7 +61,7 @@ class GridCalculator(Calculator):
         from .lennard_jones import energy_grid
 
         if not (np.isfinite(spacing) and spacing > 0):
-            raise ValueError(f'A spacing is positive, in A; got {spacing!r}.')
+            raise ValueError(f'a spacing is positive, in A; got {spacing!r}')
         shape = np.maximum(np.ceil(atoms.cell.lengths() / spacing - 1e-9), 4).astype(int)
         return cls(energy_grid(atoms, tuple(shape.tolist()), **options), atoms.cell)
 
@@ -81,7 +81,7 @@ class GridCalculator(Calculator):
         """Return the energies (n,) in K and forces (n, 3) in K/A at positions (n, 3) in A."""
         positions = np.asarray(positions, float).reshape(-1, 3)
         if not np.isfinite(positions).all():
-            raise ValueError('Positions are finite numbers; some are not.')
+            raise ValueError('positions are finite numbers; some are not')
         shape = np.array(self.spline.shape)
         inverse = np.linalg.inv(self.cell)
         place = (positions @ inverse % 1.0) * shape  # (n, 3) in grid points

@@ -27,7 +27,7 @@ def write_cube(path, grid, atoms, *, clip=1e6):
     """
     grid = np.asarray(grid, float)
     if grid.ndim != 3:
-        raise ValueError(f'A cube file holds one grid (nx, ny, nz); got an array of shape {grid.shape}.')
+        raise ValueError(f'a cube file holds one grid (nx, ny, nz); got an array of shape {grid.shape}')
     part = f'{path}.part'
     with open(part, 'w', encoding='ascii') as file:
         ase_write_cube(file, atoms, grid if clip is None else np.minimum(grid, clip), comment='E / kB in K, ase_diffusion')

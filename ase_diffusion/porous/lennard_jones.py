@@ -126,9 +126,9 @@ def density_grid(atoms, symbol, *, shape=(32, 32, 32), cutoff=DENSITY_CUTOFF, wi
     from .torch_backend import gaussian
 
     if symbol not in atomic_numbers:
-        raise ValueError(f"The density is that of an element, such as 'Si'; got {symbol!r}.")
+        raise ValueError(f"the density is that of an element, such as 'Si'; got {symbol!r}")
     if not (np.isfinite(width) and width > 0):
-        raise ValueError(f'The width of the Gaussians is positive, in A; got {width!r}.')
+        raise ValueError(f'the width of the Gaussians is positive, in A; got {width!r}')
     images = [atoms] if isinstance(atoms, Atoms) else list(atoms)
     shape, cutoff, dtype = check_shape(shape), check_cutoff(cutoff), np.dtype(np.float32)
     check_memory(len(images), shape, dtype)
@@ -161,14 +161,14 @@ def interaction(atoms, probe='CH4', framework='silica'):
 def choose_backend(backend, device, dtype):
     """Return the back end and the device (None for numba, which needs no torch)."""
     if backend not in (None, *BACKENDS):
-        raise ValueError(f'A back end is None or one of {", ".join(BACKENDS)}; got {backend!r}.')
+        raise ValueError(f'a back end is None or one of {", ".join(BACKENDS)}; got {backend!r}')
     if backend == 'numba' and (str(device or 'cpu') != 'cpu' or dtype != np.float32):
         raise ValueError(
-            f"The back end 'numba' computes in float32 on the CPU; got device={device!r} and dtype={dtype}. "
-            "Take backend='torch' or None."
+            f"the back end 'numba' computes in float32 on the CPU; got device={device!r} and dtype={dtype}; "
+            "take backend='torch' or None"
         )
     if backend == 'triton' and dtype != np.float32:
-        raise ValueError(f"The back end 'triton' computes in float32; got dtype={dtype}. Take backend='torch' or None.")
+        raise ValueError(f"the back end 'triton' computes in float32; got dtype={dtype}; take backend='torch' or None")
     if backend in ('numba', 'triton') and find_spec(backend) is None:
         from ..errors import MissingDependency
 
@@ -180,7 +180,7 @@ def choose_backend(backend, device, dtype):
     device = pick_device(device)
     if backend is not None:
         if backend == 'triton' and device.type != 'cuda' and os.environ.get('TRITON_INTERPRET') != '1':
-            raise ValueError(f"The back end 'triton' needs an NVIDIA GPU (or TRITON_INTERPRET=1, slow, for tests); got {device}.")
+            raise ValueError(f"the back end 'triton' needs an NVIDIA GPU (or TRITON_INTERPRET=1, slow, for tests); got {device}")
         return backend, device
     if device.type == 'cpu' and _takes_numba(dtype):
         return 'numba', None
@@ -195,7 +195,7 @@ def _takes_numba(dtype):
     if dtype != np.float32:
         return False
     if find_spec('numba') is None:
-        logger.warning('numba is not installed; the torch back end is some tens of times slower on a CPU. pip install numba')
+        logger.warning('numba is not installed; the torch back end is some tens of times slower on a CPU: pip install numba')
         return False
     return True
 
@@ -208,7 +208,7 @@ def check_shape(shape):
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise ValueError(f'A shape is three integers of at least 1, such as (32, 32, 32); got {shape!r}.')
+        raise ValueError(f'a shape is three integers of at least 1, such as (32, 32, 32); got {shape!r}')
     return values
 
 
@@ -219,14 +219,14 @@ def check_cutoff(cutoff):
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise ValueError(f'A cutoff is a positive distance in A, such as 12.0; got {cutoff!r}.')
+        raise ValueError(f'a cutoff is a positive distance in A, such as 12.0; got {cutoff!r}')
     return float(cutoff)
 
 
 def check_dtype(dtype):
     """Return float32 or float64, or raise a ValueError."""
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f'A grid is of float32 or float64; got dtype={dtype!r}.')
+        raise ValueError(f'a grid is of float32 or float64; got dtype={dtype!r}')
     return np.dtype(dtype)
 
 
@@ -242,26 +242,26 @@ def check_memory(number, shape, dtype):
         points = ' x '.join(map(str, shape))
         raise ValueError(
             f'{number} grid(s) of {points} points in {dtype} need {need / 1e9:.1f} GB of memory, and '
-            f'{free / 1e9:.1f} GB are free. Take a coarser shape, or iter_energy_grids for many structures.'
+            f'{free / 1e9:.1f} GB are free; take a coarser shape, or iter_energy_grids for many structures'
         )
 
 
 def _checked(atoms):
     """Return the fractional positions (n, 3) in [0, 1) and the cell (3, 3) of a structure that can have a grid."""
     if not isinstance(atoms, Atoms):
-        raise TypeError(f'Structures are ase.Atoms; got {type(atoms).__name__}.')
+        raise TypeError(f'structures are ase.Atoms; got {type(atoms).__name__}')
     if not atoms.pbc.all():
         raise ValueError(
-            f'A grid spans a cell that is periodic along all three vectors; got pbc = {atoms.pbc.tolist()}. '
-            'Set atoms.pbc = True where the cell is meant to be periodic.'
+            f'a grid spans a cell that is periodic along all three vectors; got pbc = {atoms.pbc.tolist()}; '
+            'set atoms.pbc = True where the cell is meant to be periodic'
         )
     cell = np.array(atoms.cell.array, float)
     lengths = np.linalg.norm(cell, axis=1)
     if not np.isfinite(cell).all() or not abs(np.linalg.det(cell)) > 1e-9 * max(np.prod(lengths), 1e-9):
-        raise ValueError(f'A grid needs a cell with a volume; got the cell vectors {cell.tolist()}.')
+        raise ValueError(f'a grid needs a cell with a volume; got the cell vectors {cell.tolist()}')
     if not np.isfinite(atoms.positions).all():
         bad = np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist()
-        raise ValueError(f'Positions are finite numbers; those of the atoms {bad[:10]} are not.')
+        raise ValueError(f'positions are finite numbers; those of the atoms {bad[:10]} are not')
     scaled = atoms.positions @ np.linalg.inv(cell)
     scaled = scaled - np.floor(scaled)
     return np.where(scaled < 1.0, scaled, 0.0), cell

@@ -49,7 +49,7 @@ def check_parameters(who, pair):
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise ValueError(f'Lennard-Jones parameters are (epsilon >= 0 in K, sigma > 0 in A); {who} has {pair!r}.')
+        raise ValueError(f'Lennard-Jones parameters are (epsilon >= 0 in K, sigma > 0 in A); {who} has {pair!r}')
 
 
 _HIRSCHFELDER = 'Hirschfelder, Curtiss, Bird, Molecular Theory of Gases and Liquids (1954), table I-A'
@@ -106,8 +106,8 @@ def find_probe(probe):
     if isinstance(probe, str):
         if probe not in PROBES:
             raise ValueError(
-                f'A probe is a name in the table ase_diffusion.porous.PROBES ({", ".join(PROBES)}), a Probe, or '
-                f'(epsilon in K, sigma in A); got {probe!r}. Add it to the table or pass its numbers.'
+                f'a probe is a name in the table ase_diffusion.porous.PROBES ({", ".join(PROBES)}), a Probe, or '
+                f'(epsilon in K, sigma in A); got {probe!r}; add it to the table or pass its numbers'
             )
         return PROBES[probe]
     check_parameters('the probe', probe)
@@ -125,15 +125,15 @@ def find_table(framework):
     if isinstance(framework, str):
         if framework.lower() not in TABLES:
             raise ValueError(
-                f'A framework table is one of {", ".join(TABLES)}, or a dict symbol -> (epsilon in K, sigma in A); '
-                f'got {framework!r}.'
+                f'a framework table is one of {", ".join(TABLES)}, or a dict symbol -> (epsilon in K, sigma in A); '
+                f'got {framework!r}'
             )
         return TABLES[framework.lower()]
     if not hasattr(framework, 'items'):
-        raise ValueError(f'A framework table is a name or a dict symbol -> (epsilon, sigma); got {framework!r}.')
+        raise ValueError(f'a framework table is a name or a dict symbol -> (epsilon, sigma); got {framework!r}')
     for symbol, pair in framework.items():
         if symbol not in atomic_numbers:
-            raise ValueError(f'A framework table maps element symbols to (epsilon, sigma); {symbol!r} is no element.')
+            raise ValueError(f'a framework table maps element symbols to (epsilon, sigma); {symbol!r} is no element')
         check_parameters(symbol, pair)
     return {**SILICA, **framework}
 
@@ -166,8 +166,8 @@ def pair_parameters(symbols, probe='CH4', framework='silica'):
         if symbol not in table:
             name = framework if isinstance(framework, str) else 'that was passed'
             raise ValueError(
-                f'The framework table {name} has no parameters for {symbol!r}; '
-                f"pass framework={{'{symbol}': (epsilon in K, sigma in A)}}."
+                f'the framework table {name} has no parameters for {symbol!r}; '
+                f"pass framework={{'{symbol}': (epsilon in K, sigma in A)}}"
             )
         if symbol in probe.pairs and table[symbol] == SILICA.get(symbol) and table is not UFF:
             found[symbol] = probe.pairs[symbol]

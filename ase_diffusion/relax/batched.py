@@ -12,7 +12,7 @@ from ..calculators.names import calculator_name
 from ..representations.slab import Slab, check_same_pbc, check_slab
 from ..utils.atoms import copy_atoms, frozen_mask, unsupported_constraints
 from ..utils.memory import keep_freed_memory
-from .settings import Settings, check_numbers
+from .settings import Settings
 from .single import Guard, RelaxationFailed, check_end, clean, failed
 
 GUARD_EVERY = 10  # steps between two checks of all distances, which cost as much as a tenth of a step
@@ -42,10 +42,9 @@ def relax_batched(images, model='ag-o', *, fmax=0.05, steps=200, maxstep=0.2, ba
     ValueError
         fmax or steps is not one, or the structures differ in pbc.
     """
-    check_numbers(fmax, steps)
+    settings = Settings(BFGS, fmax, steps)
     check_same_pbc(images)
     results: list = [None] * len(images)
-    settings = Settings(BFGS, fmax, steps)
     for number, atoms in irelax_batched(images, model, settings, maxstep=maxstep, batch_size=batch_size, device=device):
         atoms.info['key_value_pairs']['relax_calculator'] = calculator_name(model)
         results[number] = atoms
@@ -90,7 +89,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
 def _check_constraints(atoms):
     if others := unsupported_constraints(atoms):
         raise ValueError(
-            f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}. Take '
+            f'batches know no constraint but FixAtoms; the structure has {", ".join(others)}; take '
             'ase_diffusion.relax.relax, which relaxes such structures one by one'
         )
 

@@ -1,34 +1,43 @@
-"""Local relaxation of many structures: one call, one list back, failures reported and not raised."""
+"""Local relaxation of many structures: one call, one list back, failures are reported and not raised."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 from ase import Atoms
 
-from ..calculators.names import calculator_name
+from ..calculators.names import CalculatorLike, calculator_name
 from ..utils.atoms import frozen_mask
 from ..utils.checks import check_limits
 from ..utils.log import Log
 from .relaxer import Relaxer
-from .settings import make_settings, optimizer_name
+from .settings import Settings, optimizer_name
+
+DEFAULT = '7net-mf-0'
 
 
 def relax(
-    images,
-    calculator='7net-mf-0',
+    images: Atoms | Iterable[Atoms],
+    calculator: CalculatorLike = DEFAULT,
     *,
-    optimizer='BFGS',
-    fmax=0.05,
-    steps=200,
-    filter=None,
-    hessian=None,
-    min_distance=0.4,
-    max_energy=100.0,
-    timeout=None,
-    batch_size=16,
-    pbc=None,
-    directory=None,
-    device=None,
-    frames=None,
-    logfile=None,
-):
+    optimizer: str | Callable[..., Any] = 'BFGS',
+    fmax: float = 0.05,
+    steps: int = 200,
+    filter: str | Callable[..., Any] | None = None,
+    hessian: CalculatorLike | None = None,
+    min_distance: float | None = 0.4,
+    max_energy: float | None = 100.0,
+    timeout: float | None = None,
+    batch_size: int = 16,
+    pbc: bool | Sequence[bool] | None = None,
+    directory: str | Path | None = None,
+    device: str | None = None,
+    frames: list[list[Atoms]] | None = None,
+    logfile: str | Path | IO | None = None,
+) -> Atoms | list[Atoms]:
     """Relax structures with an ASE calculator and optimizer.
 
     The input is not changed. Every structure stands alone: where the calculator raises, hangs, returns NaN or explodes, a
@@ -95,60 +104,40 @@ def relax(
     MissingDependency
         The package of the calculator is not installed.
     """
+    options = {name: value for name, value in locals().items() if name not in ('images', 'calculator')}
     single = isinstance(images, Atoms)
-    inputs = [images] if single else images
-    options = {
-        'optimizer': optimizer,
-        'fmax': fmax,
-        'steps': steps,
-        'filter': filter,
-        'hessian': hessian,
-        'min_distance': min_distance,
-        'max_energy': max_energy,
-        'timeout': timeout,
-        'batch_size': batch_size,
-        'pbc': pbc,
-        'directory': directory,
-        'device': device,
-        'frames': frames,
-        'logfile': logfile,
-    }
-    relaxed = dict(irelax(inputs, calculator, **options))
+    relaxed = dict(irelax([images] if single else images, calculator, **options))
     relaxed = [relaxed[number] for number in range(len(relaxed))]
     return relaxed[0] if single else relaxed
 
 
 def irelax(
-    images,
-    calculator='7net-mf-0',
+    images: Iterable[Atoms],
+    calculator: CalculatorLike = DEFAULT,
     *,
-    optimizer='BFGS',
-    fmax=0.05,
-    steps=200,
-    filter=None,
-    hessian=None,
-    min_distance=0.4,
-    max_energy=100.0,
-    timeout=None,
-    batch_size=16,
-    pbc=None,
-    directory=None,
-    device=None,
-    frames=None,
-    logfile=None,
-):
-    """Check the arguments at once and return an iterator over (number, relaxed Atoms), each as it is done.
+    timeout: float | None = None,
+    batch_size: int = 16,
+    directory: str | Path | None = None,
+    device: str | None = None,
+    frames: list[list[Atoms]] | None = None,
+    logfile: str | Path | IO | None = None,
+    **settings: Any,
+) -> Iterator[tuple[int, Atoms]]:
+    """Check the arguments and return an iterator over (number, relaxed Atoms), in the order of completion.
 
-    In batches the order is that in which structures converge, else that of the images. Parameters and errors are those of
-    :func:`relax`.
+    In batches that is the order of convergence, otherwise that of the images. Arguments and errors are those of
+    :func:`relax`; `settings` are the fields of :class:`ase_diffusion.relax.settings.Settings`.
     """
     inputs = _check_images(images)
-    settings = make_settings(optimizer, fmax, steps, filter, min_distance, max_energy, pbc, hessian)
+    how = Settings(**settings)
     check_limits(timeout=timeout, batch_size=batch_size)
-    _check_filter(settings.filter, inputs)
-    relaxer = Relaxer(calculator, settings, timeout=timeout, batch_size=batch_size, directory=directory, device=device)
+    _check_filter(how.filter, inputs)
+    relaxer = Relaxer(calculator, how, timeout=timeout, batch_size=batch_size, directory=directory, device=device)
     relaxer.check(inputs)
     return _logged(inputs, relaxer, calculator_name(calculator), frames, logfile)
+
+
+irelax.__signature__ = inspect.signature(relax).replace(return_annotation='Iterator[tuple[int, Atoms]]')
 
 
 def _logged(images, relaxer, name, frames, logfile):
@@ -185,26 +174,19 @@ def _check_images(images):
     for number, atoms in enumerate(images):
         if not isinstance(atoms, Atoms):
             raise TypeError(
-                f'relax takes Atoms or a list of Atoms; number {number} is {type(atoms).__name__}. '
-                'Read files first: ase.io.read(path, ":").'
+                f'relax takes Atoms or a list of Atoms; number {number} is {type(atoms).__name__}; '
+                'read files first: ase.io.read(path, ":")'
             )
     return images
 
 
-def _check_filter(filter, images):
-    """Raise where a filter is none, or is known to change the cell under fixed atoms."""
+def _check_filter(filter: Any, images: list[Atoms]) -> None:
+    """Raise a ValueError if a filter would change the cell of structures with fixed atoms."""
     from ase.filters import StrainFilter, UnitCellFilter
 
-    if filter is None:
-        return
-    if not callable(filter):
-        raise TypeError(
-            f'filter is a class such as ase.filters.FrechetCellFilter, or None; got {type(filter).__name__}. '
-            'Pass the class: every structure gets its own.'
-        )
     cell_filter = isinstance(filter, type) and issubclass(filter, (UnitCellFilter, StrainFilter))
     if cell_filter and any(frozen_mask(atoms).any() for atoms in images):
         raise ValueError(
-            f'Atoms that FixAtoms holds keep their positions, but {filter.__name__} changes the cell and moves them. '
-            'Relax with filter=None, or remove FixAtoms with atoms.set_constraint().'
+            f'atoms that FixAtoms holds keep their positions, but {filter.__name__} changes the cell and moves them; '
+            'relax with filter=None, or remove FixAtoms with atoms.set_constraint()'
         )

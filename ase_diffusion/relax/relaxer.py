@@ -20,27 +20,27 @@ class Relaxer:
     """
 
     def __init__(self, calculator, settings, *, timeout=None, batch_size=16, directory=None, device=None):
-        self.settings, self.batch_size, self.child, self.own = settings, batch_size, None, None
+        self.settings, self.batch_size, self.process, self.forcefield = settings, batch_size, None, None
         if timeout is not None:
             from ..calculators.process import CalculatorProcess
 
-            self.child = CalculatorProcess(_relaxing, calculator, settings, directory, device, timeout=timeout)
+            self.process = CalculatorProcess(_relaxing, calculator, settings, directory, device, timeout=timeout)
         elif is_own_force_field(calculator):
-            self.own = get_calculator(calculator, **({} if device is None else {'device': device}))
-            self.supply = CalculatorFactory(self.own)
+            self.forcefield = get_calculator(calculator, **({} if device is None else {'device': device}))
+            self.factory = CalculatorFactory(self.forcefield)
         else:
-            self.supply = CalculatorFactory(calculator, directory, device)
+            self.factory = CalculatorFactory(calculator, directory, device)
 
     def check(self, images):
         """Raise the first error where our own force field knows none of the structures: then the input is wrong."""
-        if self.own is None:
+        if self.forcefield is None:
             return
         from ..calculators.forcefield import check_known
 
         errors = []
         for atoms in images:
             try:
-                check_known(atoms, self.own.header, self.own.network.passive_edges)
+                check_known(atoms, self.forcefield.header, self.forcefield.network.passive_edges)
                 return
             except ValueError as err:
                 errors.append(err)
@@ -59,33 +59,33 @@ class Relaxer:
             One list of steps is appended for each structure.
         """
         numbers = range(len(images)) if numbers is None else numbers
-        if self.own is not None and frames is None and self._batchable(images):
+        if self.forcefield is not None and frames is None and self._batchable(images):
             from .batched import irelax_batched
 
-            yield from irelax_batched(images, self.own, self.settings, batch_size=self.batch_size)
+            yield from irelax_batched(images, self.forcefield, self.settings, batch_size=self.batch_size)
             return
-        one = self._here if self.child is None else self._there
+        one = self._in_this_process if self.process is None else self._in_other_process
         for index, (number, atoms) in enumerate(zip(numbers, images, strict=True)):
             result, path = one(number, atoms)
             if frames is not None:
                 frames.append(path)
             yield index, result
 
-    def _here(self, number, atoms):
+    def _in_this_process(self, number, atoms):
         path = []
         try:
-            return relax_one(atoms, self.supply.get(number), self.settings, path), path
+            return relax_one(atoms, self.factory.get(number), self.settings, path), path
         except MissingDependency:  # of GPAW, which is made with each structure; the others would have no better luck
             raise
         except Exception as err:  # any calculator may raise anything; the others go on
-            self.supply.failed()
+            self.factory.failed()
             return failed(atoms, err, number), path
 
-    def _there(self, number, atoms):
+    def _in_other_process(self, number, atoms):
         from ..calculators.process import CalculatorProcessFailed
 
         try:
-            return self.child(number, atoms)
+            return self.process(number, atoms)
         except CalculatorProcessFailed as err:
             return failed(atoms, str(err), number), []
 
@@ -93,7 +93,7 @@ class Relaxer:
         """Tell whether structures can be relaxed in batches: plain BFGS, one periodicity, something to move, only FixAtoms."""
         from ase.optimize import BFGS
 
-        if self.own.network.passive_edges:  # then they need no substrate, and fixed atoms have forces
+        if self.forcefield.network.passive_edges:  # then they need no substrate, and fixed atoms have forces
             return False
         how, first = self.settings, images[0] if images else None
         same = all((atoms.pbc == first.pbc).all() and not frozen_mask(atoms).all() for atoms in images)
@@ -103,20 +103,20 @@ class Relaxer:
 
     def close(self):
         """End the process with the calculator, if there is one."""
-        if self.child is not None:
-            self.child.close()
+        if self.process is not None:
+            self.process.close()
 
 
 def _relaxing(calculator, settings, directory, device):
     """Return the function ``(number, atoms) -> (relaxed atoms, frames)`` that a child calls."""
-    supply = CalculatorFactory(calculator, directory, device)
+    factory = CalculatorFactory(calculator, directory, device)
 
     def one(number, atoms):
         path = []
         try:
-            return relax_one(atoms, supply.get(number), settings, path), path
+            return relax_one(atoms, factory.get(number), settings, path), path
         except Exception:
-            supply.failed()
+            factory.failed()
             raise
 
     return one

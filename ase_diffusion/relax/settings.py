@@ -1,34 +1,72 @@
-"""Settings of a relaxation, and their checks."""
+"""Settings of a relaxation, with their checks."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from ..calculators.names import check_calculator
-from ..utils.checks import check_limits
+from ..calculators.names import CalculatorLike, check_calculator
+from ..utils.checks import check_integer, check_limits, check_number
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to relax; the meaning of each is in :func:`ase_diffusion.relax.relax`."""
+    """Settings that decide the result of a relaxation; checked when made.
 
-    optimizer: object  # class
+    They are the one list of these arguments: :func:`ase_diffusion.relax.relax`, searches and generators pass them on.
+    The arguments are described in :func:`ase_diffusion.relax.relax`. Names of optimizers and filters become classes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An optimizer, filter, number or calculator is not valid; the message names it.
+    """
+
+    optimizer: str | Callable[..., Any] = 'BFGS'
     fmax: float = 0.05
     steps: int = 200
-    filter: object = None
-    min_distance: float = 0.4
-    max_energy: float = 100.0
-    pbc: object = None
-    hessian: object = None
+    filter: str | Callable[..., Any] | None = None
+    min_distance: float | None = 0.4
+    max_energy: float | None = 100.0
+    pbc: Any = None
+    hessian: CalculatorLike | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'optimizer', find_optimizer(self.optimizer))
+        object.__setattr__(self, 'filter', find_filter(self.filter))
+        check_number('fmax', self.fmax, 'a positive force in eV/A, such as 0.05')
+        check_integer('steps', self.steps, 0)  # 0 is a single point
+        check_limits(min_distance=self.min_distance, max_energy=self.max_energy)
+        if self.hessian is not None:
+            self._check_hessian()
+
+    def _check_hessian(self) -> None:
+        """Raise if the optimizer cannot start from a Hessian of the atoms."""
+        from ase.optimize import BFGS
+
+        kind = self.optimizer
+        if not (isinstance(kind, type) and issubclass(kind, BFGS)) or self.filter is not None:
+            raise ValueError(
+                'a first Hessian is one of atoms for BFGS; it came together with '
+                f'{optimizer_name(kind) if self.filter is None else "a filter"}; leave hessian=None, or take BFGS '
+                'without a filter'
+            )
+        check_calculator(self.hessian)
 
 
-def find_optimizer(optimizer):
-    """Return the class of `ase.optimize` of this name; a class or factory passes through.
+make_settings = Settings  # the earlier name
+
+
+def find_optimizer(optimizer: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Return the class of `ase.optimize` with this name; a class or factory is returned unchanged.
 
     Raises
     ------
     ValueError
-        There is none of this name.
+        No optimizer has this name.
+    TypeError
+        It is neither a name nor callable.
     """
     import ase.optimize
 
@@ -36,65 +74,38 @@ def find_optimizer(optimizer):
     if not isinstance(optimizer, str):
         if callable(optimizer):
             return optimizer
-        raise TypeError(f'An optimizer is a class or one of {names}; got {type(optimizer).__name__}.')
+        raise TypeError(f'an optimizer is a class or one of {names}; got {type(optimizer).__name__}')
     for name in names:
         if name.lower() == optimizer.strip().lower():
             return getattr(ase.optimize, name)
-    raise ValueError(f'An optimizer is a class or one of {names}; got {optimizer!r}.')
+    raise ValueError(f'an optimizer is a class or one of {names}; got {optimizer!r}')
 
 
-def find_filter(filter):
-    """Return the class of `ase.filters` of this name; a class, a function or None passes through.
+def find_filter(filter: str | Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """Return the class of `ase.filters` with this name; a class, a function or None is returned unchanged.
 
     Raises
     ------
     ValueError
-        There is none of this name.
+        No filter has this name.
+    TypeError
+        It is neither a name nor callable, for example a filter that was made already.
     """
     import ase.filters
 
-    if not isinstance(filter, str):
-        return filter
-    for name in ase.filters.__all__:
-        if name.lower() == filter.strip().lower():
-            return getattr(ase.filters, name)
-    raise ValueError(f'filter is a class or one of {ase.filters.__all__}; got {filter!r}.')
+    if isinstance(filter, str):
+        for name in ase.filters.__all__:
+            if name.lower() == filter.strip().lower():
+                return getattr(ase.filters, name)
+        raise ValueError(f'filter is a class or one of {ase.filters.__all__}; got {filter!r}')
+    if filter is not None and not callable(filter):
+        raise TypeError(
+            f'filter is a class such as ase.filters.FrechetCellFilter, or None; got {type(filter).__name__}; '
+            'pass the class: every structure gets a filter of its own'
+        )
+    return filter
 
 
-def optimizer_name(kind):
+def optimizer_name(kind: Any) -> str:
     """Return the name of an optimizer class, function or partial."""
     return getattr(getattr(kind, 'func', kind), '__name__', type(kind).__name__)
-
-
-def check_numbers(fmax, steps):
-    """Raise where fmax or steps cannot be meant."""
-    if not (np.isfinite(fmax) and fmax > 0):
-        raise ValueError(f'fmax is a positive force in eV/A; got {fmax!r}. The usual choice is 0.05.')
-    if not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(f'steps is an integer, 0 (single point) or more; got {steps!r}.')
-
-
-def make_settings(
-    optimizer='BFGS', fmax=0.05, steps=200, filter=None, min_distance=0.4, max_energy=100.0, pbc=None, hessian=None
-):
-    """Return the settings of :func:`relax`, checked; the same errors."""
-    settings = Settings(find_optimizer(optimizer), fmax, steps, find_filter(filter), min_distance, max_energy, pbc, hessian)
-    check_numbers(fmax, steps)
-    check_limits(min_distance=min_distance, max_energy=max_energy)
-    if hessian is not None:
-        _check_hessian(settings)
-    return settings
-
-
-def _check_hessian(settings):
-    """Raise where a first Hessian could not be used."""
-    from ase.optimize import BFGS
-
-    kind = settings.optimizer
-    if not (isinstance(kind, type) and issubclass(kind, BFGS)) or settings.filter is not None:
-        raise ValueError(
-            'A first Hessian is one of atoms for BFGS; it came together with '
-            f'{optimizer_name(kind) if settings.filter is None else "a filter"}. Leave hessian=None, or take BFGS '
-            'without a filter.'
-        )
-    check_calculator(settings.hessian)

@@ -116,7 +116,7 @@ def evaluate(work, origin):
     if getattr(work.calc, 'converged', None) is False:  # ASE's Vasp says so and does not raise
         raise RelaxationFailed(
             f'the self-consistent field of {type(work.calc).__name__} in {getattr(work.calc, "directory", ".")} did not '
-            'converge, so its forces mean little. Allow more iterations (nelm) or change the mixing (algo, amix)'
+            'converge, so its forces mean little; allow more iterations (nelm) or change the mixing (algo, amix)'
         )
     return energy, forces
 
@@ -146,7 +146,7 @@ def failed(atoms, err, number):
     """Return a copy of the input that says why it could not be relaxed; `err` is an error or a text."""
     text = err if isinstance(err, str) else f'{type(err).__name__}: {err}' if str(err) else type(err).__name__
     text = ' '.join(text.split())
-    logger.warning('Relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
+    logger.warning('relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
     result = copy_atoms(atoms)
     result.calc = None
     clean(result).update(relax_failed=True, relax_converged=False)

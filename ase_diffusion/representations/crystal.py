@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,13 +23,12 @@ from ..diffusion import (
     WrappedScore,
 )
 from ..diffusion.preconditioned import nearest_point
+from .base import PlainRepresentation, is_number, require
 from .elements import element_points
-
-FIELDS = ('fractional', 'lattice', 'species')
 
 
 @dataclass
-class Crystal:
+class Crystal(PlainRepresentation):
     """Encode crystals as the fields ``fractional`` (n, 3), ``lattice`` (B, 3, 3) with rows in A, and ``species`` (n,).
 
     Parameters
@@ -38,6 +38,9 @@ class Crystal:
     dtype : torch.dtype
         Precision of networks and sampling.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ('crystal',)
+    fields: ClassVar[frozenset[str]] = frozenset({'fractional', 'lattice', 'species'})
 
     elements: tuple[int, ...]
     dtype: torch.dtype = torch.float32
@@ -80,9 +83,7 @@ class Crystal:
             },
             rows={'fractional': rows, 'lattice': torch.arange(size), 'species': rows},
             size=size,
-            conditions={
-                k: torch.as_tensor(np.asarray(v, float), dtype=self.dtype).reshape(size) for k, v in (conditions or {}).items()
-            },
+            conditions={k: torch.as_tensor(v, dtype=self.dtype) for k, v in (conditions or {}).items()},  # (B, ...)
             extras={'slots': slots, 'counts': counts, 'width': width},
         )
 
@@ -131,9 +132,58 @@ class Crystal:
             images.append(Atoms(numbers[mine], positions=fractional[mine] % 1.0 @ cell, cell=cell, pbc=True))  # flat cells, too
         return images
 
+    def process(
+        self,
+        *,
+        steps: int = 1000,
+        sigma_min: float = 0.005,
+        sigma_max: float = 0.5,
+        auxiliary: float = 0.05,
+        weights: tuple[float, float, float] = (1.0, 1.0, 20.0),
+        longest: float | None = None,
+    ) -> JointProcess:
+        """Return the joint process of Takahara et al. (section 4.1) with DiffCSP's values.
+
+        Parameters
+        ----------
+        steps : int
+            Length T of the chain of the species.
+        sigma_min, sigma_max : float
+            Of the fractional coordinates.
+        auxiliary : float
+            See :class:`ase_diffusion.diffusion.Categorical`.
+        weights : (lattice, coordinates, species)
+        longest : float, optional
+            Longest lattice vector, A; longer estimates are shortened.
+        """
+        processes = {
+            'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
+            'lattice': Gaussian(CosineVP(), clip_norm=longest),
+            'species': Categorical(CosineVP(), len(self.elements), steps, auxiliary),
+        }
+        lattice, fractional, species = weights
+        return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
+
+    def check_header(self, header: dict, networks: dict[str, torch.nn.Module]) -> None:
+        """Raise a ValueError where the elements are not those of the network, or the sizes are no counts."""
+        network = next(iter(networks.values()))
+        known = len(self.elements) == network.settings['classes'] and all(0 < z < 119 for z in self.elements)
+        require(known, f'{network.settings["classes"]} elements, as many as the network knows', self.elements)
+        sizes = header['sizes']
+        counts = all(int(n) > 0 and is_number(count) and count > 0 for n, count in sizes.items())
+        require(sizes and counts, 'sizes are counts of crystals by their number of atoms', sizes)
+        share = header.get('csp_fraction', 0)
+        require(is_number(share), 'csp_fraction is a share', share)
+        require('process' in header, 'a crystal model has a process', None)
+
     def todict(self) -> dict:
-        """Return the parameters, fit for JSON."""
+        """Return class name and parameters, JSON-serialisable."""
         return {'name': 'Crystal', 'elements': list(self.elements)}
+
+    @classmethod
+    def fromdict(cls, values: dict) -> Crystal:
+        """Rebuild from :meth:`todict`."""
+        return cls(values['elements'])
 
 
 @dataclass
@@ -178,8 +228,40 @@ class LogLatticeCrystal(Crystal):
     def to_index(self, species) -> torch.Tensor:
         return nearest_point(species, torch.as_tensor(self.table, dtype=species.dtype, device=species.device))
 
+    def process(
+        self,
+        *,
+        sigma_min: float = 0.005,
+        sigma_max: float = 0.35,
+        weights: tuple[float, float, float] = (1.0, 1.0, 0.3),
+    ) -> JointProcess:
+        """Return the preconditioned joint process (Karras et al., arXiv 2206.00364).
+
+        The scaled score of the coordinates has unit size at every noise level and needs no preconditioning. Lattice and
+        species are decided at the times at which the coordinates are.
+
+        Parameters
+        ----------
+        sigma_min, sigma_max : float
+            Of the fractional coordinates. Only differences matter to a crystal, and theirs are uniform to 1.6 % from 0.35 on.
+        weights : (lattice, coordinates, species)
+        """
+        processes = {
+            'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
+            'lattice': Preconditioned(GeometricVP(0.01, 20.0)),
+            'species': EmbeddedCategorical(GeometricVP(0.2, 30.0), self.table),
+        }
+        lattice, fractional, species = weights
+        return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
+
     def todict(self) -> dict:
+        """Return class name and parameters, JSON-serialisable."""
         return {'name': 'LogLatticeCrystal', 'elements': list(self.elements), 'mean': list(self.mean), 'std': list(self.std)}
+
+    @classmethod
+    def fromdict(cls, values: dict) -> LogLatticeCrystal:
+        """Rebuild from :meth:`todict`."""
+        return cls(values['elements'], mean=values['mean'], std=values['std'])
 
 
 _I, _J = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
@@ -201,13 +283,6 @@ def cells_from_log_lattice(numbers: np.ndarray, counts: np.ndarray) -> np.ndarra
     return np.einsum('bij,bj,bkj->bik', vectors, np.exp(values), vectors)
 
 
-def crystal_from_dict(values: dict) -> Crystal:
-    """Rebuild a representation from :meth:`Crystal.todict`."""
-    if values.get('name', 'Crystal') == 'LogLatticeCrystal':
-        return LogLatticeCrystal(values['elements'], mean=values['mean'], std=values['std'])
-    return Crystal(values['elements'])
-
-
 def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
     """Raise a ValueError if ``atoms`` is not a crystal: atoms, finite positions, a cell with volume, periodic in 3-D."""
     if not isinstance(atoms, Atoms):
@@ -219,54 +294,3 @@ def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
         raise ValueError(f'{name} needs finite positions and a cell with three independent vectors, got {cell.tolist()}')
     if not atoms.pbc.all():
         raise ValueError(f'a crystal is periodic in three directions; {name} has pbc={atoms.pbc.tolist()}: set atoms.pbc = True')
-
-
-def d3pm_process(
-    classes: int, *, steps=1000, sigma_min=0.005, sigma_max=0.5, auxiliary=0.05, weights=(1.0, 1.0, 20.0), longest=None
-) -> JointProcess:
-    """Return the joint process of the paper (section 4.1) with DiffCSP's values.
-
-    Parameters
-    ----------
-    classes : int
-        Number of elements.
-    steps : int
-        T of the species' loss.
-    sigma_min, sigma_max : float
-        Of the fractional coordinates.
-    auxiliary : float
-        See :class:`Categorical`.
-    weights : (lattice, coordinates, species)
-    longest : float, optional
-        Longest lattice vector, A; ``clip_norm`` of :class:`Gaussian`.
-    """
-    processes = {
-        'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
-        'lattice': Gaussian(CosineVP(), clip_norm=longest),
-        'species': Categorical(CosineVP(), classes, steps, auxiliary),
-    }
-    lattice, fractional, species = weights
-    return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})
-
-
-def edm_process(table, *, sigma_min=0.005, sigma_max=0.35, weights=(1.0, 1.0, 0.3)) -> JointProcess:
-    """Return the preconditioned joint process of :class:`LogLatticeCrystal` (Karras et al., arXiv 2206.00364).
-
-    The scaled score of the coordinates has unit size at every noise level, so that it is preconditioned as it is. Lattice and
-    species are decided at the times at which the coordinates are.
-
-    Parameters
-    ----------
-    table : (K, D)
-        Points of the elements.
-    sigma_min, sigma_max : float
-        Of the fractional coordinates. Only differences matter to a crystal, and theirs are uniform to 1.6 % from 0.35 on.
-    weights : (lattice, coordinates, species)
-    """
-    processes = {
-        'fractional': WrappedScore(GeometricVE(sigma_min, sigma_max)),
-        'lattice': Preconditioned(GeometricVP(0.01, 20.0)),
-        'species': EmbeddedCategorical(GeometricVP(0.2, 30.0), table),
-    }
-    lattice, fractional, species = weights
-    return JointProcess(processes, {'fractional': fractional, 'lattice': lattice, 'species': species})

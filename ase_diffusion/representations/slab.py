@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
 from ..utils.atoms import frozen_mask
+from .base import PlainRepresentation, require
 
 FIX_HINT = (
     'mark the substrate with a constraint, e.g.\n'
@@ -71,8 +75,63 @@ def mobile_layer_height(slab: Atoms) -> float:
     return max(0.0, float(slab.positions[:, 2].max()) - surface_height(slab))
 
 
+class SlabTemplate:
+    """A slab with its mobile atoms, and what is read off it once: frozen mask, surface height, elements.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        See :func:`check_slab`; not copied, not changed.
+
+    Attributes
+    ----------
+    frozen : bool array (n,)
+        Atoms held by FixAtoms.
+    surface_z : float
+        z of the topmost frozen atom, A; windows are measured from it (0 where no atom is frozen).
+    """
+
+    def __init__(self, atoms: Atoms):
+        self.atoms, self.frozen = atoms, frozen_mask(atoms)
+        self.surface_z = float(atoms.positions[self.frozen, 2].max()) if self.frozen.any() else 0.0
+
+    @classmethod
+    def of(cls, atoms: Atoms | SlabTemplate) -> SlabTemplate:
+        """Return the template of a structure; a template passes through."""
+        return atoms if isinstance(atoms, cls) else cls(atoms)
+
+    @cached_property
+    def elements(self) -> dict[str, set[int]]:
+        """Atomic numbers by role, ``'mobile'`` and ``'substrate'``."""
+        numbers = self.atoms.numbers
+        return {'mobile': set(numbers[~self.frozen].tolist()), 'substrate': set(numbers[self.frozen].tolist())}
+
+    def check_known(self, data: dict, who: str, hint: str = '') -> None:
+        """Raise a ValueError where a model never saw an element in its role.
+
+        Parameters
+        ----------
+        data : dict
+            The entry ``data`` of a header: ``mobile_elements`` and ``substrate_elements``, atomic numbers; no entry, no check.
+        who, hint : str
+            Beginning and end of the message.
+        """
+        for role, numbers in self.elements.items():
+            known = set(data.get(f'{role}_elements', []))
+            if known and (unknown := sorted(chemical_symbols[z] for z in numbers - known)):
+                names = ', '.join(chemical_symbols[z] for z in sorted(known))
+                raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
+
+    def with_mobile(self, positions: np.ndarray) -> Atoms:
+        """Return a copy with new positions (n_mobile, 3) of the mobile atoms; frozen atoms keep their bits."""
+        atoms, new = self.atoms.copy(), self.atoms.positions.copy()
+        new[~self.frozen] = positions
+        atoms.set_positions(new, apply_constraint=False)
+        return atoms
+
+
 @dataclass
-class Slab:
+class Slab(PlainRepresentation):
     """Encode overlayers as the field ``positions`` (n_mobile, 3) on a frozen substrate.
 
     Parameters
@@ -83,42 +142,39 @@ class Slab:
         Precision of networks and sampling; the frozen atoms stay float64 in the template and come back bit-identical.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ('surface', 'forcefield')
+    fields: ClassVar[frozenset[str]] = frozenset({'positions'})
+
     height: tuple[float, float] = (0.0, 4.5)
     dtype: torch.dtype = torch.float32
 
-    def encode(self, images: list[Atoms], conditions: dict | None = None) -> Batch:
-        """Return a batch of ``images``; ``conditions``: name -> B numbers.
+    def encode(self, images: list[Atoms | SlabTemplate], conditions: dict | None = None) -> Batch:
+        """Return a batch of structures or templates; ``conditions``: name -> B numbers.
 
         Raises
         ------
         ValueError
-            The images differ in pbc.
+            The structures differ in pbc.
         """
-        check_same_pbc(images)
-        frozen = [frozen_mask(atoms) for atoms in images]
-        mobile_counts = [int((~f).sum()) for f in frozen]
-        frozen_counts = [int(f.sum()) for f in frozen]
-        positions = np.concatenate([a.positions[~f] for a, f in zip(images, frozen, strict=True)])
-        substrate = np.concatenate([a.positions[f] for a, f in zip(images, frozen, strict=True)])
-        numbers = np.concatenate(
-            [a.numbers[~f] for a, f in zip(images, frozen, strict=True)]
-            + [a.numbers[f] for a, f in zip(images, frozen, strict=True)]
-        )
-        cell = np.stack([np.asarray(a.cell) for a in images])
-        top = np.array([surface_height(a) for a in images])
-        return self.assemble(
-            positions,
-            substrate,
-            numbers,
-            cell,
-            top,
-            mobile_counts,
-            frozen_counts,
-            tuple(bool(p) for p in images[0].pbc),
+        templates = [SlabTemplate.of(each) for each in images]
+        check_same_pbc([each.atoms for each in templates])
+        batch = self.assemble(
+            np.concatenate([each.atoms.positions[~each.frozen] for each in templates]),
+            np.concatenate([each.atoms.positions[each.frozen] for each in templates]),
+            np.concatenate(
+                [each.atoms.numbers[~each.frozen] for each in templates] + [each.atoms.numbers[each.frozen] for each in templates]
+            ),
+            np.stack([np.asarray(each.atoms.cell) for each in templates]),
+            np.array([each.surface_z for each in templates]),
+            [int((~each.frozen).sum()) for each in templates],
+            [int(each.frozen.sum()) for each in templates],
+            tuple(bool(p) for p in templates[0].atoms.pbc),
             conditions,
         )
+        batch.extras['templates'] = templates
+        return batch
 
-    def assemble(self, positions, substrate, numbers, cell, top, mobile_counts, frozen_counts, pbc, conditions=None):
+    def assemble(self, positions, substrate, numbers, cell, top, mobile_counts, frozen_counts, pbc, conditions=None) -> Batch:
         """Build a batch from flat arrays (positions (n, 3), substrate (m, 3), numbers (n + m,), cell (B, 3, 3))."""
         size = len(mobile_counts)
         rows = torch.repeat_interleave(torch.arange(size), torch.tensor(mobile_counts))
@@ -136,7 +192,7 @@ class Slab:
             'cell': cell_t,
             'pbc': tuple(bool(p) for p in pbc),
         }
-        given = {k: torch.as_tensor(v, dtype=self.dtype).reshape(size) for k, v in (conditions or {}).items()}
+        given = {k: torch.as_tensor(v, dtype=self.dtype) for k, v in (conditions or {}).items()}  # (B, ...)
         return Batch(
             fields={'positions': torch.as_tensor(positions, dtype=self.dtype)},
             rows={'positions': rows},
@@ -146,25 +202,38 @@ class Slab:
             extras=extras,
         )
 
-    def decode(self, batch: Batch, templates: list[Atoms]) -> list[Atoms]:
-        """Return copies of ``templates`` with the mobile positions of ``batch``; frozen atoms keep their bits."""
+    def decode(self, batch: Batch) -> list[Atoms]:
+        """Return copies of the encoded structures with the mobile positions of ``batch``; frozen atoms keep their bits.
+
+        Raises
+        ------
+        ValueError
+            The batch was assembled from arrays: there are no structures to copy.
+        """
+        if 'templates' not in batch.extras:
+            raise ValueError('a batch of Slab.encode can be decoded; this one was assembled from arrays, without templates')
         x = batch.fields['positions'].detach().double().cpu().numpy()
         rows = batch.rows['positions'].cpu().numpy()
-        images = []
-        for k, template in enumerate(templates):
-            atoms = template.copy()
-            positions = template.positions.copy()
-            positions[~frozen_mask(template)] = x[rows == k]
-            atoms.set_positions(positions, apply_constraint=False)
-            images.append(atoms)
-        return images
+        return [each.with_mobile(x[rows == k]) for k, each in enumerate(batch.extras['templates'])]
+
+    def process(self, sigma_min: float = 0.02, sigma_max: float = 8.0) -> JointProcess:
+        """Return wrapped normal noise in the plane and truncated normal noise along z, one schedule, A."""
+        schedule = GeometricVE(sigma_min, sigma_max)
+        parts = [((0, 2), WrappedNormal(schedule)), ((2, 3), TruncatedNormal(schedule))]
+        return JointProcess({'positions': ProductProcess(parts)})
+
+    def check_header(self, header: dict, networks: dict[str, torch.nn.Module]) -> None:
+        """Raise a ValueError where the window has no lower and upper end, or a diffusion model no process."""
+        low, high = self.height
+        require(low < high, 'the window has a lower and an upper end', self.height)
+        require('process' in header or header['kind'] == 'forcefield', 'a surface model has a process', None)
 
     def todict(self) -> dict:
-        """Return the parameters, fit for JSON."""
+        """Return class name and parameters, JSON-serialisable."""
         return {'name': 'Slab', 'height': list(self.height)}
 
-
-def slab_process(sigma_min: float = 0.02, sigma_max: float = 8.0) -> JointProcess:
-    """Return the process of overlayers: wrapped normal in the plane, truncated normal along z, one schedule."""
-    schedule = GeometricVE(sigma_min, sigma_max)
-    return JointProcess({'positions': ProductProcess([((0, 2), WrappedNormal(schedule)), ((2, 3), TruncatedNormal(schedule))])})
+    @classmethod
+    def fromdict(cls, values: dict) -> Slab:
+        """Rebuild from :meth:`todict`."""
+        low, high = (float(x) for x in values['height'])
+        return cls(height=(low, high))

@@ -15,11 +15,11 @@ from ase import Atoms
 from ..calculators.factory import check_shared, freeze
 from ..calculators.names import calculator_name, check_calculator, is_own_force_field
 from ..relax.relaxer import Relaxer
-from ..relax.settings import make_settings, optimizer_name
+from ..relax.settings import Settings, optimizer_name
 from ..relax.single import failed
-from ..utils.checks import check_limits
+from ..utils.checks import check_integer, check_limits
 from ..utils.log import Log
-from .executors import Dask, SerialExecutor
+from .executors import DaskExecutor, SerialExecutor
 from .store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -93,20 +93,20 @@ class Campaign:
         **relaxation,
     ):
         check_calculator(calculator)
-        self.settings = make_settings(**relaxation)
-        check_limits(timeout=timeout, batch_size=block)
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-            raise ValueError(f'workers is the number of local processes, an integer, 0 (this process) or more; got {workers!r}.')
+        self.settings = Settings(**relaxation)
+        check_limits(timeout=timeout)
+        check_integer('block', block, 1, 'the number of structures generated at once')
+        check_integer('workers', workers, 0, 'the number of local processes (0 is this process)')
         check_shared(calculator, None if client is not None else workers)
         self.generate, self.calculator, self.first_of_kind, self.block = generate, calculator, first_of_kind, int(block)
         self.options = {'timeout': timeout, 'directory': directory}
         self.workers, self.client, self.retry_failed, self.logfile = workers, client, retry_failed, logfile
-        self.frozen = None if self._is_here() else freeze(calculator, self.settings, self.options)
+        self.frozen = None if self._is_serial() else freeze(calculator, self.settings, self.options)
         self.chunk = min(self.block, 16) if is_own_force_field(calculator) and timeout is None else 1
         self.store = Store(database, self._what(made_by or {}), patience=patience)
         self.log = Log(logfile)
 
-    def _is_here(self):
+    def _is_serial(self):
         return self.workers == 0 and self.client is None
 
     def _what(self, made_by):
@@ -136,8 +136,7 @@ class Campaign:
         GenerationFailed
             The generator gave up; what was made before is in the database.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f'n is the number of structures in all, an integer, 1 or more; got {n!r}.')
+        check_integer('n', n, 1, 'the number of structures in all')
         with self.store, self.log:
             state = _State(self, n)
             if state.todo:
@@ -152,9 +151,9 @@ class Campaign:
         return images
 
     def _pool(self):
-        if self._is_here():
+        if self._is_serial():
             return SerialExecutor(Relaxer(self.calculator, self.settings, **self.options))
-        return Dask(uuid.uuid4().hex, self.frozen, self.workers, self.client)
+        return DaskExecutor(uuid.uuid4().hex, self.frozen, self.workers, self.client)
 
     def _images(self, n):
         """Return the best of each kind among the first n, the lowest energy first."""
@@ -200,7 +199,7 @@ class _State:
 
     def work(self, pool):
         """Make, relax and write until nothing is left; an error stops it after what is under way has been written."""
-        self.log.write(f'working in {pool.words}')
+        self.log.write(f'working in {pool.description}')
         self.log.write(HEADER)
         self.begun = time.monotonic()
         while self.running or self.making is not None or (self.stop is None and (self.waiting or self.blocks)):
@@ -237,7 +236,7 @@ class _State:
         if len(images) <= numbers[-1] - block * size or not all(isinstance(atoms, Atoms) for atoms in images):
             raise ValueError(
                 f'generate(block, count) returns at least count Atoms; for block {block} and count '
-                f'{numbers[-1] - block * size + 1} came {len(images)} objects.'
+                f'{numbers[-1] - block * size + 1} came {len(images)} objects'
             )
         return [(number, images[number - block * size]) for number in numbers]
 

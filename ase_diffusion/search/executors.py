@@ -45,7 +45,7 @@ def relax_chunk(relaxer, chunk):
 class SerialExecutor:
     """Everything in this process, one thing after the other."""
 
-    words = 'this process'
+    description = 'this process'
 
     def __init__(self, relaxer):
         self.relaxer = relaxer
@@ -76,7 +76,7 @@ class SerialExecutor:
         self.relaxer.close()
 
 
-class Dask:
+class DaskExecutor:
     """Workers of dask; structures are made in a thread of this process meanwhile.
 
     Parameters
@@ -94,20 +94,20 @@ class Dask:
             import distributed
         except ModuleNotFoundError as err:
             raise MissingDependency('dask[distributed]', 'search') from err
-        self.token, self.frozen, self.own, self.asked, self.count = token, frozen, client is None, 0.0, workers
+        self.token, self.frozen, self.owned, self.asked, self.count = token, frozen, client is None, 0.0, workers
         self.cluster, self.client = None, client
-        if self.own:
+        if self.owned:
             import dask
 
             self.configured = dask.config.set(LOCAL)  # until close
             self.cluster, self.client = local_cluster(distributed, workers)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix='generate')
         local = f'{workers} local process{"es" if workers > 1 else ""}'
-        self.words = local if self.own else f'dask at {client.scheduler.address}'
+        self.description = local if self.owned else f'dask at {client.scheduler.address}'
 
     def slots(self):
         """Return how many chunks may be under way: one for each local process; more for a cluster, which may grow."""
-        if not self.own and time.monotonic() - self.asked > 10:
+        if not self.owned and time.monotonic() - self.asked > 10:
             self.count = max(16, 2 * sum(self.client.nthreads().values()))
             self.asked = time.monotonic()
         return self.count
@@ -129,7 +129,7 @@ class Dask:
     def close(self):
         """Stop; what is under way is given up."""
         self.thread.shutdown(wait=False, cancel_futures=True)
-        if self.own:
+        if self.owned:
             self.client.close(timeout=5)
             self.cluster.close(timeout=20)
             self.configured.__exit__(None, None, None)

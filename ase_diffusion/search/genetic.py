@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import GenerationFailed, MissingDependency
 from ..generators.tasks import check_noise
 from ..utils.atoms import mobile_mask
+from ..utils.checks import check_integer
 
 try:
     from ase_ga.offspring_creator import OffspringCreator
@@ -41,8 +42,7 @@ class DiffusionStartGenerator:
     """
 
     def __init__(self, gen, *, batch: int = 10, **conditions):
-        if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
-            raise ValueError(f'batch is the number of candidates generated at once, an integer, 1 or more; got {batch!r}')
+        check_integer('batch', batch, 1, 'the number of candidates generated at once')
         gen.irun(1, **conditions)  # checks the conditions, generates nothing
         self.gen, self.batch, self.conditions, self._waiting = gen, int(batch), conditions, []
 

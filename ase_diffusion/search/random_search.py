@@ -15,11 +15,12 @@ import numpy as np
 from ..calculators.factory import check_shared
 from ..calculators.names import calculator_name
 from ..data.frames import row_atoms
-from ..data.starts import check_composition, check_count, check_window, draw_composition, random_start
+from ..data.starts import check_composition, check_start, draw_composition, random_start
 from ..errors import GenerationFailed
 from ..relax.relaxer import Relaxer
-from ..relax.settings import make_settings, optimizer_name
+from ..relax.settings import Settings, optimizer_name
 from ..utils.atoms import copy_atoms
+from ..utils.checks import check_count, check_folder
 from ..utils.log import Log
 from ..utils.rng import coerce_rng
 from .store import same_slab, slab_settings
@@ -92,16 +93,15 @@ class RandomStructureSearch:
 
         check_slab(slab)
         if Path(database).suffix != '.db':
-            raise ValueError(f'The database of a search is an ASE sqlite file, *.db; got {str(database)!r}.')
-        if not Path(database).absolute().parent.is_dir():
-            raise FileNotFoundError(f'The folder of {database} does not exist: mkdir -p {Path(database).parent}')
+            raise ValueError(f'the database of a search is an ASE sqlite file, *.db; got {str(database)!r}')
+        check_folder('database', database)
         check_count('workers', 'the number of processes', workers)
         check_shared(calculator, workers)
-        self.settings = make_settings(optimizer, fmax, steps)
+        self.settings = Settings(optimizer, fmax, steps)
         self.slab = copy_atoms(slab)
         self.slab.info.pop('adsorbate_info', None)  # of ase.build; extxyz cannot write it
         self.stoich = check_composition(stoich)
-        self.height, self.ratio, self.maxiter = check_window(height, ratio, maxiter), ratio, maxiter
+        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), ratio, maxiter
         self.calculator, self.directory = calculator, directory
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)
@@ -148,8 +148,8 @@ class RandomStructureSearch:
     def _all_failed(self, failures, rows):
         """Raise where a call found nothing; warn where there are results of earlier calls."""
         text = (
-            f'All {failures.total()} runs of this call failed. Look whether {calculator_name(self.calculator)} knows '
-            'the elements and runs at all; the next call tries them again.'
+            f'all {failures.total()} runs of this call failed; check that {calculator_name(self.calculator)} knows '
+            'the elements and runs at all; the next call tries them again'
         )
         error = GenerationFailed(text, failures)
         if not rows:
@@ -209,7 +209,7 @@ class RandomStructureSearch:
         if theirs is None:
             if len(db):
                 raise ValueError(
-                    f'A search writes to a database of its own; {self.database} has {len(db)} other rows. Take another database.'
+                    f'a search writes to a database of its own; {self.database} has {len(db)} other rows; take another database'
                 )
             db.metadata = {**metadata, 'random_search': mine}
             return db
@@ -219,8 +219,8 @@ class RandomStructureSearch:
             differ.append('another slab')
         if differ:
             raise ValueError(
-                f'A database belongs to one search; {self.database} was made with {"; ".join(differ)}. '
-                'Take the same values (rng=None takes the seed of the database) or another database.'
+                f'a database belongs to one search; {self.database} was made with {"; ".join(differ)}; '
+                'take the same values (rng=None takes the seed of the database) or another database'
             )
         return db
 
@@ -235,8 +235,8 @@ class RandomStructureSearch:
             pickle.dumps(self)
         except Exception as err:
             raise ValueError(
-                f'Workers are processes and get the calculator by pickle; {calculator_name(self.calculator)} cannot be '
-                f'pickled ({err}). Pass a name, a class or a function at the top of a module, or workers=1.'
+                f'workers are processes and get the calculator by pickle; {calculator_name(self.calculator)} cannot be '
+                f'pickled ({err}); pass a name, a class or a function at the top of a module, or workers=1'
             ) from err
         pool = ProcessPoolExecutor(
             min(self.workers, len(todo)), get_context('spawn'), initializer=_start_worker, initargs=(self,)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MissingDependency
+from ..utils.checks import check_folder
 from ..utils.interrupts import held_interrupts
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Store:
         self.url = str(database)
         self.remote = self.url.startswith(('postgresql://', 'postgres://'))
         if not self.remote and Path(self.url).suffix != '.db':
-            raise ValueError(f'The database of a campaign is an ASE sqlite file, *.db, or postgresql://...; got {self.url!r}.')
+            raise ValueError(f'the database of a campaign is an ASE sqlite file, *.db, or postgresql://...; got {self.url!r}')
         self.settings = json.loads(json.dumps(settings))
         self.patience, self._lock = patience, None
 
@@ -59,20 +60,19 @@ class Store:
         """Become the writer; make the database where there is none; take in what a run before could not write."""
         if not self.remote:
             self.path = Path(self.url).absolute()
-            if not self.path.parent.is_dir():
-                raise FileNotFoundError(f'The folder of {self.url} does not exist: mkdir -p {self.path.parent}')
+            check_folder('database', self.path)
         try:
             self._become_writer()
             if not self.remote and not (self.path.exists() and self.path.stat().st_size):
                 self._create()
             self._check(self._connect().metadata)
             self._probe()
-            self._take_in_rescued()
+            self._recover()
         except BaseException as err:
             self.close()
             if self._is_fault(err) and not isinstance(err, StoreError):
                 text = ' '.join(str(err).split())
-                raise StoreError(f'{self.name} must be a database that can be written; it cannot ({text}).') from err
+                raise StoreError(f'{self.name} must be a database that can be written; it cannot ({text})') from err
             raise
         return self
 
@@ -112,14 +112,14 @@ class Store:
             db = self._connect()
             if len(db):
                 raise ValueError(
-                    f'A campaign writes to a database of its own; {self.name} has {len(db)} other rows. Take another database.'
+                    f'a campaign writes to a database of its own; {self.name} has {len(db)} other rows; take another database'
                 )
             metadata = {**metadata, 'campaign': self.settings, 'campaign_id': uuid.uuid4().hex}
             db.metadata = metadata
         elif differ := differences(theirs, self.settings):
             raise ValueError(
-                f'A database belongs to one campaign; {self.name} was made with {"; ".join(differ)}. '
-                'Take the same settings or another database.'
+                f'a database belongs to one campaign; {self.name} was made with {"; ".join(differ)}; '
+                'take the same settings or another database'
             )
         self.id = metadata['campaign_id'][:12]
 
@@ -138,8 +138,8 @@ class Store:
     def _become_writer(self):
         """Take the lock that the system gives back when this process ends, however it ends."""
         busy = (
-            f'One process writes the database of a campaign; another one has {self.name} in use. '
-            'Wait for it, stop it, or take another database.'
+            f'one process writes the database of a campaign; another one has {self.name} in use; '
+            'wait for it, stop it, or take another database'
         )
         if self.remote:
             try:
@@ -235,8 +235,8 @@ class Store:
                     where = self._rescue(items)
                     text = ' '.join(str(err).split())
                     raise StoreError(
-                        f'{self.name} cannot be written ({text}). Nothing is lost: {len(items)} structures are in '
-                        f'{where}, and the same call takes them in.'
+                        f'{self.name} cannot be written ({text}); nothing is lost: {len(items)} structures are in '
+                        f'{where}, and the same call takes them in'
                     ) from err
                 if not warned:
                     logger.warning('%s cannot be written (%s); trying for another %.0f s', self.name, str(err).strip(), left)
@@ -288,9 +288,9 @@ class Store:
                 return path
             except OSError as err:
                 problems.append(f'{path}: {err}')
-        raise StoreError(f'The structures could not be written anywhere: {"; ".join(problems)}')
+        raise StoreError(f'the structures could not be written anywhere: {"; ".join(problems)}')
 
-    def _take_in_rescued(self):
+    def _recover(self):
         from ase.io import read
 
         for path in self._rescue_files():

@@ -51,7 +51,7 @@ class StructureSearch(Campaign):
         self, generator, database='search.db', calculator='7net-mf-0', *, conditions=None, rng=None, block=BLOCK, **options
     ):
         self.generator, self.conditions = generator, dict(conditions or {})
-        generator._check_conditions(self.conditions)
+        generator.check_conditions(self.conditions)
         self.seed = _find_seed(rng, database)
         self.seen = Distinct()
         made_by = {'seed': self.seed, 'generator': generator.todict(), 'conditions': self.conditions}

@@ -1,9 +1,8 @@
-"""One checkpoint format: a safetensors file whose JSON header says how to rebuild the network. Nothing is unpickled."""
+"""One checkpoint format: a safetensors file whose JSON header says how to rebuild the networks. Nothing is unpickled."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 
@@ -14,34 +13,52 @@ from safetensors.torch import save_file
 from ..diffusion import SAMPLERS, JointProcess
 from ..errors import CheckpointError
 from ..networks import NETWORKS
-from ..representations.crystal import crystal_from_dict
+from ..representations import REPRESENTATIONS, representation_from_dict
+from ..representations.base import is_number, require
+from ..representations.conditions import conditions_of
 
-FORMAT = 1
+FORMAT = 2
+SINGLE = 'denoiser'  # name of a network that is alone
 _KEY = 'ase_diffusion'
 _DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
-_NEW_NAMES = {  # of format 1 -> of today
+_TABLES = ('data', 'conditions', 'defaults', 'sampling', 'metrics', 'units')
+_SAMPLING = ('sampler', 'steps', 'corrector', 'eta', 'focus', 'density')
+_NEW_NAMES = {  # values of format 1 -> of today
     'Components': 'ProductProcess',
     'Embedded': 'EmbeddedCategorical',
     'SmoothCrystal': 'LogLatticeCrystal',
     'resampling': 'renoised_ancestral',
 }
-FIELDS = {'surface': {'positions'}, 'crystal': {'fractional', 'lattice', 'species'}}  # of the process
 
 
-def save_checkpoint(path, network: torch.nn.Module, header: dict, dtype: torch.dtype | None = None) -> Path:
-    """Write ``network`` and ``header`` to ``path`` (atomically: the old file stays until the new one is whole).
+def save_checkpoint(
+    path, networks: torch.nn.Module | dict[str, torch.nn.Module], header: dict, dtype: torch.dtype | None = None
+) -> Path:
+    """Write networks and ``header`` to ``path`` (atomically: the old file stays until the new one is whole).
 
     Parameters
     ----------
-    network : one of ``ase_diffusion.networks.NETWORKS``; its ``settings`` are stored.
-    header : dict fit for JSON: process, representation, units, data fingerprint, metrics, ...
-    dtype : e.g. torch.float16 to halve the file; None keeps the precision.
+    networks : module, or dict of str to module
+        Of ``ase_diffusion.networks.NETWORKS``; their ``settings`` are stored. A single one is named 'denoiser'.
+    header : dict
+        JSON-serialisable: kind, process, representation, units, conditions, data, sampling, metrics, ...
+    dtype : torch.dtype, optional
+        E.g. torch.float16 to halve the file; None keeps the precision.
+
+    Raises
+    ------
+    ValueError
+        A name of a network has a dot, or there is none.
     """
     path = Path(path)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    networks = dict(networks) if isinstance(networks, dict) else {SINGLE: networks}
+    require(networks and all(name and '.' not in name for name in networks), 'names of networks without dots', list(networks))
+    tensors = {f'{name}.{key}': value for name, each in networks.items() for key, value in each.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     if dtype is not None:
         tensors = {n: v.to(dtype) if v.dtype == torch.float32 else v for n, v in tensors.items()}
-    full = {'format': FORMAT, 'network': {'name': type(network).__name__, 'settings': network.settings}, **header}
+    described = {name: {'name': type(each).__name__, 'settings': each.settings} for name, each in networks.items()}
+    full = {**header, 'format': FORMAT, 'networks': described}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
     save_file(tensors, str(partial), metadata={_KEY: json.dumps(full)})
@@ -50,7 +67,7 @@ def save_checkpoint(path, network: torch.nn.Module, header: dict, dtype: torch.d
 
 
 def read_header(path) -> dict:
-    """Return the header of a checkpoint.
+    """Return the header of a checkpoint, with the names of today.
 
     Raises
     ------
@@ -74,19 +91,19 @@ def read_header(path) -> dict:
                 f'{path} has format {header["format"]}, this version reads up to {FORMAT}; upgrade ase_diffusion'
             )
         if header['format'] == 1:
-            header = _renamed(header)
-        name, settings = header['network']['name'], header['network']['settings']
-        if not isinstance(name, str) or not isinstance(settings, dict):
-            raise TypeError('the name of a network is a text, its settings are a table')
-    except (json.JSONDecodeError, LookupError, TypeError) as error:
+            header = _upgraded(header)
+        names = {name: (entry['name'], entry['settings']) for name, entry in header['networks'].items()}
+        if not names or not all(isinstance(cls, str) and isinstance(settings, dict) for cls, settings in names.values()):
+            raise TypeError('expected: networks, each with a name (text) and settings (table)')
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f'{path} has a damaged header ({error!r})') from error
-    if name not in NETWORKS:
-        raise CheckpointError(f'{path} asks for the network {name!r}; known: {sorted(NETWORKS)}')
+    if unknown := sorted({cls for cls, _ in names.values()} - set(NETWORKS)):
+        raise CheckpointError(f'{path} asks for the network {unknown[0]!r}; known: {sorted(NETWORKS)}')
     return header
 
 
 def _renamed(value):
-    """Return a header of format 1 with the names of today."""
+    """Return a value of format 1 with the class names of today."""
     if isinstance(value, dict):
         return {key: _renamed(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -94,84 +111,101 @@ def _renamed(value):
     return _NEW_NAMES.get(value, value) if isinstance(value, str) else value
 
 
-def load_checkpoint(path, device='cpu') -> tuple[torch.nn.Module, dict]:
-    """Return the network in evaluation mode (float32) and the header.
+def _upgraded(header: dict) -> dict:
+    """Return a header of format 1 as one of today: one network, conditions named properties, ``known``, scheme 'paper'."""
+    header = _renamed(header)
+    network = header.pop('network')
+    if 'properties' in network['settings']:
+        network['settings']['conditions'] = network['settings'].pop('properties')
+    if 'known' in header:
+        header['csp_fraction'] = header.pop('known')
+    if header.get('scheme') == 'paper':
+        header['scheme'] = 'd3pm'
+    return {**header, 'networks': {SINGLE: network}}
+
+
+def _tensors(path, header: dict) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file with the keys of today, ``network.key``."""
+    with safe_open(str(path), framework='pt') as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header['format'] > 1:
+        return tensors
+    return {f'{SINGLE}.{key.replace("properties.", "conditions.", 1)}': value for key, value in tensors.items()}
+
+
+def _build(path, header: dict) -> dict[str, torch.nn.Module]:
+    """Return the networks of a file; CheckpointError where the weights do not fit the header."""
+    try:
+        tensors = _tensors(path, header)
+        networks = {name: NETWORKS[entry['name']](**entry['settings']) for name, entry in header['networks'].items()}
+        parts = {name: {} for name in networks}
+        for key, value in tensors.items():
+            name, _, rest = key.partition('.')
+            parts[name][rest] = value
+        for name, network in networks.items():
+            network.load_state_dict(parts[name])
+    except (SafetensorError, OSError, MemoryError, *_DAMAGE) as error:
+        raise CheckpointError(f'{path}: the weights do not fit the header ({error})') from error
+    if broken := sorted(name for name, value in tensors.items() if not torch.isfinite(value).all()):
+        raise CheckpointError(f'{path}: weights must be finite numbers; {len(broken)} tensors have others, such as {broken[0]}')
+    return networks
+
+
+def load_checkpoint(path, device='cpu') -> tuple[dict[str, torch.nn.Module], dict]:
+    """Return the networks by name, in evaluation mode (float32), and the header.
 
     Raises
     ------
     CheckpointError
         See :func:`read_header`; also where weights and header do not fit together, weights are not finite, or what generators
-        and calculators read in the header is missing or of another form.
+        and calculators read in the header is unknown, missing or of another form.
     """
     header = read_header(path)
+    networks = _build(path, header)
     try:
-        network = NETWORKS[header['network']['name']](**header['network']['settings'])
-        with safe_open(str(path), framework='pt') as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        network.load_state_dict(tensors)
-    except (
-        SafetensorError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        LookupError,
-        ArithmeticError,
-        AttributeError,
-        MemoryError,
-    ) as error:
-        raise CheckpointError(f'{path}: the weights do not fit the header ({error})') from error
-    if broken := sorted(name for name, value in tensors.items() if not torch.isfinite(value).all()):
-        raise CheckpointError(f'{path}: weights must be finite numbers; {len(broken)} tensors have others, such as {broken[0]}')
-    try:
-        _check_header(header, network)
+        _check_header(header, networks)
     except _DAMAGE as error:
-        raise CheckpointError(f'{path} has a damaged header of a {header["kind"]} model ({error!r})') from error
-    return network.to(device).eval(), header
+        raise CheckpointError(f'{path} has a damaged header of a {header.get("kind")} model ({error!r})') from error
+    return {name: network.to(device).eval() for name, network in networks.items()}, header
 
 
-def _check_header(header: dict, network: torch.nn.Module) -> None:
-    """Raise where a header lacks what a user of this kind of model reads; who uses a model says which kind he needs."""
+def _check_header(header: dict, networks: dict[str, torch.nn.Module]) -> None:
+    """Raise where a header lacks what a user of a model reads; its representation checks what only it knows."""
+    kinds = sorted({kind for cls in REPRESENTATIONS.values() for kind in cls.kinds})
     kind = header.get('kind')
-    if kind not in ('surface', 'crystal', 'forcefield'):
-        return
-    for name in ('data', 'conditions', 'defaults', 'sampling', 'metrics'):
-        _demand(isinstance(header.get(name, {}), dict), f'{name} is a table')
-    elements = [z for name, value in header.get('data', {}).items() if name.endswith('elements') for z in value]
-    _demand(all(type(z) is int and 0 < z < 119 for z in elements), 'elements are atomic numbers')
-    for name, ends in header.get('conditions', {}).items():
-        _demand(len(ends) == 2 and all(map(_finite, ends)), f'the range of {name} is two numbers')
-    _demand(all(v is None or _finite(v) for v in header.get('defaults', {}).values()), 'defaults are numbers')
-    if kind in FIELDS:
-        process = JointProcess.fromdict(header['process'])
-        _demand(set(process.processes) == FIELDS[kind], f'the process is one of {sorted(FIELDS[kind])}')
-        for one in process.processes.values():
-            _demand(torch.isfinite(one.schedule.c_noise(torch.tensor(0.5))), 'noise levels are finite')
-    if kind == 'surface':
-        low, high = header['representation']['height']
-        _demand(_finite(low) and _finite(high) and low < high, 'the window has a lower and an upper end')
-    if kind == 'crystal':
-        _check_crystal(header, network)
+    require(kind in kinds, f'the kind is one of {", ".join(kinds)}', kind)
+    for name in _TABLES:
+        require(isinstance(header.get(name, {}), dict), f'{name} is a table', header.get(name))
+    representation = representation_from_dict(header['representation'])
+    name = type(representation).__name__
+    require(kind in representation.kinds, f'the representation {name} is of a {" or ".join(representation.kinds)} model', kind)
+    for name, numbers in header.get('data', {}).items():
+        if name.endswith('elements'):
+            require(all(type(z) is int and 0 < z < 119 for z in numbers), f'{name} are atomic numbers', numbers)
+    conditions = conditions_of(header)
+    for name, value in header.get('defaults', {}).items():
+        if value is not None and name in conditions:
+            conditions[name].check(name, value)
+        else:
+            require(value is None or is_number(value), f'the default of {name} is a number', value)
+    if 'process' in header:
+        _check_process(header['process'], representation.fields)
+    _check_sampling(header.get('sampling', {}))
+    representation.check_header(header, networks)
 
 
-def _check_crystal(header: dict, network: torch.nn.Module) -> None:
-    known = crystal_from_dict(header['representation']).elements
-    _demand(len(known) == network.settings['classes'] and all(0 < z < 119 for z in known), 'the network knows the elements')
-    sizes = {int(n): count for n, count in header['sizes'].items()}
-    _demand(sizes and min(sizes) > 0 and all(_finite(c) and c > 0 for c in sizes.values()), 'sizes are counts of cells')
-    sampling = header.get('sampling', {})
+def _check_process(values: dict, fields: frozenset[str]) -> None:
+    process = JointProcess.fromdict(values)
+    require(set(process.processes) == fields, f'the fields of the process are {sorted(fields)}', sorted(process.processes))
+    for name, one in process.processes.items():
+        c_noise = one.schedule.c_noise(torch.tensor(0.5))
+        require(torch.isfinite(c_noise), f'noise levels of {name} are finite', c_noise)
+
+
+def _check_sampling(sampling: dict) -> None:
+    require(set(sampling) <= set(_SAMPLING), f'sampling has the entries {", ".join(_SAMPLING)}', sorted(sampling))
+    require(sampling.get('sampler') in (None, *SAMPLERS), f'the sampler is one of {sorted(SAMPLERS)}', sampling.get('sampler'))
     steps = sampling.get('steps', 1)
-    _demand(sampling.get('sampler') in (None, *SAMPLERS), f'the sampler is one of {sorted(SAMPLERS)}')
-    _demand(type(steps) is int and steps > 0, 'steps is a number')
+    require(type(steps) is int and steps > 0, 'steps is a positive integer', steps)
     for sampler in SAMPLERS.values():
         sampler.options_in(sampling)
-    _demand(_finite(header.get('known', 0)), 'known is a share')
-
-
-def _finite(value) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _demand(holds, law: str) -> None:
-    if not holds:
-        raise ValueError(f'{law}; here it is not so')

@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 
 from ..diffusion import TimeDensity
 from ..networks import CrystalTransformer
-from ..representations.crystal import Crystal, LogLatticeCrystal, d3pm_process, edm_process
+from ..representations.crystal import Crystal, LogLatticeCrystal
 from .crystal_data import CrystalData, Crystals
 from .objectives import DenoisingLoss
 from .trainer import train
@@ -96,7 +96,7 @@ def train_crystal(
             features,
             blocks,
             conditioning=conditioning,
-            properties=scales,
+            conditions=scales,
             coupled=coupled,
             **more,
             **(settings or {}),
@@ -110,7 +110,7 @@ def train_crystal(
         'representation': representation.todict(),
         'units': UNITS,
         'scheme': scheme,
-        'known': known,
+        'csp_fraction': known,
         'sampling': SCHEMES[scheme],
         'conditions': ranges,
         'sizes': _sizes(data),
@@ -169,16 +169,17 @@ def _scheme(scheme: str, elements: list[int], data: Crystals, network, auxiliary
         more = dict(
             points=representation.table.shape[1], cell_mean=representation.mean, cell_std=representation.std, distances=16
         )
-        return representation, edm_process(representation.table), more
+        return representation, representation.process(), more
     longest = 1.1 * float(np.linalg.norm(data.cells, axis=-1).max())
-    process = d3pm_process(len(elements), auxiliary=auxiliary, longest=longest)
-    return Crystal(elements), process, dict(length=float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean()))
+    representation = Crystal(elements)
+    process = representation.process(auxiliary=auxiliary, longest=longest)
+    return representation, process, dict(length=float(np.cbrt(np.abs(np.linalg.det(data.cells))).mean()))
 
 
 def _adapted(network: CrystalTransformer, scheme: str, elements: list[int], names: list[str]):
     """Return a trained network to go on with: without the conditions it shall forget."""
-    if network.settings['classes'] != len(elements) or not set(names) <= set(network.settings['properties']):
-        known_properties = sorted(network.settings['properties'])
+    if network.settings['classes'] != len(elements) or not set(names) <= set(network.settings['conditions']):
+        known_properties = sorted(network.settings['conditions'])
         raise ValueError(
             f'the network knows {network.settings["classes"]} elements and {known_properties}, the data has '
             f'{len(elements)} and {names}; train a new one'
@@ -186,7 +187,7 @@ def _adapted(network: CrystalTransformer, scheme: str, elements: list[int], name
     if bool(network.points) != (scheme == 'edm'):
         other = 'edm' if network.points else 'paper'
         raise ValueError(f'the network is of the scheme {other!r}, not {scheme!r}; say scheme={other!r} or train a new one')
-    if forgotten := set(network.settings['properties']) - set(names):
+    if forgotten := set(network.settings['conditions']) - set(names):
         network = network.without(*forgotten)
     return network
 

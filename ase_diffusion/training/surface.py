@@ -7,9 +7,8 @@ import logging
 import numpy as np
 import torch
 
-from ..diffusion import JointProcess
 from ..networks import ForceField, OverlayerDenoiser
-from ..representations.slab import Slab, slab_process
+from ..representations.slab import Slab
 from .objectives import DenoisingLoss, EnergyAndForces
 from .surface_data import OverlayerData, Overlayers
 from .trainer import train
@@ -86,12 +85,12 @@ def train_surface(
     properties = {}
     if known.any():
         properties = {'energy': (float(np.median(relative[known])), float(relative[known].std() + 1e-3))}
-    process: JointProcess = slab_process(sigma_min, sigma_max)
+    process = representation.process(sigma_min, sigma_max)
     if network is None:
         torch.manual_seed(seed)
-        network = OverlayerDenoiser(features, blocks, cutoff, properties=properties)
+        network = OverlayerDenoiser(features, blocks, cutoff, conditions=properties)
     ranges = {'energy': [float(relative[known].min()), float(relative[known].max())]} if known.any() else {}
-    if ranges and 'energy' not in network.settings['properties']:
+    if ranges and 'energy' not in network.settings['conditions']:
         log.warning('the network to start from knows no condition energy: the energies of the data are not learned')
         ranges = {}
     header = {

@@ -1,15 +1,18 @@
 """Small things about ase.Atoms that several rooms need; imported by its own name, because it needs ase."""
 
+from __future__ import annotations
+
 import copy
 import re
 
 import numpy as np
+from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
 
 __all__ = [
-    'check_elements',
+    'check_surface_cell',
     'copy_atoms',
     'frozen_mask',
     'is_valid',
@@ -48,24 +51,29 @@ def unsupported_constraints(atoms):
     return sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
 
 
-def check_elements(atoms, data, who, hint=''):
-    """Raise a ValueError where atoms play a role, mobile or frozen, that a model never saw their element in.
+def check_surface_cell(slab: Atoms) -> None:
+    """Raise unless there are atoms with finite positions and the cell vectors a and b span the xy plane.
 
-    Parameters
-    ----------
-    atoms : Atoms
-    data : dict
-        The entry ``data`` of a checkpoint: ``mobile_elements`` and ``substrate_elements``, atomic numbers; no entry, no check.
-    who, hint : str
-        Beginning and end of the message.
+    Raises
+    ------
+    TypeError
+        It is not an Atoms object.
+    ValueError
+        A condition is not met. Slabs for training and sampling must meet more, see `ase_diffusion.representations.slab`.
     """
-    frozen = frozen_mask(atoms)
-    for role, mask in (('mobile', ~frozen), ('substrate', frozen)):
-        known = set(data.get(f'{role}_elements', []))
-        unknown = sorted(chemical_symbols[z] for z in set(atoms.numbers[mask].tolist()) - known)
-        if known and unknown:
-            names = ', '.join(chemical_symbols[z] for z in sorted(known))
-            raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
+    if not isinstance(slab, Atoms):
+        raise TypeError(f'a slab is an ase.Atoms object; got {type(slab).__name__}; read files with ase.io.read')
+    if not np.isfinite(slab.positions).all():
+        raise ValueError(
+            f'the atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite; mend them'
+        )
+    plane = slab.cell[:2]
+    if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
+        raise ValueError(
+            'a slab has atoms, and its cell vectors a and b span the xy plane; got '
+            f'{len(slab)} atoms and a = {plane[0].tolist()}, b = {plane[1].tolist()}; '
+            'build it with ase.build, or turn it: slab.rotate(slab.cell[0], "x", rotate_cell=True)'
+        )
 
 
 def parse_formula(text):
@@ -83,7 +91,7 @@ def parse_formula(text):
     except (ValueError, KeyError, AttributeError):
         numbers = []
     if not numbers or 0 in numbers:
-        raise ValueError(f"A formula is element symbols with whole numbers, such as 'Ag6O3'; got {text!r}.")
+        raise ValueError(f"a formula is element symbols with whole numbers, such as 'Ag6O3'; got {text!r}")
     return numbers
 
 

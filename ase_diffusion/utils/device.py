@@ -30,7 +30,7 @@ def pick_device(device=None):
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         here = ['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))]
         raise ValueError(
-            f'The device is one that torch finds on this machine ({", ".join(here)}); got {str(device)!r}. '
-            'Take one of them, or None for the best.'
+            f'the device is one that torch finds on this machine ({", ".join(here)}); got {str(device)!r}; '
+            'take one of them, or None for the best'
         ) from error
     return device

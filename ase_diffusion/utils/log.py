@@ -32,8 +32,8 @@ class Log:
     def __init__(self, logfile='-'):
         if logfile is not None and not isinstance(logfile, str | os.PathLike) and not hasattr(logfile, 'write'):
             raise TypeError(
-                "A logfile is '-' (the screen), None (silence), a path or an open stream; "
-                f'got {logfile!r} ({type(logfile).__name__}).'
+                "a logfile is '-' (the screen), None (silence), a path or an open stream; "
+                f'got {logfile!r} ({type(logfile).__name__})'
             )
         self.logfile = logfile
         self._file = None  # the file that this object has opened

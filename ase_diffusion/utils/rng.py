@@ -39,10 +39,10 @@ def coerce_rng(rng=None):
     except TypeError:
         raise TypeError(
             'rng is None, an integer, a numpy Generator or RandomState, or the module numpy.random; '
-            f'got {rng!r} ({type(rng).__name__}). Pass for example rng=42.'
+            f'got {rng!r} ({type(rng).__name__}); pass for example rng=42'
         ) from None
     if seed < 0:
-        raise ValueError(f'A seed is not negative; got rng={seed}. Pass for example rng={-seed}.')
+        raise ValueError(f'a seed is not negative; got rng={seed}; pass for example rng={-seed}')
     return np.random.default_rng(seed)
 
 

@@ -22,7 +22,8 @@ def list_models(kind: str | None = None) -> list[dict]:
 
     Parameters
     ----------
-    kind : 'surface' or 'forcefield', optional
+    kind : str, optional
+        Only those of this kind, such as 'surface', 'crystal' or 'forcefield'.
     """
     return [{'name': name, **entry} for name, entry in _index().items() if kind in (None, entry['kind'])]
 
@@ -44,8 +45,8 @@ def find_model(name_or_path) -> Path:
     raise CheckpointError(f'no model {str(name_or_path)!r}: give a file or one of {sorted(index)}')
 
 
-def load_model(name_or_path, device='cpu'):
-    """Return network (evaluation mode) and header of a shipped model or of a checkpoint file.
+def load_networks(name_or_path, device='cpu') -> tuple[dict, dict]:
+    """Return the networks (evaluation mode) by name, and the header, of a shipped model or of a checkpoint file.
 
     Raises
     ------
@@ -63,3 +64,15 @@ def load_model(name_or_path, device='cpu'):
                 f'{path} is not the file that index.json describes (sha256 {digest[:12]}...); install the package again'
             )
     return load_checkpoint(path, device)
+
+
+def load_model(name_or_path, device='cpu'):
+    """Return network and header of a shipped model or of a checkpoint file; a dict of networks where it has several.
+
+    Raises
+    ------
+    CheckpointError
+        See :func:`load_networks`.
+    """
+    networks, header = load_networks(name_or_path, device)
+    return (networks if len(networks) > 1 else next(iter(networks.values()))), header

@@ -113,7 +113,7 @@ def test_the_answer_to_an_interrupted_call_is_not_that_of_the_next(images, monke
     def interrupt(timeout):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(forces.child.pipe, 'poll', interrupt)
+    monkeypatch.setattr(forces.process.pipe, 'poll', interrupt)
     with pytest.raises(KeyboardInterrupt):
         forces(0, images[0])
     assert np.allclose(forces(1, images[1])[0], direct(images[1])[0])

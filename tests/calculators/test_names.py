@@ -115,7 +115,7 @@ def test_what_is_no_calculator(thing):
 def test_factory_must_return_a_calculator():
     with pytest.raises(TypeError, match='returned int'):
         get_calculator(lambda: 3)
-    with pytest.raises(TypeError, match='A factory returns'):
+    with pytest.raises(TypeError, match='a factory returns'):
         get_calculator(lambda: EMT)
 
 

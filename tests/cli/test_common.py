@@ -1,6 +1,6 @@
 """Reading, writing, tables."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ from ase.db import connect
 from ase.io import read, write
 
 from ase_diffusion.cli import sample, search
-from ase_diffusion.cli.common import Output, check_picture, number_or_none, overlayers, read_images, read_slab, table
+from ase_diffusion.cli.common import Output, check_picture, given, read_images, read_slab, table
+from ase_diffusion.cli.conditions import name_and_text, parse_conditions
+from ase_diffusion.cli.methods import METHODS
 
 
 @pytest.mark.parametrize('name', ['out.traj', 'out.extxyz', 'out.db', 'out.npz', 'out.json', 'out.xyz'])
@@ -95,9 +97,41 @@ def test_as_slab_holds_all_atoms(slab, tmp_path):
         read_slab(Namespace(slab=tmp_path / 'POSCAR', as_slab=False))
 
 
-def test_number_or_none():
-    assert number_or_none('None') is None
-    assert number_or_none('0.5') == 0.5
+HEADER = {
+    'conditions': {
+        'energy': [0.0, 2.0],
+        'gap': {'classes': ['metal', 'semiconductor']},
+        'elements': {'elements': [8, 12, 25]},
+        'strain': {'low': [-1.0, -1.0], 'high': [1.0, 1.0]},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ('words', 'value'),
+    [
+        (['energy=0.5'], {'energy': 0.5}),
+        (['energy=None'], {'energy': None}),
+        (['gap=metal'], {'gap': 'metal'}),
+        (['elements=Mg, Mn,O', 'strain=0.1,-0.2'], {'elements': ['Mg', 'Mn', 'O'], 'strain': [0.1, -0.2]}),
+        (['unknown=3'], {'unknown': None}),  # refused by the generator, which lists what it knows
+    ],
+)
+def test_conditions_are_read_as_the_model_says(words, value):
+    args = Namespace(condition=[name_and_text(word) for word in words], guidance_scale=None)
+    assert parse_conditions(Namespace(header=HEADER), args) == value
+
+
+@pytest.mark.parametrize('text', ['energy', 'energy=', '=3'])
+def test_a_condition_has_a_name_and_a_value(text):
+    with pytest.raises(ArgumentTypeError, match='NAME=VALUE'):
+        name_and_text(text)
+
+
+@pytest.mark.parametrize('pairs', [[('energy', 'low')], [('strain', '1,x')], [('energy', '1'), ('energy', '2')]])
+def test_conditions_without_a_meaning_are_named(pairs):
+    with pytest.raises(ValueError, match=f'--condition.*{pairs[0][0]}'):
+        parse_conditions(Namespace(header=HEADER), Namespace(condition=pairs, guidance_scale=None))
 
 
 def test_table():
@@ -125,11 +159,14 @@ def test_table():
 )
 def test_options_of_overlayers_are_those_of_all_verbs(slab_file, tmp_path, monkeypatch, verb, words, more, options, conditions):
     came = []
-    monkeypatch.setattr('ase_diffusion.SurfaceDiffusion', lambda slab, stoich, **kw: came.append((slab, stoich, kw)))
+    made = Namespace(header=HEADER)
+    keep = lambda slab, stoich, **kw: came.append((slab, stoich, kw)) or made  # noqa: E731
+    monkeypatch.setattr('ase_diffusion.generators.surface.SurfaceDiffusion', keep)
     monkeypatch.chdir(tmp_path)
     parser = ArgumentParser()
     verb.add_arguments(parser, ArgumentParser(add_help=False))
     args = parser.parse_args([*words, slab_file, '--stoich', 'Ag3O', *more.split()])
-    assert overlayers(args, logfile=None) == (None, conditions)
+    generator = METHODS['surface'].make(args, logfile=None, **given(args, 'model', 'sampler', 'device'))
+    assert generator is made and parse_conditions(generator, args) == conditions
     [(slab, stoich, keywords)] = came
     assert (len(slab), stoich, keywords) == (18, 'Ag3O', options)

@@ -1,12 +1,13 @@
 """The crystal verbs, in small: train, go on, sample."""
 
 import logging
+from argparse import Namespace
 
 import pytest
 from ase.build import bulk
 from ase.io import read, write
 
-from ase_diffusion.training.checkpoint import load_checkpoint
+from ase_diffusion.weights.zoo import load_model
 
 TRAIN = 'train crystal salts.extxyz --out run --properties gap --features 12 --blocks 1 --batch-size 4 --every 5 --quiet'
 
@@ -25,7 +26,7 @@ def salts(tmp_path):
 def test_train_and_sample(call, salts):
     status, out, _ = call(f'{TRAIN} --steps 5 --conditioning cdi --paper-network')
     assert status == 0 and '8 crystals to train on, 1 to validate' in out and 'run/best.safetensors' in out
-    network, header = load_checkpoint('run/best.safetensors')
+    network, header = load_model('run/best.safetensors')
     assert not network.settings['coupled'] and network.settings['conditioning'] == 'cdi' and header['steps'] == 5
     sample = 'sample crystal --model run/best.safetensors -n 2 --steps 4 --seed 1'
     status, out, _ = call(f'{sample} --stoich NaCl --condition gap=3 --guidance-scale 2 -o a.extxyz --symmetrize 0.01')
@@ -62,7 +63,9 @@ def test_mistakes_are_one_line(call, salts):
 def test_every_condition_counts(call, monkeypatch):
     """Also those of a second --condition; nothing is sampled where a name comes twice or the file could not take the crystals."""
     came, line = [], 'sample crystal -n 2 --condition a=1 --condition b=2 c=3'
-    monkeypatch.setattr('ase_diffusion.CrystalDiffusion', lambda **options: came.append(options))
+    header = {'conditions': {name: [0.0, 9.0] for name in 'abc'}}
+    keep = lambda **options: came.append(options) or Namespace(header=header)  # noqa: E731
+    monkeypatch.setattr('ase_diffusion.generators.crystal.CrystalDiffusion', keep)
     monkeypatch.setattr('ase_diffusion.cli.sample._write', lambda generator, args, out, conditions: came.append(conditions))
     assert call(f'{line} --elements Na --elements F')[0] == 0
     assert came[0]['elements'] == ['Na', 'F'] and came[1] == {'a': 1, 'b': 2, 'c': 3}

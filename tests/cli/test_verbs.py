@@ -13,11 +13,11 @@ from ase.io import read, write
 
 from ase_diffusion import list_models
 from ase_diffusion.cli.data import parse_stoich
-from ase_diffusion.cli.train import read_data
+from ase_diffusion.cli.surface_options import read_frames_of
 from ase_diffusion.data import read_frames
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.surface.generator import SurfaceDiffusion
-from ase_diffusion.training.checkpoint import load_checkpoint
+from ase_diffusion.weights.zoo import load_model
 
 SAMPLE = 'sample surface slab.traj --stoich Ag3O -n 2 --steps 8 --seed 1'
 
@@ -129,7 +129,7 @@ def test_ctrl_c(slab_file, tmp_path, environment):
         ('relax copper.traj -o out.npz --calculator emt', 'not crystals'),
         ('relax coppers.traj -o POSCAR --calculator emt', 'one structure'),
         ('data convert coppers.traj out.vasp', 'one structure'),
-        ('data rss slab.traj --stoich Ag3O --calculator emt --db nodir/r.db', 'mkdir -p nodir'),
+        ('data rss slab.traj --stoich Ag3O --calculator emt --db nodir/r.db', 'nodir, which does not exist: mkdir -p'),
         ('data rss slab.traj --stoich U --calculator emt --db r.db -n 2', '2 x NotImplementedError'),
         ('plot slab.traj -o out.xyz', 'out.xyz'),
     ],
@@ -198,7 +198,7 @@ def test_search_convert_and_train(call, slab_file, tmp_path):
     assert 'substrate_elements' in call('info model/best.safetensors')[1]
     again = f'train surface frames.npz --out more {tiny} --init'
     assert call(f'{again} model/best.safetensors --lr 0')[0] == 0  # nothing is learnt, so the weights stay
-    (first, _), (second, _) = (load_checkpoint(f'{name}/best.safetensors') for name in ('model', 'more'))
+    (first, _), (second, _) = (load_model(f'{name}/best.safetensors') for name in ('model', 'more'))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     status, _, err = call(f'{again} ag-o-forcefield')
     assert status == 2 and 'kind surface' in err
@@ -213,7 +213,7 @@ def test_relaxations_of_several_files_stay_apart(starts, tmp_path):
         for run, atoms in enumerate(starts):
             atoms.info['key_value_pairs'] = {'run': run}
         write(tmp_path / name, starts)
-    images = read_data([tmp_path / 'a.traj', tmp_path / 'b.traj'])
+    images = read_frames_of([tmp_path / 'a.traj', tmp_path / 'b.traj'])
     assert [atoms.info['key_value_pairs']['run'] for atoms in images] == [0, 1, 2, 3, 4, 5]
 
 

@@ -22,6 +22,7 @@ GROUPS = [
     ('representations',),
     ('training',),
     ('weights',),
+    ('calculators',),
     ('relax',),
     ('generators', 'metrics'),
     ('search',),

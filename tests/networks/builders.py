@@ -32,7 +32,7 @@ def encode(*images, dtype=torch.float64) -> Batch:
 
 def denoiser(dtype=torch.float64, **options):
     """A denoiser whose every parameter is random, so that no law holds by a zero."""
-    return randomised(OverlayerDenoiser, dtype, **{**SIZE, 'properties': {'energy': (0.1, 0.5)}, **options})
+    return randomised(OverlayerDenoiser, dtype, **{**SIZE, 'conditions': {'energy': (0.1, 0.5)}, **options})
 
 
 def forcefield(dtype=torch.float64, **options):

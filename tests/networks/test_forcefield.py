@@ -12,7 +12,7 @@ from builders import encode, forcefield, overlayer
 
 from ase_diffusion.calculators.forcefield import batch_forces
 from ase_diffusion.diffusion import SAMPLERS, ForceGuidance, NoisePerStructure
-from ase_diffusion.representations.slab import slab_process
+from ase_diffusion.representations.slab import Slab
 
 passive = pytest.mark.parametrize('passive_edges', [False, True], ids=['frozen body', 'all edges'])
 
@@ -137,7 +137,7 @@ def test_forces_guide_inside_a_sampler():
     network, batch = forcefield(torch.float32), encode(overlayer(13), dtype=torch.float32)
     guide = ForceGuidance(batch_forces(network), strength=0.01)
     out = SAMPLERS['ancestral'](
-        builders.denoiser(torch.float32), slab_process(), batch, steps=4, generator=NoisePerStructure([1]), guidance=[guide]
+        builders.denoiser(torch.float32), Slab().process(), batch, steps=4, generator=NoisePerStructure([1]), guidance=[guide]
     )
     assert torch.isfinite(out.fields['positions']).all()
     assert (guide.calls, guide.failures) == (2, 0)  # neither at t = 1 nor in the last step, to clean data

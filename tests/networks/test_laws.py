@@ -164,7 +164,7 @@ def test_absent_conditions_have_finite_gradients():
     out['positions'].square().sum().backward()
     gradients = {name: p.grad for name, p in network.named_parameters()}
     assert all(g is not None and torch.isfinite(g).all() for g in gradients.values())
-    assert gradients['properties.absent.energy'].abs().max() > 0
+    assert gradients['conditions.absent.energy'].abs().max() > 0
 
 
 def test_level_and_condition_matter():

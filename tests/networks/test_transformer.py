@@ -8,7 +8,7 @@ import torch
 from ase_diffusion.diffusion import NoiseStream
 from ase_diffusion.networks import CrystalTransformer
 from ase_diffusion.networks.transformer import pad
-from ase_diffusion.representations.crystal import Crystal, d3pm_process
+from ase_diffusion.representations.crystal import Crystal
 
 ELEMENTS = (8, 22, 38, 56)
 TOL = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -21,7 +21,7 @@ def network(conditioning='cds', dtype=torch.float64, **settings):
     torch.manual_seed(0)
     settings = dict(features=24, blocks=2, heads=3, head_width=8, hidden=32, pair_hidden=16, pair_width=12) | settings
     settings.setdefault('coupled', COUPLED[conditioning])
-    net = CrystalTransformer(len(ELEMENTS), conditioning=conditioning, properties={'energy': (0.0, 1.0)}, **settings)
+    net = CrystalTransformer(len(ELEMENTS), conditioning=conditioning, conditions={'energy': (0.0, 1.0)}, **settings)
     for p in net.parameters():  # so that nothing is zero by its start value
         p.data += 0.05 * torch.randn(p.shape)
     return net.to(dtype).eval()
@@ -126,7 +126,7 @@ def test_gradients_reach_every_parameter():
     net, batch = network('cdi').train(), crystals()
     batch.extras['known'] = torch.tensor([True, False, True])
     batch.conditions['energy'][0] = float('nan')
-    process = d3pm_process(len(ELEMENTS))
+    process = Crystal(ELEMENTS).process()
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     noisy, target = process.add_noise(batch, t, NoiseStream(torch.Generator().manual_seed(0)))
     process.loss(noisy, net(noisy, process.c_noise(t), batch.conditions), target, t).sum().backward()
@@ -144,27 +144,27 @@ def test_a_network_forgets_a_condition_and_predicts_as_if_it_were_not_asked(cond
     asked = evaluate(net, batch)
     nothing = evaluate(net, replace(batch, conditions={'energy': torch.full((3,), float('nan'))}))
     less = net.without('energy')
-    assert less.settings['properties'] == {} and net.settings['properties']
+    assert less.settings['conditions'] == {} and net.settings['conditions']
     assert close(evaluate(less, batch), nothing) and not close(asked, nothing)
 
 
-def test_a_property_may_have_any_name():
+def test_a_condition_may_have_any_name():
     """Torch refuses dots and the names of its own methods; names that it takes are the keys, as they always were."""
     names = ['gap', 'spacegroup.number', 'spacegroup%2Enumber', 'type', 'keys', 'pop', 'training', 'my gap']
     torch.manual_seed(0)
-    net = CrystalTransformer(4, 8, 1, properties={name: (0.0, 1.0 + k) for k, name in enumerate(names)})
+    net = CrystalTransformer(4, 8, 1, conditions={name: (0.0, 1.0 + k) for k, name in enumerate(names)})
     for parameter in net.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape)
-    keys = {key for key in net.state_dict() if key.startswith('properties.')}
+    keys = {key for key in net.state_dict() if key.startswith('conditions.')}
     assert len(keys) == 5 * len(names)
-    assert {'properties.absent.gap', 'properties.nets.gap.0.weight', 'properties.absent.my gap'} <= keys
+    assert {'conditions.absent.gap', 'conditions.nets.gap.0.weight', 'conditions.absent.my gap'} <= keys
     other = CrystalTransformer(**net.settings)
     other.load_state_dict(net.state_dict())
     like = torch.zeros(1, 8)
     for name in names:
-        assert not torch.allclose(net.properties({name: torch.tensor([0.3])}, like), net.properties({}, like))
-    assert torch.equal(net.properties({'pop': torch.tensor([0.3])}, like), other.properties({'pop': torch.tensor([0.3])}, like))
+        assert not torch.allclose(net.conditions({name: torch.tensor([0.3])}, like), net.conditions({}, like))
+    assert torch.equal(net.conditions({'pop': torch.tensor([0.3])}, like), other.conditions({'pop': torch.tensor([0.3])}, like))
     less = net.without('type', 'spacegroup.number')
-    assert set(less.properties.scales) == set(names) - {'type', 'spacegroup.number'}
-    absent = net.properties.absent['type'] + net.properties.absent['spacegroup.number']
+    assert set(less.conditions.names) == set(names) - {'type', 'spacegroup.number'}
+    absent = net.conditions.absent['type'] + net.conditions.absent['spacegroup.number']
     assert torch.allclose(less.count[2].bias, net.count[2].bias + absent)

@@ -1,6 +1,8 @@
 """Relaxation agrees with plain ASE, keeps what is fixed, and survives bad structures."""
 
 import copy
+import dataclasses
+import inspect
 import io
 import logging
 
@@ -17,7 +19,9 @@ from ase.filters import FrechetCellFilter
 from ase.io import read, write
 from ase.optimize import BFGS, FIRE
 
-from ase_diffusion.relax import relax
+from ase_diffusion.relax import irelax, relax
+from ase_diffusion.relax.relaxer import Relaxer
+from ase_diffusion.relax.settings import Settings
 
 
 @pytest.fixture
@@ -281,3 +285,13 @@ def test_silent_by_default(images, capsys):
 def test_bad_input(images, error, kwargs, text):
     with pytest.raises(error, match=text):
         relax(**{'images': images, 'calculator': 'emt', **kwargs})
+
+
+def test_the_arguments_of_relax_are_those_of_settings_and_relaxer():
+    keywords = {name: p.default for name, p in inspect.signature(relax).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    settings = {field.name: field.default for field in dataclasses.fields(Settings)}
+    relaxer = {name: p.default for name, p in inspect.signature(Relaxer).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert keywords == {**settings, **relaxer, 'frames': None, 'logfile': None}
+    assert inspect.signature(irelax).parameters == inspect.signature(relax).parameters
+    with pytest.raises(TypeError, match="argument 'fmx'"):
+        irelax([], 'emt', fmx=0.1)

@@ -6,8 +6,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from ase_diffusion.representations import Crystal, LogLatticeCrystal
-from ase_diffusion.representations.crystal import cells_from_log_lattice, crystal_from_dict, d3pm_process, log_lattice
+from ase_diffusion.representations import Crystal, LogLatticeCrystal, representation_from_dict
+from ase_diffusion.representations.crystal import cells_from_log_lattice, log_lattice
 from ase_diffusion.representations.elements import element_points, period_and_group
 from ase_diffusion.representations.reduction import niggli
 
@@ -67,7 +67,7 @@ def test_what_is_no_crystal_of_these_elements_is_refused():
 
 
 def test_the_process_has_the_weights_of_the_paper():
-    process = d3pm_process(7)
+    process = Crystal(range(1, 7 + 1)).process()
     assert process.weights == {'lattice': 1.0, 'fractional': 1.0, 'species': 20.0}
     assert process.processes['species'].classes == 7 and process.processes['species'].steps == 1000
     sigma = process.schedule.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -81,7 +81,7 @@ def smooth(dtype=torch.float64):
 
 @pytest.mark.parametrize(('dtype', 'tol'), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 def test_smooth_crystals_come_back_turned_at_most(dtype, tol):
-    images, representation = crystals(), crystal_from_dict(smooth(dtype).todict())
+    images, representation = crystals(), representation_from_dict(smooth(dtype).todict())
     representation.dtype = dtype
     batch = representation.encode(images)
     assert batch.fields['lattice'].shape == (3, 6) and batch.fields['species'].dtype == dtype

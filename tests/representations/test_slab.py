@@ -9,7 +9,7 @@ from ase.constraints import FixAtoms, FixBondLength
 
 from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
 from ase_diffusion.representations import Slab
-from ase_diffusion.representations.slab import check_slab, frozen_mask, slab_process, surface_height
+from ase_diffusion.representations.slab import check_slab, frozen_mask, surface_height
 
 
 def overlayer(size=(2, 2, 2), adatoms=3, seed=0, fixed_tags=(1, 2)):
@@ -42,7 +42,7 @@ def test_decode_undoes_encode(name, dtype):
     if name == 'frozen atoms last':
         images[0].set_constraint(FixAtoms(mask=images[0].get_tags() != 7))
     before = [atoms.copy() for atoms in images]
-    decoded = Slab(dtype=dtype).decode(Slab(dtype=dtype).encode(images), images)
+    decoded = Slab(dtype=dtype).decode(Slab(dtype=dtype).encode(images))
     for old, atoms, template in zip(before, decoded, images, strict=True):
         frozen = frozen_mask(old)
         assert atoms is not template and template == old
@@ -83,8 +83,8 @@ def test_frozen_atoms_keep_their_bits_through_sampling():
     def network(state, level, conditions):
         return {'positions': torch.zeros_like(state.fields['positions'])}
 
-    out = SAMPLERS['ancestral'](network, slab_process(), batch, steps=5, generator=NoisePerStructure([1, 2]))
-    for old, atoms in zip(images, representation.decode(out, images), strict=True):
+    out = SAMPLERS['ancestral'](network, Slab().process(), batch, steps=5, generator=NoisePerStructure([1, 2]))
+    for old, atoms in zip(images, representation.decode(out), strict=True):
         frozen, top = frozen_mask(old), surface_height(old)
         assert np.array_equal(atoms.positions[frozen], old.positions[frozen])
         z = atoms.positions[~frozen, 2]
@@ -109,7 +109,7 @@ def test_a_direction_that_is_not_periodic_ends_in_mirrors():
     batch = Slab().encode([atoms])
     plane = batch.domains['positions'][0]
     assert plane.periodic == (True, False) and batch.extras['pbc'] == (True, False, False)
-    process = slab_process()
+    process = Slab().process()
     for t in (0.3, 0.7, 1.0):
         xt, _ = process.add_noise(batch, torch.tensor([t]), NoisePerStructure([3]))
         fractional = plane._fractional(xt.fields['positions'][:, :2])

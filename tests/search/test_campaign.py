@@ -140,7 +140,7 @@ def test_the_log_has_rate_and_best(tmp_path):
 def test_changed_settings_are_refused_and_shown(tmp_path):
     path = tmp_path / 'a.db'
     campaign(path, made_by={'generator': {'steps': 100, 'model': 'x'}}).run(1)
-    with pytest.raises(ValueError, match='generator.steps 100, now 50; fmax 0.05, now 0.1. Take the same settings') as error:
+    with pytest.raises(ValueError, match='generator.steps 100, now 50; fmax 0.05, now 0.1. take the same settings') as error:
         campaign(path, made_by={'generator': {'steps': 50, 'model': 'x'}}, fmax=0.1).run(1)
     assert 'model' not in str(error.value)
     with pytest.raises(ValueError, match="calculator 'emt', now 'lj'"):
@@ -240,7 +240,7 @@ def test_what_cannot_be_written_is_rescued_and_taken_in(tmp_path, monkeypatch, h
     search = campaign(path, source)
     if not beside:  # the disk of the database takes nothing: a folder is in the place of the file
         monkeypatch.setattr(Store, '_rescue_files', lambda self: [tmp_path, tmp_path / 'temporary' / 'rescued.traj'])
-    with pytest.raises(StoreError, match=f'{text}.*Nothing is lost: 1 structures are in .*rescued'):
+    with pytest.raises(StoreError, match=f'{text}.*nothing is lost: 1 structures are in .*rescued'):
         search.run(6)
     assert source.relaxed == [0, 1, 2]
     trouble.end()
@@ -328,7 +328,7 @@ def test_a_generator_that_gives_up_stops_it_in_order(tmp_path):
     ('options', 'text'),
     [
         ({'workers': -1}, 'workers is'),
-        ({'block': 0}, 'batch_size is'),
+        ({'block': 0}, 'block is'),
         ({'fmax': 0}, 'fmax is'),
         ({'timeout': -1}, 'timeout is'),
         ({'calculator': 'emtt'}, "'emtt'"),

@@ -202,7 +202,7 @@ def test_a_campaign_in_postgresql(server, tmp_path, monkeypatch):
         server.stop()
         return generate(block, count)
 
-    with pytest.raises(StoreError, match='Nothing is lost: 1 structures are in .*rescued') as error:
+    with pytest.raises(StoreError, match='nothing is lost: 1 structures are in .*rescued') as error:
         search(8, go_down)
     assert 'secret' not in str(error.value)
     with pytest.raises(StoreError, match='must be a database that can be written'):

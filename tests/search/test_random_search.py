@@ -354,13 +354,13 @@ def test_slabs_that_training_would_refuse(slab, tmp_path):
 
 
 def test_a_call_in_which_all_runs_fail_says_why(slab, tmp_path, caplog):
-    with pytest.raises(GenerationFailed, match='All 2 runs .* emt .* Failed attempts: 2 x NotImplementedError'):
+    with pytest.raises(GenerationFailed, match='all 2 runs .* emt .* failed attempts: 2 x NotImplementedError'):
         search(slab, tmp_path / 'a.db', stoich='U').run(2)
     make = search(slab, tmp_path / 'b.db', stoich=['U', 'Pt'])
     good = sum(78 in make.start(run).numbers[4:] for run in range(10))
     assert len(make.run(10)) == good and 'runs of this call' not in caplog.text
     assert len(make.run(10)) == good  # those that failed are tried again, and all fail
-    assert f'All {10 - good} runs of this call failed' in caplog.text
+    assert f'all {10 - good} runs of this call failed' in caplog.text
 
 
 def test_slab_without_fixed_atoms(slab, tmp_path):

@@ -46,7 +46,7 @@ def test_a_failed_run_with_files_has_another_folder_the_next_time(vasp, silver, 
     make = search(silver, vasp / 'a.db', calculator='vasp', steps=1)
     with monkeypatch.context() as without:
         without.setenv('ASE_VASP_COMMAND', 'false')
-        with pytest.raises(GenerationFailed, match='All 1 runs'):
+        with pytest.raises(GenerationFailed, match='all 1 runs'):
             make.run(1)
     assert len(make.run(1)) == 1
     assert sorted(path.name for path in vasp.glob('vasp-*')) == ['vasp-0000', 'vasp-0000.1']

@@ -124,7 +124,7 @@ def test_symmetric_images_in_a_search(slab, tmp_path):
             self.operations = substrate_symmetries(self.start)
             self.template = self.start
 
-        def _check_conditions(self, conditions):
+        def check_conditions(self, conditions):
             return conditions
 
         def todict(self):

@@ -9,12 +9,12 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 
 from ase_diffusion.diffusion import JointProcess
-from ase_diffusion.representations.crystal import Crystal, d3pm_process
+from ase_diffusion.representations.crystal import Crystal
 from ase_diffusion.representations.reduction import niggli
-from ase_diffusion.training import load_checkpoint
 from ase_diffusion.training.crystal import fixed_batches, train_crystal
 from ase_diffusion.training.crystal_data import CrystalData, Crystals, split_crystals
 from ase_diffusion.training.objectives import DenoisingLoss, condition_on_clean
+from ase_diffusion.weights.zoo import load_model
 
 SMALL = dict(
     features=16,
@@ -109,11 +109,13 @@ def test_how_a_structure_was_made_is_learned_only_where_it_is_named(tmp_path, ca
     data = Crystals.from_atoms(generated())
     assert set(data.properties) == {'gap'} and set(data.select([1, 0]).properties) == {'gap'}
     with caplog.at_level(logging.INFO, 'ase_diffusion'):
-        network, header = load_checkpoint(train_crystal(data, tmp_path / 'a', steps=1, **SMALL))
-    assert set(network.settings['properties']) == set(header['conditions']) == {'gap'}
-    assert np.isfinite(header['conditions']['gap']).all() and 'names them: best_of, min_distance_ratio' in caplog.text
+        network, header = load_model(train_crystal(data, tmp_path / 'a', steps=1, **SMALL))
+    assert set(network.settings['conditions']) == set(header['conditions']) == {'gap'}
+    assert np.isfinite(header['conditions']['gap']).all() and all(
+        name in caplog.text.partition('names them: ')[2] for name in ('best_of', 'min_distance_ratio', 'noise')
+    )
     named = ['min_distance_ratio', 'metal', 'spacegroup.number']
-    _, header = load_checkpoint(train_crystal(data, tmp_path / 'b', properties=named, steps=1, **SMALL))
+    _, header = load_model(train_crystal(data, tmp_path / 'b', properties=named, steps=1, **SMALL))
     assert header['conditions'] == {'min_distance_ratio': [1, 1], 'metal': [0, 1], 'spacegroup.number': [225, 225]}
     with pytest.raises(ValueError, match='guidance_scale is a keyword of sampling'):
         train_crystal(data, tmp_path, properties=['guidance_scale'], steps=1)
@@ -128,7 +130,7 @@ def test_a_property_that_is_nowhere_known_is_named(tmp_path):
     for atoms in crystals:
         atoms.info.clear()
     best = train_crystal(data, tmp_path, validation=Crystals.from_atoms(crystals), steps=1, **SMALL)
-    assert set(load_checkpoint(best)[1]['conditions']) == {'gap'}  # unknown in all that validate
+    assert set(load_model(best)[1]['conditions']) == {'gap'}  # unknown in all that validate
 
 
 def test_the_splits_that_are_asked_for_are_taken_or_refused():
@@ -148,14 +150,14 @@ def test_the_splits_that_are_asked_for_are_taken_or_refused():
 
 @pytest.mark.parametrize('scheme', ['edm', 'paper'])
 def test_a_trained_network_keeps_its_elements(tmp_path, scheme):
-    network, header = load_checkpoint(
+    network, header = load_model(
         train_crystal(Crystals.from_atoms(images()), tmp_path / 'a', properties=[], scheme=scheme, steps=1, **SMALL)
     )
     elements = header['representation']['elements']
     assert elements == [3, 11, 17, 19]
     fewer = Crystals.from_atoms(images()[::3])
     best = train_crystal(fewer, tmp_path / 'b', properties=[], network=network, elements=elements, steps=1, **SMALL)
-    again = load_checkpoint(best)[1]
+    again = load_model(best)[1]
     assert again['representation']['elements'] == elements and again['data']['elements'] == [11, 17]
     others = Crystals.from_atoms([bulk('NaBr', 'rocksalt', a=6.0), bulk('CsCl', 'rocksalt', a=6.0), *images()[:2]])
     with pytest.raises(ValueError, match='never saw Br, Cs; it knows Li, Na, Cl, K'):
@@ -200,18 +202,20 @@ def test_half_of_the_crystals_are_inverted():
 
 
 def test_half_of_the_times_are_where_atoms_find_their_places():
-    draw = DenoisingLoss(d3pm_process(2), density=(0.65, 0.05, 0.5)).times
+    draw = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), density=(0.65, 0.05, 0.5)).times
     t = draw((torch.arange(4000) + 0.5) / 4000)
     assert ((t > 0.5) & (t < 0.8)).double().mean() == pytest.approx(0.5 + 0.5 * 0.3, abs=2e-3)  # 3 sigma are 99.7 %
     assert (t < 0.1).double().mean() == pytest.approx(0.05, abs=1e-3)
-    all_of_them = DenoisingLoss(d3pm_process(2), density=(0.65, 0.05, 1.0)).times(torch.tensor([0.0, 0.5, 1.0]))
+    all_of_them = DenoisingLoss(Crystal(range(1, 2 + 1)).process(), density=(0.65, 0.05, 1.0)).times(
+        torch.tensor([0.0, 0.5, 1.0])
+    )
     assert all_of_them[1] == pytest.approx(0.65) and 0 <= all_of_them[0] < 0.65 < all_of_them[2] <= 1
 
 
 def test_given_species_are_not_noised_not_learned_and_told():
     data = Crystals.from_atoms(images())
     batch = fixed_batches(data, Crystal(data.elements()), ['gap'])[0]
-    process = d3pm_process(len(data.elements()))
+    process = Crystal(data.elements()).process()
     seen = {}
 
     def network(state, level, conditions):
@@ -248,7 +252,7 @@ def test_a_short_training_learns_and_goes_on(tmp_path):
     column = log[0].split(',').index('val_loss')
     losses = [float(line.split(',')[column]) for line in log[1:]]
     assert len(losses) >= 3 and losses[-1] < 0.95 * losses[0]
-    network, header = load_checkpoint(best)
+    network, header = load_model(best)
     assert network.settings['coupled']
     assert header['kind'] == 'crystal' and header['steps'] <= 120
     assert header['sizes'] == {'2': 18, '4': 6} and header['conditions']['gap'] == pytest.approx([0.1, 2.3])
@@ -256,4 +260,4 @@ def test_a_short_training_learns_and_goes_on(tmp_path):
     with pytest.raises(ValueError, match='train a new one'):
         train_crystal(data, tmp_path / 'b', properties=['gap'], network=network.without('gap'), steps=1)
     best = train_crystal(data, tmp_path / 'b', properties=[], network=network, validation=data, steps=2, **SMALL)
-    assert load_checkpoint(best)[1]['conditions'] == {}
+    assert load_model(best)[1]['conditions'] == {}

@@ -17,13 +17,14 @@ from ase_diffusion.diffusion import SAMPLERS, JointProcess, NoisePerStructure
 from ase_diffusion.errors import MissingDependency
 from ase_diffusion.networks import OverlayerDenoiser
 from ase_diffusion.representations import Slab
-from ase_diffusion.representations.slab import slab_process
-from ase_diffusion.training import OverlayerData, Overlayers, load_checkpoint, read_header, train
+from ase_diffusion.training import OverlayerData, Overlayers, read_header, train
 from ase_diffusion.training.objectives import DenoisingLoss, EnergyAndForces
 from ase_diffusion.training.surface import train_forcefield, train_surface
+from ase_diffusion.weights.zoo import load_model
 
 TINY = dict(features=8, blocks=1, cutoff=3.5)
 QUIET = dict(progress=False, accelerator='cpu', warmup=5)
+HEADER = {'kind': 'surface', 'process': Slab().process().todict(), 'representation': Slab().todict()}
 
 
 def frame(seed, run=None, frozen=4, mobile=2, length=5.0):
@@ -60,24 +61,24 @@ class Fragile(OverlayerData):
 
 def run(data, out, steps=30, last=10**9, objective=None, header=None, size=None, **options):
     torch.manual_seed(0)
-    network = OverlayerDenoiser(**(size or TINY), properties={'energy': (0.0, 1.0)})
+    network = OverlayerDenoiser(**(size or TINY), conditions={'energy': (0.0, 1.0)})
     source = Fragile(data, Slab((0.0, 4.0)), batch_size=4)
     source.last = last
     options = {'every': 10, 'checkpoint_seconds': 0, **QUIET, **options}
     path = train(
         network,
-        objective or DenoisingLoss(slab_process()),
+        objective or DenoisingLoss(Slab().process()),
         source,
         out,
         steps=steps,
-        header=header or {'kind': 'test'},
+        header=header or HEADER,
         **options,
     )
     return path, source
 
 
 def weights(folder):
-    return load_checkpoint(folder / 'last.safetensors')[0].state_dict()
+    return load_model(folder / 'last.safetensors')[0].state_dict()
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, data):
@@ -93,7 +94,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, data):
     assert read_header(tmp_path / 'broken' / 'last.safetensors')['steps'] == 30
     whole, resumed = weights(tmp_path / 'whole'), weights(tmp_path / 'broken')
     assert all(torch.allclose(value, resumed[name], atol=1e-6) for name, value in whole.items())
-    fresh = OverlayerDenoiser(**TINY, properties={'energy': (0.0, 1.0)}).state_dict()
+    fresh = OverlayerDenoiser(**TINY, conditions={'energy': (0.0, 1.0)}).state_dict()
     assert any(not torch.allclose(value, fresh[name], atol=1e-3) for name, value in whole.items())
 
 
@@ -110,7 +111,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, data, caplog):
 
 def test_a_folder_of_another_training_is_refused(tmp_path, data):
     pytest.importorskip('lightning')
-    header = {'kind': 'test', 'data': {'fingerprint': 'abc', 'elements': [1, 8]}, 'conditions': {'energy': [0.0, 0.1]}}
+    header = {**HEADER, 'data': {'fingerprint': 'abc', 'elements': [1, 8]}, 'conditions': {'energy': [0.0, 0.1]}}
     run(data, tmp_path, steps=4, header=header)
     kept = torch.load(tmp_path / 'resume.ckpt', weights_only=True)
     for change, size, text in (
@@ -131,7 +132,7 @@ class Interrupt(DenoisingLoss):
     """Ctrl-C, or what comes where there are no signals, in the middle of call `at`."""
 
     def __init__(self, at, count=1, come=lambda: signal.raise_signal(signal.SIGINT)):
-        super().__init__(slab_process())
+        super().__init__(Slab().process())
         self.at, self.count, self.come, self.calls = at, count, come, 0
 
     def __call__(self, *args):
@@ -194,13 +195,13 @@ def test_data_of_which_nothing_is_left_is_refused(tmp_path, data):
 def test_a_network_without_conditions_learns_none(tmp_path, data, caplog):
     pytest.importorskip('lightning')
     network = OverlayerDenoiser(**TINY)
-    _, header = load_checkpoint(train_surface(data, tmp_path, steps=2, batch_size=2, network=network, **QUIET))
+    _, header = load_model(train_surface(data, tmp_path, steps=2, batch_size=2, network=network, **QUIET))
     assert header['conditions'] == {} and 'knows no condition energy' in caplog.text
 
 
 def test_a_loss_that_is_not_finite_is_skipped(tmp_path, data, caplog):
     pytest.importorskip('lightning')
-    objective, seen = DenoisingLoss(slab_process()), []
+    objective, seen = DenoisingLoss(Slab().process()), []
 
     def sometimes(network, batch, generator):
         seen.append(0)
@@ -209,7 +210,7 @@ def test_a_loss_that_is_not_finite_is_skipped(tmp_path, data, caplog):
 
     torch.manual_seed(0)
     network = OverlayerDenoiser(**TINY)
-    train(network, sometimes, OverlayerData(data, Slab(), batch_size=4), tmp_path, steps=6, header={}, **QUIET)
+    train(network, sometimes, OverlayerData(data, Slab(), batch_size=4), tmp_path, steps=6, header=HEADER, **QUIET)
     assert 'not finite' in caplog.text
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
 
@@ -217,8 +218,8 @@ def test_a_loss_that_is_not_finite_is_skipped(tmp_path, data, caplog):
 def test_denoisers_are_trained_from_data_to_checkpoint(tmp_path, data):
     pytest.importorskip('lightning')
     path = train_surface(data, tmp_path, steps=12, batch_size=4, every=6, **TINY, **QUIET)
-    network, header = load_checkpoint(path)
-    assert isinstance(network, OverlayerDenoiser) and set(network.properties.scales) == {'energy'}
+    network, header = load_model(path)
+    assert isinstance(network, OverlayerDenoiser) and set(network.conditions.names) == {'energy'}
     assert header['kind'] == 'surface' and header['units'] == {'positions': 'A', 'energy': 'eV per mobile atom'}
     assert header['representation']['height'] == pytest.approx(list(data.window()))
     assert header['data']['relaxations'] == 11  # one is held out
@@ -236,16 +237,14 @@ def test_data_without_energies_trains_without_conditions(tmp_path):
     images = [frame(seed) for seed in range(5)]
     for atoms in images:
         atoms.calc = None
-    network, header = load_checkpoint(
-        train_surface(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2, **TINY, **QUIET)
-    )
-    assert not network.properties.scales and header['conditions'] == {}
+    network, header = load_model(train_surface(Overlayers.from_atoms(images), tmp_path, steps=4, batch_size=2, **TINY, **QUIET))
+    assert not network.conditions.names and header['conditions'] == {}
 
 
 def test_force_fields_are_trained_from_data_to_checkpoint(tmp_path, data):
     pytest.importorskip('lightning')
     path = train_forcefield(data, tmp_path, steps=12, batch_size=4, every=6, **TINY, **QUIET)
-    network, header = load_checkpoint(path)
+    network, header = load_model(path)
     assert header['kind'] == 'forcefield' and header['units'] == {'energy': 'eV', 'forces': 'eV/A'}
     assert {'val_energy_mae', 'val_force_mae'} <= set(header['metrics'])
     assert network.references.abs().max() > 0
@@ -270,7 +269,7 @@ def test_force_field_errors_count_per_mobile_atom(data):
 
 def test_the_denoising_loss_is_that_of_the_process(data):
     """A network that predicts nothing has the mean square of unit noise as its loss; times cover all of [0, 1]."""
-    objective, levels = DenoisingLoss(slab_process()), []
+    objective, levels = DenoisingLoss(Slab().process()), []
 
     def nothing(batch, level, conditions):
         levels.append(level)
@@ -279,7 +278,7 @@ def test_the_denoising_loss_is_that_of_the_process(data):
     source = OverlayerData(data, Slab((0.0, 4.0)), batch_size=64, repeat=0.0)
     losses = [float(objective(nothing, source.draw(k), torch.Generator().manual_seed(k))['loss']) for k in range(20)]
     assert 0.66 < np.mean(losses) < 1.0  # 1 in the plane, less along z, where the window cuts
-    levels, schedule = torch.cat(levels), slab_process().schedule
+    levels, schedule = torch.cat(levels), Slab().process().schedule
     assert levels.min() >= schedule.c_noise(torch.tensor(0.0)) and levels.max() <= schedule.c_noise(torch.tensor(1.0))
     t = (torch.exp(4 * levels) / schedule.sigma_min).log() / np.log(schedule.sigma_max / schedule.sigma_min)
     assert torch.histc(t, 8, 0, 1).min() == torch.histc(t, 8, 0, 1).max()  # stratified over each batch
@@ -311,7 +310,7 @@ def test_one_structure_is_memorised(tmp_path):
         every=1000,
         **QUIET,
     )
-    network, header = load_checkpoint(path)
+    network, header = load_model(path)
     representation = Slab(tuple(header['representation']['height']))
     process = JointProcess.fromdict(header['process'])
     for sampler, share in (('ancestral', 0.8), ('heun', 0.5)):  # noise mends what a deterministic sampler keeps
@@ -319,7 +318,7 @@ def test_one_structure_is_memorised(tmp_path):
             network, process, representation.encode([atoms] * n), steps=60, generator=NoisePerStructure(range(n))
         )
         errors = []
-        for made in representation.decode(out, [atoms] * n):
+        for made in representation.decode(out):
             d, _ = find_mic((made.positions - atoms.positions)[4:], atoms.cell, atoms.pbc)
             errors.append(np.sqrt((d**2).sum(-1).mean()))
         assert np.mean(np.array(errors) < 0.1) >= share, (sampler, errors)

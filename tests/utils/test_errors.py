@@ -6,13 +6,13 @@ from ase_diffusion.errors import CheckpointError, GenerationFailed, MissingDepen
 
 
 def test_generation_failed_lists_its_reasons_most_frequent_first():
-    error = GenerationFailed('Nothing fits.', {'too high': 2, 'too close': 5})
-    assert str(error) == 'Nothing fits. Failed attempts: 5 x too close, 2 x too high.'
+    error = GenerationFailed('nothing fits', {'too high': 2, 'too close': 5})
+    assert str(error) == 'nothing fits; failed attempts: 5 x too close, 2 x too high'
     assert error.reasons == {'too high': 2, 'too close': 5}
 
 
 def test_generation_failed_without_reasons_is_its_message():
-    assert str(GenerationFailed('Nothing fits.')) == 'Nothing fits.'
+    assert str(GenerationFailed('nothing fits')) == 'nothing fits'
 
 
 def test_missing_dependency_has_the_command_that_helps():
@@ -26,8 +26,8 @@ def test_missing_dependency_has_the_command_that_helps():
 @pytest.mark.parametrize(
     ('error', 'kind'),
     [
-        (GenerationFailed('No.', {'too close': 1}), RuntimeError),
-        (CheckpointError('No.'), ValueError),
+        (GenerationFailed('no', {'too close': 1}), RuntimeError),
+        (CheckpointError('no'), ValueError),
         (MissingDependency('sevenn', '7net'), ImportError),
     ],
 )

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from ...data.crystals import read_crystals
-from ...diffusion import SAMPLERS, ClassifierFree, JointProcess, NoisePerStructure
-from ...representations.crystal import crystal_from_dict
+from ...diffusion import Batch
+from ...representations import Crystal
 from ...representations.reduction import niggli, symmetrize
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import split_crystals
 from ...utils.atoms import parse_formula
 from ...utils.checks import check_integer
-from ...weights.zoo import list_models, load_model
-from ..base import Generator, _collect, compile_core
-from ..checks import as_text, check_condition, copy_network, formula_text
+from ...weights.zoo import list_models
+from ..base import Generator, collect
+from ..compiling import copy_network
 from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, given_structures
-from ..trajectory import DenoisingTrajectory
+from ..text import formula_text
 from .guidance import CrystalGuidance
 from .tasks import AllowedElements, perturbation, shortest_distance
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL, DEFAULT_PREDICTOR = 'mp-le20', 'mp-le20-prediction'
-UNTRAINED = 'untrained'
 SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
 LARGEST = 5000.0  # A^3 per atom: above it is a gas, in which looking for neighbors takes for ever
 
@@ -67,8 +65,6 @@ class CrystalDiffusion(Generator):
         Generate this many candidates for each structure and return the one of lowest energy, that of ``relax`` or else a single
         point of ``calculator`` (which guides as well unless ``guidance=False``); needs ``stoich``, since energies of different
         compositions cannot be compared.
-    compile : bool
-        Compile the network with torch first; needs a C++ compiler.
     steps, sampler : optional
         Default: what the model says: ``'renoised_ancestral'`` with 100 steps, which finds minima, or the paper's
         ``'predictor_corrector'`` with 1000, which shows how they are spread.
@@ -88,27 +84,25 @@ class CrystalDiffusion(Generator):
     >>> images = gen.sample(16, heat_of_formation=-0.2)      # doctest: +SKIP
     """
 
-    default_sampler = SCHEMES['paper']['sampler']
+    kind = 'crystal'
+    default_sampling: ClassVar[dict] = SCHEMES['paper']
+    default_batch_size = 64
 
     def __init__(
         self,
-        stoich=None,
-        natoms=None,
+        stoich: str | None = None,
+        natoms: int | None = None,
         *,
-        elements=None,
+        elements: list[str] | None = None,
         model=None,
-        conditioning=None,
-        symmetrize=None,
-        relax=None,
+        conditioning: str | None = None,
+        symmetrize: float | None = None,
+        relax: dict | None = None,
         calculator=None,
         guidance=None,
-        compile=False,
-        steps=None,
-        sampler=None,
         **options,
     ):
-        super().__init__(steps=steps, sampler=sampler, **options)
-        self._asked = {'steps': steps, 'sampler': sampler}
+        super().__init__(**options)
         if not isinstance(stoich, (str, type(None))):
             raise TypeError(f"stoich is a formula such as 'Ti4O8', got {type(stoich).__name__}; natoms=... counts atoms")
         self.stoich = None if stoich is None else stoich.strip()
@@ -120,17 +114,14 @@ class CrystalDiffusion(Generator):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         if symmetrize is not None and (isinstance(symmetrize, (bool, str)) or not symmetrize > 0):
             raise ValueError(f'symmetrize is a tolerance in A, positive; got {symmetrize!r}')
-        self.conditioning, self.symmetrize, self.compile = conditioning, symmetrize, compile
+        self.conditioning, self.symmetrize = conditioning, symmetrize
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
         if self.best_of > 1:
             self.selection = self._selection(calculator)
-        self.network, self.header, self.process = None, {}, None
         if model is None:
             model = DEFAULT_MODEL if stoich is None else DEFAULT_PREDICTOR
-        self.model = _variant(str(model), conditioning)
-        if self.model != UNTRAINED:
-            self._use(*load_model(self.model, self.device))
+        self._load(_variant(str(model), conditioning))
 
     def _selection(self, calculator) -> BestOf:
         if self.numbers is None:
@@ -140,33 +131,17 @@ class CrystalDiffusion(Generator):
         if self.relax is None and calculator is None:
             raise ValueError(
                 f'best_of={self.best_of} needs energies: pass relax={{"calculator": ...}}, or calculator=... (and '
-                'guidance=False where it shall not guide)'
+                'guidance=False where it does not guide)'
             )
         return BestOf(self.best_of, calculator if self.relax is None else None, self.device)
 
-    @classmethod
-    def from_pretrained(cls, name_or_path, stoich=None, natoms=None, **options):
-        """Return a generator with a shipped model or a checkpoint file."""
-        return cls(stoich, natoms, model=name_or_path, **options)
-
-    def _use(self, network, header) -> None:
-        if header.get('kind') != 'crystal':
-            raise ValueError(f'{self.model} is a {header.get("kind")!r} model; CrystalDiffusion needs a crystal model')
+    def _adapt(self, representation: Crystal, networks: dict, header: dict) -> Crystal:
+        network = next(iter(networks.values()))
+        sizes = [int(n) for n in header['sizes']]
         self._check_asked(
-            self.model,
-            network.settings['conditioning'],
-            header.get('known'),
-            header['representation']['elements'],
-            [int(n) for n in header['sizes']],
+            self.model, network.settings['conditioning'], header.get('csp_fraction'), header['representation']['elements'], sizes
         )
-        self.network, self.header = network.requires_grad_(False), header
-        self.representation = crystal_from_dict(header['representation'])
-        self.process = JointProcess.fromdict(header['process'])
-        self.sampling = sampling = {**SCHEMES['paper'], **header.get('sampling', {})}
-        self.steps = sampling['steps'] if self._asked['steps'] is None else self.steps
-        self.sampler = sampling['sampler'] if self._asked['sampler'] is None else self.sampler
-        if self.compile:
-            compile_core(network)
+        return representation
 
     def _check_asked(self, name: str, conditioning: str, given, known, sizes) -> None:
         """Raise a ValueError where a model, or one trained on such data, could not make what this generator is for."""
@@ -187,25 +162,8 @@ class CrystalDiffusion(Generator):
         if count is not None and count not in sizes:
             log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
 
-    def _check_conditions(self, conditions: dict) -> dict:
-        if self.network is None:
-            raise ValueError("this generator is untrained; call gen.fit(data) first, or leave out model='untrained'")
-        ranges = self.header.get('conditions', {})
-        defaults = {'guidance_scale': 1.0, **dict.fromkeys(ranges), **self.header.get('defaults', {})}
-        if unknown := set(conditions) - set(defaults):
-            hint = f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
-            raise TypeError(f'unknown conditions {sorted(unknown)}; this model knows {sorted(defaults)}{hint}')
-        merged = {**defaults, **conditions}
-        for name, value in merged.items():
-            check_condition(name, value)
-            if value is not None and name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
-                log.warning('%s = %g lies outside the training data, %.6g to %.6g', name, value, *ranges[name])
-        if merged['guidance_scale'] is None:
-            raise ValueError('guidance_scale must be a number; 1 is the plain conditional model, 0 the unconditional one')
-        return merged
-
-    def _auto_batch_size(self) -> int:
-        return 64
+    def _hint(self) -> str:
+        return f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         if not np.isfinite(atoms.positions).all():
@@ -230,39 +188,24 @@ class CrystalDiffusion(Generator):
         numbers = [self.representation.elements[0]] * count if self.numbers is None else self.numbers
         return Atoms(numbers, positions=np.zeros((count, 3)), cell=5 * np.eye(3), pbc=True)
 
-    def _generate(self, seeds, conditions, task=None) -> list[Atoms]:
-        task = FromNoise(self._template, self.steps) if task is None else task
-        given = {k: [np.nan if v is None else v] * len(seeds) for k, v in conditions.items() if k != 'guidance_scale'}
-        batch = self.representation.encode(task.take(seeds), given).to(self.device)
-        mask, noise = None, NoisePerStructure(seeds)
+    def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
+        batch, mask = self._encode(seeds, conditions, task), None
         if self.numbers is not None or task.keeps_species:
             batch.extras['known'] = batch.extras['counts'] > 0
             mask = {'species': batch.extras['known'][batch.rows['species']]}
-        network = ClassifierFree(self.network, conditions['guidance_scale'])
+        wrap = None
         if self.elements is not None:
-            network = AllowedElements(network, [z in self.elements for z in self.representation.elements])
-        sampler = self._sampler()
-        guides = () if self.guidance is None else (self.guidance.bind(self.representation, len(seeds)),)
-        process, begin = task.begin(self.process, batch, noise, network)
-        more = {'sampling_steps': task.steps, **task.labels()}
-        before = self.guidance and self.guidance.calls
-        with DenoisingTrajectory(self, task.steps, lambda batch: self.representation.decode(batch)[0]) as movie:
-            final = sampler(network, process, batch, generator=noise, mask=mask, guidance=guides, callback=movie, **begin)
-        if self.guidance is not None:
-            more['guidance_calls'] = (self.guidance.calls - before) // len(seeds)
-        images = [self._finished(atoms) for atoms in self.representation.decode(final)]
-        for atoms, seed in zip(images, seeds, strict=True):
-            self._label(atoms, seed, conditions, more)
-        return images
+            wrap = partial(AllowedElements, allowed=[z in self.elements for z in self.representation.elements])
+        if self.guidance is None:
+            return self._denoise(batch, seeds, conditions, task, wrap=wrap, mask=mask)
+        guide, before = self.guidance.bind(self.representation, len(seeds)), self.guidance.calls
+        final = self._denoise(batch, seeds, conditions, task, wrap=wrap, mask=mask, guides=(guide,))
+        final.extras['labels'] = {'guidance_calls': (self.guidance.calls - before) // len(seeds)}
+        return final
 
-    def _sampler(self):
-        """Return the sampler, with the settings that the model has for it."""
-        sampler = SAMPLERS[self.sampler]
-        return partial(sampler, **sampler.options_in(self.sampling))
-
-    def _finished(self, atoms: Atoms) -> Atoms:
+    def _finish(self, atoms: Atoms) -> Atoms:
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
-            return atoms  # to be rejected
+            return atoms  # rejected by _reason_to_reject
         if self.symmetrize is not None:
             atoms = symmetrize(atoms, self.symmetrize)
         return niggli(atoms)
@@ -270,24 +213,11 @@ class CrystalDiffusion(Generator):
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
         return super()._after_relaxation(niggli(atoms))
 
-    def _closest(self, atoms: Atoms) -> float:
-        return super()._closest(atoms) if self._reason_to_reject(atoms) is None else 0.0
+    def _min_distance_ratio(self, atoms: Atoms) -> float:
+        return super()._min_distance_ratio(atoms) if self._reason_to_reject(atoms) is None else 0.0
 
-    def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
-        model = as_text(Path(self.model).stem, Path(self.model).name)
-        pairs = {
-            'generator': type(self).__name__,
-            'model': model,
-            'sampler': self.sampler,
-            'seed': f's{seed:x}',
-            'min_distance_ratio': self._closest(atoms),
-            **more,
-        }
-        if self.stoich is not None:
-            pairs['stoich'] = formula_text(self.stoich, self.numbers)
-        pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v) for k, v in conditions.items() if v is not None}
-        atoms.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), **pairs}
-        atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
+    def _identity(self) -> dict:
+        return {} if self.stoich is None else {'stoich': formula_text(self.stoich, self.numbers)}
 
     def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions):
         """Noise given crystals a little and denoise them: neighbors of theirs that the model finds likely.
@@ -303,7 +233,7 @@ class CrystalDiffusion(Generator):
         species : bool
             Noise the species as well. They forget what they were far earlier than the sites do (perov-5: 0.05 A keeps the
             formulas, 0.1 A four in ten, 0.2 A none), so by default they stay, except in models that were trained without given
-            species (``known=0``).
+            species (``csp_fraction=0``).
         conditions
             As for :meth:`sample`, which also describes what is raised in addition.
 
@@ -315,15 +245,15 @@ class CrystalDiffusion(Generator):
         """
         if species and self.numbers is not None:
             raise ValueError(f'stoich={self.stoich!r} fixes the species; leave species=True out')
-        count, conditions = check_integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
+        count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
         limit = max(int(size) for size in self.header['sizes'])
         task = perturbation(
             given_structures(atoms), noise, self.process, self.representation, limit=limit, steps=self.steps, numbers=self.numbers
         )
-        task.keeps_species = not species and self.header.get('known', 1) > 0
-        return _collect(self._iterate(count, conditions, task), n)
+        task.keeps_species = not species and self.header.get('csp_fraction', 1) > 0
+        return collect(self._iterate(count, conditions, task), n)
 
-    def fit(self, data, out=None, *, steps=20_000, **options):
+    def fit(self, data, out=None, *, steps: int = 20_000, **options):
         """Train on crystals and use the result; returns self.
 
         Parameters
@@ -335,36 +265,32 @@ class CrystalDiffusion(Generator):
         steps : int
         options : see :func:`ase_diffusion.training.crystal.train_crystal` and :func:`ase_diffusion.training.train`.
         """
-        images = read_crystals(data) if isinstance(data, (str, Path)) else list(data)
+        return super().fit(data, out, steps=steps, **options)
+
+    def _read(self, path) -> list[Atoms]:
+        return read_crystals(path)
+
+    def _train(self, images: list[Atoms], out, **options) -> Path:
         training, held = split_crystals(images)
-        if self.network is not None:
+        if self.networks:
             elements = self.header['representation']['elements']
             options = {'network': copy_network(self.network).requires_grad_(True), 'elements': elements, **options}
+            conditioning = self.network.settings['conditioning']
         else:
             elements = sorted({*training.elements(), *(held.elements() if held else ())})
             options = {'conditioning': self.conditioning or 'cds', **options}
-        conditioning = options['conditioning'] if self.network is None else self.network.settings['conditioning']
-        self._check_asked('a model of these data', conditioning, options.get('known'), elements, training.counts.tolist())
-        with tempfile.TemporaryDirectory() as folder:
-            best = train_crystal(training, out or folder, validation=held, steps=steps, **options)
-            self.model = str(best) if out is not None else 'fitted'
-            self._use(*load_model(best, self.device))
-        return self
+            conditioning = options['conditioning']
+        self._check_asked('a model of these data', conditioning, options.get('csp_fraction'), elements, training.counts.tolist())
+        return train_crystal(training, out, validation=held, **options)
 
     def todict(self) -> dict:
-        """Return what made the structures, fit for JSON."""
+        """Return what made the structures, JSON-serialisable."""
         return {
-            'type': 'crystal-diffusion',
-            'model': self.model,
+            **super().todict(),
             'stoich': self.stoich,
             'natoms': self.natoms,
             'elements': None if self.elements is None else [chemical_symbols[z] for z in self.elements],
-            'sampler': self.sampler,
-            'steps': self.steps,
             'symmetrize': self.symmetrize,
-            'fingerprint': self.header.get('data', {}).get('fingerprint'),
-            'guidance': None if self.guidance is None else self.guidance.todict(),
-            **({} if self.selection is None else self.selection.todict()),
         }
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import shutil
-import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from ...data.frames import read_frames
-from ...diffusion import SAMPLERS, TWO_CALLS, Batch, ClassifierFree, JointProcess, NoisePerStructure
-from ...errors import GenerationFailed
-from ...representations.slab import Slab, check_slab, mobile_layer_height, surface_height
+from ...diffusion import Batch
+from ...representations import Failure
+from ...representations.slab import Slab, SlabTemplate, check_slab, mobile_layer_height, surface_height
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
-from ...utils.atoms import VALID_RATIO, check_elements, copy_atoms, frozen_mask, parse_formula, unsupported_constraints
+from ...utils.atoms import VALID_RATIO, copy_atoms, frozen_mask, parse_formula, unsupported_constraints
 from ...utils.checks import check_integer
-from ...weights.zoo import load_model
-from ..base import Generator, _collect, compile_core
-from ..checks import as_text, check_condition, copy_network, formula_text
+from ..base import Generator, collect
+from ..compiling import copy_network
 from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, FromStructures, check_noise, given_structures
-from ..trajectory import DenoisingTrajectory
+from ..text import formula_text
 from .guidance import Guidance
 from .inpainting import Inpaint, as_template, check_indices
 from .selftraining import SelfTraining, SelfTrainingSchedule
@@ -35,8 +31,6 @@ from .selftraining import SelfTraining, SelfTrainingSchedule
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = 'ag-o-overlayer'
-UNTRAINED = 'untrained'
-COMPILE_FROM = 15_000  # structures times network calls; below, compiling takes longer than it saves
 
 
 class SurfaceDiffusion(Generator):
@@ -66,9 +60,6 @@ class SurfaceDiffusion(Generator):
         given, else a single point of ``calculator`` (default: 'ag-o'; one that is given guides as well unless
         ``guidance=False``). It costs as many generations, and saves relaxations with an expensive calculator; the structures are
         then no fair sample of the model's distribution.
-    compile : bool, optional
-        Compile the network with torch (some 30 s once, then two to three times as fast on a CPU; needs a C++ compiler).
-        Default: where the work is worth it.
     steps, sampler : optional
         50 steps of ``'renoised_ancestral'`` by default, which finds low energies; 100 of ``'ancestral'`` cost the same and show
         how the training data are spread.
@@ -89,30 +80,42 @@ class SurfaceDiffusion(Generator):
     >>> atoms = gen.sample()                           # doctest: +SKIP
     """
 
-    default_steps, default_sampler = 50, 'renoised_ancestral'
+    kind = 'surface'
+    default_sampling: ClassVar[dict] = {'sampler': 'renoised_ancestral', 'steps': 50}
+    default_condition, default_guidance_scale = 0.0, 2.0
+    compile_from = 15_000  # structures times network calls; below, compiling takes longer than it saves
 
     def __init__(
-        self, slab, stoich, *, height=None, model=None, calculator=None, guidance=None, relax=None, compile=None, **options
+        self,
+        slab: Atoms,
+        stoich: str,
+        *,
+        height: tuple[float, float] | None = None,
+        model=None,
+        calculator=None,
+        guidance=None,
+        relax: dict | None = None,
+        **options,
     ):
         super().__init__(**options)
         check_slab(slab)
-        numbers = parse_formula(stoich)
+        self.numbers = parse_formula(stoich)
         self.stoich = stoich.strip()
-        self.template = _template(slab, numbers)
-        self.model = str(DEFAULT_MODEL if model is None else model)
-        self.compile = compile
-        self.relax = relax_keywords(relax, self.device, self.template)
-        self.network, self.header, self.process = None, {}, None
+        self.overlayer = SlabTemplate(_extended(slab, self.numbers))
+        self.relax = relax_keywords(relax, self.device, self.overlayer)
         self._height, self._thickness = height, mobile_layer_height(slab)
-        if self.model != UNTRAINED:
-            self._use(*load_model(self.model, self.device))
-        elif height is not None:
-            _check_window(height, self.template)
-        self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.template, self.device)
+        self._load(DEFAULT_MODEL if model is None else model)
+        if not self.networks and height is not None:
+            check_window(height, self.overlayer)
+        self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.overlayer, self.device)
         if self.best_of > 1:
             judge = None if self.relax is not None else 'ag-o' if calculator is None else calculator
             self.selection = BestOf(self.best_of, judge, self.device)
-            self.selection.check(self.template)
+            self.selection.check(self.overlayer)
+        self._tell(slab)
+
+    def _tell(self, slab: Atoms) -> None:
+        """Log which atoms of the slab are generated and which of its constraints are not obeyed."""
         loose = int((~frozen_mask(slab)).sum())
         if loose:
             self.log.write(f'SurfaceDiffusion: {loose} slab atoms are not in FixAtoms; they are mobile and generated too')
@@ -123,50 +126,17 @@ class SurfaceDiffusion(Generator):
                 ', '.join(names),
             )
 
-    @classmethod
-    def from_pretrained(cls, name_or_path, slab, stoich, **options):
-        """Return a generator with a shipped model or a checkpoint file."""
-        return cls(slab, stoich, model=name_or_path, **options)
+    @property
+    def template(self) -> Atoms:
+        """The slab with the new atoms last, at a placeholder height."""
+        return self.overlayer.atoms
 
-    def _use(self, network, header) -> None:
-        if header.get('kind') != 'surface':
-            raise ValueError(f'{self.model} is a {header.get("kind")!r} model; SurfaceDiffusion needs a surface model')
-        check_elements(
-            self.template,
-            header.get('data', {}),
-            'the model',
-            "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)",
-        )
-        low, high = header['representation']['height']
+    def _adapt(self, representation: Slab, networks: dict, header: dict) -> Slab:
+        hint = "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)"
+        self.overlayer.check_known(header.get('data', {}), 'the model', hint)
+        low, high = representation.height
         height = (low, high + self._thickness) if self._height is None else self._height
-        self.representation = Slab(height=_check_window(height, self.template))
-        self.network, self.header = network.requires_grad_(False), header
-        self.process = JointProcess.fromdict(header['process'])
-        if self.compile:
-            compile_core(network)
-
-    def _prepare(self, n: int) -> None:
-        calls = n * self.steps * (2 if self.sampler in TWO_CALLS else 1)
-        if self.compile is None and calls >= COMPILE_FROM and shutil.which('g++'):
-            self.compile = True
-            self.log.write('compiling the network first, some 20 to 60 s (compile=False leaves it out)')
-            compile_core(self.network)
-
-    def _check_conditions(self, conditions: dict) -> dict:
-        if self.network is None:
-            raise ValueError("this generator is untrained; call gen.fit(data) first, or leave out model='untrained'")
-        ranges = self.header.get('conditions', {})
-        defaults = {'guidance_scale': 2.0, **{name: 0.0 for name in ranges}, **self.header.get('defaults', {})}
-        if unknown := set(conditions) - set(defaults):
-            raise TypeError(f'unknown conditions {sorted(unknown)}; this model knows {sorted(defaults)}')
-        merged = {**defaults, **conditions}
-        for name, value in merged.items():
-            check_condition(name, value)
-            if value is not None and name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
-                log.warning('%s = %g lies outside the training data, %.3g to %.3g', name, value, *ranges[name])
-        if merged['guidance_scale'] is None:
-            raise ValueError('guidance_scale must be a number; 1 is the plain conditional model, 0 the unconditional one')
-        return merged
+        return Slab(height=check_window(height, self.overlayer))
 
     def _auto_batch_size(self) -> int:
         """Return a batch whose largest tensors stay under the 32 MB from which glibc maps memory anew at each use."""
@@ -176,54 +146,34 @@ class SurfaceDiffusion(Generator):
         ratio = atoms.info['key_value_pairs']['min_distance_ratio']
         return None if ratio >= VALID_RATIO else f'atoms closer than {VALID_RATIO} of the sum of covalent radii'
 
-    def _batch(self, templates: list[Atoms], conditions: dict) -> Batch:
-        given = {k: [math.nan if v is None else v] * len(templates) for k, v in conditions.items() if k != 'guidance_scale'}
-        return self.representation.encode(templates, given).to(self.device)
-
     def _start(self) -> float:
         """Return the time at which the in-plane noise is uniform: sigma = half the longest in-plane cell vector."""
         longest = float(self.template.cell.lengths()[:2].max())
         return self.process.schedule.time(0.5 * longest)
 
-    def _generate(self, seeds, conditions, task=None) -> list[Atoms]:
-        task = FromNoise(lambda seed: self.template, self.steps, self._start()) if task is None else task
-        templates = task.take(seeds)
-        batch, noise = self._batch(templates, conditions), NoisePerStructure(seeds)
-        network = ClassifierFree(self.network, conditions['guidance_scale'])
-        kept = None if task.kept is None else task.rows(batch)
-        guides = () if self.guidance is None else (self.guidance.bind(templates, self.representation, kept),)
-        process, begin = task.begin(self.process, batch, noise, network)
-        with DenoisingTrajectory(
-            self, begin['steps'], lambda batch: self.representation.decode(batch, templates[:1])[0]
-        ) as movie:
-            final = SAMPLERS[self.sampler](network, process, batch, generator=noise, guidance=guides, callback=movie, **begin)
-        more = {'sampling_steps': begin['steps'], **task.labels()}
-        if self.guidance is not None:
-            final = self.guidance.finish(final, guides[0], self.process)
-            more['guidance_calls'] = guides[0].calls // len(seeds)
-        images = task.restore(self.representation.decode(final, templates), templates)
-        for atoms, seed in zip(images, seeds, strict=True):
-            self._label(atoms, seed, conditions, more)
-        return images
+    def _template(self, seed: int) -> SlabTemplate:
+        return self.overlayer
 
-    def _label(self, atoms: Atoms, seed: int, conditions: dict, more: dict) -> None:
-        positions = atoms.positions[~frozen_mask(self.template)]
-        if not np.isfinite(positions).all():
-            raise GenerationFailed(
-                'the network returned positions that are not finite; the checkpoint may be damaged', {'not finite': 1}
-            )
-        pairs = {
-            'generator': type(self).__name__,
-            'model': as_text(Path(self.model).stem, Path(self.model).name),
-            'stoich': formula_text(self.stoich, parse_formula(self.stoich)),
-            'sampler': self.sampler,
-            'seed': f's{seed:x}',
-            'min_distance_ratio': self._closest(atoms),
-            **more,
-        }
-        pairs |= {f'condition_{k}' if k != 'guidance_scale' else k: float(v) for k, v in conditions.items() if v is not None}
-        atoms.info['key_value_pairs'] = {**atoms.info.get('key_value_pairs', {}), **pairs}
-        atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
+    def _task(self) -> FromNoise:
+        return FromNoise(self._template, self.steps, self._start())
+
+    def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
+        batch = self._encode(seeds, conditions, task)
+        if self.guidance is None:
+            return self._denoise(batch, seeds, conditions, task)
+        kept = task.rows(batch) if isinstance(task, Inpaint) else None
+        guide = self.guidance.bind(batch, self.representation, kept)
+        final = self.guidance.finish(self._denoise(batch, seeds, conditions, task, guides=(guide,)), guide, self.process)
+        final.extras['labels'] = {'guidance_calls': guide.calls // len(seeds)}
+        return final
+
+    def _finish(self, atoms: Atoms) -> Atoms | Failure:
+        if not np.isfinite(atoms.positions[~self.overlayer.frozen]).all():
+            return Failure('positions are not finite, the checkpoint may be damaged')
+        return atoms
+
+    def _identity(self) -> dict:
+        return {'stoich': formula_text(self.stoich, self.numbers)}
 
     def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, **conditions):
         """Noise given structures a little and denoise them: neighbors of theirs that the model finds likely.
@@ -247,12 +197,12 @@ class SurfaceDiffusion(Generator):
         ValueError
             noise is not positive; a structure has another cell, substrate or composition.
         """
-        count, conditions = check_integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
+        count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
         sigma = check_noise(noise, self.process.schedule.sigma_min)
         start = min(self.process.schedule.time(sigma), self._start())
-        parents = [as_template(one, self.template) for one in given_structures(atoms)]
+        parents = [as_template(one, self.overlayer) for one in given_structures(atoms)]
         task = FromStructures(parents, sigma, self.steps, start, self._start())
-        return _collect(self._iterate(count, conditions, task), n)
+        return collect(self._iterate(count, conditions, task), n)
 
     def complete(self, atoms: Atoms, indices, n: int | None = None, *, repeats: int = 5, **conditions):
         """Generate some mobile atoms of a structure anew; all others stay where they are, bit by bit.
@@ -281,14 +231,14 @@ class SurfaceDiffusion(Generator):
         :class:`ase_diffusion.diffusion.inpainting.Inpainting`. They are not displaced by force guidance, and the option
         ``relax`` of the generator is not applied, since it would move them.
         """
-        count, conditions = check_integer('n', 1 if n is None else n, 1), self._check_conditions(conditions)
-        template = as_template(atoms, self.template)
+        count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
+        template = as_template(atoms, self.overlayer)
         task = Inpaint(
             template, check_indices(indices, template), check_integer('repeats', repeats, 1), self._start(), self.steps
         )
-        return _collect(self._iterate(count, conditions, task), n)
+        return collect(self._iterate(count, conditions, task), n)
 
-    def fit(self, data, out=None, *, steps=20_000, **options):
+    def fit(self, data, out=None, *, steps: int = 20_000, **options):
         """Train on overlayers and use the result; returns self.
 
         Parameters
@@ -302,19 +252,17 @@ class SurfaceDiffusion(Generator):
         options : see :func:`ase_diffusion.training.surface.train_surface` and :func:`ase_diffusion.training.train`
             (``minutes``, ``lr``, ``batch_size``, ``features``, ``compile_network``, ...).
         """
-        images = read_frames(data) if isinstance(data, (str, Path)) else list(data)
+        return super().fit(data, out, steps=steps, **options)
+
+    def _train(self, images: list[Atoms], out, **options) -> Path:
         overlayers = Overlayers.from_atoms(images)
         height = self._height
-        if self.network is not None:
+        if self.networks:
             options.setdefault('network', copy_network(self.network).requires_grad_(True))
             height = self.header['representation']['height'] if height is None else height
         mobile, substrate = overlayers.elements()
-        check_elements(self.template, {'mobile_elements': mobile, 'substrate_elements': substrate}, 'the data')
-        with tempfile.TemporaryDirectory() as folder:
-            best = train_surface(overlayers, out or folder, steps=steps, **{'height': height, **options})
-            self.model = str(best) if out is not None else 'fitted'
-            self._use(*load_model(best, self.device))
-        return self
+        self.overlayer.check_known({'mobile_elements': mobile, 'substrate_elements': substrate}, 'the data')
+        return train_surface(overlayers, out, **{'height': height, **options})
 
     def fit_with_calculator(self, calculator, out, *, options: dict | None = None, **plan):
         """Train without data: sample, relax a little with ``calculator``, weigh by Boltzmann, train, again; returns self.
@@ -358,21 +306,12 @@ class SurfaceDiffusion(Generator):
         return self
 
     def todict(self) -> dict:
-        """Return what made the structures, fit for JSON."""
-        return {
-            'type': 'surface-diffusion',
-            'model': self.model,
-            'stoich': self.stoich,
-            'sampler': self.sampler,
-            'steps': self.steps,
-            'fingerprint': self.header.get('data', {}).get('fingerprint'),
-            'height': None if self.network is None else list(self.representation.height),
-            'guidance': None if self.guidance is None else self.guidance.todict(),
-            **({} if self.selection is None else self.selection.todict()),
-        }
+        """Return what made the structures, JSON-serialisable."""
+        height = list(self.representation.height) if self.networks else None
+        return {**super().todict(), 'stoich': self.stoich, 'height': height}
 
 
-def _template(slab: Atoms, numbers: list[int]) -> Atoms:
+def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     """Return the slab with new atoms last, at a placeholder height, with one new tag."""
     template = copy_atoms(slab)
     template.calc = None
@@ -382,7 +321,7 @@ def _template(slab: Atoms, numbers: list[int]) -> Atoms:
     return template
 
 
-def _check_window(height, template: Atoms) -> tuple[float, float]:
+def check_window(height, overlayer: SlabTemplate) -> tuple[float, float]:
     """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
     try:
         low, high = (float(x) for x in height)
@@ -395,8 +334,8 @@ def _check_window(height, template: Atoms) -> tuple[float, float]:
             f'height=({low:g}, {high:g}) ends at or below the topmost fixed atom, where there is no room; both are '
             'counted from that atom upwards'
         )
-    radii = VALID_RATIO * covalent_radii[template.numbers[~frozen_mask(template)]]
-    area = float(np.linalg.norm(np.cross(template.cell[0], template.cell[1])))
+    radii = VALID_RATIO * covalent_radii[overlayer.atoms.numbers[~overlayer.frozen]]
+    area = float(np.linalg.norm(np.cross(*np.asarray(overlayer.atoms.cell)[:2])))
     room = 0.74 * area * (high - max(low, 0.0) + 2 * float(radii.mean()))
     if (4 / 3 * np.pi * radii**3).sum() > room:
         raise ValueError(

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase import Atoms
 
 from ...calculators.forcefield import ForceFieldCalculator, batch_forces, check_known
 from ...calculators.forces import Forces
 from ...calculators.names import calculator_name, is_own_force_field
-from ...diffusion import ForceGuidance
+from ...diffusion import Batch, ForceGuidance
 from ...diffusion.guidance import limited
-from ...representations.slab import Slab
-from ...utils.atoms import frozen_mask
+from ...representations.slab import Slab, SlabTemplate
 from ..guidance import CallCounter, guidance_options
 
 STRIDE, MOMENTUM = 0.03, 0.95  # of the descent at the end; A^2/eV
@@ -69,7 +67,7 @@ class Guidance(CallCounter):
     time_limit: float | None = None
 
     @classmethod
-    def coerce(cls, guidance, calculator, steps: int, template: Atoms, device=None) -> Guidance | None:
+    def coerce(cls, guidance, calculator, steps: int, template: SlabTemplate, device=None) -> Guidance | None:
         """Accept None, True, a dict, a calculator (or what makes one) or a Guidance, which is copied, and a calculator.
 
         ``template`` is what is generated: our own force fields must know its elements; they live on ``device``.
@@ -80,7 +78,7 @@ class Guidance(CallCounter):
             made.prepare(template, device)
         return made
 
-    def prepare(self, template: Atoms, device=None) -> None:
+    def prepare(self, template: SlabTemplate, device=None) -> None:
         """Load the force field or make the calculator, so that errors come before any work."""
         own, self.network = self.calculator, None
         if self.time_limit is not None:
@@ -95,12 +93,12 @@ class Guidance(CallCounter):
         else:
             self.compute = Forces(own, self.directory)
 
-    def bind(self, templates, representation: Slab, kept=None) -> ForceGuidance:
-        """Return the hook for a batch made of ``templates``; rows that are ``kept``, bool (n,), are not displaced."""
+    def bind(self, batch: Batch, representation: Slab, kept: torch.Tensor | None = None) -> ForceGuidance:
+        """Return the hook for the structures of a batch; rows that are ``kept``, bool (n,), are not displaced."""
         if self.network is not None:
             forces = batch_forces(self.network)
         else:
-            forces = _ase_forces(self.compute, templates, representation)
+            forces = _ase_forces(self.compute, batch, representation)
         return ForceGuidance(self.timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
 
     def finish(self, batch, hook: ForceGuidance, process):
@@ -130,14 +128,14 @@ class Guidance(CallCounter):
         return values
 
 
-def _ase_forces(compute: Forces, templates, representation: Slab):
+def _ase_forces(compute: Forces, batch: Batch, representation: Slab):
     """Return ``batch -> forces`` of the mobile atoms by ASE calculators, structure by structure; a failure gives NaN rows."""
-    compute.begin(len(templates))
+    compute.begin(batch.size)
 
     def forces(batch):
         parts = []
-        for k, atoms in enumerate(representation.decode(batch, templates)):
-            mobile = ~frozen_mask(atoms)
+        for k, (atoms, template) in enumerate(zip(representation.decode(batch), batch.extras['templates'], strict=True)):
+            mobile = ~template.frozen
             atoms.wrap()
             try:
                 parts.append(compute(k, atoms)[0][mobile])

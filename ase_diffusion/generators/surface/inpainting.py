@@ -11,7 +11,8 @@ from ase import Atoms
 
 from ...diffusion import Batch
 from ...diffusion.inpainting import Inpainting
-from ...utils.atoms import copy_atoms, frozen_mask
+from ...representations.slab import SlabTemplate
+from ...utils.atoms import copy_atoms
 from ..tasks import FromNoise
 
 SAME_SUBSTRATE = 1e-3  # A; files that are text round positions
@@ -22,7 +23,7 @@ class Inpaint(FromNoise):
 
     Parameters
     ----------
-    parent : Atoms
+    parent : SlabTemplate
         See :func:`as_template`.
     indices : list of int
         Atoms that are generated; all mobile.
@@ -32,11 +33,11 @@ class Inpaint(FromNoise):
 
     name, relaxes = 'complete', False
 
-    def __init__(self, parent: Atoms, indices: list[int], repeats: int, start: float, steps: int):
+    def __init__(self, parent: SlabTemplate, indices: list[int], repeats: int, start: float, steps: int):
         super().__init__(lambda seed: parent, steps, start)
-        chosen = np.zeros(len(parent), bool)
+        chosen = np.zeros(len(parent.atoms), bool)
         chosen[indices] = True
-        self.kept = ~chosen[~frozen_mask(parent)]  # (n_mobile,)
+        self.kept = ~chosen[~parent.frozen]  # (n_mobile,)
         self.count, self.repeats = len(indices), repeats
 
     def begin(self, process, batch, noise, network):
@@ -48,21 +49,21 @@ class Inpaint(FromNoise):
         """Return which rows of a batch are kept, bool (n,)."""
         return torch.as_tensor(self.kept).repeat(batch.size).to(batch.fields['positions'].device)
 
-    def restore(self, images, templates):
+    def restore(self, outcomes, batch):
         """Return the structures with the kept atoms as they were given: the network computes in float32."""
-        kept = np.flatnonzero(~frozen_mask(templates[0]))[self.kept]
-        for atoms, template in zip(images, templates, strict=True):
+        for atoms, template in zip(outcomes, batch.extras['templates'], strict=True):
+            kept = np.flatnonzero(~template.frozen)[self.kept]
             positions = atoms.positions.copy()
-            positions[kept] = template.positions[kept]
+            positions[kept] = template.atoms.positions[kept]
             atoms.set_positions(positions, apply_constraint=False)
-        return images
+        return outcomes
 
     def labels(self):
         return {'operation': self.name, 'regenerated': self.count, 'repeats': self.repeats}
 
 
-def as_template(atoms: Atoms, template: Atoms) -> Atoms:
-    """Return ``template`` with the positions, tags and order of the mobile atoms of ``atoms``.
+def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
+    """Return the template of a generator with the positions, tags and order of the mobile atoms of ``atoms``.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def as_template(atoms: Atoms, template: Atoms) -> Atoms:
     """
     if not isinstance(atoms, Atoms):
         raise TypeError(f'a structure to begin with is an ase.Atoms, got {type(atoms).__name__}; read files with ase.io.read')
-    frozen = frozen_mask(template)
+    template, frozen = slab.atoms, slab.frozen
     wanted, came = template.get_chemical_formula(), atoms.get_chemical_formula()
     if wanted != came:
         raise ValueError(
@@ -112,21 +113,21 @@ def as_template(atoms: Atoms, template: Atoms) -> Atoms:
     new.numbers[:] = atoms.numbers
     new.set_tags(atoms.get_tags())
     new.set_positions(atoms.positions, apply_constraint=False)
-    return new
+    return SlabTemplate(new)
 
 
-def check_indices(indices, template: Atoms) -> list[int]:
+def check_indices(indices, slab: SlabTemplate) -> list[int]:
     """Return indices of mobile atoms, without sign and order; raise a ValueError for others."""
     try:
         numbers = [operator.index(i) for i in ([indices] if np.ndim(indices) == 0 else indices)]
     except TypeError:
         raise ValueError(f'indices are whole numbers, one for each atom to generate anew; got {indices!r}') from None
-    total = len(template)
+    total = len(slab.atoms)
     if any(isinstance(i, (bool, np.bool_)) for i in np.ravel(np.asarray(indices, object))) or not numbers:
         raise ValueError(f'indices are whole numbers, one or more; got {indices!r} (numpy.flatnonzero(mask) makes them)')
     if outside := [i for i in numbers if not -total <= i < total]:
         raise ValueError(f'indices lie in 0 to {total - 1}, the atoms of the structure; got {outside}')
     numbers = sorted({i % total for i in numbers})
-    if held := np.nonzero(frozen_mask(template))[0][np.isin(np.nonzero(frozen_mask(template))[0], numbers)].tolist():
+    if held := [i for i in numbers if slab.frozen[i]]:
         raise ValueError(f'only mobile atoms can be generated anew; {held} are in FixAtoms, the substrate')
     return numbers

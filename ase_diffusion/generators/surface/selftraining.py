@@ -20,7 +20,7 @@ from ...representations.slab import surface_height
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
 from ...utils.atoms import frozen_mask, parse_formula
-from ...weights.zoo import load_model
+from ...weights.zoo import load_networks
 
 FRAME_STRIDE = 5  # of a relaxation, every fifth frame and the last one go into the buffer
 FEWEST = 10  # structures among which the weight is shared, as 1 / sum w^2; the temperature is raised until they are
@@ -213,14 +213,14 @@ class SelfTraining:
         best = path / 'last.safetensors'
         if not (path / 'done').exists():
             options = {'progress': False, 'warmup': min(50, self.plan.steps // 4), 'every': self.plan.steps, **self.options}
-            if gen.network is None:
+            if not gen.networks:
                 options['height'] = gen._height or data.window(0.5)
             else:
                 options |= {'height': gen.representation.height, 'network': gen.network.train().requires_grad_(True)}
             train_surface(data, path, steps=self.plan.steps, seed=self.plan.seed + number, **options)
             (path / 'done').touch()
         gen.model = str(best)
-        gen._use(*load_model(best, gen.device))
+        gen._use(*load_networks(best, gen.device))
 
 
 def boltzmann(energies, temperature: float) -> np.ndarray:

@@ -192,7 +192,7 @@ def test_a_call_without_end_is_a_failure_like_others(slab, sleeper):
     assert not np.allclose(guided[1].positions, same[1].positions, atol=1e-5)
     assert guided[0].info['data']['diffusion']['guidance']['time_limit'] == 2.0
     assert 'time_limit' not in same[0].info['data']['diffusion']['guidance']  # as before there was one
-    process = gen.guidance.compute.child.process
+    process = gen.guidance.compute.process.process
     assert process.poll() is None
     gen.close()
     assert process.poll() is not None

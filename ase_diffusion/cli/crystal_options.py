@@ -1,0 +1,75 @@
+"""Options of crystals for ``sample`` and ``train``."""
+
+from pathlib import Path
+
+from ase_diffusion.cli.common import given
+
+
+def add_sample(parser):
+    """Add what says which crystals are sampled."""
+    parser.add_argument('--stoich', metavar='FORMULA', help='content of the cell, such as Ti4O8: predict its structure')
+    parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell (as in the training data)')
+    parser.add_argument(
+        '--elements', nargs='+', action='extend', metavar='X', help='elements that may occur (all that the model knows)'
+    )
+    parser.add_argument('--conditioning', metavar='KIND', help='cds or cdi: the variant of a shipped model')
+    parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
+
+
+def make(cls, args, **options):
+    """Return the generator of the arguments."""
+    return cls(**given(args, 'stoich', 'natoms', 'elements', 'conditioning', 'symmetrize'), **options)
+
+
+def add_train(parser):
+    """Add the options of a training."""
+    parser.add_argument(
+        'data',
+        metavar='DATA',
+        help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept',
+    )
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        default=['train'],
+        metavar='NAME',
+        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
+    )
+    parser.add_argument('--properties', nargs='*', metavar='NAME', help='conditions to learn (all properties of the data)')
+    parser.add_argument(
+        '--scheme',
+        metavar='NAME',
+        help='paper: discrete species, 1000 steps; edm: preconditioned, continuous species, 100 steps (edm)',
+    )
+    parser.add_argument(
+        '--conditioning', metavar='KIND', help='cds: conditions enter every attention block; cdi: the first embedding (cds)'
+    )
+    parser.add_argument(
+        '--paper-network',
+        dest='coupled',
+        action='store_false',
+        default=None,
+        help='pair terms that know the geometry only, not the sender',
+    )
+    parser.add_argument(
+        '--known', type=float, metavar='SHARE', help='share of crystals whose species are given, for structure prediction (0.33)'
+    )
+    parser.add_argument('--features', type=int, metavar='N', help='width of the network (128)')
+    parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
+
+
+def train(args, **options) -> Path:
+    """Train the denoiser; return the path of the best checkpoint."""
+    from ase_diffusion.data.crystals import read_crystals
+    from ase_diffusion.training.crystal import train_crystal
+    from ase_diffusion.training.crystal_data import split_crystals
+
+    training, held = split_crystals(read_crystals(args.data), args.split)
+    print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
+    if header := options.pop('header', None):
+        options['elements'] = header['representation']['elements']
+    more = given(args, 'features', 'blocks', 'properties', 'scheme', 'conditioning', 'known', 'coupled')
+    return train_crystal(training, args.out, validation=held, **options, **more)
+
+
+NEXT = 'ase-diffusion sample crystal --model {best}'

@@ -1,0 +1,99 @@
+"""Options of overlayers for ``sample``, ``search`` and ``train``."""
+
+import argparse
+from pathlib import Path
+
+from ase_diffusion.cli.common import add_height, add_slab, given, pairs_of, read_images, read_slab
+from ase_diffusion.cli.conditions import name_and_text
+
+
+def add_sample(parser):
+    """Add what says which overlayers are sampled: slab, formula, window, force guidance, energy."""
+    add_slab(parser)
+    parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
+    parser.add_argument(
+        '--energy',
+        dest='condition',
+        action='append',
+        default=[],
+        type=energy,
+        metavar='E',
+        help='short for --condition energy=E: eV per mobile atom above the best of the composition; none: any (0)',
+    )
+    parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
+    add_height(parser)
+
+
+def energy(text):
+    """Return the condition of --energy E, a number or none."""
+    if text.lower() != 'none':
+        try:
+            float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'a number or none, not {text!r}') from None
+    return name_and_text(f'energy={text}')
+
+
+def make(cls, args, **options):
+    """Return the generator of the arguments."""
+    options |= given(args, 'height')
+    if args.force_guidance:
+        options['guidance'] = True
+    return cls(read_slab(args), args.stoich, **options)
+
+
+def add_train(parser):
+    """Add the options of a training."""
+    add_data(parser)
+    parser.add_argument('--repeat', type=float, metavar='SHARE', help='share repeated in the plane (0.25)')
+    parser.add_argument(
+        '--max-relative',
+        type=float,
+        metavar='E',
+        help='leave out what is higher above the best of its composition, eV per mobile atom',
+    )
+    add_height(parser)
+
+
+def add_data(parser):
+    """Add data and sizes of networks on overlayers."""
+    parser.add_argument('data', nargs='+', metavar='DATA', help='.npz, .db, .traj, .extxyz: overlayers on fixed slabs')
+    parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
+    parser.add_argument('--blocks', type=int, metavar='N', help='message passing steps')
+    parser.add_argument('--cutoff', type=float, metavar='R', help='A (6)')
+
+
+def train(args, **options) -> Path:
+    """Train the denoiser; return the path of the best checkpoint."""
+    from ase_diffusion.training.surface import train_surface
+
+    options.pop('header', None)
+    more = given(args, 'features', 'blocks', 'cutoff', 'repeat', 'max_relative', 'height')
+    return train_surface(read_data(args.data), args.out, **options, **more)
+
+
+def read_data(paths):
+    """Return the data set of all files, and tell its size."""
+    from ase_diffusion.training import Overlayers
+
+    data = Overlayers.from_atoms(read_frames_of(paths))
+    relaxations = len({item.run for item in data.items})
+    print(f'{len(data.items)} structures of {relaxations} relaxations from {", ".join(paths)}')
+    return data
+
+
+def read_frames_of(paths):
+    """Return the frames of all files; the relaxations of different files stay different ones."""
+    images, offset = [], 0
+    for path in paths:
+        frames = read_images(path)
+        runs = [pairs_of(atoms)['run'] for atoms in frames if 'run' in pairs_of(atoms)]
+        for atoms in frames:
+            if 'run' in pairs_of(atoms):
+                pairs_of(atoms)['run'] += offset
+        offset += max(runs, default=-1) + 1
+        images += frames
+    return images
+
+
+NEXT = 'ase-diffusion sample surface slab.traj --stoich ... --model {best}'
