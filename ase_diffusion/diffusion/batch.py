@@ -19,7 +19,7 @@ class Batch:
     Parameters
     ----------
     fields : dict of str to Tensor
-        What is noised and generated, each ``(n, ...)``.
+        Noised and generated, each ``(n, ...)``.
     rows : dict of str to Tensor
         Structure index of every row of a field, ``(n,)``, sorted, int64.
     size : int

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class NoiseSource(Protocol):
-    """What the processes draw from, as the argument ``rng``."""
+    """Source of random numbers, the argument ``rng`` of processes."""
 
     def normal(self, like: Tensor) -> Tensor:
         """Draw standard normal numbers in shape, type and device of ``like``."""

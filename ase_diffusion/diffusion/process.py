@@ -21,7 +21,7 @@ LOSSES = ('mse', 'l1', 'huber')
 
 @runtime_checkable
 class Process(Protocol):
-    """How one field is noised and denoised.
+    """Noise process of one field: the contract.
 
     ``x`` is a field (n, ...), ``pred`` the prediction of a network for it; ``t`` and ``s`` < ``t`` are times (n,), None stands
     for clean data; ``rng`` is a noise source bound to the rows of the field (:mod:`ase_diffusion.diffusion.noise`); ``domain``

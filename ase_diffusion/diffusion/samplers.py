@@ -35,7 +35,7 @@ SAMPLERS: dict[str, Sampler] = {}
 
 @dataclass
 class Run:
-    """What the step of a sampler needs of a run; ``memory`` is kept from step to step."""
+    """One run of a sampler, passed to each of its steps; ``memory`` is a place for values of earlier steps."""
 
     network: Callable
     process: JointProcess
@@ -54,7 +54,7 @@ class Run:
 
 
 class Sampler:
-    """A sampler made of its step; see the head of this file.
+    """A sampler, made from the function of its step; see the head of this file.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Sampler:
         network : callable ``(batch, c_noise, conditions) -> dict`` of predictions per field
         process : JointProcess
         batch : Batch
-            Gives shapes, domains, conditions and the clean values of what is masked.
+            Shapes, domains, conditions, and the clean values under the mask.
         steps : int
             Number of time points from ``start`` to 0, at least 2; the last one is followed by a step to clean data.
         generator : torch.Generator, None or a source of :mod:`ase_diffusion.diffusion.noise`
@@ -160,7 +160,7 @@ class Sampler:
 
 
 def sampler(*, calls: int, density: TimeDensity | None = None) -> Callable[[Callable], Sampler]:
-    """Make a sampler of its step and register it.
+    """Decorate the step of a sampler: make the sampler and register it.
 
     Parameters
     ----------

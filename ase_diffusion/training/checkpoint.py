@@ -22,7 +22,7 @@ SINGLE = 'denoiser'  # name of a network that is alone
 _KEY = 'ase_diffusion'
 _DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 _TABLES = ('data', 'conditions', 'defaults', 'sampling', 'metrics', 'units')
-_SAMPLING = ('sampler', 'steps', 'corrector', 'eta', 'focus', 'density')
+_SAMPLING = ('sampler', 'steps', 'focus', *{name: None for sampler in SAMPLERS.values() for name in sampler.options})
 _NEW_NAMES = {  # values of format 1 -> of today
     'Components': 'ProductProcess',
     'Embedded': 'EmbeddedCategorical',

@@ -209,6 +209,15 @@ def test_noising_the_estimate_again_narrows_a_gaussian_by_the_formula(ratio):
     assert float((out * x).mean()) == pytest.approx(v, rel=0.05, abs=0.02 * sigma**2)  # what is left of x is its estimate
 
 
+@pytest.mark.parametrize('case', FREE)
+def test_renoising_keeps_the_mean_of_a_dense_field_and_narrows_it(case):
+    process, network = FREE[case]
+    batch = exact.free_batch(300, shape=exact.DENSE)
+    x = SAMPLERS['renoised_ancestral'](network, exact.single(process), batch, steps=60, generator=generator()).fields[exact.FIELD]
+    assert float(x.mean()) == pytest.approx(exact.MEAN, abs=0.1)
+    assert 0.05 * exact.WIDTH < float(x.std()) < exact.WIDTH
+
+
 @pytest.mark.parametrize('shape', [(2,), exact.DENSE], ids=['flat', 'dense'])
 def test_resampling_of_points_returns_them(shape):
     """Two points (or images) of different weight: both are found, in their shares."""
