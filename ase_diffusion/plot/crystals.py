@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from .properties import PROPERTIES
-from .structures import _colours
-from .style import new_axes
+from .drawing import arrange, atom_colors, check_labels, crop, lighten, view_axes, window_axes
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 EDGE = 0.35  # A; atoms this close to a face of the cell are shown on the opposite one, too
 BOND = 1.1  # longest bond, of the sum of the covalent radii
-SHELL = 1.2  # longest bond, of the distance to the nearest neighbour, of either atom
+SHELL = 1.2  # longest bond, of the distance to the nearest neighbor, of either atom
 NONMETALS = [1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 51, 52, 53]  # one of them takes part in every bond drawn
 FADE = 0.45  # towards white: the farthest atoms
 Direction = str | Sequence[float]  # 'auto', 'a', 'b', 'c', or [u, v, w] along u a + v b + w c
@@ -30,7 +28,7 @@ PIECES = 10  # of every edge of the cell, each before or behind the atoms
 class _Drawing(NamedTuple):
     """What is to be drawn, in A; depths grow towards the viewer."""
 
-    centres: np.ndarray  # (m, 2)
+    centers: np.ndarray  # (m, 2)
     depths: np.ndarray  # (m,) of the front of the spheres
     radii: np.ndarray  # (m,)
     colors: np.ndarray  # (m, 3)
@@ -68,8 +66,7 @@ def _rotations(cell):
         for azimuth in np.radians((-70, -75, -65, -60, -55, -50, -80, -45, -40, -35, -30, -25, -20, -15)):
             level = np.cos(azimuth) * a + np.sin(azimuth) * b
             towards = np.cos(elevation) * level + np.sin(elevation) * c
-            right = np.cross(c, level)
-            yield np.array([right, np.cross(towards, right), towards])
+            yield view_axes(towards, c)
 
 
 def _hidden(flat, radii):
@@ -95,8 +92,7 @@ def _rotation(direction, cell, points, radii):
     towards = direction @ cell / np.linalg.norm(direction @ cell)
     across = [vector - (vector @ towards) * towards for vector in cell[[2, 1, 0]]]  # c is upright, unless it is looked along
     up = next(vector for vector in across if np.linalg.norm(vector) > 0.1 * np.linalg.norm(cell, axis=1).min())
-    up /= np.linalg.norm(up)
-    return np.array([np.cross(up, towards), up, towards])
+    return view_axes(towards, up)
 
 
 def _drawing(atoms, direction, radius, colors, shift):
@@ -109,8 +105,8 @@ def _drawing(atoms, direction, radius, colors, shift):
     points = scaled @ cell @ turn.T  # (m, 3)
     cell = cell @ turn.T
     near = points[:, 2]
-    faces = _colours(atoms, colors)[index]
-    faces = faces + (1 - faces) * FADE * ((near.max() - near) / (np.ptp(near) or 1.0))[:, None]
+    faces = atom_colors(atoms, colors)[index]
+    faces = lighten(faces, FADE * (near.max() - near) / (np.ptp(near) or 1.0))
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) @ cell
     starts = [(corner, axis) for axis in range(3) for corner in corners[_on(axis)]]
     ticks = np.linspace(0, 1, PIECES + 1)[:, None]
@@ -163,24 +159,27 @@ def _draw(ax, drawing):
     places = np.empty(len(depths))
     places[np.argsort(depths, kind='stable')] = np.linspace(2, 3, len(depths))
     disks, bonds, edges = np.split(places, np.cumsum([len(drawing.depths), len(drawing.bonds)]))
-    for centre, size, color, place in zip(drawing.centres, drawing.radii, drawing.colors, disks, strict=True):
-        ax.add_patch(Circle(centre, size, facecolor=color, edgecolor='0.15', lw=0.6, zorder=place))
+    for center, size, color, place in zip(drawing.centers, drawing.radii, drawing.colors, disks, strict=True):
+        ax.add_patch(Circle(center, size, facecolor=color, edgecolor='0.15', lw=0.6, zorder=place))
     looks = {'color': '0.6', 'lw': 2.2}, {'color': '0', 'lw': 0.8}
     for lines, where, look in zip((drawing.bonds, drawing.edges), (bonds, edges), looks, strict=True):
         for line, place in zip(lines, where, strict=True):
             ax.add_collection(LineCollection([line[:, :2]], capstyle='round', zorder=place, **look), autolim=False)
-    ax.set(xlim=drawing.window[:2], ylim=drawing.window[2:], aspect='equal', xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return ax
+    return crop(ax, drawing.window)
+
+
+def formula_label(atoms: Atoms) -> str:
+    """Return the content of the cell with subscripts, metals first."""
+    return f'{atoms.symbols.formula.convert("metal"):latex}'
 
 
 def _name_elements(ax, atoms, colors, fontsize=8):
-    """Write the elements with their colours below the axes."""
+    """Write the elements with their colors below the axes."""
     from matplotlib.lines import Line2D
 
     numbers, first = np.unique(atoms.numbers, return_index=True)
     order = np.argsort(-covalent_radii[numbers], kind='stable')
-    faces = _colours(atoms, colors)[first]
+    faces = atom_colors(atoms, colors)[first]
     handles = [
         Line2D(
             [], [], ls='', marker='o', ms=0.7 * fontsize, mfc=faces[k], mec='0.15', mew=0.6, label=chemical_symbols[numbers[k]]
@@ -233,11 +232,11 @@ def plot_crystal(
     radius : float
         Scale of the disks.
     colors : dict, optional
-        Symbol to matplotlib colour.
+        Symbol to matplotlib color.
     shift : bool
         Move the origin to an atom of the rarest species, so that equal structures look alike.
     elements : bool
-        Name the colours below.
+        Name the colors below.
 
     Returns
     -------
@@ -249,10 +248,7 @@ def plot_crystal(
         It is no crystal, or the direction none.
     """
     drawing = _drawing(atoms, direction, radius, colors, shift)
-    if ax is None:
-        x0, x1, y0, y1 = drawing.window
-        scale = 2.8 / max(x1 - x0, y1 - y0)
-        ax = new_axes(((x1 - x0) * scale, (y1 - y0) * scale + 0.5))
+    ax = ax or window_axes(drawing.window, 2.8, 0.5)
     if label:
         ax.set_title(label, fontsize=9)
     if elements:
@@ -304,12 +300,10 @@ def plot_crystals(
 
     images = list(images)
     labels = [formula_label(atoms) for atoms in images] if labels is None else list(labels)
-    if not images or not len(directions):
-        raise ValueError('nothing to draw: the list of crystals (or of directions) is empty')
-    if len(labels) != len(images):
-        raise ValueError(f'every crystal needs a label, but {len(labels)} labels came for {len(images)} crystals')
-    columns = columns or min(len(images), 5)
-    blocks = -(-len(images) // columns)
+    check_labels(images, labels, 'crystals')
+    if not len(directions):
+        raise ValueError('nothing to draw: the list of directions is empty')
+    columns, blocks = arrange(len(images), columns)
     rows = [[_drawing(atoms, direction, radius, colors, shift) for atoms in images] for direction in directions]
     sizes = np.array([[(d.window[1] - d.window[0], d.window[3] - d.window[2]) for d in row] for row in rows])  # (rows, n, 2), A
     panel, gap = min(width / columns, 2.4), 0.08  # inches
@@ -347,63 +341,3 @@ def plot_crystals(
         bottom.set_axis_off()
         _name_elements(bottom, atoms, colors, fontsize=7)
     return figure
-
-
-def formula_label(atoms: Atoms) -> str:
-    """Return the content of the cell with subscripts, metals first."""
-    return f'{atoms.symbols.formula.convert("metal"):latex}'
-
-
-def plot_composition_grid(
-    images: Iterable[Atoms],
-    *,
-    values: Sequence[float] | None = None,
-    prop: str | None = None,
-    unit: str | None = None,
-    columns: int = 4,
-    count: int = 16,
-    **options: Any,
-) -> Figure:
-    """Draw crystals in a grid, labelled by formula and a property, in the order of the property.
-
-    Parameters
-    ----------
-    images : list of Atoms
-    values : sequence of float, optional
-        The property; by default what the crystals carry under the name `prop` (see `metrics.property_values`), if given. nan is
-        left out of the label, and such crystals come last.
-    prop : str, optional
-        Name of the property.
-    unit : str, optional
-        In the label; by default that of a known name.
-    columns : int
-    count : int
-        Crystals shown at most: those of the lowest property, the first ones without a property.
-    **options
-        As in `plot_crystals`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        The numbers of values and images differ, no crystal has the property, or see `plot_crystals`.
-    """
-    images = list(images)
-    if values is None and prop is not None:
-        from ..metrics import property_values
-
-        values = property_values(images, prop)
-    values = np.full(len(images), np.nan) if values is None else np.asarray(values, float)
-    if values.shape != (len(images),):
-        raise ValueError(f'every crystal has one value, shape ({len(images)},); got {values.shape}')
-    order = np.argsort(values, kind='stable')[:count]  # nan last
-    unit = PROPERTIES.get(prop, ('', ''))[1] if unit is None else unit
-    number = [f'{values[k]:.3f} {unit}'.rstrip().replace('-', '\N{MINUS SIGN}') for k in order]
-    labels = [
-        formula_label(images[k]) + (f'\n{text}' if np.isfinite(values[k]) else '') for k, text in zip(order, number, strict=True)
-    ]
-    options.setdefault('same_scale', False)
-    return plot_crystals([images[k] for k in order], labels=labels, columns=min(columns, max(len(order), 1)), **options)

@@ -117,7 +117,7 @@ def plot_isosurface(
     ax : mpl_toolkits.mplot3d.Axes3D, optional
     atoms : Atoms, optional
         Drawn as dots.
-    color : matplotlib colour
+    color : matplotlib color
     alpha : float
     view : (float, float)
         Elevation and azimuth in degrees.
@@ -183,11 +183,11 @@ def plot_slice(
     position : float
         Fractional coordinate along `axis`; the nearest plane of points is shown.
     limits : (float, float), optional
-        Of the colours. By default the smallest value and as much above zero, so that wells are seen beside walls, for
+        Of the colors. By default the smallest value and as much above zero, so that wells are seen beside walls, for
         grids with negative values; else the whole range.
     cmap : str
     label : str or None
-        Of the colour bar; None leaves it out.
+        Of the color bar; None leaves it out.
 
     Returns
     -------

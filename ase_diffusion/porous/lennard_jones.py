@@ -134,7 +134,7 @@ def density_grid(
     width: float = 1.0,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
-    """Compute the density of an element: a sum of Gaussians exp(-r^2 / width^2), not normalised.
+    """Compute the density of an element: a sum of Gaussians exp(-r^2 / width^2), not normalized.
 
     Parameters
     ----------

@@ -177,10 +177,10 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
     for m in range(len(tiles)):
         x0, y0 = tiles[m, 0], tiles[m, 1]
         x1, y1 = min(x0 + tile[0], nx), min(y0 + tile[1], ny)
-        centre = 0.5 * ((x0 + x1 - 1) / nx * cell[0] + (y0 + y1 - 1) / ny * cell[1])
+        center = 0.5 * ((x0 + x1 - 1) / nx * cell[0] + (y0 + y1 - 1) / ny * cell[1])
         one, other = 0.5 * (x1 - x0 - 1) / nx * cell[0], 0.5 * (y1 - y0 - 1) / ny * cell[1]
         radius = max(math.hypot(one[0] + other[0], one[1] + other[1]), math.hypot(one[0] - other[0], one[1] - other[1]))
-        size = _candidates(positions, a, b, images, centre[0], centre[1], cutoff + radius + 1e-6, places, ca, cb)
+        size = _candidates(positions, a, b, images, center[0], center[1], cutoff + radius + 1e-6, places, ca, cb)
         x, y, z = places[0, :size], places[1, :size], places[2, :size]
         first, shift, count = numbers[0, :size], numbers[1, :size], numbers[2, :size]
         for ix in range(x0, x1):

@@ -148,13 +148,13 @@ def _candidates(inside, images, box, a, b, blocks, rows, cutoff, elements):
     """Yield (rows, table (r, m)) of the images that may reach blocks of points; -1 fills the table."""
     structure, _ = blocks.split(rows)
     lines = blocks.lines(rows, box)
-    centre = lines.mean(1)  # (r, 3)
-    apart = lines - centre[:, None]
+    center = lines.mean(1)  # (r, 3)
+    apart = lines - center[:, None]
     radius, spread = apart[..., :2].norm(dim=-1).amax(1), apart[..., 2].abs().amax(1)  # (r,)
     depth = box[structure, 2, 2] * (blocks.size[2] - 1) / blocks.shape[2]
     active = (a != 0) | (b != 0)
     places = inside[:, :, None] + (images @ box)[:, None]  # (B, N, K, 3)
-    away = places.flatten(1, 2)[structure] - centre[:, None]  # (r, N K, 3)
+    away = places.flatten(1, 2)[structure] - center[:, None]  # (r, N K, 3)
     lateral = (away[..., :2].norm(dim=-1) - radius[:, None]).clamp(min=0)
     half = (cutoff**2 - lateral.square()).clamp(min=0).sqrt() + spread[:, None]
     near = (lateral < cutoff) & (away[..., 2] > -half) & (away[..., 2] < depth[:, None] + half)

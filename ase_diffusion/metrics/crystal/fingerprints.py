@@ -78,7 +78,7 @@ def _site_fingerprint(structure, index):
         if not weight:
             values += [0.0] * len(parameters)
             continue
-        sites = [structure[index], *(neighbour['site'] for neighbour in data.cn_nninfo[number])]
+        sites = [structure[index], *(neighbor['site'] for neighbor in data.cn_nninfo[number])]
         around = list(range(1, len(sites)))
         values += [weight * (each.get_order_parameters(sites, 0, indices_neighs=around)[0] or 0.0) for each in parameters]
     return values
@@ -122,7 +122,7 @@ def composition_fingerprints(images: Iterable[Atoms], *, scale: bool = True) -> 
     ----------
     images : list of Atoms
     scale : bool
-        Standardise by the mean and standard deviation over the training split of mp_le20, whatever the data at hand. The script
+        Standardize by the mean and standard deviation over the training split of mp_le20, whatever the data at hand. The script
         of CDVAE does the same with constants of its own (the first three means are 21.2, 58.2, 37.0 there and 19.8, 58.2, 38.4
         here).
 
