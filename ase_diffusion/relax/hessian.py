@@ -25,8 +25,8 @@ def surrogate_hessian(
         optimizer = BFGS(atoms)                       # atoms.calc: GPAW, VASP, 7net, ...
         optimizer.H0 = surrogate_hessian(atoms)
 
-    :func:`ase_diffusion.relax.relax` does this with ``hessian='ag-o'``. The result is a minimum of the expensive potential, converged in its forces; only the path
-    differs (with many minima it can lead to another one).
+    :func:`ase_diffusion.relax.relax` does this with ``hessian='ag-o'``. The result is a minimum of the expensive
+    potential, converged in its forces; only the path differs (with many minima it can lead to another one).
 
     Parameters
     ----------
