@@ -1,6 +1,6 @@
-"""Figures: ``plot_x(data, ax=None, ...) -> ax``; those of many panels return a Figure.
+"""Figures: ``plot_x(data, ax=None, ...) -> ax``; functions for several panels return a Figure.
 
-Matplotlib is imported when one is drawn.
+Matplotlib is imported at the first figure.
 """
 
 from __future__ import annotations

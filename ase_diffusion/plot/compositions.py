@@ -25,21 +25,21 @@ def plot_composition_grid(
     count: int = 16,
     **options: Any,
 ) -> Figure:
-    """Draw crystals in a grid, labelled by formula and a property, in the order of the property.
+    """Draw crystals in a grid, labelled by formula and a property, sorted by the property.
 
     Parameters
     ----------
     images : list of Atoms
     values : sequence of float, optional
-        The property; by default what the crystals carry under the name `prop` (see `metrics.property_values`), if given. nan is
-        left out of the label, and such crystals come last.
+        Values of the property; by default those stored with the crystals under the name `prop` (see
+        `metrics.property_values`). Crystals with nan come last, without a number in the label.
     prop : str, optional
         Name of the property.
     unit : str, optional
-        In the label; by default that of a known name.
+        Unit in the label; by default that of a known property.
     columns : int
     count : int
-        Crystals shown at most: those of the lowest property, the first ones without a property.
+        Largest number of crystals: those with the lowest values, or the first ones without a property.
     **options
         As in `plot_crystals`.
 
@@ -50,7 +50,7 @@ def plot_composition_grid(
     Raises
     ------
     ValueError
-        The numbers of values and images differ, no crystal has the property, or see `plot_crystals`.
+        The numbers of values and images differ, or no crystal has the property; errors of `plot_crystals`.
     """
     images = list(images)
     if values is None and prop is not None:

@@ -1,4 +1,4 @@
-"""Crystals on paper: one cell seen along a direction that hides little, rows and grids of them."""
+"""Unit cells of crystals, seen along a direction with little overlap of atoms."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-EDGE = 0.35  # A; atoms this close to a face of the cell are shown on the opposite one, too
-BOND = 1.1  # longest bond, of the sum of the covalent radii
-SHELL = 1.2  # longest bond, of the distance to the nearest neighbor, of either atom
-NONMETALS = [1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 51, 52, 53]  # one of them takes part in every bond drawn
-FADE = 0.45  # towards white: the farthest atoms
+EDGE = 0.35  # A; atoms this close to a face of the cell are also drawn at the opposite one
+BOND = 1.1  # longest bond over the sum of covalent radii
+SHELL = 1.2  # longest bond over the shortest distance of either atom
+NONMETALS = [1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 51, 52, 53]  # every bond has at least one of them
+FADE = 0.45  # lightening of the farthest atoms
 Direction = str | Sequence[float]  # 'auto', 'a', 'b', 'c', or [u, v, w] along u a + v b + w c
-PIECES = 10  # of every edge of the cell, each before or behind the atoms
+PIECES = 10  # segments of each cell edge, each in front of or behind the atoms
 
 
 class _Drawing(NamedTuple):
-    """What is to be drawn, in A; depths grow towards the viewer."""
+    """Projected cell in A; depths grow towards the viewer."""
 
     centers: np.ndarray  # (m, 2)
-    depths: np.ndarray  # (m,) of the front of the spheres
+    depths: np.ndarray  # (m,) front of the spheres
     radii: np.ndarray  # (m,)
     colors: np.ndarray  # (m, 3)
     bonds: np.ndarray  # (b, 2, 3) from atom to atom
@@ -38,9 +38,9 @@ class _Drawing(NamedTuple):
 
 
 def _filled(atoms, shift):
-    """Return index (m,) and fractional coordinates (m, 3) of the atoms in the cell, those at its faces on both sides.
+    """Return index (m,) and fractional coordinates (m, 3) of the atoms in the cell, with copies at opposite faces.
 
-    With shift the origin goes to an atom: of the rarest species, and of these the largest.
+    With shift the origin is an atom of the rarest species (the largest of several).
     """
     scaled = np.linalg.solve(atoms.cell.array.T, atoms.positions.T).T
     if shift:
@@ -57,7 +57,7 @@ def _filled(atoms, shift):
 
 
 def _rotations(cell):
-    """Yield rotations (3, 3) whose rows are right, up and towards the viewer: c upright, seen from many sides."""
+    """Yield view axes (3, 3), rows right, up and towards the viewer, with c upright and many azimuths."""
     c = cell[2] / np.linalg.norm(cell[2])
     a = cell[0] - (cell[0] @ c) * c
     a /= np.linalg.norm(a)
@@ -70,7 +70,7 @@ def _rotations(cell):
 
 
 def _hidden(flat, radii):
-    """Return how much disks hide each other, 0 for no overlap; flat (m, 2)."""
+    """Return a measure of the overlap of disks at flat (m, 2), 0 for none."""
     apart = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
     smaller = np.minimum(radii[:, None], radii[None])
     overlap = np.clip((radii[:, None] + radii[None] - apart) / (2 * smaller), 0, 1) ** 2
@@ -90,17 +90,17 @@ def _rotation(direction, cell, points, radii):
     if direction.shape != (3,) or not np.isfinite(direction).all() or not direction.any():
         raise ValueError(f'a direction [u, v, w] along u a + v b + w c has three numbers, not all 0; got {direction.tolist()}')
     towards = direction @ cell / np.linalg.norm(direction @ cell)
-    across = [vector - (vector @ towards) * towards for vector in cell[[2, 1, 0]]]  # c is upright, unless it is looked along
+    across = [vector - (vector @ towards) * towards for vector in cell[[2, 1, 0]]]  # c is upright unless it is the view direction
     up = next(vector for vector in across if np.linalg.norm(vector) > 0.1 * np.linalg.norm(cell, axis=1).min())
     return view_axes(towards, up)
 
 
 def _drawing(atoms, direction, radius, colors, shift):
-    """Project the cell of a crystal; returns a _Drawing."""
+    """Return the projection of a unit cell."""
     _check(atoms)
     cell = atoms.cell.array
     index, scaled = _filled(atoms, shift)
-    radii = radius * (0.2 + 0.3 * covalent_radii[atoms.numbers[index]])  # small atoms drawn larger, to be seen
+    radii = radius * (0.2 + 0.3 * covalent_radii[atoms.numbers[index]])  # small atoms are drawn larger for visibility
     turn = _rotation(direction, cell, scaled @ cell, radii)
     points = scaled @ cell @ turn.T  # (m, 3)
     cell = cell @ turn.T
@@ -119,9 +119,9 @@ def _drawing(atoms, direction, radius, colors, shift):
 
 
 def _bonds(points, radii, numbers, index):
-    """Return the sticks between neighbors, from sphere to sphere, (b, 2, 3); index (m,) tells which atom a point shows."""
+    """Return the bonds between neighbors, from sphere to sphere, (b, 2, 3); index (m,) maps points to atoms."""
     apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    apart[apart < 0.4] = np.inf  # itself, and atoms on top of each other
+    apart[apart < 0.4] = np.inf  # the atom itself, and overlapping atoms
     nearest = np.full(len(numbers), np.inf)
     np.minimum.at(nearest, index, apart.min(1))
     reach = SHELL * nearest[index]
@@ -134,12 +134,12 @@ def _bonds(points, radii, numbers, index):
 
 
 def _on(axis):
-    """Tell which of the eight corners have the fractional coordinate 0 along an axis."""
+    """Return which of the eight corners have the fractional coordinate 0 along an axis, bool (8,)."""
     return np.arange(8) // (4, 2, 1)[axis] % 2 == 0
 
 
 def _check(atoms):
-    """Raise where there is no cell to be drawn."""
+    """Raise a ValueError for structures without a cell in three dimensions."""
     if not (len(atoms) and atoms.pbc.all() and abs(atoms.cell.volume) > 1e-3):
         formula = atoms.get_chemical_formula() or 'no atoms'
         raise ValueError(
@@ -151,7 +151,7 @@ def _check(atoms):
 
 
 def _draw(ax, drawing):
-    """Draw into axes, far things first; returns the axes."""
+    """Draw into axes, from far to near; return the axes."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Circle
 
@@ -169,12 +169,12 @@ def _draw(ax, drawing):
 
 
 def formula_label(atoms: Atoms) -> str:
-    """Return the content of the cell with subscripts, metals first."""
+    """Return the formula of the cell with subscripts, metals first."""
     return f'{atoms.symbols.formula.convert("metal"):latex}'
 
 
 def _name_elements(ax, atoms, colors, fontsize=8):
-    """Write the elements with their colors below the axes."""
+    """Write a legend of the elements below the axes."""
     from matplotlib.lines import Line2D
 
     numbers, first = np.unique(atoms.numbers, return_index=True)
@@ -214,9 +214,8 @@ def plot_crystal(
 ) -> Axes:
     """Draw the unit cell of a crystal with its atoms.
 
-    Atoms at faces, edges and corners of the cell are drawn on all of them; the farther an atom is, the paler. Bonds join atoms
-    that are closer than 1.1 times the sum of their covalent radii, in the first shell of both, and not both metals. No
-    perspective.
+    Atoms at faces, edges and corners of the cell are drawn with their copies; far atoms are lighter. Bonds connect atoms that
+    are closer than 1.1 times the sum of covalent radii, in the first shell of both, and not both metals. Parallel projection.
 
     Parameters
     ----------
@@ -225,8 +224,7 @@ def plot_crystal(
     ax : matplotlib.axes.Axes, optional
         A new figure by default.
     direction : 'auto', 'a', 'b', 'c' or (float, float, float)
-        Where the viewer is: at the end of a cell vector, or of u a + v b + w c; by default where atoms hide each other least,
-        with c upright.
+        Direction to the viewer: a cell vector, or u a + v b + w c; by default the one of least overlap, with c upright.
     label : str, optional
         Title.
     radius : float
@@ -234,9 +232,9 @@ def plot_crystal(
     colors : dict, optional
         Symbol to matplotlib color.
     shift : bool
-        Move the origin to an atom of the rarest species, so that equal structures look alike.
+        Move the origin to an atom of the rarest species, so that equal structures look equal.
     elements : bool
-        Name the colors below.
+        Draw a legend of the elements.
 
     Returns
     -------
@@ -245,7 +243,7 @@ def plot_crystal(
     Raises
     ------
     ValueError
-        It is no crystal, or the direction none.
+        The structure is not a crystal, or the direction is not valid.
     """
     drawing = _drawing(atoms, direction, radius, colors, shift)
     ax = ax or window_axes(drawing.window, 2.8, 0.5)
@@ -268,7 +266,7 @@ def plot_crystals(
     colors: Mapping[str, Any] | None = None,
     shift: bool = True,
 ) -> Figure:
-    """Draw unit cells side by side, a row for each direction.
+    """Draw unit cells side by side, one row per direction.
 
     Parameters
     ----------
@@ -279,11 +277,11 @@ def plot_crystals(
     directions : sequence of directions
         As in `plot_crystal`, e.g. ``('a', 'b', 'c')``.
     columns : int, optional
-        Crystals per row, at most 5 by default; more begin a new block of rows.
+        Crystals per row, at most 5 by default; further crystals start a new block of rows.
     width : float
-        Of the figure, in inches; narrower for less than three columns.
+        Width of the figure in inches; narrower for less than three columns.
     same_scale : bool
-        An A is as long in all panels; else every cell fills its own.
+        Use one scale for all panels; otherwise each cell fills its panel.
     radius, colors, shift
         As in `plot_crystal`.
 
@@ -294,7 +292,7 @@ def plot_crystals(
     Raises
     ------
     ValueError
-        There is nothing to draw, one is no crystal, or the numbers of labels and images differ.
+        The list is empty, a structure is not a crystal, or the numbers of labels and images differ.
     """
     import matplotlib.pyplot as plt
 

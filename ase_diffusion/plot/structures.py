@@ -1,4 +1,4 @@
-"""Atoms on paper: top and side views of slabs, overlayers and crystals."""
+"""Top and side views of slabs, overlayers and molecules."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 SMALL = 6.0  # A; narrower cells are repeated
-FADE = 0.55  # towards white: images outside the cell
-SHADE = 0.3  # towards white: SHADE_DEPTH below the nearest mobile atom
+FADE = 0.55  # lightening of images outside the cell
+SHADE = 0.3  # lightening of atoms SHADE_DEPTH below the nearest mobile atom
 SHADE_DEPTH = 4.0  # A
 
 
 class _Scene(NamedTuple):
-    """Disks to draw, far ones first, and the window around them, in A."""
+    """Disks to draw, from far to near, and the window around them, in A."""
 
     centers: np.ndarray  # (m, 2)
     radii: np.ndarray  # (m,)
@@ -42,7 +42,7 @@ def _lateral(atoms):
 
 
 def _default_repeat(lateral):
-    """Repeat narrow cells until they are not."""
+    """Return the repeats (int, int) that make a narrow cell at least SMALL wide."""
     area = abs(np.linalg.det(lateral))
     widths = area / np.linalg.norm(lateral[::-1], axis=1)  # between opposite cell edges
     return tuple(int(np.ceil(SMALL / width - 0.02)) if width < SMALL else 1 for width in widths)
@@ -75,13 +75,13 @@ def _window(flat, lateral, repeat, margin):
 
 
 def _scene(atoms, view, repeat, margin, radius, colors):
-    """Project a structure; returns a _Scene."""
+    """Return the projection of a structure."""
     points = atoms.positions @ surface_axes(atoms).T  # (n, 3)
     points, real = points[np.isfinite(points).all(1)], np.flatnonzero(np.isfinite(points).all(1))
     lateral = _lateral(atoms)
     repeat = repeat or (_default_repeat(lateral) if lateral is not None else (1, 1))
     window, outline = _window(points[:, :2], lateral, repeat, margin)
-    pad = 2.0  # A, so that disks at the window's border are cut, not missing
+    pad = 2.0  # A; disks at the border of the window are cut, not missing
     if lateral is None:
         index, spots = np.arange(len(points)), points
     elif view == 'top':
@@ -92,7 +92,7 @@ def _scene(atoms, view, repeat, margin, radius, colors):
         index, spots = _images(points, lateral, (window[0] - pad, window[1] + pad, -1e-3, depth - 1e-3))
     atom = real[index]
     mobile = mobile_mask(atoms)[atom]
-    radii = radius * (0.35 + 0.75 * covalent_radii[atoms.numbers[atom]])  # small atoms drawn larger, to be seen
+    radii = radius * (0.35 + 0.75 * covalent_radii[atoms.numbers[atom]])  # small atoms are drawn larger for visibility
     faces, edges = atom_colors(atoms, colors)[atom], np.zeros((len(atom), 3))
     edges[~mobile] = 0.45
     nearness = spots[:, 2] if view == 'top' else -spots[:, 1]
@@ -112,7 +112,7 @@ def _scene(atoms, view, repeat, margin, radius, colors):
 
 
 def _draw(ax, scene):
-    """Draw a scene into axes, cut at its window; returns the axes."""
+    """Draw a scene into axes, cropped to its window; return the axes."""
     from matplotlib.collections import EllipseCollection
 
     sizes = 2 * scene.radii
@@ -147,9 +147,9 @@ def plot_structure(
 ) -> Axes:
     """Draw one structure, its cell and its periodic surroundings.
 
-    Frozen atoms are grey, the top layer darker than those below; mobile atoms have jmol's colors (silver-blue for Ag),
-    paler the farther they are from the viewer. Images outside the cell are faded in the top view; the side view looks
-    along the surface, across the first cell vector, and shows one period in depth.
+    Frozen atoms are grey, the top layer darker than deeper ones; mobile atoms have the colors of jmol (silver-blue for Ag),
+    lighter with the distance from the viewer. Images outside the cell are faded in the top view; the side view looks along
+    the surface, perpendicular to the first cell vector, and shows one period in depth.
 
     Parameters
     ----------
@@ -159,9 +159,9 @@ def plot_structure(
         A new figure by default.
     view : {'top', 'side'}
     repeat : (int, int), optional
-        Cells shown in full along the first two vectors; by default cells narrower than 6 A are repeated.
+        Cells shown completely along the first two vectors; by default cells narrower than 6 A are repeated.
     margin : float
-        Surroundings shown around the cell, in A.
+        Width of the surroundings of the cell, in A.
     radius : float
         Scale of the disks; 1 is about the covalent radius.
     colors : dict, optional
@@ -198,7 +198,7 @@ def plot_structures(
     radius: float = 0.9,
     colors: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Draw structures side by side, a row per view, on one scale.
+    """Draw structures side by side on one scale, one row per view.
 
     Parameters
     ----------
@@ -208,9 +208,9 @@ def plot_structures(
     views : sequence of {'top', 'side'}
         Rows.
     columns : int, optional
-        Structures per row, at most 5 by default; more structures begin a new block of rows.
+        Structures per row, at most 5 by default; further structures start a new block of rows.
     width : float
-        Of the figure, in inches; narrower for less than three columns.
+        Width of the figure in inches; narrower for less than three columns.
     repeat, margin, radius, colors
         As in `plot_structure`.
 
@@ -242,7 +242,7 @@ def plot_structures(
             top -= inches[view]
             x0, x1, y0, y1 = scenes[view][k].window
             size = np.array([x1 - x0, y1 - y0]) * scale
-            lift = inches[view] - size[1] if view == 'top' else 0.0  # top views hang, side views stand
+            lift = inches[view] - size[1] if view == 'top' else 0.0  # top views are aligned at the top, side views at the bottom
             corner = (column * panel + (panel - size[0]) / 2, top + lift)
             ax = _draw(figure.add_axes(np.divide((*corner, *size), 2 * (panel * columns, height))), scenes[view][k])
             if labels is not None and view == views[0]:

@@ -324,9 +324,9 @@ class _State:
         return text
 
 
-def describe(calculator: CalculatorLike) -> str:
-    """Return a calculator as settings know it: its name, and the parameters that it tells, fit for JSON."""
-    keywords = getattr(calculator, 'keywords', None)  # of functools.partial
+def describe(calculator: CalculatorLike) -> str | dict[str, Any]:
+    """Return the description of a calculator in settings: its name and known parameters, JSON-serializable."""
+    keywords = getattr(calculator, 'keywords', None)  # functools.partial
     parameters = getattr(calculator, 'parameters', None) if not isinstance(calculator, (str, type)) else None
     known = keywords or (dict(parameters) if isinstance(parameters, dict) else None)
     if not known:
@@ -335,7 +335,7 @@ def describe(calculator: CalculatorLike) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a setting fit for JSON: classes and functions by their names."""
+    """Return a JSON-serializable setting: classes and functions as names."""
     if callable(value):
         return optimizer_name(value)
     value = value.item() if isinstance(value, np.generic) else value
