@@ -1,4 +1,4 @@
-"""Properties on paper: those of generated structures beside those of data and the value that was asked for."""
+"""Distributions of properties of generated structures and data, with the target value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-PROPERTIES = {  # names of properties that are known here: text, unit
+PROPERTIES = {  # text and unit of known properties
     'heat_of_formation': ('Heat of formation', 'eV'),
     'heat_all': ('Heat of formation, all', 'eV'),
     'formation_energy': ('Formation energy', 'eV/atom'),
@@ -29,13 +29,13 @@ PROPERTIES = {  # names of properties that are known here: text, unit
 
 
 def property_label(name: str) -> str:
-    """Return text and unit of a property for an axis, the name itself where it is not known here."""
+    """Return the axis label of a property, text and unit; the name itself for unknown ones."""
     text, unit = PROPERTIES.get(name, (name.replace('_', ' '), ''))
     return f'{text} ({unit})' if unit else text
 
 
 def asked_for(images: Iterable[Atoms], prop: str) -> float | None:
-    """Return the value of a condition that all generated structures carry, None where they differ or have none."""
+    """Return the common value of a condition of generated structures, None if it differs or is unknown."""
     from ..metrics import property_values
 
     try:
@@ -56,27 +56,27 @@ def plot_property_histogram(
     bins: int = 30,
     limits: tuple[float, float] | None = None,
 ) -> Axes:
-    """Draw the distribution of a property of generated structures over that of the data, and the value that was asked for.
+    """Draw the distribution of a property of generated structures over that of the data, with the target value.
 
     Parameters
     ----------
     values : sequence of float, or dict of name to such
-        Of the generated structures; what is not finite is left out.
+        Values of the generated structures; those that are not finite are ignored.
     reference : sequence of float, optional
-        Of the data, drawn in grey.
+        Values of the data, drawn in grey.
     ax : matplotlib.axes.Axes, optional
     target : float, optional
-        The condition, a dashed line.
+        Value of the condition, a dashed line.
     xlabel : str
-        With the unit; `property_label` makes one.
+        Label with unit, for example from `property_label`.
     bins : int
     limits : (float, float), optional
-        Range; by default that of everything drawn. The last bins take what lies outside.
+        Range, by default that of all values; values outside count in the outermost bins.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Heights are shares of each set, so that sets of different size compare.
+        Heights are shares of each set.
 
     Raises
     ------
@@ -105,6 +105,6 @@ def plot_property_histogram(
     if target is not None:
         ax.axvline(target, color=PALETTE[1], lw=1.2, ls=(0, (4, 2)), label=f'target, {target:.3g}'.replace('-', '\N{MINUS SIGN}'))
     ax.set(xlabel=xlabel, ylabel='Share of structures', xlim=edges[[0, -1]] + 0.02 * np.ptp(edges) * np.array([-1, 1]))
-    ax.set_ylim(0, (1.05 + 0.12 * (len(sets) + (target is not None))) * ax.dataLim.y1)  # room for the legend
+    ax.set_ylim(0, (1.05 + 0.12 * (len(sets) + (target is not None))) * ax.dataLim.y1)  # space for the legend
     ax.legend(frameon=False, fontsize=8)
     return tidy(ax)

@@ -1,4 +1,4 @@
-"""Small things about ase.Atoms that several rooms need; imported by its own name, because it needs ase."""
+"""Helpers for ase.Atoms: masks, checks, formulas, neighbors, shortest distances."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = [
     'min_distance_ratio',
 ]
 
-VALID_RATIO = 0.7  # of the sum of the covalent radii
+VALID_RATIO = 0.7  # shortest distance over the sum of covalent radii
 
 
 def copy_atoms(atoms: Atoms) -> Atoms:
-    """Return a copy that shares nothing: `Atoms.copy` shares what lies inside info."""
+    """Return a deep copy; `Atoms.copy` shares the values in `info`."""
     new = atoms.copy()
     new.info = copy.deepcopy(atoms.info)
     return new
 
 
 def frozen_mask(atoms: Atoms) -> np.ndarray:
-    """Return which atoms FixAtoms holds, bool (n,)."""
+    """Return the mask of atoms in a FixAtoms constraint, bool (n,)."""
     mask = np.zeros(len(atoms), dtype=bool)
     for constraint in atoms.constraints:
         if isinstance(constraint, FixAtoms):
@@ -42,12 +42,12 @@ def frozen_mask(atoms: Atoms) -> np.ndarray:
 
 
 def mobile_mask(atoms: Atoms) -> np.ndarray:
-    """Return which atoms are free to move, bool (n,): False for atoms in a FixAtoms constraint."""
+    """Return the mask of atoms that are not in a FixAtoms constraint, bool (n,)."""
     return ~frozen_mask(atoms)
 
 
 def unsupported_constraints(atoms: Atoms) -> list[str]:
-    """Return the names of the constraints that are not FixAtoms, which our own batches and generators do not obey."""
+    """Return the names of constraints other than FixAtoms; batched relaxations and generators ignore these."""
     return sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
 
 
@@ -77,12 +77,12 @@ def check_surface_cell(slab: Atoms) -> None:
 
 
 def parse_formula(text: str) -> list[int]:
-    """Return the atomic numbers of a formula, in its order.
+    """Return the atomic numbers of a formula in the order of its symbols.
 
     Raises
     ------
     ValueError
-        It is not a formula.
+        The text is not a formula.
     """
     try:
         if not re.fullmatch(r'[A-Za-z0-9()]+', text.strip()):
@@ -96,7 +96,7 @@ def parse_formula(text: str) -> list[int]:
 
 
 def neighbors(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return i, j (p,) and distances (p,) in A of all periodic pairs within the cutoff, each pair both ways."""
+    """Return i, j (p,) and distances (p,) in A of all periodic pairs within a cutoff in A; each pair appears twice."""
     from matscipy.neighbours import neighbour_list
 
     # missing cell vectors (slabs without vacuum, molecules) would make the cell singular
@@ -113,7 +113,7 @@ def min_distance_ratio(atoms: Atoms) -> float:
     Returns
     -------
     float
-        Dimensionless; images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
+        Dimensionless; periodic images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
         bond lengths), nan for positions that are not finite.
     """
     if not np.isfinite(atoms.positions).all():
@@ -132,5 +132,5 @@ def min_distance_ratio(atoms: Atoms) -> float:
 
 
 def is_valid(atoms: Atoms, ratio: float = VALID_RATIO) -> bool:
-    """Tell whether no mobile atom comes closer to any atom than `ratio` times the sum of their covalent radii."""
+    """Return whether all distances of mobile atoms are at least `ratio` times the sum of covalent radii."""
     return bool(min_distance_ratio(atoms) >= ratio)
