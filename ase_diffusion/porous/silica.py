@@ -2,8 +2,8 @@
 
 The atoms of a generated grid are not read off the peaks, of which some are missing, false or displaced: the Si peaks are the
 candidates of the T sites, the bonds come out of one optimization over all of them (four for every site), O goes onto the bonds,
-and distance least squares do the rest. The post-processing of ZeoDiff (J. Mater. Chem. A 12, 6507, 2024) has the same purpose;
-its code was not published.
+and distance least squares do the rest. The post-processing of ZeoDiff (J. Mater. Chem. A 12, 6507, 2024) has the same
+purpose; its code was not published.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from .dls import fit_distances, insert_oxygen
 from .nets import FAULTS, bonds_of, four_connected_net, framework_net, full_cell, is_connected, neighbor_pairs
-from .peaks import WIDTH, find_peaks, smooth_grid
+from .peaks import COARSE, WIDTH, find_peaks, fit_peaks, smooth_grid
 
 __all__ = ['Restoration', 'check_framework', 'framework_from_grid', 'match_bonds', 'relax_framework']
 
@@ -137,6 +137,8 @@ def framework_from_grid(si, o, cell, *, width=WIDTH, variants=VARIANTS, relax=Tr
     if len(sites) < 2:
         result.reason = 'no peaks'
         return result
+    if (np.linalg.norm(cell, axis=1) / si.shape).max() > COARSE:
+        sites, heights = fit_peaks(si, sites, heights, cell, width=width)
     density = smooth_grid(o, cell, width)
     depth = 0
     attempts = [('direct', DIRECT), *((f'variant {k + 1}', settings) for k, settings in enumerate(variants))]
