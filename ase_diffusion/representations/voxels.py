@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -161,14 +162,25 @@ class Voxels:
         ----------
         batch : Batch
         assemble : callable, optional
-            ``assemble(silicon, oxygen, cell) -> Atoms | Failure`` of two (X, Y, Z) densities and a cell (3, 3) in A; by default
-            :func:`ase_diffusion.porous.silica.framework_from_grid`.
+            ``assemble(silicon, oxygen, cell)`` of two (X, Y, Z) densities and a cell (3, 3) in A, with ``atoms`` (or None) and
+            ``reason`` in what it returns; by default :func:`ase_diffusion.porous.silica.framework_from_grid` for the width of
+            the Gaussians. Its ``step``, ``moved`` and ``cost`` are kept in ``atoms.info``, where there are any.
         """
         if assemble is None:
-            from ..porous.silica import framework_from_grid as assemble
+            from ..porous.silica import framework_from_grid
+
+            assemble = partial(framework_from_grid, width=self.width)
         grids = {name: grid.cpu().numpy() for name, grid in self.to_grids(batch.fields['grids'].detach()).items()}
         cells = batch.extras['cells'].double().cpu().numpy()
-        return [assemble(silicon, oxygen, cell) for silicon, oxygen, cell in zip(grids['Si'], grids['O'], cells, strict=True)]
+        images = []
+        for silicon, oxygen, cell in zip(grids['Si'], grids['O'], cells, strict=True):
+            result = assemble(silicon, oxygen, cell)
+            if result.atoms is None:
+                images.append(Failure(str(result.reason)))
+                continue
+            result.atoms.info |= {name: getattr(result, name) for name in ('step', 'moved', 'cost') if hasattr(result, name)}
+            images.append(result.atoms)
+        return images
 
     def augment(self, batch: Batch, rng: torch.Generator) -> Batch:
         """Translate, reflect and rotate every structure at random, the same structure in other coordinates.
