@@ -9,13 +9,13 @@ sigma are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .conditions import LevelEmbedding, PropertyEmbedding
-from .embeddings import ClassEmbedding, SetEmbedding
+from .conditions import ConditionEmbedding, LevelEmbedding
 from .image_layout import (
     ATOMS,
     CELL,
@@ -159,28 +159,53 @@ class RowTransformer(nn.Module):
     ordered : bool
         Whether tokens know their place in the order of atoms. Without, exchanging two atoms exchanges rows and columns of the
         output; needs ``tied``.
-    numbers : dict of str to (shift, scale), optional
-        Conditions that are numbers.
-    classes : dict of str to int, optional
-        Conditions that are classes, and how many there are.
-    sets : dict of str to int, optional
-        Conditions that are sets, and how many members there may be.
+    conditions : dict, optional
+        See :class:`ase_diffusion.networks.conditions.ConditionEmbedding`.
     dropout : float
     """
 
-    def __init__(self, shift, scale, absent=0.0, log_lengths=True, features=192, blocks=6, heads=3, hidden=768, pair_hidden=64,
-                 pair_width=32, waves=3, shells=16, tied=True, ordered=True, numbers=None, classes=None, sets=None,
-                 dropout=0.0):  # fmt: skip
+    def __init__(
+        self,
+        shift: Sequence[float],
+        scale: Sequence[float],
+        absent: float = 0.0,
+        log_lengths: bool = True,
+        features: int = 192,
+        blocks: int = 6,
+        heads: int = 3,
+        hidden: int = 768,
+        pair_hidden: int = 64,
+        pair_width: int = 32,
+        waves: int = 3,
+        shells: int = 16,
+        tied: bool = True,
+        ordered: bool = True,
+        conditions: dict | None = None,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         if len(shift) != len(FIELDS) or len(scale) != len(FIELDS):
             raise ValueError(f'shift and scale hold {len(FIELDS)} numbers each, got {len(shift)} and {len(scale)}')
         if not (tied or ordered):
             raise ValueError('rows of pixels know their place: ordered=False needs tied=True')
-        self.settings = dict(shift=[float(x) for x in shift], scale=[float(x) for x in scale], absent=float(absent),
-                             log_lengths=bool(log_lengths), features=features, blocks=blocks, heads=heads, hidden=hidden,
-                             pair_hidden=pair_hidden, pair_width=pair_width, waves=waves, shells=shells, tied=bool(tied),
-                             ordered=bool(ordered), numbers=dict(numbers or {}), classes=dict(classes or {}),
-                             sets=dict(sets or {}), dropout=float(dropout))  # fmt: skip
+        self.settings = dict(
+            shift=[float(x) for x in shift],
+            scale=[float(x) for x in scale],
+            absent=float(absent),
+            log_lengths=bool(log_lengths),
+            features=features,
+            blocks=blocks,
+            heads=heads,
+            hidden=hidden,
+            pair_hidden=pair_hidden,
+            pair_width=pair_width,
+            waves=waves,
+            shells=shells,
+            tied=bool(tied),
+            ordered=bool(ordered),
+            conditions=dict(conditions or {}),
+            dropout=float(dropout),
+        )
         self.absent, self.log_lengths, self.tied, self.ordered = float(absent), bool(log_lengths), bool(tied), bool(ordered)
         d, self.heads, self.blocks = features, heads, blocks
         self.register_buffer('shift', torch.tensor(self.settings['shift']), persistent=False)
@@ -188,9 +213,7 @@ class RowTransformer(nn.Module):
         self.register_buffer('weights', torch.tensor(_WEIGHTS), persistent=False)
         self.level = LevelEmbedding(d)
         self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
-        self.numbers = PropertyEmbedding(numbers or {}, d)
-        self.classes = nn.ModuleDict({name: ClassEmbedding(n, d) for name, n in (classes or {}).items()})
-        self.sets = nn.ModuleDict({name: SetEmbedding(n, d) for name, n in (sets or {}).items()})
+        self.conditions = ConditionEmbedding(conditions or {}, d)
         self.rows = nn.Linear(4 * SIZE, d)
         self.place = nn.Parameter(0.02 * torch.randn(SIZE if ordered else HEADER + 1, d))
         self.pairs = PairTerms(d, pair_hidden, pair_width, blocks * heads, waves, shells)
@@ -219,12 +242,7 @@ class RowTransformer(nn.Module):
         """Return the vector (B, d) of noise level, number of atoms and what is asked for."""
         c = self.level(c_noise)
         n = counts.to(c.dtype)
-        c = self.numbers(conditions, c) + c + self.count(torch.stack([n.log(), n / 10], -1))
-        for name, embed in self.classes.items():
-            c = c + embed(conditions.get(name, torch.full_like(c_noise, math.nan)))
-        for name, embed in self.sets.items():
-            members = embed.net[0].in_features
-            c = c + embed(conditions.get(name, torch.full_like(c_noise, math.nan)[:, None].expand(-1, members)))
+        c = c + self.conditions(conditions, c) + self.count(torch.stack([n.log(), n / 10], -1))
         return nn.functional.silu(c)
 
     def core(self, image: Tensor, counts: Tensor, c_noise: Tensor, c: Tensor, width: int) -> Tensor:

@@ -14,7 +14,7 @@ SHIFT = (29.0, 0.43, 0.43, 0.45, 1.86, 1.87, 2.09, 90.0, 93.4, 95.5, 104.0, 0.0,
 SCALE = (23.5, 0.29, 0.29, 0.3, 0.39, 0.41, 0.45, 3.8, 9.5, 12.3, 79.0, 1.0, 0.23, 0.41, 0.41, 0.42)
 SMALL = dict(features=24, blocks=2, heads=3, hidden=32, pair_hidden=8, pair_width=6, shells=5)
 PROCESS = JointProcess({'image': Preconditioned(GeometricVP(0.004, 80.0))})
-CONDITIONS = dict(numbers={'formation_energy': (-1.0, 1.0)}, classes={'space_group': 231}, sets={'elements': 119})
+CONDITIONS = dict(conditions={'formation_energy': [-1.0, 1.0], 'space_group': {'classes': 230}, 'elements': {'elements': True}})
 
 
 def network(dtype=torch.float32, **options):
@@ -42,13 +42,13 @@ def noised(sigma=0.5, **options):
     """A noised batch, its noise level (B,) and time (B,)."""
     batch = crystals(**options)
     t = torch.full((batch.size,), PROCESS.schedule.time(sigma))
-    return PROCESS.noise(batch, t, torch.Generator().manual_seed(1))[0], PROCESS.level(t), t
+    return PROCESS.add_noise(batch, t, torch.Generator().manual_seed(1))[0], PROCESS.c_noise(t), t
 
 
 def clean_of(net, batch, level, t, conditions=None):
     """The estimate D of the clean image."""
     with torch.no_grad():
-        return PROCESS.x0(batch, net(batch, level, conditions or {}), t)['image']
+        return PROCESS.to_x0(batch, net(batch, level, conditions or {}), t)['image']
 
 
 @pytest.mark.parametrize('tied', [True, False])
@@ -157,8 +157,8 @@ def test_untrained_network_has_the_loss_of_the_best_linear_estimate():
     for sigma in (0.02, 0.5, 5.0):
         batch = crystals(counts=(12,) * 40, seed=4)
         t = torch.full((batch.size,), PROCESS.schedule.time(sigma))
-        xt, target = PROCESS.noise(batch, t, torch.Generator().manual_seed(6))
-        level = PROCESS.level(t)
+        xt, target = PROCESS.add_noise(batch, t, torch.Generator().manual_seed(6))
+        level = PROCESS.c_noise(t)
         with torch.no_grad():
             error = (net(xt, level, {})['image'] - target['image']).square()
         weights = net.loss_weights(batch.extras['counts'], level)
@@ -217,7 +217,7 @@ def test_every_parameter_learns():
         batch, level, _ = noised(1.0)
         net(batch, level, {'space_group': torch.tensor([1.0, 2, 3, math.nan])})['image'].square().mean().backward()
         idle = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
-        allowed = ('numbers.nets', 'sets', 'key') if tied is False else ('numbers.nets', 'sets')
+        allowed = ('conditions', 'key') if tied is False else ('conditions.nets', 'conditions.absent')
         assert not {name for name in idle if not name.startswith(allowed)}
 
 
