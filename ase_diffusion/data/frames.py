@@ -221,7 +221,7 @@ def _slab_size(atoms, index):
 
 
 def _slab_key(atoms, size):
-    """Return what makes two slabs the same, bit by bit."""
+    """Return the key of a slab; equal for bit-identical slabs."""
     parts = (atoms.numbers[:size], atoms.positions[:size], atoms.get_tags()[:size], atoms.cell[:], atoms.pbc)
     return tuple(np.ascontiguousarray(part).tobytes() for part in parts)
 
@@ -315,7 +315,7 @@ def _read_db(path):
     everything = list(db.select())
     rows = [row for row in everything if not row.get('failed')]
     if failed := len(everything) - len(rows):
-        log.warning('%s: %d of %d rows are marked as failed and left out', path, failed, len(everything))
+        log.warning('%s: %d of %d rows are marked as failed and skipped', path, failed, len(everything))
     rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
     images = [row_atoms(row) for row in rows]
     if '_property_unit_dict' in db.metadata:

@@ -68,8 +68,8 @@ def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -
     i, j, d = i[near], j[near], d[near]
     weights = 0.5 * (1 + np.cos(np.pi * d / cutoff)) / d**2
     gauss = weights[:, None] * np.exp(-0.5 * ((grid - d[:, None]) / width) ** 2)  # (pairs, grid)
-    free, held = np.unique(atoms.numbers[mobile]), np.unique(atoms.numbers[~mobile])
-    channels = [(z, y, True) for z in free for y in free if y >= z] + [(z, y, False) for z in free for y in held]
+    free, fixed = np.unique(atoms.numbers[mobile]), np.unique(atoms.numbers[~mobile])
+    channels = [(z, y, True) for z in free for y in free if y >= z] + [(z, y, False) for z in free for y in fixed]
     rows = np.zeros((len(channels), len(grid)))
     for row, (z, y, is_mobile) in zip(rows, channels, strict=True):
         row += gauss[(atoms.numbers[i] == z) & (atoms.numbers[j] == y) & (mobile[j] == is_mobile)].sum(0)
