@@ -42,7 +42,7 @@ def plot_denoising_strip(
         From noise to structure.
     levels : sequence of float, optional
         Noise level of each frame; by default read from ``info`` (or its ``key_value_pairs``) as noise_level, sigma or level.
-        Frames are not labelled without noise levels.
+        Frames are not labeled without noise levels.
     count : int
         Number of frames shown: the first, the last, and evenly spaced ones between them.
     view : {'top', 'side', 'both'}
