@@ -61,7 +61,7 @@ def plot_denoising_strip(
     if not frames:
         raise ValueError('nothing to draw: the list of frames is empty; sample with denoising_trajectory=... to keep them')
     if levels is not None and len(levels) != len(frames):
-        raise ValueError(f'every frame needs a noise level, but {len(levels)} levels came for {len(frames)} frames')
+        raise ValueError(f'every frame needs a noise level; got {len(levels)} levels for {len(frames)} frames')
     levels = [_level(atoms) for atoms in frames] if levels is None else list(levels)
     shown = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     labels = None

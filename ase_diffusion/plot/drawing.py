@@ -110,7 +110,7 @@ def check_labels(images: Sequence[Any], labels: Sequence[str] | None, kind: str)
     if not len(images):
         raise ValueError(f'nothing to draw: the list of {kind} is empty')
     if labels is not None and len(labels) != len(images):
-        raise ValueError(f'every one of the {kind} needs a label, but {len(labels)} labels came for {len(images)} {kind}')
+        raise ValueError(f'each of the {kind} needs a label; got {len(labels)} labels for {len(images)} {kind}')
 
 
 def arrange(number: int, columns: int | None) -> tuple[int, int]:

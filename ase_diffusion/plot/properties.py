@@ -89,7 +89,7 @@ def plot_property_histogram(
     sets = {name: each[np.isfinite(each)] for name, each in sets.items()}
     if not any(sets[name].size for name in named):
         raise ValueError(
-            'a histogram needs at least one finite value of a generated structure, but none came: judge or relax '
+            'a histogram needs at least one finite value of a generated structure; got none; evaluate or relax '
             'the structures first'
         )
     ax = new_axes((4.4, 3.0)) if ax is None else ax

@@ -183,7 +183,7 @@ def plot_structure(
 
 def _check_view(view):
     if view not in ('top', 'side'):
-        raise ValueError(f"a view is 'top' or 'side', but {view!r} came")
+        raise ValueError(f"a view is 'top' or 'side'; got {view!r}")
 
 
 def plot_structures(
