@@ -32,7 +32,7 @@ from ..utils.rng import spawn_seeds
 
 __all__ = ['Growth', 'grow_frameworks', 'read_zeolites']
 
-MOST_T = 100
+SIZES = (24, 100)  # T sites
 EDGES = (4.8, 34.0)  # A
 OPERATIONS = 96  # of a space group; in larger ones few nets are new
 STEPS = 120
@@ -42,7 +42,10 @@ GOOD = 0.01  # A^2 per T
 GRID = (32, 32, 32)
 TEMPERATURE = 298.0  # K
 PART = 400  # starts that a process makes at a time
-OUTCOMES = ('starts', 'placed badly', 'no four neighbors', 'not connected', 'met before', 'strained', 'found')
+IDLE, CHAIN = 40, 200  # attempts from one start: without a framework, in all
+DISTURBANCE = 1.0  # A
+MOST_ORBITS = 6
+OUTCOMES = ('starts', 'disturbed', 'placed badly', 'no four neighbors', 'not connected', 'met before', 'strained', 'found')
 LABELS = ('void_fraction', 'henry_coefficient', 'heat_of_adsorption')
 COLUMNS = {
     'cell_lengths': np.float32,
@@ -73,14 +76,14 @@ class Growth:
     Parameters
     ----------
     seed : int
-    most : int
-        Largest number of T sites in a cell.
+    sizes : (int, int)
+        Range of T sites asked for in a cell; half of the smaller number is still accepted.
     labels : bool
         Compute adsorption properties of every framework found (about 5 ms each).
     """
 
-    def __init__(self, seed, *, most=MOST_T, labels=True):
-        self.seed, self.most, self.labels = int(seed), int(most), labels
+    def __init__(self, seed, *, sizes=SIZES, labels=True):
+        self.seed, self.sizes, self.labels = int(seed), tuple(int(n) for n in sizes), labels
         self.starts = 0
         self.positions, self.columns = [], {name: [] for name in COLUMNS}
         self.seen = set()  # hashes of the nets
@@ -116,7 +119,7 @@ class Growth:
         data |= {
             'seed': np.uint64(self.seed),
             'starts': np.int64(self.starts),
-            'most': np.int64(self.most),
+            'sizes': np.array(self.sizes, np.int64),
             'natoms': np.array([len(x) for x in self.positions], np.int64),
             'scaled_positions': np.concatenate([*self.positions, np.empty((0, 3), np.uint16)]),
             'counts': np.array(list(self.counts.values()), np.int64),
@@ -136,10 +139,10 @@ class Growth:
         """Return the growth that a file holds, ready to go on."""
         with np.load(path) as file:
             data = {name: file[name] for name in file.files}
-        missing = {'seed', 'starts', 'most', 'natoms', 'scaled_positions', *COLUMNS} - data.keys()
+        missing = {'seed', 'starts', 'sizes', 'natoms', 'scaled_positions', *COLUMNS} - data.keys()
         if missing:
             raise ValueError(f'a file of growth has seed, starts and frameworks; {path} lacks {", ".join(sorted(missing))}')
-        growth = cls(int(data['seed']), most=int(data['most']), labels=labels)
+        growth = cls(int(data['seed']), sizes=data['sizes'], labels=labels)
         growth.starts = int(data['starts'])
         growth.positions = np.split(data['scaled_positions'], np.cumsum(data['natoms']))[:-1]
         growth.columns = {name: list(data[name]) for name in COLUMNS}
@@ -148,50 +151,74 @@ class Growth:
         return growth
 
 
-_SEEN = {}  # of this process: (seed, most) -> hashes of nets that lower starts have found
+_SEEN = {}  # of this process: (seed, sizes) -> hashes of nets that lower starts have found
 
 
-def try_starts(seed, most, labels, first, last):
-    """Make the starts `first` to `last` - 1.
+def try_starts(seed, sizes, labels, first, last):
+    """Make the starts `first` to `last` - 1: random orbits, and from every framework found disturbed ones.
 
     Returns
     -------
     last : int
     counts : dict
-        How many ended in which way, but for those found.
+        How many attempts ended in which way, but for those found.
     found : list
         (start, coded positions (3 n, 3) uint16, dict of `COLUMNS`).
     """
-    from ..porous.nets import net_hash
-    from ..porous.random_nets import MOST_SITES, STATUS, draw_net
     from ..porous.symmetry import orthogonal_groups
 
     groups = orthogonal_groups(OPERATIONS)
-    seen = _SEEN.setdefault((seed, most), set())
-    stamp = np.full(most * 21**3, -1, np.int32)
+    seen = _SEEN.setdefault((seed, sizes), set())
+    stamp = np.full(sizes[1] * 21**3, -1, np.int32)
     counts, found = dict.fromkeys(OUTCOMES, 0), []
     for start in range(first, last):
-        rng = np.random.default_rng([seed, start])
-        number, rotations, translations = groups[rng.integers(len(groups))]
-        status, lengths, sites, neighbors, shifts, sequences, sizes = draw_net(
-            rng, number, rotations, translations, most, EDGES, STEPS, stamp, MOST_SITES * (start - first)
-        )
         counts['starts'] += 1
-        if STATUS[status] != 'net':
-            counts[STATUS[status]] += 1
-            continue
-        net = net_hash(sequences, sizes)
-        if net in seen:
-            counts['met before'] += 1
-            continue
-        fitted = fit_net(lengths, sites, neighbors, shifts)
-        if fitted is None:
-            counts['strained'] += 1
-            continue
-        seen.add(net)
-        lengths, scaled, cost = fitted
-        found.append((start, *_entry(lengths, scaled, {'space_group': number, 'cost': cost, 'net': net}, labels)))
+        for net, group, framework in _chain(np.random.default_rng([seed, start]), groups, sizes, counts, stamp):
+            if net in seen:
+                counts['met before'] += 1
+                continue
+            seen.add(net)
+            lengths, scaled, cost = framework
+            found.append((start, *_entry(lengths, scaled, {'space_group': group, 'cost': cost, 'net': net}, labels)))
     return last, counts, found
+
+
+def _chain(rng, groups, sizes, counts, stamp):
+    """Yield (hash of the net, space group, framework): of random orbits, and of those disturbed that gave a framework.
+
+    It ends after `IDLE` attempts without a framework, or `CHAIN` attempts.
+    """
+    from ..porous.nets import net_hash
+    from ..porous.random_nets import STATUS, disturb_orbits, draw_orbits, optimize_net
+
+    group = groups[rng.integers(len(groups))]
+    lengths, orbits = draw_orbits(rng, *group, sizes)
+    if not len(orbits[3]):
+        counts[STATUS[0]] += 1
+        return
+    base, tried, idle = None, set(), 0
+    first = counts['starts'] * CHAIN * MOST_ORBITS  # of the numbers in stamp
+    for attempt in range(CHAIN):
+        if base is not None:
+            counts['disturbed'] += 1
+            lengths, orbits = disturb_orbits(rng, group[0], *base, DISTURBANCE * rng.uniform(0.4, 1.6))
+        status, sites, neighbors, shifts, sequences = optimize_net(
+            group[0], lengths, orbits, *group[1:], EDGES, STEPS, stamp, first + attempt * MOST_ORBITS
+        )
+        outcome = STATUS[status]
+        if outcome == 'net':
+            net = net_hash(sequences, orbits[2])
+            framework = None if net in tried else fit_net(lengths, sites, neighbors, shifts)
+            outcome = 'met before' if net in tried else 'strained'
+            tried.add(net)
+            if framework is not None:
+                yield net, group[0], framework
+                base, idle = (lengths, orbits), 0
+                continue
+        counts[outcome] += 1
+        idle += 1
+        if base is None or idle >= IDLE:
+            return
 
 
 def _entry(lengths, scaled, values, labels):
@@ -242,7 +269,7 @@ def build(lengths, coded):
 
 
 def grow_frameworks(
-    path, *, minutes=None, count=None, rng=None, most=MOST_T, labels=True, processes=1, save_every=60.0, progress=None
+    path, *, minutes=None, count=None, rng=None, sizes=SIZES, labels=True, processes=1, save_every=60.0, progress=None
 ):
     """Grow silica frameworks into a file until a time is up or a number is reached.
 
@@ -256,8 +283,8 @@ def grow_frameworks(
         Number of frameworks in the file.
     rng : int, Generator, RandomState or None
         Of a new file.
-    most : int
-        Largest number of T sites in a cell, of a new file.
+    sizes : (int, int)
+        Range of T sites asked for in a cell, of a new file; half of the smaller number is still accepted.
     labels : bool
         Compute the adsorption properties of methane.
     processes : int or None
@@ -283,7 +310,7 @@ def grow_frameworks(
     if path.exists():
         growth = Growth.load(path, labels=labels)
     else:
-        growth = Growth(spawn_seeds(rng, 1)[0], most=most, labels=labels)
+        growth = Growth(spawn_seeds(rng, 1)[0], sizes=sizes, labels=labels)
     begun = saved = time.monotonic()
     pause = save_every
     try:
@@ -306,9 +333,9 @@ def grow_frameworks(
 
 def _parts(growth, processes):
     """Yield the results of `try_starts`, in order and without end."""
-    settings = growth.seed, growth.most, growth.labels
+    settings = growth.seed, growth.sizes, growth.labels
     edges = itertools.count(growth.starts, PART)
-    _SEEN[growth.seed, growth.most] = set(growth.seen)  # processes that are forked begin with it
+    _SEEN[growth.seed, growth.sizes] = set(growth.seen)  # processes that are forked begin with it
     if processes == 1:
         for first in edges:
             yield try_starts(*settings, first, first + PART)
