@@ -4,7 +4,8 @@
 
 The orthogonal frameworks of the file with edges up to 29 A and up to 150 T sites. A grid is n for n^3 points, or a voxel edge in
 A. The noise is white, its standard deviation on the scale on which a channel goes from -1 to 1 (the range of its grid). Exact
-means equal coordination sequences of all sites. Four ways: the four nearest peaks where they agree ("mutual"), one search for bonds
+means equal coordination sequences of all sites. Four ways: the four nearest peaks where they agree ("mutual"), one search for
+bonds
 ("direct"), with variants, and with relaxed sites. The seed is fixed.
 """
 
@@ -108,7 +109,8 @@ def main() -> None:
     machine = {'cores': os.cpu_count(), 'load': os.getloadavg(), 'python': platform.python_version()}
     rows = []
     print(
-        f'{len(frameworks)} frameworks; exact nets: mutual / direct / + variants / + relaxed; ms of CPU time per framework (direct)'
+        f'{len(frameworks)} frameworks; exact nets: mutual / direct / + variants / + relaxed; '
+        'ms of CPU time per framework (direct)'
     )
     for grid in args.grids:
         for noise in args.noise:
