@@ -113,7 +113,7 @@ def run(args) -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     settings = {'batch_size': args.batch_size, 'steps': args.steps, 'lr': args.lr, 'seed': 0, 'threads': 1}
     results[args.method] = {'settings': settings, 'machine': f'{platform.machine()}, torch {torch.__version__}', **found}
-    RESULTS.write_text(json.dumps(results, indent=1) + '\n')
+    RESULTS.write_text(json.dumps(results) + '\n')
     print(table({args.method: results[args.method]}))
 
 
