@@ -36,6 +36,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
+from ..utils.atoms import frozen_mask
+
 log = logging.getLogger(__name__)
 
 ROW_KEYS = {'run': int, 'step': int, 'last': bool, 'converged': bool}
@@ -207,10 +209,7 @@ def thin(steps: Sequence[int], every: str | int = 'geometric') -> list[int]:
 
 def _slab_size(atoms, index):
     """Return the number of leading atoms in FixAtoms."""
-    fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
+    fixed = frozen_mask(atoms)
     size = int(fixed.sum())
     if not fixed[:size].all():
         raise ValueError(

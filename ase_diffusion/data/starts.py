@@ -11,6 +11,7 @@ from ase.data import chemical_symbols, covalent_radii
 from ..errors import GenerationFailed
 from ..utils.atoms import check_surface_cell, copy_atoms, parse_formula
 from ..utils.checks import check_count, check_number, check_window
+from ..utils.provenance import forget_notes
 from ..utils.rng import RandomSource, coerce_rng
 
 Composition = str | Sequence[str] | Mapping[str, int | Sequence[int]]  # formula, formulas, or ranges {'Ag': (4, 6)}
@@ -121,7 +122,9 @@ def _place(slab, numbers, rng, window, ratio, blocked):
 def _assemble(slab, numbers, places):
     """Return the slab with the new atoms last and one new tag."""
     atoms = copy_atoms(slab)
+    atoms.calc = None
     atoms.info.pop('adsorbate_info', None)
+    forget_notes(atoms)
     atoms.extend(Atoms(numbers, places, tags=[slab.get_tags().max() + 1] * len(numbers)))
     return atoms
 

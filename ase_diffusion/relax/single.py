@@ -11,7 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ..calculators.factory import needs_periodic
 from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio
-from ..utils.provenance import forget_notes, note
+from ..utils.provenance import OF_RELAXATION, forget_notes, note
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 MAX_TRAVEL = 50.0  # A; larger displacements are explosions
 MAX_FORCE = 1e3  # eV/A; larger final forces are outside the range of the potential
-RESULTS = ('relax_steps', 'relax_converged', 'relax_calculator', 'energy_generated', 'relax_failed')
 
 
 class RelaxationFailed(RuntimeError):
@@ -67,6 +66,7 @@ class Guard:
 def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Atoms]) -> Atoms:
     """Return a relaxed copy and append every step to `path`; errors of the calculator are not caught."""
     work, fixed = copy_atoms(atoms), frozen_mask(atoms)
+    clean(work)
     if settings.pbc is not None or needs_periodic(calc):
         work.pbc = True if settings.pbc is None else settings.pbc
     work.calc = calc
@@ -95,7 +95,6 @@ def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Ato
     check_end(forces[~fixed], opt.nsteps)
     result = snapshot(work, energy, forces, atoms.pbc)
     assert np.array_equal(result.positions[fixed], atoms.positions[fixed])
-    clean(result)
     note(result, relax_steps=int(opt.nsteps), relax_converged=converged, energy_generated=energy_generated)
     return result
 
@@ -146,11 +145,10 @@ def snapshot(work: Atoms, energy: float, forces: np.ndarray, pbc: Sequence[bool]
 
 
 def clean(atoms: Atoms) -> None:
-    """Remove what an earlier relaxation left in the key-value pairs."""
-    forget_notes(atoms, set(RESULTS))
-    for key in RESULTS:
-        atoms.info.get('key_value_pairs', {}).pop(key, None)
-    atoms.info.get('data', {}).pop('relax_error', None)
+    """Remove what an earlier relaxation or search noted."""
+    forget_notes(atoms, OF_RELAXATION)
+    if isinstance(data := atoms.info.get('data'), dict):
+        data.pop('relax_error', None)
 
 
 def failed(atoms: Atoms, err: Exception | str, number: int) -> Atoms:

@@ -11,6 +11,7 @@ from ..errors import GenerationFailed, MissingDependency
 from ..generators.tasks import check_noise
 from ..utils.atoms import mobile_mask
 from ..utils.checks import check_integer
+from ..utils.provenance import MARKER, notes_of
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -100,8 +101,9 @@ class DiffusionMutation(OffspringCreator):
         if child is None:
             return None, description
         new = self.initialize_individual(parent, child)
-        new.info['key_value_pairs'].update(child.info['key_value_pairs'])  # with the names of the notes among them
-        new.info['data'].update(child.info['data'], parents=[parent.info['confid']])
+        pairs, names = child.info['key_value_pairs'], {*notes_of(child), MARKER}  # and not the score of the parent
+        new.info['key_value_pairs'].update({name: pairs[name] for name in names if name in pairs})
+        new.info['data'].update(diffusion=child.info['data']['diffusion'], parents=[parent.info['confid']])
         return self.finalize_individual(new), description
 
     def mutate(self, atoms: Atoms) -> Atoms | None:

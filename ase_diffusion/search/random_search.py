@@ -26,7 +26,7 @@ from ..relax.settings import Settings, optimizer_name
 from ..utils.atoms import copy_atoms
 from ..utils.checks import check_count, check_folder
 from ..utils.log import Log, Logfile
-from ..utils.provenance import note, noted
+from ..utils.provenance import forget_notes, note, noted
 from ..utils.rng import RandomSource, coerce_rng
 from .store import same_slab, slab_settings
 
@@ -109,6 +109,7 @@ class RandomStructureSearch:
         self.settings = Settings(optimizer, fmax, steps)
         self.slab = copy_atoms(slab)
         self.slab.info.pop('adsorbate_info', None)  # set by ase.build; extxyz cannot write it
+        forget_notes(self.slab)
         self.stoich = check_composition(stoich)
         self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), ratio, maxiter
         self.calculator, self.directory = calculator, directory

@@ -23,21 +23,58 @@ __all__ = [
 ]
 
 VALID_RATIO = 0.7  # shortest distance over the sum of covalent radii
+INDEX_NAMES = ('index', 'indices', 'pairs', 'triples')  # attributes of constraints of ASE that hold indices of atoms
 
 
 def copy_atoms(atoms: Atoms) -> Atoms:
-    """Return a deep copy; `Atoms.copy` shares the values in `info`."""
+    """Return a deep copy; `Atoms.copy` shares the values in `info`. Indices of constraints count from 0 in the copy.
+
+    ASE counts negative indices from the end, which moves when atoms are added, and loses these when atoms are sorted or removed.
+
+    Raises
+    ------
+    ValueError
+        The index of a constraint is out of range.
+    """
     new = atoms.copy()
     new.info = copy.deepcopy(atoms.info)
+    for constraint in new.constraints:
+        for name in INDEX_NAMES:
+            found = getattr(constraint, name, None)
+            if found is not None and (counted := _from_zero(found, len(atoms), constraint)) is not found:
+                setattr(constraint, name, counted)
     return new
 
 
+def _from_zero(found, count: int, constraint) -> np.ndarray | list[int] | int:
+    """Return the indices of a constraint counted from 0, in their own type; raise a ValueError where one is out of range."""
+    indices = np.asarray(found)
+    if indices.dtype.kind not in 'iu':  # internal coordinates: lists that end in numbers and masks
+        return found
+    if ((indices < -count) | (indices >= count)).any():
+        outside = indices[(indices < -count) | (indices >= count)].ravel().tolist()
+        raise ValueError(
+            f'the indices of a constraint lie in 0 to {count - 1}, the atoms of the structure; {type(constraint).__name__} has '
+            f'{outside[:10]}; set the constraint anew'
+        )
+    indices = np.where(indices < 0, indices + count, indices)
+    if isinstance(constraint, FixAtoms):
+        return np.unique(indices)
+    return type(found)(indices.tolist()) if isinstance(found, (list, tuple, int)) else indices
+
+
 def frozen_mask(atoms: Atoms) -> np.ndarray:
-    """Return the mask of atoms in a FixAtoms constraint, bool (n,)."""
+    """Return the mask of atoms in a FixAtoms constraint, bool (n,).
+
+    Raises
+    ------
+    ValueError
+        An index is out of range.
+    """
     mask = np.zeros(len(atoms), dtype=bool)
     for constraint in atoms.constraints:
         if isinstance(constraint, FixAtoms):
-            mask[constraint.get_indices()] = True
+            mask[_from_zero(constraint.get_indices(), len(atoms), constraint)] = True
     return mask
 
 
