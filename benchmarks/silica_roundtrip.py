@@ -5,8 +5,7 @@
 The orthogonal frameworks of the file with edges up to 29 A and up to 150 T sites. A grid is n for n^3 points, or a voxel edge in
 A. The noise is white, its standard deviation on the scale on which a channel goes from -1 to 1 (the range of its grid). Exact
 means equal coordination sequences of all sites. Four ways: the four nearest peaks where they agree ("mutual"), one search for
-bonds
-("direct"), with variants, and with relaxed sites. The seed is fixed.
+bonds ("direct"), with variants, and with relaxed sites. The seed is fixed.
 """
 
 from __future__ import annotations
@@ -108,10 +107,7 @@ def main() -> None:
     ][:: args.every]
     machine = {'cores': os.cpu_count(), 'load': os.getloadavg(), 'python': platform.python_version()}
     rows = []
-    print(
-        f'{len(frameworks)} frameworks; exact nets: mutual / direct / + variants / + relaxed; '
-        'ms of CPU time per framework (direct)'
-    )
+    print(f'{len(frameworks)} frameworks; exact nets: mutual / direct / + variants / + relaxed; CPU time (direct)')
     for grid in args.grids:
         for noise in args.noise:
             row = measure(frameworks, grid, 1.0 if grid >= 24 else 1.2, noise, args.seed)
