@@ -1,4 +1,4 @@
-"""README.md and the pages of docs/ are executed: the Python blocks of a page as one program, its ``ase-diffusion`` lines in turn.
+"""README.md and the pages of docs/ are executed: the Python blocks of a page as one program, then its commands.
 
 Two comments before a block change that. ``<!-- no-test: REASON -->``: the block is not run (a GPU, GPAW or VASP, a download).
 ``<!-- from: PATH -->``: the block is a verbatim part of a file of the repository, which has tests of its own. Blocks of the
@@ -20,6 +20,14 @@ BLOCK = re.compile(
 )
 COMMAND = 'ase-diffusion'
 TIMEOUT = 900  # s
+CALL = """\
+import shlex, sys
+from ase_diffusion.cli.main import main
+for line in LINES:
+    print('$', line, flush=True)
+    if status := main(shlex.split(line, comments=True)[1:]):
+        sys.exit(f'{line}: exit status {status}')
+"""
 
 
 def blocks(text, language, mark=None):
@@ -46,22 +54,17 @@ def missing(shown, printed):
     return [part for part in parts if masked(part) not in masked(printed)]
 
 
-@pytest.fixture
-def path_with_command(tmp_path_factory, environment):
-    """Environment without a GPU in which ``ase-diffusion`` is the one under test, installed or not."""
-    script = tmp_path_factory.mktemp('bin') / COMMAND
-    script.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" -c '
-        f'\'import sys; from ase_diffusion.cli.main import main; sys.argv[0] = "{COMMAND}"; sys.exit(main())\' "$@"\n'
-    )
-    script.chmod(0o755)
-    return {**environment, 'PATH': f'{script.parent}:{environment["PATH"]}', 'CUDA_VISIBLE_DEVICES': ''}
+def program(text):
+    """Return the program of a page: its Python blocks, then its command lines, in one process, which saves imports."""
+    return '\n'.join([*blocks(text, 'python'), f'LINES = {commands(text)!r}', CALL])
 
 
-def run(command, folder, environment):
-    """Run a command and return what it printed; a failure shows all that it said."""
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
-    assert done.returncode == 0, f'{command}\n{done.stdout}\n{done.stderr}'
+def run(script, environment):
+    """Run a script in its folder and return what it printed; a failure shows all that it said."""
+    command = [sys.executable, script.name]
+    environment = {**environment, 'CUDA_VISIBLE_DEVICES': ''}
+    done = subprocess.run(command, cwd=script.parent, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 0, f'{done.stdout}\n{done.stderr}'
     return done.stdout
 
 
@@ -97,18 +100,15 @@ def test_output_is_compared_without_numbers():
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_page(page, tmp_path, path_with_command):
+def test_page(page, tmp_path, environment):
     text = page.read_text(encoding='utf-8')
     assert len(BLOCK.findall(text)) == len(re.findall(r'^```(?:bash|python|text)$', text, re.M)), 'a block is not closed'
     assert '<!-- no-test -->' not in text, 'say why: <!-- no-test: REASON -->'
-    printed, code = '', blocks(text, 'python')
-    if code:
-        script = tmp_path / 'page.py'
-        script.write_text('\n'.join(code), encoding='utf-8')
-        printed += run([sys.executable, script.name], tmp_path, path_with_command)
-    for line in commands(text):
-        printed += run(['bash', '-c', line], tmp_path, path_with_command)
-    assert not missing(blocks(text, 'text'), printed)
+    if not blocks(text, 'python') and not commands(text):
+        pytest.skip('nothing to run')
+    script = tmp_path / 'page.py'
+    script.write_text(program(text), encoding='utf-8')
+    assert not missing(blocks(text, 'text'), run(script, environment))
 
 
 def test_the_readme_shows_how_to_use_the_package():
