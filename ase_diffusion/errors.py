@@ -1,4 +1,4 @@
-"""Errors of this package; where a builtin error says it all, that one is raised."""
+"""Errors of this package; builtin errors are raised where they say enough."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 
 
 class GenerationFailed(RuntimeError):
-    """No structure passed the checks.
+    """Error for a generation in which no structure passed the checks.
 
     Parameters
     ----------
     message : str
-        The law, what came and the way out.
+        What is expected, what came and the way out, in lower case and without full stop.
     reasons : dict of str to int, or None
-        How often an attempt failed for each reason; the text lists them, the most frequent first.
+        Number of failed attempts by reason; the text lists them, the most frequent first.
     """
 
     def __init__(self, message: str, reasons: Mapping[str, int] | None = None) -> None:
         self.reasons = dict(reasons or {})
-        super().__init__(message, self.reasons)  # the arguments as they came: an error of a worker process is pickled
+        super().__init__(message, self.reasons)  # the arguments unchanged: errors of worker processes are pickled
 
     def __str__(self) -> str:
         message = str(self.args[0])
@@ -29,18 +29,18 @@ class GenerationFailed(RuntimeError):
 
 
 class CheckpointError(ValueError):
-    """A file is not a checkpoint, is damaged, or was made for something else."""
+    """Error for a file that is not a checkpoint, is damaged, or belongs to another kind of model."""
 
 
 class MissingDependency(ImportError):
-    """An optional package is needed and not installed; the text is the command that helps.
+    """Error for an optional package that is not installed; the text has the command that installs it.
 
     Parameters
     ----------
     package : str
-        Name of the package for pip.
+        Name of the package on PyPI.
     extra : str or None
-        Extra of ase_diffusion that brings it.
+        Extra of ase_diffusion that contains it.
     """
 
     def __init__(self, package: str, extra: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Calculators by name, as factories, in killable processes; force fields of this package."""
+"""Calculators: by name, one per structure, in processes with time limits; force fields of this package."""
 
 from .names import calculator_name, get_calculator
 

@@ -1,4 +1,4 @@
-"""Hand out calculators: one for all structures, or a fresh one in a folder of its own for each."""
+"""Calculators for many structures: one for all, or a new one in a separate folder for each."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 class CalculatorFactory:
-    """Give a calculator for each structure.
+    """Provide the calculator of each structure.
 
-    Calculators that hold the state of a structure or write files (GPAW, VASP and all others that write input) are made anew for
-    each structure where they come from a name or a factory, each with a folder ``<name>-<number>`` of its own below `directory`.
-    All others, and finished calculators, are used again and again.
+    Calculators that keep the state of a structure or write files (GPAW, VASP and others with input files) are made anew for
+    each structure if they come from a name or a factory, each with its own folder ``<name>-<number>`` below `directory`.
+    Other calculators, and instances, are reused.
 
     Parameters
     ----------
     calculator : str, Path, callable or Calculator
-        Anything `get_calculator` takes.
+        As `get_calculator` takes it.
     directory : str or Path, optional
-        Where those folders go; here by default.
+        Parent of these folders; the current folder by default.
     device : str, optional
-        For the names that know one.
+        Device of calculators given by name, if they have the choice.
     """
 
     def __init__(self, calculator: CalculatorLike, directory: str | Path | None = None, device: str | None = None) -> None:
@@ -36,11 +36,11 @@ class CalculatorFactory:
         self.options = {} if device is None else {'device': device}
         self.finished = check_calculator(calculator) is None
         self.shared = None
-        if named(calculator) not in ('gpaw', 'vasp'):  # making one costs little, and errors come at once
+        if named(calculator) not in ('gpaw', 'vasp'):  # cheap to make, so errors appear immediately
             self.shared = get_calculator(calculator, **self.options)
 
     def get(self, number: int) -> Calculator:
-        """Return the calculator for structure `number`."""
+        """Return the calculator of structure `number`."""
         calc, self.shared = self.shared, None
         if calc is not None and (self.finished or not is_stateful(calc)):
             self.shared = calc
@@ -55,37 +55,37 @@ class CalculatorFactory:
         return calc
 
     def failed(self) -> None:
-        """Forget what a calculator may remember of the structure that it failed for."""
+        """Reset a shared calculator after an error, so that it keeps nothing of the failed structure."""
         if hasattr(self.shared, 'reset'):
             self.shared.reset()
 
 
 def named(calculator: CalculatorLike) -> str | None:
-    """Return the name, also of ``functools.partial(get_calculator, name, ...)``; None for all that is not by name."""
+    """Return the name, also from ``functools.partial(get_calculator, name, ...)``; None for other calculators."""
     if getattr(calculator, 'func', None) is get_calculator and calculator.args:
         calculator = calculator.args[0]
     return calculator.lower() if isinstance(calculator, str) else None
 
 
 def is_stateful(calc: Any) -> bool:
-    """Tell whether a calculator is bound to one structure: it writes input files, or keeps wave functions."""
+    """Return whether a calculator is bound to one structure: it writes input files or keeps wave functions."""
     return hasattr(calc, 'write_input') or hasattr(calc, 'template') or type(calc).__module__.partition('.')[0] == 'gpaw'
 
 
 def check_shared(calculator: CalculatorLike, workers: int | None) -> None:
-    """Raise where several processes would share the one folder of a finished calculator.
+    """Raise a ValueError if several processes would share the folder of one calculator instance.
 
     Parameters
     ----------
     calculator : str, Path, callable or Calculator
-        Anything `get_calculator` takes.
+        As `get_calculator` takes it.
     workers : int or None
-        Processes that get it; None for those of a cluster, however many.
+        Number of processes; None for a cluster of unknown size.
 
     Raises
     ------
     ValueError
-        It is finished and bound to one structure, and there is more than one process; or it is no calculator.
+        The calculator is an instance bound to one structure and there is more than one process, or it is no calculator.
     """
     if check_calculator(calculator) is None and is_stateful(calculator) and workers not in (0, 1):
         raise ValueError(
@@ -96,13 +96,13 @@ def check_shared(calculator: CalculatorLike, workers: int | None) -> None:
 
 
 def needs_periodic(calc: Any) -> bool:
-    """Tell whether a calculator expands in plane waves, and so wants a cell that is periodic in all directions."""
+    """Return whether a calculator uses plane waves and therefore needs a cell that is periodic in all directions."""
     mode = getattr(getattr(calc, 'params', None), 'mode', None)  # of GPAW
     return getattr(calc, 'name', '') == 'vasp' or getattr(mode, 'name', '') == 'pw'
 
 
 def fresh_folder(path: str | Path) -> Path:
-    """Make a folder that did not exist, and return it: `path`, or `path` with .1, .2, ... behind it."""
+    """Create a new folder `path` (or `path`.1, `path`.2, ... if it exists) and return it."""
     for k in itertools.count():
         folder = Path(f'{path}.{k}') if k else Path(path)
         try:
@@ -113,15 +113,15 @@ def fresh_folder(path: str | Path) -> Path:
 
 
 def freeze(calculator: CalculatorLike, *more: Any) -> bytes:
-    """Return a calculator, name or factory, and what goes with it, as bytes of a tuple for another process.
+    """Return a calculator, name or factory and more objects as a pickled tuple for another process.
 
     Raises
     ------
     ValueError
-        It cannot be pickled.
+        An object cannot be pickled.
     """
     try:
-        import cloudpickle as pickler  # of dask; functions of a script or notebook go too
+        import cloudpickle as pickler  # comes with dask; pickles functions of scripts and notebooks, too
     except ModuleNotFoundError:
         pickler = pickle
     try:

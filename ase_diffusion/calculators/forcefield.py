@@ -1,4 +1,4 @@
-"""Our own force field as an ASE calculator, and as forces of a batch for guidance."""
+"""Force fields of this package as ASE calculators, and as forces of a batch for guidance."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ALIASES = {'ag-o': 'ag-o-forcefield'}
 
 
 def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | None = None) -> tuple[ForceField, dict[str, Any]]:
-    """Return the network and the header of a force field: of a name, a checkpoint or a ForceField, which is copied.
+    """Return the network and the header of a force field given by name, as a checkpoint, or as a ForceField (copied).
 
     Raises
     ------
     ValueError
-        The model is a checkpoint, but of something else.
+        The checkpoint is of another kind of model.
     """
     if isinstance(model, ForceField):
         return copy.deepcopy(model).to(pick_device(device)).eval().requires_grad_(False), {'kind': 'forcefield'}
@@ -55,8 +55,8 @@ class ForceFieldCalculator(Calculator):
 
     Notes
     -----
-    A model without edges between frozen atoms knows the substrate only as a frozen body: ``FixAtoms`` tells it which atoms
-    those are, and their forces are returned as zero. A model with ``passive_edges=True`` returns the forces on all atoms.
+    For a model without edges between frozen atoms the substrate is rigid: it consists of the atoms in ``FixAtoms``, and their
+    forces are zero. A model with ``passive_edges=True`` returns the forces on all atoms.
     """
 
     implemented_properties = ['energy', 'free_energy', 'forces']  # noqa: RUF012  ASE's own form
@@ -67,16 +67,16 @@ class ForceFieldCalculator(Calculator):
         self.representation = Slab(dtype=self.network.scale.dtype)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return what changed since the last call; FixAtoms count, since they change the meaning of the structure."""
+        """Return the changes since the last call; a changed FixAtoms counts, since it changes the substrate."""
         changes = super().check_state(atoms, tol)
         if not changes and self.atoms is not None and not np.array_equal(frozen_mask(atoms), frozen_mask(self.atoms)):
-            changes = [*changes, 'initial_magmoms']  # any entry makes ASE calculate again
+            changes = [*changes, 'initial_magmoms']  # any entry makes ASE recalculate
         return changes
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Sequence[str] = ('energy',), system_changes: Sequence[str] = all_changes
     ) -> None:
-        """Fill ``results``; ValueError for elements or a substrate that the model never saw."""
+        """Calculate energy (eV) and forces (eV/A); raise a ValueError for elements or a substrate that the model never saw."""
         super().calculate(atoms, list(properties), system_changes)
         frozen = frozen_mask(self.atoms)
         check_known(self.atoms, self.header, self.network.passive_edges)
@@ -92,12 +92,12 @@ class ForceFieldCalculator(Calculator):
         self.results = {'energy': energy, 'free_energy': energy, 'forces': forces}
 
     def forces_of(self, images: Sequence[Atoms], batch_size: int = 64) -> list[np.ndarray]:
-        """Return the raw forces on all atoms of many structures, a list of (n, 3) in eV/A; by batches, nothing is stored.
+        """Return the raw forces on all atoms of many structures, a list of (n, 3) in eV/A; computed in batches, not stored.
 
         Raises
         ------
         ValueError
-            Elements or a substrate that the model never saw; the structures differ in pbc.
+            The model never saw the elements or the substrate, or the structures differ in pbc.
         """
         out = []
         for start in range(0, len(images), batch_size):
@@ -109,7 +109,7 @@ class ForceFieldCalculator(Calculator):
         return out
 
     def _encode(self, images):
-        """Return the batch of the images; with edges between frozen atoms all are mobile in it, so that all have forces."""
+        """Return the batch of the images; for models with edges between frozen atoms, constraints are removed."""
         if self.network.passive_edges:
             images = [atoms.copy() for atoms in images]
             for atoms in images:
@@ -117,7 +117,7 @@ class ForceFieldCalculator(Calculator):
         return self.representation.encode(images).to(self.network.scale.device)
 
     def _split(self, images, flat):
-        """Return forces (n, 3) for each image from those of the batch of `_encode`, 0 on atoms that are not mobile in it."""
+        """Return the forces (n, 3) of each image from those of a batch of `_encode`; 0 on atoms that are frozen in it."""
         out, flat, start = [], flat.double().cpu().numpy(), 0
         for atoms in images:
             mobile = ~frozen_mask(atoms) | self.network.passive_edges

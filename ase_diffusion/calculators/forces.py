@@ -1,4 +1,4 @@
-"""Forces of structures that move step by step, by any ASE calculator: in this process, or in one that can be killed."""
+"""Forces of structures during sampling by any ASE calculator, in this process or in one with a time limit."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 
 class Forces:
-    """Compute forces of structures in batches, each structure with its calculator from the first step to the last.
+    """Compute forces of batches of structures; each structure keeps its calculator for all steps.
 
-    Who gets which calculator, and in which folder, is said in :class:`ase_diffusion.calculators.factory.CalculatorFactory`.
+    See :class:`ase_diffusion.calculators.factory.CalculatorFactory` for how calculators and folders are assigned.
 
     Parameters
     ----------
     calculator : str, Path, callable or Calculator
-        Anything `get_calculator` takes; it is made here, so that errors come before any work.
+        As `get_calculator` takes it; made at once, so that errors appear before sampling.
     directory : str or Path, optional
-        Where calculators with files get their folders; here by default.
+        Parent of the folders of calculators with files; the current folder by default.
     time_limit : float, optional
-        Seconds for one structure and step (not for making the calculator). The calculator then lives in a process of its own,
-        which is killed with all that it started where it takes longer; the next call starts another one, whose calculators
-        remember nothing. The calculator must be fit for pickle (a name or a factory always is). None: no limit, no process.
+        Time limit per structure and step in seconds (making the calculator not included). The calculator then runs in a
+        separate process, which is killed with all its child processes at the limit; the next call starts a new one with new
+        calculators. The calculator must be picklable (names and factories are). None: no limit, no process.
 
     Raises
     ------
     ValueError
-        The calculator is none, or cannot be pickled and has a time limit; the time limit is not a positive number.
+        The calculator is not valid, or cannot be pickled and has a time limit, or the time limit is not positive.
     MissingDependency
         The package of the calculator is not installed.
     """
@@ -55,7 +55,7 @@ class Forces:
             self.process.start()
 
     def begin(self, count: int) -> None:
-        """Let go of the structures before; `count` new ones are numbered 0, 1, ... from now on."""
+        """Start a batch of `count` new structures, numbered 0, 1, ...; calculators of the last batch are dropped."""
         self.first, self.count = self.count, self.count + count
 
     def __call__(self, k: int, atoms: Atoms, *, stress: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
@@ -64,40 +64,39 @@ class Forces:
         Parameters
         ----------
         k : int
-            Its number in the batch.
+            Number of the structure in the batch.
         atoms : Atoms
-            Where it is now; not changed.
+            Current positions; not changed.
         stress : bool
-            Whether the stress is asked for.
+            Whether to compute the stress.
 
         Returns
         -------
         array (n, 3), and array (3, 3) or None
-            Forces before constraints in eV/A, finite. Stress in eV/A^3, finite; None where it was not asked for, or where the
-            calculator has none.
+            Forces before constraints in eV/A, finite. Stress in eV/A^3, finite; None if not requested or not available.
 
         Raises
         ------
         Exception
-            What the calculator raised; ValueError for forces that are not finite or of another shape.
+            Errors of the calculator; a ValueError for forces that are not finite or of another shape.
         CalculatorProcessFailed
-            With a time limit: the same as text, or the call took too long, or the process died.
+            With a time limit: the error of the calculator as text, a call above the limit, or a process that died.
         """
         return self.work(self.first, k, atoms, stress)
 
     def close(self) -> None:
-        """End the process with the calculator, if there is one; the next call starts another one."""
+        """End the process of the calculator, if any; the next call starts a new one."""
         if self.process is not None:
             self.process.close()
 
 
 class _ForceTask:
-    """What computes, in this process or another one."""
+    """Computation of forces, in this process or another one."""
 
     def __init__(self, calculator, directory=None):
         self.factory, self.first, self.kept = CalculatorFactory(calculator, directory), None, {}
 
-    @torch.inference_mode(False)  # samplers run without gradients, but many calculators differentiate with torch
+    @torch.inference_mode(False)  # samplers disable gradients, but many calculators need them
     @torch.enable_grad()
     def __call__(self, first, k, atoms, stress):
         if first != self.first:
@@ -121,7 +120,7 @@ class _ForceTask:
 
 
 def _stress(atoms):
-    """Return the stress (3, 3) in eV/A^3; None where there is none, which many calculators have for a reason."""
+    """Return the stress (3, 3) in eV/A^3, None if the calculator has none."""
     try:
         stress = np.array(atoms.get_stress(voigt=False), float)
     except Exception:  # any calculator may raise anything

@@ -1,6 +1,6 @@
-"""ASE calculators by name: one noun for the command line, the generators and the searches.
+"""ASE calculators by name, for the command line, generators and searches.
 
-Every package is imported when its calculator is asked for, not before.
+The package of a calculator is imported when the calculator is made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 
-CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: what `get_calculator` takes
+CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: as in `get_calculator`
 
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 
@@ -32,17 +32,17 @@ def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
     calculator : str, Path, callable, Calculator or ForceField
         ``'ag-o'`` (the shipped force field), ``'emt'``, ``'lj'``, ``'7net-mf-0'`` (SevenNet, fidelity PBE),
         ``'7net-0'``, ``'chgnet'``, ``'gpaw'``, ``'vasp'``; the path of a ``.safetensors`` force field; a class or
-        function that makes a calculator; a network of `forcefield_from_schnetpack`; or a calculator, which is returned as it
-        is.
+        function that makes a calculator; a network of `forcefield_from_schnetpack`; or a calculator, which is returned
+        unchanged.
     **kwargs
-        Passed to the constructor; they win over the defaults of a name.
+        Keywords of the constructor; they override the defaults of a name.
 
     Raises
     ------
     ValueError
-        The name is none of these, or keywords came with a finished calculator.
+        The name is unknown, or keywords came with a calculator instance.
     FileNotFoundError
-        The path of a force field leads nowhere.
+        There is no force field at the path.
     MissingDependency
         The package of the calculator is not installed.
     """
@@ -64,17 +64,17 @@ def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
 
 
 def check_calculator(calculator: CalculatorLike) -> Callable[..., Any] | None:
-    """Return what makes the calculator, None for a finished one; nothing is built or imported.
+    """Return the function that makes the calculator, None for an instance; nothing is made or imported.
 
     Parameters
     ----------
     calculator : str, Path, callable or Calculator
-        Anything `get_calculator` takes.
+        As `get_calculator` takes it.
 
     Raises
     ------
     ValueError, FileNotFoundError, TypeError
-        It is none of these.
+        It is not a calculator, nor the name or path of one.
     """
     if isinstance(calculator, (str, Path)):
         return _from_text(str(calculator))
@@ -90,12 +90,12 @@ def check_calculator(calculator: CalculatorLike) -> Callable[..., Any] | None:
 
 
 def calculator_name(calculator: CalculatorLike) -> str:
-    """Return a short text for logs and databases: the name, the file name or the class.
+    """Return a short name for logs and databases: the name, the file name or the class.
 
     Parameters
     ----------
     calculator : str, Path, callable or Calculator
-        Anything `get_calculator` takes.
+        As `get_calculator` takes it.
     """
     if isinstance(calculator, (str, Path)):
         text = str(calculator)
@@ -104,27 +104,27 @@ def calculator_name(calculator: CalculatorLike) -> str:
 
 
 def is_own_force_field(calculator: CalculatorLike) -> bool:
-    """Tell whether a name, path or calculator is a force field of this package, which takes many structures at once."""
+    """Return whether a name, path or calculator is a force field of this package, which computes batches."""
     if isinstance(calculator, (str, Path)):
         return str(calculator).lower() == 'ag-o' or str(calculator).endswith('.safetensors')
     return _is_network(calculator) or (hasattr(calculator, 'network') and hasattr(calculator, 'header'))
 
 
 def _is_network(thing):
-    """Tell whether this is a network `ForceField`; nothing is imported for it."""
+    """Return whether an object is a network `ForceField`, without importing torch."""
     module = sys.modules.get('ase_diffusion.networks.forcefield')
     return module is not None and isinstance(thing, module.ForceField)
 
 
 def _from_text(text):
-    """Return what makes the calculator of a name or of a force field file."""
+    """Return the function that makes the calculator of a name or of a force field file."""
     if text.lower() in NAMES:
         return NAMES[text.lower()]
     if text.endswith('.safetensors'):
         if not os.path.isfile(text):
             raise FileNotFoundError(
                 f'a force field is a .safetensors file; there is none at {os.path.abspath(text)}; '
-                f'mend the path or use one of the names: {_names()}'
+                f'correct the path or use one of the names: {_names()}'
             )
         return partial(_own, text)
     raise ValueError(
@@ -147,7 +147,7 @@ def _text(thing):
 
 
 def _is_calculator(thing):
-    """Tell whether this is a calculator object (and not a class or a function)."""
+    """Return whether an object is a calculator instance (not a class or a function)."""
     return not isinstance(thing, type) and hasattr(thing, 'get_potential_energy') and hasattr(thing, 'get_forces')
 
 
@@ -159,7 +159,7 @@ def _own(model='ag-o', **kwargs):
 
 
 def _emt(**kwargs):
-    """Return effective medium theory: quick, for metals; oxygen only for smoke tests."""
+    """Return effective medium theory: fast, for metals; oxygen for tests only."""
     from ase.calculators.emt import EMT
 
     return EMT(**kwargs)
@@ -173,7 +173,7 @@ def _lennard_jones(**kwargs):
 
 
 def _sevennet(model, **kwargs):
-    """Return a SevenNet calculator; its note about accelerators is left out."""
+    """Return a SevenNet calculator without its warning about accelerators."""
     try:
         from sevenn.calculator import SevenNetCalculator
     except ModuleNotFoundError as err:
@@ -194,7 +194,7 @@ def _sevennet_0(**kwargs):
 
 
 def _chgnet(**kwargs):
-    """Return CHGNet with its own weights."""
+    """Return CHGNet with its default weights."""
     try:
         from chgnet.model.dynamics import CHGNetCalculator
     except ModuleNotFoundError as err:
@@ -203,7 +203,7 @@ def _chgnet(**kwargs):
 
 
 def _gpaw(**kwargs):
-    """Return GPAW: LCAO with a dzp basis and PBE, unless told otherwise."""
+    """Return GPAW: LCAO with a dzp basis and PBE, by default."""
     try:
         from gpaw import GPAW
     except ModuleNotFoundError as err:
@@ -220,7 +220,7 @@ def _vasp(**kwargs):
 
 
 def _missing(err, package, extra):
-    """Return the error of a package that is not there; one that is there but broken speaks for itself."""
+    """Return a MissingDependency for a package that is not installed; otherwise the error itself."""
     if (err.name or '').split('.')[0] != package:
         return err
     return MissingDependency(package, extra)

@@ -1,6 +1,6 @@
-"""A process of its own for calculators that may hang: it can be killed, with all that it started.
+"""Separate process for calculators that may hang; it is killed with all its child processes.
 
-Run as ``python -m ase_diffusion.calculators.process`` by :class:`CalculatorProcess`, never by users.
+Started as ``python -m ase_diffusion.calculators.process`` by :class:`CalculatorProcess` only.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from typing import Any
 from .factory import freeze
 from .names import CalculatorLike
 
-START_LIMIT = 600.0  # s; importing a network and loading its weights on a busy machine
+START_LIMIT = 600.0  # s; includes imports and loading of weights on a busy machine
 
 
 class CalculatorProcessFailed(RuntimeError):
-    """One call of a child failed: it took too long, its process died, or what it called raised."""
+    """Error of a call in another process: time limit exceeded, process died, or the function raised."""
 
 
 class CalculatorProcess:
-    """Call something that has a calculator in another process, each call within a time limit.
+    """Call a function with a calculator in another process, each call within a time limit.
 
-    The process starts with the first call (or :meth:`start`), and again after a call that took too long or killed it.
+    The process starts with the first call (or :meth:`start`), and again after a time limit or a crash.
 
     Parameters
     ----------
     make : callable
-        ``make(calculator, *args)`` is called in the other process and returns what is called there. A class or function at
-        the top of a module.
+        ``make(calculator, *args)`` runs in the other process and returns the function to call there. A class or function at
+        module level.
     calculator : str, Path, callable or Calculator
-        Must be fit for pickle, as must `args`.
+        Must be picklable, like `args`.
     args
-        More arguments of `make`.
+        Further arguments of `make`.
     timeout : float
-        Seconds for one call.
+        Time limit of one call in seconds.
 
     Raises
     ------
@@ -57,14 +57,14 @@ class CalculatorProcess:
         self.message = freeze(calculator, make, *args)
 
     def __call__(self, *args: Any) -> Any:
-        """Return what the other process returns for these arguments.
+        """Return the result of the function in the other process.
 
         Raises
         ------
         CalculatorProcessFailed
             With the reason as text.
         Exception
-            The process had to be started, and what `make` did raised this error.
+            Error of `make` when the process is started.
         """
         self.start()
         try:
@@ -79,7 +79,7 @@ class CalculatorProcess:
             status = self.process.wait()
             self.close()
             raise CalculatorProcessFailed(f'the process of the calculator died with status {status}') from None
-        except BaseException:  # Ctrl-C; the result of this call must not become that of the next one
+        except BaseException:  # Ctrl-C; the pending result must not become that of the next call
             self.close()
             raise
         if not done:
@@ -87,12 +87,12 @@ class CalculatorProcess:
         return result
 
     def start(self) -> None:
-        """Start the process, unless it runs; raise the error where the calculator cannot be made."""
+        """Start the process unless it runs; errors of `make` are raised here."""
         if self.process is not None and self.process.poll() is None:
             return
         self.close()
         self.pipe, theirs = Pipe()
-        reader, life = os.pipe()  # closes when this process dies, however it dies
+        reader, life = os.pipe()  # closes when this process ends in any way
         command = [sys.executable, '-m', 'ase_diffusion.calculators.process', str(theirs.fileno()), str(reader)]
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
         if 'torch' in sys.modules:
@@ -100,7 +100,7 @@ class CalculatorProcess:
         self.process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(), reader), start_new_session=True, env=environment, stdin=subprocess.DEVNULL
         )
-        self._end = weakref.finalize(self, _kill, os.getpid(), self.process, self.pipe, life)  # also where nobody calls close
+        self._end = weakref.finalize(self, _kill, os.getpid(), self.process, self.pipe, life)  # also without a call of close
         theirs.close()
         os.close(reader)
         try:
@@ -118,7 +118,7 @@ class CalculatorProcess:
             raise error
 
     def close(self) -> None:
-        """Kill the process and all that it started; the next call starts another one."""
+        """Kill the process and its child processes; the next call starts a new one."""
         self._end()
         self.process = None
 
@@ -130,7 +130,7 @@ class CalculatorProcess:
 
 
 def _kill(parent, process, pipe, life):
-    """End a process and all that it started; a fork of the parent has no right to."""
+    """Kill a process and its child processes, unless called in a fork of the parent."""
     if os.getpid() != parent:
         return
     try:
@@ -143,7 +143,7 @@ def _kill(parent, process, pipe, life):
 
 
 def main(pipe: int, life: int) -> None:
-    """Answer what comes through the pipe until it is closed."""
+    """Answer calls that arrive through the pipe until it is closed."""
     threading.Thread(target=_die_with_parent, args=(life,), daemon=True).start()
     pipe = Connection(pipe)
     try:
@@ -160,13 +160,13 @@ def main(pipe: int, life: int) -> None:
             return
         try:
             answer = True, function(*args)
-        except Exception as err:  # any calculator may raise anything
+        except Exception as err:  # calculators raise any error
             answer = False, f'{type(err).__name__}: {err}'
         pipe.send(answer)
 
 
 def _portable(err):
-    """Return the error, or one with its text where it does not survive pickle."""
+    """Return the error, or a RuntimeError with its text if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(err))
     except Exception:
@@ -175,7 +175,7 @@ def _portable(err):
 
 
 def _die_with_parent(life):
-    """Wait for the end of the parent; then go, with all that the calculator started."""
+    """Wait for the end of the parent, then kill the process group."""
     os.read(life, 1)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Frames of searches and relaxations: compact files and what ASE reads."""
+"""Frames of searches and relaxations: compact npz files, databases, and the formats of ASE."""
 
 from .frames import frames_to_npz, read_frames, write_frames
 

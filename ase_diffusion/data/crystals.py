@@ -1,4 +1,4 @@
-"""Crystals with properties and splits: compact npz, the published CSV sets with a cif column, ASE databases, what ASE reads.
+"""Crystals with properties and splits: compact npz, published CSV sets with a cif column, ASE databases, formats of ASE.
 
 The npz file has natoms (n,), numbers (sum,), scaled_positions (sum, 3), cell (n, 3, 3) with rows in A, and columns ``info_*``
 (n,), among them ``info_split`` (train, val, test). The CSV sets are those of CDVAE (material_id, cif, properties; one file per
@@ -57,23 +57,23 @@ def read_crystals(path: str | Path, split: str | None = None) -> list[Atoms]:
     Parameters
     ----------
     path : str or Path
-        ``.npz``, ``.csv``, a folder with train.csv, val.csv, test.csv, an ASE ``.db``, or what ASE reads.
+        ``.npz``, ``.csv``, a folder with train.csv, val.csv, test.csv, an ASE ``.db``, or another format of ASE.
     split : 'train', 'val' or 'test', optional
-        Only these; all by default.
+        Split to read; all by default.
 
     Returns
     -------
     list of Atoms
         Periodic. ``info['key_value_pairs']`` has the properties by their names here (``heat_of_formation``,
-        ``formation_energy``, ``energy_per_atom``, ``band_gap``, ...) and, where the file says so, ``split``. Cifs that cannot be
-        read are left out, counted and named in a warning.
+        ``formation_energy``, ``energy_per_atom``, ``band_gap``, ...) and ``split``, if known. Cifs that cannot be read are
+        skipped, counted and named in a warning.
 
     Raises
     ------
     FileNotFoundError
         There is no such file or folder.
     ValueError
-        The file has another form, or nothing in it (in that split) can be read.
+        The file has another format, or contains no readable crystal (of that split).
     """
     path = Path(path)
     if path.is_dir():
@@ -98,7 +98,7 @@ def read_crystals(path: str | Path, split: str | None = None) -> list[Atoms]:
 
 
 def _pairs(columns: dict) -> dict:
-    """Return the properties that are numbers (or true or false) under their names here, and the split."""
+    """Return the properties that are numbers or booleans, by their names here, and the split."""
     pairs = {}
     for name, value in columns.items():
         if name in TEXTS:
@@ -135,7 +135,7 @@ def _read_npz(path):
 
 
 def _read_csv(path):
-    """Read a table with a cif column; the name of the file is the split where there is no such column."""
+    """Read a table with a cif column; without a split column the file name is the split."""
     import ase.io
 
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
@@ -151,7 +151,7 @@ def _read_csv(path):
                 atoms = ase.io.read(io.StringIO(text), format='cif')
                 if not len(atoms) or abs(atoms.cell.volume) < 1e-3:
                     raise ValueError('no atoms, or a cell without volume')
-            except Exception as error:  # a damaged cif fails in many ways
+            except Exception as error:  # damaged cifs raise many kinds of errors
                 skipped.append(f'{name} ({type(error).__name__}: {str(error)[:80]})')
                 continue
             row.pop('', None)  # the number of the row
@@ -173,7 +173,7 @@ def _read_csv(path):
 
 
 def _read_other(path):
-    """Read a database or any file of ASE; properties are key-value pairs and numbers in info."""
+    """Read a database or another format of ASE; properties are key-value pairs and numbers in info."""
     from .frames import read_frames
 
     images = []

@@ -1,22 +1,22 @@
-"""Labelled frames of overlayers on fixed slabs: a compact npz file, and one reader for it and all that ASE reads.
+"""Labeled frames of overlayers on fixed slabs: a compact npz format, and a reader of it and of the formats of ASE.
 
-The npz file stores every slab once. Arrays, for n frames on m slabs (natoms counts the overlayer only):
+The npz file stores each slab once. Arrays for n frames on m slabs (natoms counts the overlayer only):
 
 =====================================  =====================================================================
-slab_numbers, slab_positions           of all slabs, one after the other: (sum,) and float64 (sum, 3) in A
+slab_numbers, slab_positions           of all slabs, concatenated: (sum,) and float64 (sum, 3) in A
 slab_tags                              (sum,)
-slab_natoms                            (m,); absent where there is one slab
-cell, pbc                              (m, 3, 3) in A and (m, 3); (3, 3) and (3,) where there is one slab
-slab_id                                (n,), which slab a frame stands on; absent where there is one slab
+slab_natoms                            (m,); absent for one slab
+cell, pbc                              (m, 3, 3) in A and (m, 3); (3, 3) and (3,) for one slab
+slab_id                                (n,), index of the slab of a frame; absent for one slab
 natoms                                 (n,)
-numbers, positions, tags               of the overlayers, one after the other: (sum,), float32 (sum, 3) in A, (sum,)
-forces                                 raw forces of slab and overlayer, float32 (sum of both, 3) in eV/A
-energy                                 (n,) in eV; NaN where there is none
-run, step, last, converged             (n,): number of the relaxation, step in it, is it the last one, did it converge
-held                                   (n,), optional: is the frame kept out of training, to test on
+numbers, positions, tags               of the overlayers, concatenated: (sum,), float32 (sum, 3) in A, (sum,)
+forces                                 raw forces on slab and overlayer, float32 (sum of both, 3) in eV/A
+energy                                 (n,) in eV; NaN if unknown
+run, step, last, converged             (n,): number of the relaxation, step, whether last, whether converged
+held                                   (n,), optional: whether the frame is kept out of training
 =====================================  =====================================================================
 
-The slab of a frame is its leading block of atoms held by FixAtoms; a mobile top layer counts as overlayer.
+The slab of a frame is its leading block of atoms in FixAtoms; a mobile top layer belongs to the overlayer.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
+from ..utils.atoms import frozen_mask
+
 log = logging.getLogger(__name__)
 
 ROW_KEYS = {'run': int, 'step': int, 'last': bool, 'converged': bool}
@@ -46,27 +48,27 @@ OPTIONAL = {'held': bool}
 
 
 def read_frames(path: str | Path) -> list[Atoms]:
-    """Read labelled frames from npz (`write_frames`), an ASE database or any file that ASE reads.
+    """Read labeled frames from npz (`write_frames`), an ASE database or another format of ASE.
 
     Parameters
     ----------
     path : str or Path
-        A ``.npz``, ``.db`` or ``.json`` file, or for example ``.traj``, ``.extxyz``, ``.extxyz.gz``. Databases that
-        schnetpack wrote are read too: energy and forces from where it keeps them, in the units that it notes.
+        A ``.npz``, ``.db`` or ``.json`` file, or for example ``.traj``, ``.extxyz``, ``.extxyz.gz``. Databases of
+        schnetpack are read with their energies, forces and units.
 
     Returns
     -------
     list of Atoms
-        With energy (eV) and raw forces (eV/A) in a SinglePointCalculator where they are known, and run, step, last and
-        converged in ``info['key_value_pairs']`` where they are known. Slabs of npz files are held by FixAtoms; frames
-        of databases come sorted by run and step, without the rows that a search marked as failed.
+        With energy (eV) and raw forces (eV/A) in a SinglePointCalculator and run, step, last and converged in
+        ``info['key_value_pairs']``, as far as known. Slabs of npz files are in FixAtoms; frames of databases are sorted by
+        run and step, without rows that a search marked as failed.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        An npz file holds something else, or a database of schnetpack notes no unit that is known.
+        An npz file has other contents, or a database of schnetpack has an unknown unit.
     """
     path = SHIPPED.get(str(path), Path(path))
     if not path.is_file():
@@ -79,25 +81,25 @@ def read_frames(path: str | Path) -> list[Atoms]:
 
 
 def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
-    """Write labelled frames to a compact npz file.
+    """Write labeled frames to a compact npz file.
 
-    Overlayer positions and forces are stored as float32, slabs and energies as float64, bit by bit. Constraints other
-    than FixAtoms are not stored.
+    Overlayer positions and forces are stored as float32, slabs and energies as float64. Constraints other than FixAtoms are
+    not stored.
 
     Parameters
     ----------
     images : list of Atoms
-        Overlayers on slabs that FixAtoms holds, slab atoms first. Energy and forces are taken from the calculator's
-        results and not computed (NaN where there are none); run, step, last and converged from
-        ``info['key_value_pairs']``. A frame without them is a relaxation of its own: its index, 0, True, False. Where
-        any frame has the key held there, it is written too (without it: False).
+        Overlayers on slabs in FixAtoms, slab atoms first. Energy and forces are read from the results of the calculator and
+        not computed (NaN if missing); run, step, last and converged from ``info['key_value_pairs']``. A frame without them
+        is a separate relaxation: its index, 0, True, False. The key held is written if any frame has it (False for the
+        others).
     path : str or Path
         The ``.npz`` file.
 
     Raises
     ------
     ValueError
-        There are no frames, or the fixed atoms of one do not come first.
+        There are no frames, or the fixed atoms of a frame do not come first.
     """
     images = list(images)
     if not images:
@@ -126,13 +128,13 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
         for key, kind in keys.items():
             columns[key].append(kind(pairs[key]))
     sizes = [size for _, size, _ in slabs.values()]
-    tops = [(atoms, slice(sizes[i], None)) for atoms, i in zip(images, slab_id, strict=True)]
+    overlayers = [(atoms, slice(sizes[i], None)) for atoms, i in zip(images, slab_id, strict=True)]
     arrays = {
         **_slab_arrays(slabs),
-        'natoms': np.array([len(atoms.numbers[top]) for atoms, top in tops], dtype=np.int32),
-        'numbers': np.concatenate([atoms.numbers[top] for atoms, top in tops]).astype(np.int16),
-        'positions': np.concatenate([atoms.positions[top] for atoms, top in tops]).astype(np.float32),
-        'tags': np.concatenate([atoms.get_tags()[top] for atoms, top in tops]).astype(np.int32),
+        'natoms': np.array([len(atoms.numbers[part]) for atoms, part in overlayers], dtype=np.int32),
+        'numbers': np.concatenate([atoms.numbers[part] for atoms, part in overlayers]).astype(np.int16),
+        'positions': np.concatenate([atoms.positions[part] for atoms, part in overlayers]).astype(np.float32),
+        'tags': np.concatenate([atoms.get_tags()[part] for atoms, part in overlayers]).astype(np.int32),
         'forces': np.concatenate(forces).astype(np.float32),
         'energy': np.array(energies, dtype=float),
         **{key: np.array(values, dtype=bool if keys[key] is bool else np.int32) for key, values in columns.items()},
@@ -148,13 +150,12 @@ def frames_to_npz(db: Any, path: str | Path, every: str | int = 'geometric') -> 
     Parameters
     ----------
     db : str, Path or ase.db database
-        With the row keys run, step, last and converged, as `RandomStructureSearch` writes them. Failed runs are left
-        out.
+        With the row keys run, step, last and converged, as written by `RandomStructureSearch`. Failed runs are skipped.
     path : str or Path
         The ``.npz`` file.
     every : 'geometric' or int
-        Of each relaxation keep the first and the last frame, and between them the steps 1, 2, 3, 5, 8, 12, 18, 27, 40,
-        60, 90, ... or every so many steps. 1 keeps all.
+        Steps of each relaxation to keep besides the first and the last: 1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, ... or every
+        n-th step; 1 keeps all.
 
     Returns
     -------
@@ -164,7 +165,7 @@ def frames_to_npz(db: Any, path: str | Path, every: str | int = 'geometric') -> 
     Raises
     ------
     ValueError
-        `every` is neither, or the database holds no relaxation.
+        `every` is not valid, or the database has no relaxation.
     """
     if every != 'geometric' and (isinstance(every, (str, bool)) or int(every) != every or every < 1):
         raise ValueError(f"every is 'geometric' or a number of steps, 1 or more; got {every!r}")
@@ -186,7 +187,7 @@ def frames_to_npz(db: Any, path: str | Path, every: str | int = 'geometric') -> 
 
 
 def thin(steps: Sequence[int], every: str | int = 'geometric') -> list[int]:
-    """Return the indices of the steps of one relaxation that are kept: the first, the last, and some between.
+    """Return the indices of the steps of one relaxation to keep: the first, the last, and some between.
 
     Parameters
     ----------
@@ -207,11 +208,8 @@ def thin(steps: Sequence[int], every: str | int = 'geometric') -> list[int]:
 
 
 def _slab_size(atoms, index):
-    """Return how many atoms at the front are held by FixAtoms."""
-    fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
+    """Return the number of leading atoms in FixAtoms."""
+    fixed = frozen_mask(atoms)
     size = int(fixed.sum())
     if not fixed[:size].all():
         raise ValueError(
@@ -222,7 +220,7 @@ def _slab_size(atoms, index):
 
 
 def _slab_key(atoms, size):
-    """Return what makes two slabs the same, bit by bit."""
+    """Return the key of a slab; equal for bit-identical slabs."""
     parts = (atoms.numbers[:size], atoms.positions[:size], atoms.get_tags()[:size], atoms.cell[:], atoms.pbc)
     return tuple(np.ascontiguousarray(part).tobytes() for part in parts)
 
@@ -271,7 +269,7 @@ def _read_npz(path):
 
 
 def _read_slabs(data):
-    """Return the slabs of an npz file, every atom held by FixAtoms."""
+    """Return the slabs of an npz file, all atoms in FixAtoms."""
     cells, pbcs = data['cell'].reshape(-1, 3, 3), data['pbc'].reshape(-1, 3)
     sizes = data.get('slab_natoms', np.array([len(data['slab_numbers'])])).astype(int)
     tags = data.get('slab_tags', np.zeros(len(data['slab_numbers']), dtype=int)).astype(int)
@@ -286,7 +284,7 @@ def _read_slabs(data):
 
 
 def _frame(slab, data, top, row, energy, pairs):
-    """Return one frame: the slab, an overlayer, its labels."""
+    """Return one frame: slab, overlayer and labels."""
     atoms = slab.copy()
     atoms.extend(Atoms(data['numbers'][top], data['positions'][top], tags=data['tags'][top]))
     forces = data['forces'][row].astype(float)
@@ -300,23 +298,23 @@ def _frame(slab, data, top, row, energy, pairs):
 
 
 def _connect(db):
-    """Return a database for a path; a database passes through."""
+    """Return the database at a path; a database object is returned unchanged."""
     from ase.db import connect
 
     if not isinstance(db, (str, Path)):
         return db
-    if not Path(db).is_file():  # connect would make an empty one
+    if not Path(db).is_file():  # connect would create an empty one
         raise FileNotFoundError(f'a database is read from a file; there is none at {Path(db).absolute()}')
     return connect(db)
 
 
 def _read_db(path):
-    """Read all rows of an ASE database but those marked as failed, by run and step where rows have them."""
+    """Read the rows of an ASE database, except failed ones, sorted by run and step if known."""
     db = _connect(path)
     everything = list(db.select())
     rows = [row for row in everything if not row.get('failed')]
     if failed := len(everything) - len(rows):
-        log.warning('%s: %d of %d rows are marked as failed and left out', path, failed, len(everything))
+        log.warning('%s: %d of %d rows are marked as failed and skipped', path, failed, len(everything))
     rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
     images = [row_atoms(row) for row in rows]
     if '_property_unit_dict' in db.metadata:
@@ -325,7 +323,7 @@ def _read_db(path):
 
 
 def _read_schnetpack(images, metadata, path):
-    """Move energies and forces from where schnetpack keeps them, the data of a row, to calculators; convert units."""
+    """Move energies and forces of schnetpack from the data of a row to calculators, and convert units."""
     known = metadata['_property_unit_dict']
     length = _unit(metadata.get('_distance_unit'), 'positions', path)
     units = {name: _unit(known[name], name, path) for name in ('energy', 'forces') if name in known}
@@ -371,7 +369,7 @@ def _read_ase(path):
     """Read all frames of a file through ase.io."""
     import ase.io
 
-    if path.name.endswith(('.extxyz.gz', '.xyz.gz')):  # by way of memory: ten times as fast
+    if path.name.endswith(('.extxyz.gz', '.xyz.gz')):  # decompressed in memory: ten times faster
         with gzip.open(path, 'rt') as file:
             images = ase.io.read(io.StringIO(file.read()), ':', format='extxyz')
     else:

@@ -1,4 +1,4 @@
-"""Random starts: atoms at random places in a window above a slab, none too close to another."""
+"""Random start structures: atoms at random positions above a slab, with a minimum distance."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ase.data import chemical_symbols, covalent_radii
 from ..errors import GenerationFailed
 from ..utils.atoms import check_surface_cell, copy_atoms, parse_formula
 from ..utils.checks import check_count, check_number, check_window
+from ..utils.provenance import forget_notes
 from ..utils.rng import RandomSource, coerce_rng
 
 Composition = str | Sequence[str] | Mapping[str, int | Sequence[int]]  # formula, formulas, or ranges {'Ag': (4, 6)}
-TRIES = 300  # places tried for one atom before the structure is begun anew
+TRIES = 300  # positions tried for one atom before the structure is restarted
 
 
 def random_start(
@@ -26,33 +27,33 @@ def random_start(
     ratio: float = 0.7,
     maxiter: int = 100,
 ) -> Atoms:
-    """Put atoms at random places above a slab, none too close to another.
+    """Place atoms at random positions above a slab, with a minimum distance.
 
     Parameters
     ----------
     slab : Atoms
         Cell vectors a and b in the xy plane, surface normal z. Not changed.
     numbers : str or list of int
-        Formula, such as ``'Ag6O3'``, or atomic numbers. The new atoms come last, in this order; they are placed in
-        random order.
+        Formula such as ``'Ag6O3'``, or atomic numbers. The new atoms come last, in this order; they are placed in random
+        order.
     rng : None, int, Generator, RandomState or numpy.random
-        Source of randomness.
+        Random number generator or seed.
     height : (float, float)
         Window of the new atoms in A above the topmost slab atom.
     ratio : float
         Smallest distance over the sum of the covalent radii, for every pair with a new atom.
     maxiter : int
-        How often to begin anew where an atom finds no place in 300 tries.
+        Number of restarts after an atom found no position in 300 tries.
 
     Returns
     -------
     Atoms
-        The slab and the new atoms, whose tag is one above the largest of the slab.
+        Slab and new atoms; the tag of the new atoms is one above the largest of the slab.
 
     Raises
     ------
     ValueError
-        The formula, window, ratio or cell is not one.
+        The formula, window, ratio or cell is not valid.
     GenerationFailed
         The atoms did not fit.
     """
@@ -73,7 +74,7 @@ def random_start(
 
 
 class _Room:
-    """What is taken above a slab, with its periodic images."""
+    """Occupied positions above a slab, with periodic images."""
 
     def __init__(self, slab, reach):
         self.cell, self.pbc = slab.cell.complete()[:], slab.pbc
@@ -86,12 +87,12 @@ class _Room:
         self.radii = covalent_radii[slab.numbers]
 
     def wrap(self, positions):
-        """Return the positions (n, 3) in the cell, along its periodic vectors."""
+        """Return positions (n, 3) wrapped into the cell along periodic vectors."""
         scaled = positions @ self.inverse
         return (scaled - np.where(self.pbc, np.floor(scaled), 0)) @ self.cell
 
     def take(self, place, radius, ratio):
-        """Take the place (3,) if it is free, and tell whether it was."""
+        """Occupy the position (3,) if it is free; return whether it was."""
         place = self.wrap(place[None])
         d2 = ((place + self.shifts - self.positions) ** 2).sum(axis=2)  # (images, atoms)
         if (d2 <= (ratio * (radius + self.radii)) ** 2).any():
@@ -101,7 +102,7 @@ class _Room:
 
 
 def _place(slab, numbers, rng, window, ratio, blocked):
-    """Return places (n, 3) for atoms, or None where one finds none; count that in `blocked`."""
+    """Return positions (n, 3) of new atoms, or None after a failure, which is counted in `blocked`."""
     (low, high), top = window, slab.positions[:, 2].max()
     room = _Room(slab, 2 * ratio * covalent_radii[[*numbers, *slab.numbers]].max())
     places = np.empty((len(numbers), 3))
@@ -121,23 +122,25 @@ def _place(slab, numbers, rng, window, ratio, blocked):
 def _assemble(slab, numbers, places):
     """Return the slab with the new atoms last and one new tag."""
     atoms = copy_atoms(slab)
+    atoms.calc = None
     atoms.info.pop('adsorbate_info', None)
+    forget_notes(atoms)
     atoms.extend(Atoms(numbers, places, tags=[slab.get_tags().max() + 1] * len(numbers)))
     return atoms
 
 
 def check_composition(stoich: Composition) -> Composition:
-    """Return a composition as json knows it: a formula, a list of formulas, or a dict of ranges [low, high].
+    """Return a composition in JSON form: a formula, a list of formulas, or a dict of ranges [low, high].
 
     Parameters
     ----------
     stoich : str, dict or list of str
-        As `RandomStructureSearch` takes it.
+        As in `RandomStructureSearch`.
 
     Raises
     ------
     ValueError
-        A formula or a range is not one.
+        A formula or a range is not valid.
     """
     if isinstance(stoich, str):
         parse_formula(stoich)
@@ -165,7 +168,7 @@ def check_composition(stoich: Composition) -> Composition:
 
 
 def draw_composition(stoich: Composition, rng: np.random.Generator) -> list[int]:
-    """Return atomic numbers, drawn evenly from what `check_composition` returned.
+    """Draw atomic numbers uniformly from a composition as returned by `check_composition`.
 
     Parameters
     ----------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from itertools import cycle
 
 from ase import Atoms
 
 from ..diffusion import Batch, JointProcess
 from ..diffusion.joint import times
 from ..representations import Failure
+from ..utils.atoms import copy_atoms
+from ..utils.provenance import forget_notes
 
 FEWEST_STEPS = 10  # of a denoising that begins late
 
@@ -69,9 +70,26 @@ class FromStructures(FromNoise):
     name = 'perturb'
 
     def __init__(self, parents: list[Atoms], noise: float, steps: int, start: float, whole: float = 1.0):
-        parents = cycle(parents)
-        super().__init__(lambda seed: next(parents), min(steps, max(FEWEST_STEPS, math.ceil(steps * start / whole))), start)
-        self.noise = noise
+        super().__init__(None, min(steps, max(FEWEST_STEPS, math.ceil(steps * start / whole))), start)
+        self.noise, self.parents, self.turn, self.taken = noise, parents, 0, []
+
+    def take(self, seeds):
+        """Return the parents whose turn it is."""
+        numbers = [(self.turn + k) % len(self.parents) for k in range(len(seeds))]
+        self.turn = (self.turn + len(seeds)) % len(self.parents)
+        self.taken = [self.parents[number] for number in numbers]
+        return self.taken
+
+    def restore(self, outcomes, batch):
+        """Return the structures with the own arrays and info of their parents."""
+        for atoms, parent in zip(outcomes, self.taken, strict=True):
+            if isinstance(atoms, Atoms) and isinstance(parent, Atoms):  # templates of slabs are copied by the representation
+                own = copy_atoms(parent)
+                forget_notes(own)
+                atoms.info = {**own.info, **atoms.info}
+                for name in set(own.arrays) - set(atoms.arrays):
+                    atoms.set_array(name, own.arrays[name])
+        return outcomes
 
     def begin(self, process, batch, noise, network):
         """Return the process and the keywords of the sampler; the batch is noised first, and the sampler keeps what is given."""

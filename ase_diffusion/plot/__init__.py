@@ -1,6 +1,6 @@
-"""Figures: ``plot_x(data, ax=None, ...) -> ax``; those of many panels return a Figure.
+"""Figures: ``plot_x(data, ax=None, ...) -> ax``; functions for several panels return a Figure.
 
-Matplotlib is imported when one is drawn.
+Matplotlib is imported at the first figure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _HOME = {
     'plot_structures': 'structures',
     'plot_crystal': 'crystals',
     'plot_crystals': 'crystals',
-    'plot_composition_grid': 'crystals',
+    'plot_composition_grid': 'compositions',
     'plot_property_histogram': 'properties',
     'property_label': 'properties',
     'plot_energy_ladder': 'energies',

@@ -1,4 +1,4 @@
-"""Crystals on paper: one cell seen along a direction that hides little, rows and grids of them."""
+"""Unit cells of crystals, seen along a direction with little overlap of atoms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from .properties import PROPERTIES
-from .structures import _colours
-from .style import new_axes
+from .drawing import arrange, atom_colors, check_labels, crop, lighten, view_axes, window_axes
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -18,20 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-EDGE = 0.35  # A; atoms this close to a face of the cell are shown on the opposite one, too
-BOND = 1.1  # longest bond, of the sum of the covalent radii
-SHELL = 1.2  # longest bond, of the distance to the nearest neighbour, of either atom
-NONMETALS = [1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 51, 52, 53]  # one of them takes part in every bond drawn
-FADE = 0.45  # towards white: the farthest atoms
+EDGE = 0.35  # A; atoms this close to a face of the cell are also drawn at the opposite one
+BOND = 1.1  # longest bond over the sum of covalent radii
+SHELL = 1.2  # longest bond over the shortest distance of either atom
+NONMETALS = [1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 51, 52, 53]  # every bond has at least one of them
+FADE = 0.45  # lightening of the farthest atoms
 Direction = str | Sequence[float]  # 'auto', 'a', 'b', 'c', or [u, v, w] along u a + v b + w c
-PIECES = 10  # of every edge of the cell, each before or behind the atoms
+PIECES = 10  # segments of each cell edge, each in front of or behind the atoms
 
 
 class _Drawing(NamedTuple):
-    """What is to be drawn, in A; depths grow towards the viewer."""
+    """Projected cell in A; depths grow towards the viewer."""
 
-    centres: np.ndarray  # (m, 2)
-    depths: np.ndarray  # (m,) of the front of the spheres
+    centers: np.ndarray  # (m, 2)
+    depths: np.ndarray  # (m,) front of the spheres
     radii: np.ndarray  # (m,)
     colors: np.ndarray  # (m, 3)
     bonds: np.ndarray  # (b, 2, 3) from atom to atom
@@ -40,9 +38,9 @@ class _Drawing(NamedTuple):
 
 
 def _filled(atoms, shift):
-    """Return index (m,) and fractional coordinates (m, 3) of the atoms in the cell, those at its faces on both sides.
+    """Return index (m,) and fractional coordinates (m, 3) of the atoms in the cell, with copies at opposite faces.
 
-    With shift the origin goes to an atom: of the rarest species, and of these the largest.
+    With shift the origin is an atom of the rarest species (the largest of several).
     """
     scaled = np.linalg.solve(atoms.cell.array.T, atoms.positions.T).T
     if shift:
@@ -59,7 +57,7 @@ def _filled(atoms, shift):
 
 
 def _rotations(cell):
-    """Yield rotations (3, 3) whose rows are right, up and towards the viewer: c upright, seen from many sides."""
+    """Yield view axes (3, 3), rows right, up and towards the viewer, with c upright and many azimuths."""
     c = cell[2] / np.linalg.norm(cell[2])
     a = cell[0] - (cell[0] @ c) * c
     a /= np.linalg.norm(a)
@@ -68,12 +66,11 @@ def _rotations(cell):
         for azimuth in np.radians((-70, -75, -65, -60, -55, -50, -80, -45, -40, -35, -30, -25, -20, -15)):
             level = np.cos(azimuth) * a + np.sin(azimuth) * b
             towards = np.cos(elevation) * level + np.sin(elevation) * c
-            right = np.cross(c, level)
-            yield np.array([right, np.cross(towards, right), towards])
+            yield view_axes(towards, c)
 
 
 def _hidden(flat, radii):
-    """Return how much disks hide each other, 0 for no overlap; flat (m, 2)."""
+    """Return a measure of the overlap of disks at flat (m, 2), 0 for none."""
     apart = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
     smaller = np.minimum(radii[:, None], radii[None])
     overlap = np.clip((radii[:, None] + radii[None] - apart) / (2 * smaller), 0, 1) ** 2
@@ -93,24 +90,23 @@ def _rotation(direction, cell, points, radii):
     if direction.shape != (3,) or not np.isfinite(direction).all() or not direction.any():
         raise ValueError(f'a direction [u, v, w] along u a + v b + w c has three numbers, not all 0; got {direction.tolist()}')
     towards = direction @ cell / np.linalg.norm(direction @ cell)
-    across = [vector - (vector @ towards) * towards for vector in cell[[2, 1, 0]]]  # c is upright, unless it is looked along
+    across = [vector - (vector @ towards) * towards for vector in cell[[2, 1, 0]]]  # c is upright unless it is the view direction
     up = next(vector for vector in across if np.linalg.norm(vector) > 0.1 * np.linalg.norm(cell, axis=1).min())
-    up /= np.linalg.norm(up)
-    return np.array([np.cross(up, towards), up, towards])
+    return view_axes(towards, up)
 
 
 def _drawing(atoms, direction, radius, colors, shift):
-    """Project the cell of a crystal; returns a _Drawing."""
+    """Return the projection of a unit cell."""
     _check(atoms)
     cell = atoms.cell.array
     index, scaled = _filled(atoms, shift)
-    radii = radius * (0.2 + 0.3 * covalent_radii[atoms.numbers[index]])  # small atoms drawn larger, to be seen
+    radii = radius * (0.2 + 0.3 * covalent_radii[atoms.numbers[index]])  # small atoms are drawn larger for visibility
     turn = _rotation(direction, cell, scaled @ cell, radii)
     points = scaled @ cell @ turn.T  # (m, 3)
     cell = cell @ turn.T
     near = points[:, 2]
-    faces = _colours(atoms, colors)[index]
-    faces = faces + (1 - faces) * FADE * ((near.max() - near) / (np.ptp(near) or 1.0))[:, None]
+    faces = atom_colors(atoms, colors)[index]
+    faces = lighten(faces, FADE * (near.max() - near) / (np.ptp(near) or 1.0))
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) @ cell
     starts = [(corner, axis) for axis in range(3) for corner in corners[_on(axis)]]
     ticks = np.linspace(0, 1, PIECES + 1)[:, None]
@@ -123,9 +119,9 @@ def _drawing(atoms, direction, radius, colors, shift):
 
 
 def _bonds(points, radii, numbers, index):
-    """Return the sticks between neighbors, from sphere to sphere, (b, 2, 3); index (m,) tells which atom a point shows."""
+    """Return the bonds between neighbors, from sphere to sphere, (b, 2, 3); index (m,) maps points to atoms."""
     apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    apart[apart < 0.4] = np.inf  # itself, and atoms on top of each other
+    apart[apart < 0.4] = np.inf  # the atom itself, and overlapping atoms
     nearest = np.full(len(numbers), np.inf)
     np.minimum.at(nearest, index, apart.min(1))
     reach = SHELL * nearest[index]
@@ -138,12 +134,12 @@ def _bonds(points, radii, numbers, index):
 
 
 def _on(axis):
-    """Tell which of the eight corners have the fractional coordinate 0 along an axis."""
+    """Return which of the eight corners have the fractional coordinate 0 along an axis, bool (8,)."""
     return np.arange(8) // (4, 2, 1)[axis] % 2 == 0
 
 
 def _check(atoms):
-    """Raise where there is no cell to be drawn."""
+    """Raise a ValueError for structures without a cell in three dimensions."""
     if not (len(atoms) and atoms.pbc.all() and abs(atoms.cell.volume) > 1e-3):
         formula = atoms.get_chemical_formula() or 'no atoms'
         raise ValueError(
@@ -155,7 +151,7 @@ def _check(atoms):
 
 
 def _draw(ax, drawing):
-    """Draw into axes, far things first; returns the axes."""
+    """Draw into axes, from far to near; return the axes."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Circle
 
@@ -163,24 +159,27 @@ def _draw(ax, drawing):
     places = np.empty(len(depths))
     places[np.argsort(depths, kind='stable')] = np.linspace(2, 3, len(depths))
     disks, bonds, edges = np.split(places, np.cumsum([len(drawing.depths), len(drawing.bonds)]))
-    for centre, size, color, place in zip(drawing.centres, drawing.radii, drawing.colors, disks, strict=True):
-        ax.add_patch(Circle(centre, size, facecolor=color, edgecolor='0.15', lw=0.6, zorder=place))
+    for center, size, color, place in zip(drawing.centers, drawing.radii, drawing.colors, disks, strict=True):
+        ax.add_patch(Circle(center, size, facecolor=color, edgecolor='0.15', lw=0.6, zorder=place))
     looks = {'color': '0.6', 'lw': 2.2}, {'color': '0', 'lw': 0.8}
     for lines, where, look in zip((drawing.bonds, drawing.edges), (bonds, edges), looks, strict=True):
         for line, place in zip(lines, where, strict=True):
             ax.add_collection(LineCollection([line[:, :2]], capstyle='round', zorder=place, **look), autolim=False)
-    ax.set(xlim=drawing.window[:2], ylim=drawing.window[2:], aspect='equal', xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return ax
+    return crop(ax, drawing.window)
+
+
+def formula_label(atoms: Atoms) -> str:
+    """Return the formula of the cell with subscripts, metals first."""
+    return f'{atoms.symbols.formula.convert("metal"):latex}'
 
 
 def _name_elements(ax, atoms, colors, fontsize=8):
-    """Write the elements with their colours below the axes."""
+    """Write a legend of the elements below the axes."""
     from matplotlib.lines import Line2D
 
     numbers, first = np.unique(atoms.numbers, return_index=True)
     order = np.argsort(-covalent_radii[numbers], kind='stable')
-    faces = _colours(atoms, colors)[first]
+    faces = atom_colors(atoms, colors)[first]
     handles = [
         Line2D(
             [], [], ls='', marker='o', ms=0.7 * fontsize, mfc=faces[k], mec='0.15', mew=0.6, label=chemical_symbols[numbers[k]]
@@ -215,9 +214,8 @@ def plot_crystal(
 ) -> Axes:
     """Draw the unit cell of a crystal with its atoms.
 
-    Atoms at faces, edges and corners of the cell are drawn on all of them; the farther an atom is, the paler. Bonds join atoms
-    that are closer than 1.1 times the sum of their covalent radii, in the first shell of both, and not both metals. No
-    perspective.
+    Atoms at faces, edges and corners of the cell are drawn with their copies; far atoms are lighter. Bonds connect atoms that
+    are closer than 1.1 times the sum of covalent radii, in the first shell of both, and not both metals. Parallel projection.
 
     Parameters
     ----------
@@ -226,18 +224,17 @@ def plot_crystal(
     ax : matplotlib.axes.Axes, optional
         A new figure by default.
     direction : 'auto', 'a', 'b', 'c' or (float, float, float)
-        Where the viewer is: at the end of a cell vector, or of u a + v b + w c; by default where atoms hide each other least,
-        with c upright.
+        Direction to the viewer: a cell vector, or u a + v b + w c; by default the one of least overlap, with c upright.
     label : str, optional
         Title.
     radius : float
         Scale of the disks.
     colors : dict, optional
-        Symbol to matplotlib colour.
+        Symbol to matplotlib color.
     shift : bool
-        Move the origin to an atom of the rarest species, so that equal structures look alike.
+        Move the origin to an atom of the rarest species, so that equal structures look equal.
     elements : bool
-        Name the colours below.
+        Draw a legend of the elements.
 
     Returns
     -------
@@ -246,13 +243,10 @@ def plot_crystal(
     Raises
     ------
     ValueError
-        It is no crystal, or the direction none.
+        The structure is not a crystal, or the direction is not valid.
     """
     drawing = _drawing(atoms, direction, radius, colors, shift)
-    if ax is None:
-        x0, x1, y0, y1 = drawing.window
-        scale = 2.8 / max(x1 - x0, y1 - y0)
-        ax = new_axes(((x1 - x0) * scale, (y1 - y0) * scale + 0.5))
+    ax = ax or window_axes(drawing.window, 2.8, 0.5)
     if label:
         ax.set_title(label, fontsize=9)
     if elements:
@@ -272,7 +266,7 @@ def plot_crystals(
     colors: Mapping[str, Any] | None = None,
     shift: bool = True,
 ) -> Figure:
-    """Draw unit cells side by side, a row for each direction.
+    """Draw unit cells side by side, one row per direction.
 
     Parameters
     ----------
@@ -283,11 +277,11 @@ def plot_crystals(
     directions : sequence of directions
         As in `plot_crystal`, e.g. ``('a', 'b', 'c')``.
     columns : int, optional
-        Crystals per row, at most 5 by default; more begin a new block of rows.
+        Crystals per row, at most 5 by default; further crystals start a new block of rows.
     width : float
-        Of the figure, in inches; narrower for less than three columns.
+        Width of the figure in inches; narrower for less than three columns.
     same_scale : bool
-        An A is as long in all panels; else every cell fills its own.
+        Use one scale for all panels; otherwise each cell fills its panel.
     radius, colors, shift
         As in `plot_crystal`.
 
@@ -298,18 +292,16 @@ def plot_crystals(
     Raises
     ------
     ValueError
-        There is nothing to draw, one is no crystal, or the numbers of labels and images differ.
+        The list is empty, a structure is not a crystal, or the numbers of labels and images differ.
     """
     import matplotlib.pyplot as plt
 
     images = list(images)
     labels = [formula_label(atoms) for atoms in images] if labels is None else list(labels)
-    if not images or not len(directions):
-        raise ValueError('nothing to draw: the list of crystals (or of directions) is empty')
-    if len(labels) != len(images):
-        raise ValueError(f'every crystal needs a label, but {len(labels)} labels came for {len(images)} crystals')
-    columns = columns or min(len(images), 5)
-    blocks = -(-len(images) // columns)
+    check_labels(images, labels, 'crystals')
+    if not len(directions):
+        raise ValueError('nothing to draw: the list of directions is empty')
+    columns, blocks = arrange(len(images), columns)
     rows = [[_drawing(atoms, direction, radius, colors, shift) for atoms in images] for direction in directions]
     sizes = np.array([[(d.window[1] - d.window[0], d.window[3] - d.window[2]) for d in row] for row in rows])  # (rows, n, 2), A
     panel, gap = min(width / columns, 2.4), 0.08  # inches
@@ -347,63 +339,3 @@ def plot_crystals(
         bottom.set_axis_off()
         _name_elements(bottom, atoms, colors, fontsize=7)
     return figure
-
-
-def formula_label(atoms: Atoms) -> str:
-    """Return the content of the cell with subscripts, metals first."""
-    return f'{atoms.symbols.formula.convert("metal"):latex}'
-
-
-def plot_composition_grid(
-    images: Iterable[Atoms],
-    *,
-    values: Sequence[float] | None = None,
-    prop: str | None = None,
-    unit: str | None = None,
-    columns: int = 4,
-    count: int = 16,
-    **options: Any,
-) -> Figure:
-    """Draw crystals in a grid, labelled by formula and a property, in the order of the property.
-
-    Parameters
-    ----------
-    images : list of Atoms
-    values : sequence of float, optional
-        The property; by default what the crystals carry under the name `prop` (see `metrics.property_values`), if given. nan is
-        left out of the label, and such crystals come last.
-    prop : str, optional
-        Name of the property.
-    unit : str, optional
-        In the label; by default that of a known name.
-    columns : int
-    count : int
-        Crystals shown at most: those of the lowest property, the first ones without a property.
-    **options
-        As in `plot_crystals`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        The numbers of values and images differ, no crystal has the property, or see `plot_crystals`.
-    """
-    images = list(images)
-    if values is None and prop is not None:
-        from ..metrics import property_values
-
-        values = property_values(images, prop)
-    values = np.full(len(images), np.nan) if values is None else np.asarray(values, float)
-    if values.shape != (len(images),):
-        raise ValueError(f'every crystal has one value, shape ({len(images)},); got {values.shape}')
-    order = np.argsort(values, kind='stable')[:count]  # nan last
-    unit = PROPERTIES.get(prop, ('', ''))[1] if unit is None else unit
-    number = [f'{values[k]:.3f} {unit}'.rstrip().replace('-', '\N{MINUS SIGN}') for k in order]
-    labels = [
-        formula_label(images[k]) + (f'\n{text}' if np.isfinite(values[k]) else '') for k, text in zip(order, number, strict=True)
-    ]
-    options.setdefault('same_scale', False)
-    return plot_crystals([images[k] for k in order], labels=labels, columns=min(columns, max(len(order), 1)), **options)

@@ -1,4 +1,4 @@
-"""A structure on its way out of the noise."""
+"""Frames of a denoising trajectory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-KEYS = ('noise_level', 'sigma', 'level')  # where generators leave the noise level, in info or its key_value_pairs
+KEYS = ('noise_level', 'sigma', 'level')  # keys of the noise level, in info or its key_value_pairs
 
 
 def _level(atoms):
-    """Return the noise level in A that a frame carries, None without one."""
+    """Return the stored noise level of a frame in A, None without one."""
     known = {**atoms.info, **atoms.info.get('key_value_pairs', {})}
     return next((float(known[key]) for key in KEYS if key in known), None)
 
@@ -34,22 +34,22 @@ def plot_denoising_strip(
     width: float = 7.0,
     **options: Any,
 ) -> Figure:
-    """Draw frames of one denoising side by side, with their noise levels.
+    """Draw frames of a denoising trajectory side by side, with their noise levels.
 
     Parameters
     ----------
     frames : list of Atoms
         From noise to structure.
     levels : sequence of float, optional
-        Noise level of every frame; by default read from ``info`` (or its ``key_value_pairs``) as noise_level, sigma
-        or level. Frames are not labelled if there is none.
+        Noise level of each frame; by default read from ``info`` (or its ``key_value_pairs``) as noise_level, sigma or level.
+        Frames are not labeled without noise levels.
     count : int
-        Frames shown: the first, the last, and between them evenly spaced ones.
+        Number of frames shown: the first, the last, and evenly spaced ones between them.
     view : {'top', 'side', 'both'}
     symbol, unit : str
-        Of the noise level, in labels.
+        Symbol and unit of the noise level in labels.
     width : float
-        Of the figure, in inches.
+        Width of the figure in inches.
     **options
         As in `plot_structures`.
 
@@ -61,7 +61,7 @@ def plot_denoising_strip(
     if not frames:
         raise ValueError('nothing to draw: the list of frames is empty; sample with denoising_trajectory=... to keep them')
     if levels is not None and len(levels) != len(frames):
-        raise ValueError(f'every frame needs a noise level, but {len(levels)} levels came for {len(frames)} frames')
+        raise ValueError(f'every frame needs a noise level; got {len(levels)} levels for {len(frames)} frames')
     levels = [_level(atoms) for atoms in frames] if levels is None else list(levels)
     shown = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     labels = None
@@ -74,7 +74,7 @@ def plot_denoising_strip(
 
 
 def _arrow(figure):
-    """Add the direction of time below the panels."""
+    """Add an arrow from noise to structure below the panels."""
     from matplotlib.patches import FancyArrowPatch
 
     extra = 0.24  # inches

@@ -1,4 +1,4 @@
-"""Energies on paper: levels with multiplicities, and distributions."""
+"""Energy levels with multiplicities, and distributions of energies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HALF = 0.34  # half the length of a level, in columns
 
 
 def _named(data):
-    """Return a dict of name to finite energies (n,); a bare sequence becomes one unnamed entry."""
+    """Return a dict of name to finite energies (n,); a sequence becomes one unnamed entry."""
     data = data if hasattr(data, 'items') else {'': data}
     named = {name: np.asarray(values, float).ravel() for name, values in data.items()}
     named = {name: values[np.isfinite(values)] for name, values in named.items()}
     if not any(values.size for values in named.values()):
-        raise ValueError('a plot needs at least one finite energy, but none came: relax the structures first')
+        raise ValueError('a plot needs at least one finite energy; got none; relax the structures first')
     return named
 
 
@@ -34,12 +34,12 @@ def levels(energies: ArrayLike, tol: float = 0.02) -> tuple[np.ndarray, np.ndarr
     ----------
     energies : sequence of float
     tol : float
-        A level takes the energies within `tol` above its lowest one, in eV.
+        Width of a level: energies within `tol` above its lowest one, in eV.
 
     Returns
     -------
     energies, counts : numpy.ndarray
-        The lowest energy and the number of members of each level, ascending, shape (m,).
+        Lowest energy and number of members of each level, ascending, shape (m,).
     """
     values, counts = [], []
     for energy in np.sort(np.asarray(energies, float)):
@@ -65,15 +65,15 @@ def plot_energy_ladder(
     Parameters
     ----------
     energies : sequence of float, or dict of name to such
-        In eV, one column per name; values that are not finite are left out.
+        Energies in eV, one column per name; values that are not finite are ignored.
     ax : matplotlib.axes.Axes, optional
     tol : float
-        Energies this close are one level, in eV.
+        Width of a level in eV.
     top : float, optional
-        Highest energy shown, in eV; the number of structures above is written at the upper end.
+        Highest energy shown, in eV; the number of structures above it is written at the upper end.
     ylabel : str
     labels : bool
-        Write the multiplicities, the largest first, where there is room; thicker levels hold more in any case.
+        Write the multiplicities where there is space, the largest first. The line width grows with the multiplicity.
 
     Returns
     -------
@@ -137,14 +137,14 @@ def plot_energy_histogram(
     Parameters
     ----------
     energies : dict of name to sequence of float, or one sequence
-        In eV; values that are not finite are left out.
+        Energies in eV; values that are not finite are ignored.
     ax : matplotlib.axes.Axes, optional
     bins : int
     limits : (float, float), optional
-        Range in eV, that of the data by default; the last bins take what lies outside.
+        Range in eV, that of the data by default; values outside count in the outermost bins.
     xlabel : str
     density : bool
-        Draw shares rather than counts, so that sets of different size compare.
+        Draw shares instead of counts, to compare sets of different size.
 
     Returns
     -------

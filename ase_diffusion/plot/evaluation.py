@@ -1,4 +1,4 @@
-"""What metrics say about a set of crystals, on one page."""
+"""Summary figure of the metrics of a set of crystals."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ NAMES = {'alpha': r'$\alpha$', 'beta': r'$\beta$', 'gamma': r'$\gamma$', 'space_
 def plot_evaluation(
     report: dict[str, Any], images: Iterable[Atoms] | None = None, reference: Iterable[Atoms] | None = None
 ) -> Figure:
-    """Draw the report of `metrics.evaluate_crystals`.
+    """Draw a report of `metrics.crystal.evaluate`.
 
     Parameters
     ----------
     report : dict
     images, reference : list of Atoms, optional
-        For the distributions of density and number of elements; those that are structurally valid are drawn.
+        Crystals for the distributions of density and number of elements (structurally valid ones).
 
     Returns
     -------
     matplotlib.figure.Figure
-        Shares; K-S statistics; densities; numbers of elements, or energies above the hull where the report has them. With a
-        property (the one of the success rates, else the formation energies by CHGNet) two more: its distribution beside that
-        of the reference, with the value that the images were asked for; and volumes per atom.
+        Panels: shares; K-S statistics; densities; numbers of elements, or energies above the hull if known. With a property (that
+        of the success rates, otherwise the formation energy by CHGNet) two more: its distribution with that of the reference
+        and the target value; and volumes per atom.
     """
     import matplotlib.pyplot as plt
 
@@ -65,7 +65,7 @@ def plot_evaluation(
 
 
 def _property(report, images, reference):
-    """Return values, those of the reference or None, and options of the histogram; None without a property."""
+    """Return values, reference values (or None) and options of the histogram; None without a property."""
     from ..metrics import property_values
     from .properties import asked_for, property_label
 
@@ -81,7 +81,7 @@ def _property(report, images, reference):
         return None
     try:
         data = property_values(reference, name) if reference else None
-    except ValueError:  # the reference does not have it
+    except ValueError:  # not known for the reference
         data = None
     return values, data, {'target': asked_for(images, name) if images else None, 'xlabel': label}
 
@@ -134,7 +134,7 @@ def _volumes(ax, sets):
 
 
 def _distributions(ax, sets, function, label):
-    """Draw the distributions of a positive function of a crystal on common bins."""
+    """Draw the distributions of a positive quantity on common bins."""
     values = {name: np.array([function(atoms) for atoms in each]) for name, each in sets.items() if each}
     if not values:
         _empty(ax, 'no valid crystals')
@@ -175,6 +175,6 @@ def _above_hull(ax, stability):
 
 
 def _empty(ax, text):
-    """Say why there is nothing to draw."""
+    """Write why a panel is empty."""
     ax.text(0.5, 0.5, text, ha='center', va='center', transform=ax.transAxes, color='0.4')
     ax.set(xticks=[], yticks=[])

@@ -1,4 +1,4 @@
-"""Figures of grids over periodic cells: surfaces of constant value, and slices."""
+"""Isosurfaces and slices of grids over periodic cells."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from mpl_toolkits.mplot3d import Axes3D
 
 
-LIGHT = np.array([0.35, -0.55, 0.76])  # direction that the light comes from
+LIGHT = np.array([0.35, -0.55, 0.76])  # direction of the light
 
 
 def isosurface(grid: ArrayLike, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Find the surface where a periodic grid crosses a level, as quadrilaterals (surface nets).
+    """Return the isosurface of a periodic grid as quadrilaterals (surface nets).
 
-    One vertex for each voxel that the surface crosses, at the mean of the crossings of its edges, and one face for each
-    edge of the grid whose ends lie on different sides (Gibson, MICCAI 1998). Crossings are found on a scale that levels
-    off around `level`, since energies have walls.
+    One vertex per voxel crossed by the surface, at the mean of the crossings of its edges, and one face per grid edge with
+    ends on different sides (Gibson, MICCAI 1998). Crossings are interpolated in arctan of the values, because energies
+    rise steeply at walls.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def isosurface(grid: ArrayLike, level: float) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     vertices : numpy.ndarray
-        ``(v, 3)`` fractional coordinates; from 0 to a little above 1: a surface goes on to the first voxel outside.
+        ``(v, 3)`` fractional coordinates from 0 to slightly above 1: the surface extends to the first voxel outside.
     faces : numpy.ndarray
-        ``(f, 4)`` int, the corners in order; seen from the side of larger values they turn counterclockwise.
+        ``(f, 4)`` int, indices of the corners, counterclockwise seen from the side of larger values.
     """
     grid = np.asarray(grid, float)
     if grid.ndim != 3 or min(grid.shape) < 2:
@@ -79,7 +79,7 @@ def isosurface(grid: ArrayLike, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _faces(number, shape, axis, side, where, above):
-    """Return the faces (f, 4) around the crossed edges along an axis; only those whose four voxels are there."""
+    """Return the faces (f, 4) around the crossed edges along an axis, if all four voxels exist."""
     keep = ((where[:, side] >= 1) & (where[:, side] <= shape[side])).all(1) & (where[:, axis] < shape[axis])
     where, above = where[keep], above[keep]
     ring = []
@@ -104,20 +104,20 @@ def plot_isosurface(
     alpha: float = 0.9,
     view: tuple[float, float] = (20, -60),
 ) -> Axes3D:
-    """Draw the surface where a grid over a periodic cell has a value.
+    """Draw an isosurface of a grid over a periodic cell.
 
     Parameters
     ----------
     grid : array_like
-        ``(nx, ny, nz)``; for looks alone 32^3 are enough.
+        ``(nx, ny, nz)``; 32^3 points are enough for a figure.
     level : float
-        In the unit of the grid, such as 0 K: the wall of the pore.
+        Value in the unit of the grid, such as 0 K for the wall of a pore.
     cell : Atoms, Cell or array_like, optional
-        Rows in A; of `atoms` by default, and a unit cube without them.
+        Rows in A; the cell of `atoms` by default, a unit cube without atoms.
     ax : mpl_toolkits.mplot3d.Axes3D, optional
     atoms : Atoms, optional
         Drawn as dots.
-    color : matplotlib colour
+    color : matplotlib color
     alpha : float
     view : (float, float)
         Elevation and azimuth in degrees.
@@ -169,7 +169,7 @@ def plot_slice(
     cmap: str = 'viridis',
     label: str | None = 'E / kB (K)',
 ) -> Axes:
-    """Draw one plane of a grid over a periodic cell, in true angles and lengths.
+    """Draw one plane of a grid over a periodic cell, with true angles and lengths.
 
     Parameters
     ----------
@@ -179,15 +179,15 @@ def plot_slice(
         Rows in A; a unit cube by default.
     ax : matplotlib.axes.Axes, optional
     axis : {0, 1, 2}
-        The plane is spanned by the other two cell vectors.
+        Cell vector of the cut; the plane is spanned by the other two.
     position : float
         Fractional coordinate along `axis`; the nearest plane of points is shown.
     limits : (float, float), optional
-        Of the colours. By default the smallest value and as much above zero, so that wells are seen beside walls, for
-        grids with negative values; else the whole range.
+        Range of colors. By default symmetric around zero down to the smallest value for grids with negative values (wells
+        beside walls), otherwise the full range.
     cmap : str
     label : str or None
-        Of the colour bar; None leaves it out.
+        Label of the color bar; None for no color bar.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def plot_slice(
 
 
 def _cell(cell):
-    """Return rows (3, 3) of Atoms, a Cell, an array or nothing (a unit cube)."""
+    """Return the rows (3, 3) of Atoms, a Cell or an array; a unit cube for None."""
     cell = np.eye(3) if cell is None else np.array(getattr(cell, 'cell', cell), float)
     if cell.shape != (3, 3) or not abs(np.linalg.det(cell)) > 0:
         raise ValueError(f'a cell is (3, 3) rows in A with a volume; got {cell.tolist()}')

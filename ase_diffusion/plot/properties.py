@@ -1,4 +1,4 @@
-"""Properties on paper: those of generated structures beside those of data and the value that was asked for."""
+"""Distributions of properties of generated structures and data, with the target value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-PROPERTIES = {  # names of properties that are known here: text, unit
+PROPERTIES = {  # text and unit of known properties
     'heat_of_formation': ('Heat of formation', 'eV'),
     'heat_all': ('Heat of formation, all', 'eV'),
     'formation_energy': ('Formation energy', 'eV/atom'),
@@ -29,13 +29,13 @@ PROPERTIES = {  # names of properties that are known here: text, unit
 
 
 def property_label(name: str) -> str:
-    """Return text and unit of a property for an axis, the name itself where it is not known here."""
+    """Return the axis label of a property, text and unit; the name itself for unknown ones."""
     text, unit = PROPERTIES.get(name, (name.replace('_', ' '), ''))
     return f'{text} ({unit})' if unit else text
 
 
 def asked_for(images: Iterable[Atoms], prop: str) -> float | None:
-    """Return the value of a condition that all generated structures carry, None where they differ or have none."""
+    """Return the common value of a condition of generated structures, None if it differs or is unknown."""
     from ..metrics import property_values
 
     try:
@@ -56,27 +56,27 @@ def plot_property_histogram(
     bins: int = 30,
     limits: tuple[float, float] | None = None,
 ) -> Axes:
-    """Draw the distribution of a property of generated structures over that of the data, and the value that was asked for.
+    """Draw the distribution of a property of generated structures over that of the data, with the target value.
 
     Parameters
     ----------
     values : sequence of float, or dict of name to such
-        Of the generated structures; what is not finite is left out.
+        Values of the generated structures; those that are not finite are ignored.
     reference : sequence of float, optional
-        Of the data, drawn in grey.
+        Values of the data, drawn in gray.
     ax : matplotlib.axes.Axes, optional
     target : float, optional
-        The condition, a dashed line.
+        Value of the condition, a dashed line.
     xlabel : str
-        With the unit; `property_label` makes one.
+        Label with unit, for example from `property_label`.
     bins : int
     limits : (float, float), optional
-        Range; by default that of everything drawn. The last bins take what lies outside.
+        Range, by default that of all values; values outside count in the outermost bins.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Heights are shares of each set, so that sets of different size compare.
+        Heights are shares of each set.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def plot_property_histogram(
     sets = {name: each[np.isfinite(each)] for name, each in sets.items()}
     if not any(sets[name].size for name in named):
         raise ValueError(
-            'a histogram needs at least one finite value of a generated structure, but none came: judge or relax '
+            'a histogram needs at least one finite value of a generated structure; got none; evaluate or relax '
             'the structures first'
         )
     ax = new_axes((4.4, 3.0)) if ax is None else ax
@@ -97,14 +97,14 @@ def plot_property_histogram(
     low, high = (everything.min(), everything.max()) if limits is None else limits
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     for k, (name, each) in enumerate(sets.items()):
-        grey = name == 'data' and reference is not None
-        color = '0.6' if grey else PALETTE[(k - (reference is not None)) % len(PALETTE)]
+        gray = name == 'data' and reference is not None
+        color = '0.6' if gray else PALETTE[(k - (reference is not None)) % len(PALETTE)]
         heights = np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0] / max(each.size, 1)
-        ax.stairs(heights, edges, fill=True, color=color, alpha=0.5 if grey else 0.25)
-        ax.stairs(heights, edges, color=color, lw=1.0 if grey else 1.5, label=f'{name} (n = {each.size})')
+        ax.stairs(heights, edges, fill=True, color=color, alpha=0.5 if gray else 0.25)
+        ax.stairs(heights, edges, color=color, lw=1.0 if gray else 1.5, label=f'{name} (n = {each.size})')
     if target is not None:
         ax.axvline(target, color=PALETTE[1], lw=1.2, ls=(0, (4, 2)), label=f'target, {target:.3g}'.replace('-', '\N{MINUS SIGN}'))
     ax.set(xlabel=xlabel, ylabel='Share of structures', xlim=edges[[0, -1]] + 0.02 * np.ptp(edges) * np.array([-1, 1]))
-    ax.set_ylim(0, (1.05 + 0.12 * (len(sets) + (target is not None))) * ax.dataLim.y1)  # room for the legend
+    ax.set_ylim(0, (1.05 + 0.12 * (len(sets) + (target is not None))) * ax.dataLim.y1)  # space for the legend
     ax.legend(frameon=False, fontsize=8)
     return tidy(ax)

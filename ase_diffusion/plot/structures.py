@@ -1,4 +1,4 @@
-"""Atoms on paper: top and side views of slabs, overlayers and crystals."""
+"""Top and side views of slabs, overlayers and molecules."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ase.data import atomic_numbers, covalent_radii
-from ase.data.colors import jmol_colors
+from ase.data import covalent_radii
 
 from ..utils.atoms import mobile_mask
+from .drawing import arrange, atom_colors, check_labels, crop, lighten, surface_axes, window_axes
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -17,19 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SUBSTRATE = ('#c9c9c9', '#e6e6e6')  # top layer, deeper layers
-SILVER = '#7f9dc4'  # jmol's grey for Ag is that of the substrate
-LAYER_GAP = 0.8  # A; frozen atoms within this height of the highest are the top layer
 SMALL = 6.0  # A; narrower cells are repeated
-FADE = 0.55  # towards white: images outside the cell
-SHADE = 0.3  # towards white: SHADE_DEPTH below the nearest mobile atom
+FADE = 0.55  # lightening of images outside the cell
+SHADE = 0.3  # lightening of atoms SHADE_DEPTH below the nearest mobile atom
 SHADE_DEPTH = 4.0  # A
 
 
 class _Scene(NamedTuple):
-    """Disks to draw, far ones first, and the window around them, in A."""
+    """Disks to draw, from far to near, and the window around them, in A."""
 
-    centres: np.ndarray  # (m, 2)
+    centers: np.ndarray  # (m, 2)
     radii: np.ndarray  # (m,)
     colors: np.ndarray  # (m, 3)
     edges: np.ndarray  # (m, 3)
@@ -37,45 +34,18 @@ class _Scene(NamedTuple):
     window: tuple  # x0, x1, y0, y1
 
 
-def _frame(atoms):
-    """Return rows: along the first cell vector, across it, and the surface normal (the axes x, y, z without a cell)."""
-    cell = atoms.cell.array
-    normal = np.cross(cell[0], cell[1])
-    if np.linalg.norm(normal) < 1e-6:
-        return np.eye(3)
-    along, up = cell[0] / np.linalg.norm(cell[0]), normal / np.linalg.norm(normal)
-    return np.array([along, np.cross(up, along), up])
-
-
 def _lateral(atoms):
-    """Return the in-plane cell (2, 2) in the frame of `_frame`, None unless periodic along both vectors."""
+    """Return the in-plane cell (2, 2) in the frame of `surface_axes`, None unless periodic along both vectors."""
     if not atoms.pbc[:2].all() or np.linalg.norm(np.cross(*atoms.cell.array[:2])) < 1e-6:
         return None
-    return atoms.cell.array[:2] @ _frame(atoms)[:2].T
+    return atoms.cell.array[:2] @ surface_axes(atoms)[:2].T
 
 
 def _default_repeat(lateral):
-    """Repeat narrow cells until they are not."""
+    """Return the repeats (int, int) that make a narrow cell at least SMALL wide."""
     area = abs(np.linalg.det(lateral))
     widths = area / np.linalg.norm(lateral[::-1], axis=1)  # between opposite cell edges
     return tuple(int(np.ceil(SMALL / width - 0.02)) if width < SMALL else 1 for width in widths)
-
-
-def _colours(atoms, colors):
-    """Return face colours (n, 3): substrate greys by layer, then jmol's, silver-blue for Ag, or the given ones."""
-    from matplotlib.colors import to_rgb
-
-    table = jmol_colors.copy()
-    table[47] = to_rgb(SILVER)
-    for symbol, color in (colors or {}).items():
-        table[atomic_numbers[symbol]] = to_rgb(color)
-    faces = table[atoms.numbers]
-    frozen = ~mobile_mask(atoms)
-    if frozen.any():
-        heights = atoms.positions @ _frame(atoms)[2]
-        top = heights > heights[frozen].max() - LAYER_GAP
-        faces[frozen & top], faces[frozen & ~top] = to_rgb(SUBSTRATE[0]), to_rgb(SUBSTRATE[1])
-    return faces
 
 
 def _images(points, lateral, window):
@@ -105,13 +75,13 @@ def _window(flat, lateral, repeat, margin):
 
 
 def _scene(atoms, view, repeat, margin, radius, colors):
-    """Project a structure; returns a _Scene."""
-    points = atoms.positions @ _frame(atoms).T  # (n, 3)
+    """Return the projection of a structure."""
+    points = atoms.positions @ surface_axes(atoms).T  # (n, 3)
     points, real = points[np.isfinite(points).all(1)], np.flatnonzero(np.isfinite(points).all(1))
     lateral = _lateral(atoms)
     repeat = repeat or (_default_repeat(lateral) if lateral is not None else (1, 1))
     window, outline = _window(points[:, :2], lateral, repeat, margin)
-    pad = 2.0  # A, so that disks at the window's border are cut, not missing
+    pad = 2.0  # A; disks at the border of the window are cut, not missing
     if lateral is None:
         index, spots = np.arange(len(points)), points
     elif view == 'top':
@@ -122,18 +92,17 @@ def _scene(atoms, view, repeat, margin, radius, colors):
         index, spots = _images(points, lateral, (window[0] - pad, window[1] + pad, -1e-3, depth - 1e-3))
     atom = real[index]
     mobile = mobile_mask(atoms)[atom]
-    radii = radius * (0.35 + 0.75 * covalent_radii[atoms.numbers[atom]])  # small atoms drawn larger, to be seen
-    faces, edges = _colours(atoms, colors)[atom], np.zeros((len(atom), 3))
+    radii = radius * (0.35 + 0.75 * covalent_radii[atoms.numbers[atom]])  # small atoms are drawn larger for visibility
+    faces, edges = atom_colors(atoms, colors)[atom], np.zeros((len(atom), 3))
     edges[~mobile] = 0.45
     nearness = spots[:, 2] if view == 'top' else -spots[:, 1]
     if mobile.any():
         behind = np.clip((nearness[mobile].max() - nearness) / SHADE_DEPTH, 0, 1) * SHADE
-        faces = np.where(mobile[:, None], faces + (1 - faces) * behind[:, None], faces)
+        faces = lighten(faces, np.where(mobile, behind, 0.0))
     if view == 'top' and lateral is not None:
         scaled = spots[:, :2] @ np.linalg.inv(lateral)
         outside = ((scaled < -0.01) | (scaled > np.array(repeat) + 0.01)).any(1)
-        faces[outside] += (1 - faces[outside]) * FADE
-        edges[outside] += (1 - edges[outside]) * FADE
+        faces, edges = lighten(faces, FADE * outside), lighten(edges, FADE * outside)
     flat = spots[:, :2] if view == 'top' else spots[:, [0, 2]]
     if view == 'side':
         extent = (points[:, 2].min() - 1.6, points[:, 2].max() + 1.6)
@@ -143,7 +112,7 @@ def _scene(atoms, view, repeat, margin, radius, colors):
 
 
 def _draw(ax, scene):
-    """Draw a scene into axes, cut at its window; returns the axes."""
+    """Draw a scene into axes, cropped to its window; return the axes."""
     from matplotlib.collections import EllipseCollection
 
     sizes = 2 * scene.radii
@@ -153,7 +122,7 @@ def _draw(ax, scene):
             sizes,
             np.zeros_like(sizes),
             units='xy',
-            offsets=scene.centres,
+            offsets=scene.centers,
             offset_transform=ax.transData,
             facecolors=scene.colors,
             edgecolors=scene.edges,
@@ -162,9 +131,7 @@ def _draw(ax, scene):
     )
     if len(scene.outline):
         ax.plot(*scene.outline.T, color='black', lw=1.0, ls=(0, (4, 2)), zorder=3)
-    ax.set(xlim=scene.window[:2], ylim=scene.window[2:], aspect='equal', xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return ax
+    return crop(ax, scene.window)
 
 
 def plot_structure(
@@ -180,9 +147,9 @@ def plot_structure(
 ) -> Axes:
     """Draw one structure, its cell and its periodic surroundings.
 
-    Frozen atoms are grey, the top layer darker than those below; mobile atoms have jmol's colours (silver-blue for Ag),
-    paler the farther they are from the viewer. Images outside the cell are faded in the top view; the side view looks
-    along the surface, across the first cell vector, and shows one period in depth.
+    Frozen atoms are gray, the top layer darker than deeper ones; mobile atoms have the colors of jmol (silver-blue for Ag),
+    lighter with the distance from the viewer. Images outside the cell are faded in the top view; the side view looks along
+    the surface, perpendicular to the first cell vector, and shows one period in depth.
 
     Parameters
     ----------
@@ -192,13 +159,13 @@ def plot_structure(
         A new figure by default.
     view : {'top', 'side'}
     repeat : (int, int), optional
-        Cells shown in full along the first two vectors; by default cells narrower than 6 A are repeated.
+        Cells shown completely along the first two vectors; by default cells narrower than 6 A are repeated.
     margin : float
-        Surroundings shown around the cell, in A.
+        Width of the surroundings of the cell, in A.
     radius : float
         Scale of the disks; 1 is about the covalent radius.
     colors : dict, optional
-        Symbol to matplotlib colour, for mobile atoms.
+        Symbol to matplotlib color, for mobile atoms.
     label : str, optional
         Title.
 
@@ -208,12 +175,7 @@ def plot_structure(
     """
     _check_view(view)
     scene = _scene(atoms, view, repeat, margin, radius, colors)
-    if ax is None:
-        from .style import new_axes
-
-        x0, x1, y0, y1 = scene.window
-        scale = 3.2 / max(x1 - x0, y1 - y0)
-        ax = new_axes(((x1 - x0) * scale, (y1 - y0) * scale + (0.25 if label else 0)))
+    ax = ax or window_axes(scene.window, 3.2, 0.25 if label else 0.0)
     if label:
         ax.set_title(label, fontsize=9)
     return _draw(ax, scene)
@@ -221,7 +183,7 @@ def plot_structure(
 
 def _check_view(view):
     if view not in ('top', 'side'):
-        raise ValueError(f"a view is 'top' or 'side', but {view!r} came")
+        raise ValueError(f"a view is 'top' or 'side'; got {view!r}")
 
 
 def plot_structures(
@@ -236,7 +198,7 @@ def plot_structures(
     radius: float = 0.9,
     colors: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Draw structures side by side, a row per view, on one scale.
+    """Draw structures side by side on one scale, one row per view.
 
     Parameters
     ----------
@@ -246,9 +208,9 @@ def plot_structures(
     views : sequence of {'top', 'side'}
         Rows.
     columns : int, optional
-        Structures per row, at most 5 by default; more structures begin a new block of rows.
+        Structures per row, at most 5 by default; further structures start a new block of rows.
     width : float
-        Of the figure, in inches; narrower for less than three columns.
+        Width of the figure in inches; narrower for less than three columns.
     repeat, margin, radius, colors
         As in `plot_structure`.
 
@@ -259,14 +221,10 @@ def plot_structures(
     import matplotlib.pyplot as plt
 
     images = list(images)
-    if not images:
-        raise ValueError('nothing to draw: the list of structures is empty')
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f'every structure needs a label, but {len(labels)} labels came for {len(images)} structures')
+    check_labels(images, labels, 'structures')
     for view in views:
         _check_view(view)
-    columns = columns or min(len(images), 5)
-    blocks = -(-len(images) // columns)
+    columns, blocks = arrange(len(images), columns)
     scenes = {view: [_scene(atoms, view, repeat, margin, radius, colors) for atoms in images] for view in views}
     spans = {view: np.array([s.window for s in scenes[view]]) for view in views}  # (n, 4)
     wide = max((span[:, 1] - span[:, 0]).max() for span in spans.values())  # A
@@ -284,7 +242,7 @@ def plot_structures(
             top -= inches[view]
             x0, x1, y0, y1 = scenes[view][k].window
             size = np.array([x1 - x0, y1 - y0]) * scale
-            lift = inches[view] - size[1] if view == 'top' else 0.0  # top views hang, side views stand
+            lift = inches[view] - size[1] if view == 'top' else 0.0  # top views are aligned at the top, side views at the bottom
             corner = (column * panel + (panel - size[0]) / 2, top + lift)
             ax = _draw(figure.add_axes(np.divide((*corner, *size), 2 * (panel * columns, height))), scenes[view][k])
             if labels is not None and view == views[0]:

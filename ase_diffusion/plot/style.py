@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito: told apart by color-blind readers, and in print
+# Okabe and Ito: distinct for color-blind readers, and in print
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 
 
 def new_axes(figsize: tuple[float, float]) -> Axes:
-    """Return the axes of a new figure of that size in inches."""
+    """Return the axes of a new figure of the given size in inches."""
     import matplotlib.pyplot as plt
 
     return plt.subplots(figsize=figsize, layout='constrained')[1]

@@ -1,4 +1,4 @@
-"""What a search costs until it has found its target."""
+"""Success probability of a search against its cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plot_success_curve(
     xlabel: str = 'Number of relaxations',
     ylabel: str = 'Probability of success',
 ) -> Axes:
-    """Draw the probability of having found the target against what was spent; call again on the same axes to compare.
+    """Draw the success probability against the cost; repeated calls on the same axes compare searches.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def plot_success_curve(
     label : str, optional
         Name in the legend.
     color : optional
-        The next of the palette by default.
+        The next color of the palette by default.
     logx : bool
-        Use a logarithmic axis; a point at x = 0 is left out.
+        Use a logarithmic axis, without the point at x = 0.
     xlabel, ylabel : str
 
     Returns
@@ -51,7 +51,7 @@ def plot_success_curve(
     Raises
     ------
     ValueError
-        If the shapes differ.
+        The shapes differ.
     """
     x, p = np.asarray(x, float), np.asarray(p, float)
     band = None if band is None else np.asarray(band, float)

@@ -1,6 +1,6 @@
 """Porous frameworks: energy grids of probes, density grids, adsorption properties.
 
-The names are imported at their first use: neither torch nor numba is needed before a grid is computed.
+Names are imported at their first use; torch and numba are needed only to compute grids.
 """
 
 from ..utils.lazy import lazy_names
@@ -20,6 +20,12 @@ _HOME = {
     'find_channels': 'blocking',
     'GridCalculator': 'calculator',
     'write_cube': 'cube',
+    'Restoration': 'silica',
+    'framework_from_grid': 'silica',
+    'check_framework': 'silica',
+    'relax_framework': 'silica',
+    'coordination_sequences': 'nets',
+    'net_hash': 'nets',
     'Probe': 'parameters',
     'PROBES': 'parameters',
     'SILICA': 'parameters',

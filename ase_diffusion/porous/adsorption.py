@@ -16,7 +16,7 @@ __all__ = ['GAS_CONSTANT', 'KELVIN_TO_KJ_MOL', 'adsorption_properties', 'boltzma
 
 GAS_CONSTANT = kB * mol / kJ * 1e3  # J/mol/K
 KELVIN_TO_KJ_MOL = GAS_CONSTANT * 1e-3
-VOID = 15.0  # kB T, the energy below which a point counts as void
+VOID = 15.0  # kB T; points below this energy are void
 AMU_PER_A3 = 1660.5390666  # kg/m^3
 
 
@@ -28,32 +28,32 @@ def adsorption_properties(
     Parameters
     ----------
     grid : array_like
-        ``(nx, ny, nz)`` or ``(n, nx, ny, nz)``: E / kB in K, of `energy_grid`.
+        ``(nx, ny, nz)`` or ``(n, nx, ny, nz)``: E / kB in K, from `energy_grid`.
     temperature : float
-        K.
+        Temperature in K.
     density : float or array_like of (n,), optional
-        Of the framework in kg/m^3 (`framework_density`); adds the Henry coefficient in mol/kg/Pa.
+        Density of the framework in kg/m^3 (`framework_density`); adds the Henry coefficient in mol/kg/Pa.
     accessible : array_like of bool, optional
-        Shape of the grid; points outside count as forbidden (`accessible_mask`, blocking).
+        Mask of the shape of the grid; other points are forbidden (`accessible_mask`, blocking).
 
     Returns
     -------
     dict
-        float, or ``(n,)`` arrays where the grid has four axes:
+        Floats, or ``(n,)`` arrays for a grid with four axes:
 
         void_fraction
             Share of points with E <= 15 kB T (and accessible).
         henry_coefficient
             mean exp(-E / kB T), unitless; 1 in an empty box. Paper eq. 7.
         henry_coefficient_mol_kg_pa
-            The same over R T density; only with a density.
+            henry_coefficient / (R T density); only with a density.
         heat_of_adsorption
-            R (T - <E exp(-E / T)> / <exp(-E / T)>) in kJ/mol with E in K. Paper eq. 8. nan where no point counts.
+            R (T - <E exp(-E / T)> / <exp(-E / T)>) in kJ/mol with E in K. Paper eq. 8. nan without allowed points.
 
     Raises
     ------
     ValueError
-        A grid that is not of three or four axes or not of finite numbers, or a temperature or density that is not positive.
+        The grid has not three or four axes or has values that are not finite, or the temperature or density is not positive.
 
     Notes
     -----

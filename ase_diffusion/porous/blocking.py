@@ -1,4 +1,4 @@
-"""Pockets that a probe cannot reach: periodic flood fill of the points with low energy."""
+"""Inaccessible pockets: periodic connected components of the points with low energy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ['accessible_mask', 'find_channels']
 
 
 def find_channels(mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Find the connected regions of a periodic mask and in how many dimensions they percolate.
+    """Return the connected regions of a periodic mask and the dimensions of their percolation.
 
     Parameters
     ----------
@@ -24,20 +24,19 @@ def find_channels(mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     labels : numpy.ndarray
         ``(nx, ny, nz)`` int, 1 to m; 0 outside the mask.
     dimensions : numpy.ndarray
-        ``(m,)`` int: 0 is a closed pocket, 1 to 3 a system of channels that runs through the crystal in so many
-        independent directions.
+        ``(m,)`` int: 0 for a closed pocket, 1 to 3 for channels that percolate in this number of independent directions.
 
     Notes
     -----
-    Regions inside the box are joined across its faces; each remembers in which periodic image it lies. A region that meets
-    itself in another image percolates along the difference.
+    Regions inside the cell are joined across its faces, with the periodic image of each (union-find). A region that meets its
+    own periodic image percolates along the difference of the images.
     """
     mask = np.asarray(mask, bool)
     if mask.ndim != 3:
         raise ValueError(f'a mask is (nx, ny, nz); got an array of shape {mask.shape}')
     labels, count = ndimage.label(mask)
     parent = np.arange(count + 1)
-    image = np.zeros((count + 1, 3), int)  # of a region, as seen from its parent
+    image = np.zeros((count + 1, 3), int)  # image of a region relative to its parent
     cycles = [[] for _ in range(count + 1)]
 
     def root(k):
@@ -53,7 +52,7 @@ def find_channels(mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         touching = (low > 0) & (high > 0)
         for one, other in set(zip(high[touching].tolist(), low[touching].tolist(), strict=True)):
             (a, at_a), (b, at_b) = root(one), root(other)
-            between = at_a + step - at_b  # image of root b, as seen from root a
+            between = at_a + step - at_b  # image of root b relative to root a
             if a == b:
                 if between.any():
                     cycles[a].append(between)
@@ -67,26 +66,26 @@ def find_channels(mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accessible_mask(grid: ArrayLike, temperature: float = 298.0, *, threshold: float | None = None) -> np.ndarray:
-    """Return the points that a probe can reach through the crystal, without those in closed pockets.
+    """Return the points in channels through the crystal, without closed pockets.
 
     Parameters
     ----------
     grid : array_like
         ``(nx, ny, nz)`` energies E / kB in K.
     temperature : float
-        K.
+        Temperature in K.
     threshold : float, optional
-        K; the probe passes points with E <= threshold, by default 15 kB T.
+        In K; points with E <= threshold are passable, by default 15 kB T.
 
     Returns
     -------
     numpy.ndarray
-        ``(nx, ny, nz)`` bool, for the keyword `accessible` of `adsorption_properties`. Points above the threshold are not
+        ``(nx, ny, nz)`` bool, for the argument `accessible` of `adsorption_properties`. Points above the threshold are not
         accessible; their weight in a Henry coefficient is below 3.1e-7.
 
     Notes
     -----
-    On a coarse grid a narrow window may look closed: take a finer one where it matters, and see whether the answer stays.
+    A narrow window may appear closed on a coarse grid; check the convergence with the grid.
     """
     if np.ndim(grid) != 3:
         raise ValueError(f'an energy grid is (nx, ny, nz) in K; got an array of shape {np.shape(grid)}')

@@ -1,4 +1,4 @@
-"""An energy grid as an ASE calculator of the probe."""
+"""ASE calculator of a probe from an energy grid."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 __all__ = ['GridCalculator']
 
-SCALE = 2000.0  # K: below it energies are interpolated about as they are, far above it their logarithms
+SCALE = 2000.0  # K; the interpolation is nearly linear below and logarithmic far above
 SPACING = 0.2  # A
 
 
 class GridCalculator(Calculator):
     """Compute the energy of probe atoms in a rigid framework, and the forces on them, from an energy grid.
 
-    Every atom is one probe; the probes do not see each other. The atoms' own cell and species do not matter: positions
-    are taken modulo the cell of the framework. Forces are the exact derivatives of the interpolated energy, which is twice
-    continuously differentiable.
+    Each atom is one probe, without interactions between probes. Cell and species of the atoms are ignored; positions are taken
+    modulo the cell of the framework. Forces are exact derivatives of the interpolated energy, which is twice continuously
+    differentiable.
 
     Parameters
     ----------
     grid : array_like
-        ``(nx, ny, nz)``: E / kB in K, of `energy_grid`; at least 4 points along each vector.
+        ``(nx, ny, nz)``: E / kB in K, from `energy_grid`; at least 4 points along each vector.
     cell : Atoms, Cell or array_like
-        Of the framework, (3, 3) rows in A.
+        Cell of the framework, (3, 3) rows in A.
 
     Notes
     -----
-    Periodic cubic splines of asinh(E / 2000 K): wells are interpolated about as they are, and the r^-12 walls as
-    logarithms, so that they do not ring. Take a spacing of about 0.2 A (`from_framework`).
+    Periodic cubic splines of asinh(E / 2000 K): nearly linear in wells and logarithmic at r^-12 walls, which avoids ringing. A
+    spacing of about 0.2 A is recommended (`from_framework`).
 
     Examples
     --------
@@ -67,7 +67,7 @@ class GridCalculator(Calculator):
 
     @classmethod
     def from_framework(cls, atoms: Atoms, *, spacing: float = SPACING, **options: Any) -> GridCalculator:
-        """Make the grid of a framework (Atoms) with points at most `spacing` A apart; options are those of `energy_grid`."""
+        """Compute the grid of a framework with a spacing of at most `spacing` A; options are those of `energy_grid`."""
         from .lennard_jones import energy_grid
 
         if not (np.isfinite(spacing) and spacing > 0):
@@ -78,7 +78,7 @@ class GridCalculator(Calculator):
     def calculate(
         self, atoms: Atoms | None = None, properties: Sequence[str] = ('energy',), system_changes: Sequence[str] = all_changes
     ) -> None:
-        """Fill ``results``: eV and eV/A."""
+        """Compute energies (eV) and forces (eV/A)."""
         super().calculate(atoms, list(properties), system_changes)
         energies, forces = self.evaluate(self.atoms.positions)
         energies, forces = energies * kB, forces * kB

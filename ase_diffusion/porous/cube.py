@@ -1,4 +1,4 @@
-"""Energy grids as Gaussian cube files, which molecular viewers read."""
+"""Energy grids as Gaussian cube files for molecular viewers."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def write_cube(path: str | Path, grid: ArrayLike, atoms: Atoms, *, clip: float |
     ----------
     path : str or Path
     grid : array_like
-        ``(nx, ny, nz)``, written as it is (energies in K); the file has lengths in Bohr, as ASE writes them.
+        ``(nx, ny, nz)``, written unchanged (energies in K); lengths in the file are in Bohr.
     atoms : Atoms
         The framework.
     clip : float or None
-        Larger values are cut to it: viewers read five digits and short exponents.
+        Upper limit of the values: viewers read five digits and short exponents.
 
     Notes
     -----
-    The file appears when it is complete. ``ase.io.cube.read_cube_data(path)`` reads it.
+    The file is renamed into place when it is complete. ``ase.io.cube.read_cube_data(path)`` reads it.
     """
     grid = np.asarray(grid, float)
     if grid.ndim != 3:

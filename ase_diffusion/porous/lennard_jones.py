@@ -1,4 +1,4 @@
-"""Lennard-Jones energy of a probe, and density of atoms, on grids over periodic cells."""
+"""Lennard-Jones energies of a probe, and atom densities, on grids over periodic cells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ['density_grid', 'energy_grid', 'interaction', 'iter_energy_grids']
 
 BACKENDS = ('numba', 'torch', 'triton')
-CHUNK = {'cpu': 2**27, 'cuda': 2**30}  # bytes of the grids that the torch and triton back ends make at once
+CHUNK = {'cpu': 2**27, 'cuda': 2**30}  # bytes of grids per batch of the torch and triton back ends
 DENSITY_CUTOFF = 4.0  # A
 logger = logging.getLogger(__name__)
 
@@ -40,42 +40,42 @@ def energy_grid(
     """Compute the Lennard-Jones energy of a probe at the points of a periodic grid.
 
     ``4 eps ((sigma / r)^12 - (sigma / r)^6)`` summed over framework atoms and all their images with r < cutoff; truncated,
-    not shifted, no tail correction. No pair counts as nearer than 0.1 A: points on atoms get large finite numbers.
+    not shifted, no tail correction. Distances are at least 0.1 A, so that points on atoms have large finite values.
 
     Parameters
     ----------
     atoms : Atoms or sequence of Atoms
-        Periodic along all three cell vectors; any cell. Positions may lie outside the cell.
+        Periodic in three directions, with any cell. Positions may lie outside the cell.
     shape : (int, int, int)
         Points along the cell vectors; point i lies at fractional coordinates i / n.
     probe : str, Probe or (epsilon, sigma)
         Name in `ase_diffusion.porous.PROBES` (CH4, Ar, Kr, Xe, N2, CO2), or K and A.
     cutoff : float
-        A.
+        Cutoff in A.
     framework : str or dict
         Parameters of the framework atoms: 'silica' (its O and Si; UFF for other elements), 'uff', or a dict symbol ->
         (epsilon in K, sigma in A) laid over 'silica'. See `pair_parameters`.
     device : str or torch.device, optional
-        By default a CUDA device where torch finds one, and else the CPU.
+        By default a CUDA device if available, otherwise the CPU.
     dtype : numpy dtype
         float32 (within 0.05 K of the exact sum for energies up to 5000 K, typically within 0.01 K) or float64 (exact to
         rounding; the torch back end, slower).
     backend : {None, 'numba', 'torch', 'triton'}
-        None takes numba on the CPU (torch where numba is missing) and triton on an NVIDIA GPU (torch without it).
+        None selects numba on the CPU (torch without numba) and triton on an NVIDIA GPU (torch without triton).
 
     Returns
     -------
     numpy.ndarray
-        ``(nx, ny, nz)`` or, for a sequence, ``(n, nx, ny, nz)``: E / kB in K, indexed [ix, iy, iz]. Multiplied by
-        `ase_diffusion.porous.KELVIN_TO_KJ_MOL` it is kJ/mol.
+        ``(nx, ny, nz)`` or, for a sequence, ``(n, nx, ny, nz)``: E / kB in K, indexed [ix, iy, iz]. Multiply by
+        `ase_diffusion.porous.KELVIN_TO_KJ_MOL` for kJ/mol.
 
     Raises
     ------
     ValueError
-        No periodic cell, no volume, positions that are not finite, an element without parameters, an unknown probe, a
-        shape that is not three positive integers, a cutoff that is not positive, or grids larger than the memory.
+        The cell is not periodic or has no volume, positions are not finite, an element has no parameters, the probe is unknown,
+        the shape is not three positive integers, the cutoff is not positive, or the grids exceed the memory.
     MissingDependency
-        The back end that was asked for is not installed.
+        The requested back end is not installed.
 
     Notes
     -----
@@ -102,7 +102,7 @@ def iter_energy_grids(
     dtype: DTypeLike = np.float32,
     backend: str | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield the energy grids of structures one by one, in order: the memory does not grow with their number.
+    """Yield the energy grids of structures one by one, in order, with constant memory.
 
     Parameters and errors are those of `energy_grid`; `images` may be a generator.
     """
@@ -134,19 +134,19 @@ def density_grid(
     width: float = 1.0,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
-    """Compute the density of an element: a sum of Gaussians exp(-r^2 / width^2), not normalised.
+    """Compute the density of an element: a sum of Gaussians exp(-r^2 / width^2), not normalized.
 
     Parameters
     ----------
     atoms : Atoms or sequence of Atoms
         As for `energy_grid`.
     symbol : str
-        Element, such as 'Si'; without such atoms the grid is zero.
+        Element, such as 'Si'; the grid is zero without such atoms.
     shape : (int, int, int)
     cutoff : float
-        A; atoms and images with r < cutoff count.
+        Cutoff in A; atoms and images with r < cutoff contribute.
     width : float
-        A; the variance is width^2 / 2.
+        Width in A; the variance is width^2 / 2.
     device : str or torch.device, optional
 
     Returns
@@ -224,7 +224,7 @@ def choose_backend(backend: str | None, device: str | torch.device | None, dtype
 
 
 def _takes_numba(dtype):
-    """Tell whether numba is there and computes in this dtype."""
+    """Return whether numba is installed and supports the dtype."""
     if dtype != np.float32:
         return False
     if find_spec('numba') is None:
@@ -234,7 +234,7 @@ def _takes_numba(dtype):
 
 
 def check_shape(shape: Any) -> tuple[int, int, int]:
-    """Return three positive integers, or raise a ValueError."""
+    """Return a shape as three positive integers, or raise a ValueError."""
     try:
         values = tuple(int(n) for n in shape)
         good = len(values) == 3 and all(n >= 1 and n == m for n, m in zip(values, shape, strict=True))
@@ -264,7 +264,7 @@ def check_dtype(dtype: DTypeLike) -> np.dtype:
 
 
 def check_memory(number: int, shape: tuple[int, int, int], dtype: np.dtype) -> None:
-    """Raise a ValueError where grids would not fit into the memory that is free now."""
+    """Raise a ValueError if grids exceed the free memory."""
     need = number * float(np.prod(np.array(shape, float))) * dtype.itemsize
     try:
         with open('/proc/meminfo', encoding='ascii') as file:
@@ -280,7 +280,7 @@ def check_memory(number: int, shape: tuple[int, int, int], dtype: np.dtype) -> N
 
 
 def _checked(atoms):
-    """Return the fractional positions (n, 3) in [0, 1) and the cell (3, 3) of a structure that can have a grid."""
+    """Return fractional positions (n, 3) in [0, 1) and the cell (3, 3); raise an error for structures without a valid cell."""
     if not isinstance(atoms, Atoms):
         raise TypeError(f'structures are ase.Atoms; got {type(atoms).__name__}')
     if not atoms.pbc.all():
@@ -301,7 +301,7 @@ def _checked(atoms):
 
 
 def _system(atoms, probe, framework):
-    """Return (scaled, a, b, cell) of the atoms that interact."""
+    """Return (scaled, a, b, cell) of the atoms that interact with the probe."""
     scaled, cell = _checked(atoms)
     a, b = interaction(atoms, probe, framework)
     acts = b > 0
@@ -321,7 +321,7 @@ def _chunks(items, size):
 
 
 def _torch_grids(systems, shape, cutoff, device, dtype, pair=None):
-    """Yield the grids of systems by the torch back end: on a GPU those of similar size together, on a CPU one by one."""
+    """Yield the grids of systems with the torch back end: on a GPU in batches of similar size, on a CPU one by one."""
     import torch
 
     from .torch_backend import lennard_jones, torch_grid

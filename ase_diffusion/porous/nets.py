@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ['coordination_sequences', 'four_connected_net', 'is_connected', 'net_hash']
+__all__ = ['coordination_sequences', 'four_connected_net', 'framework_net', 'is_connected', 'net_hash']
 
 BOND_RANGE = (2.5, 3.9)  # A, T-T distance of a bond; IZA frameworks: 2.8 to 3.4
 SHELLS = 10

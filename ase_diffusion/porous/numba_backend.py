@@ -1,9 +1,9 @@
-"""Sum Lennard-Jones grids on a CPU: numba, with vectors of eight floats along one axis of the cell.
+"""Lennard-Jones grids on a CPU with numba: vectors of eight floats along one axis of the cell.
 
-A line of grid points sees an atom (with all its images along the line) through three numbers: its distance from the
-line, where on the line it is nearest, and which points lie inside the cutoff. These are found in float64, so that the
-sharp cutoff is exact; what is left is one subtraction, one division and six products per pair in float32, on
-coordinates relative to the atom. The points run beyond the cell on either side and are folded back at the end.
+For a line of grid points an atom (with all its images along the line) is described by three numbers: its distance from the
+line, the nearest point on the line, and the range of points inside the cutoff. These are computed in float64, so that the
+sharp cutoff is exact; the rest is one subtraction, one division and six products per pair in float32, on coordinates relative
+to the atom. Lines extend beyond the cell on both sides and are folded back at the end.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-WIDTH = 8  # floats in a vector; LLVM splits them where the machine has shorter ones
-BUCKETS = 32  # of distances: neighbors in the list have about equally long loops, which the processor predicts
-TILE = 2.4  # A, edge of the bundle of lines that shares one list of atoms
-SMALLEST = np.float32(0.01)  # A^2, no pair is nearer: a point on an atom gets a large finite number
+WIDTH = 8  # floats per vector; LLVM splits them on machines with shorter vectors
+BUCKETS = 32  # of distances: similar loop lengths of successive atoms help branch prediction
+TILE = 2.4  # A, edge of a bundle of lines with a common list of atoms
+SMALLEST = np.float32(0.01)  # A^2, smallest squared distance: points on atoms have large finite values
 FLAGS = {'reassoc', 'contract', 'arcp', 'nsz'}
-MASKS = np.repeat(np.float32([1, 0]), WIDTH)  # a window of it begins with any number of ones
+MASKS = np.repeat(np.float32([1, 0]), WIDTH)  # its windows begin with any number of ones
 
 
 @intrinsic
@@ -82,7 +82,7 @@ def _add_chord(typingctx, total, ramp, tail, end, last, square, offset, a, b):
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
 def _candidates(positions, a, b, images, px, py, reach, places, ca, cb):
-    """List the lines of atoms within `reach` of the line through (px, py), the nearest first; return how many."""
+    """List the lines of atoms within `reach` of the line through (px, py), nearest first; return their number."""
     n, k = len(positions), len(images)
     bucket = np.empty(n * k, np.int32)
     starts = np.zeros(BUCKETS + 1, np.int64)
@@ -111,7 +111,7 @@ def _candidates(positions, a, b, images, px, py, reach, places, ca, cb):
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
 def _chords(x, y, z, px, py, pz, periods, step, cutoff2, squares, offsets, first, shift, count):
-    """Find for each line of atoms which points of the line of the grid at (px, py, pz) are inside the cutoff.
+    """Find for each line of atoms the points of the grid line at (px, py, pz) inside the cutoff.
 
     In float64; `first` counts from the start of the line, `shift` from the point just below the atom.
     """
@@ -134,7 +134,7 @@ def _chords(x, y, z, px, py, pz, periods, step, cutoff2, squares, offsets, first
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
 def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row):
-    """Add up the chords of one line of the grid, and fold what lies beyond the cell back into it."""
+    """Sum the chords of one grid line, and fold the parts beyond the cell back into it."""
     nz, origin, last = line.size, ramp.size // 2, 1
     work[:] = np.float32(0.0)
     for j in range(first.size):
@@ -156,10 +156,10 @@ def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca,
                 cb[j],
             )
     row[:] = np.float32(0.0)
-    for begin in range(-(-pad // nz) * -nz, nz + pad, nz):  # one period after the other
+    for begin in range(-(-pad // nz) * -nz, nz + pad, nz):  # period by period
         for k in range(max(0, -pad - begin), min(nz, nz + pad - begin)):
             row[k] += work[begin + k + pad]
-    line[:] = row  # once: in the grid, points of a line may lie kilobytes apart
+    line[:] = row  # one write: points of a line may be kilobytes apart in the grid
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
@@ -177,10 +177,10 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
     for m in range(len(tiles)):
         x0, y0 = tiles[m, 0], tiles[m, 1]
         x1, y1 = min(x0 + tile[0], nx), min(y0 + tile[1], ny)
-        centre = 0.5 * ((x0 + x1 - 1) / nx * cell[0] + (y0 + y1 - 1) / ny * cell[1])
+        center = 0.5 * ((x0 + x1 - 1) / nx * cell[0] + (y0 + y1 - 1) / ny * cell[1])
         one, other = 0.5 * (x1 - x0 - 1) / nx * cell[0], 0.5 * (y1 - y0 - 1) / ny * cell[1]
         radius = max(math.hypot(one[0] + other[0], one[1] + other[1]), math.hypot(one[0] - other[0], one[1] - other[1]))
-        size = _candidates(positions, a, b, images, centre[0], centre[1], cutoff + radius + 1e-6, places, ca, cb)
+        size = _candidates(positions, a, b, images, center[0], center[1], cutoff + radius + 1e-6, places, ca, cb)
         x, y, z = places[0, :size], places[1, :size], places[2, :size]
         first, shift, count = numbers[0, :size], numbers[1, :size], numbers[2, :size]
         for ix in range(x0, x1):
@@ -214,7 +214,7 @@ def line_frame(cell: np.ndarray) -> np.ndarray:
 
 
 def lateral_images(cell: np.ndarray, cutoff: float) -> np.ndarray:
-    """Return the shifts (k, 3) by the first two vectors of a cell in its `line_frame` that a cutoff can reach."""
+    """Return the lateral shifts (k, 3) in A within reach of a cutoff, for a cell in its `line_frame`."""
     flat = cell[:2, :2]
     heights = abs(np.linalg.det(flat)) / np.linalg.norm(flat[::-1], axis=1)
     m, n = np.ceil(cutoff / heights).astype(int).tolist()
@@ -231,14 +231,14 @@ def sum_grid(
     pool: ThreadPoolExecutor | None = None,
     parts: int = 1,
 ) -> None:
-    """Fill a float32 grid with sum a / r^12 - b / r^6 over atoms and images nearer than the cutoff.
+    """Fill a float32 grid with the sum of a / r^12 - b / r^6 over atoms and images within the cutoff.
 
     Parameters
     ----------
     out : numpy.ndarray
-        ``(nx, ny, nz)`` float32, written.
+        ``(nx, ny, nz)`` float32, overwritten.
     scaled : numpy.ndarray
-        ``(n, 3)`` float64 in [0, 1), of the atoms that interact.
+        ``(n, 3)`` float64 in [0, 1), fractional positions of the interacting atoms.
     a, b : numpy.ndarray
         ``(n,)``, K A^12 and K A^6.
     cell : numpy.ndarray
@@ -247,10 +247,10 @@ def sum_grid(
         A.
     pool : ThreadPoolExecutor, optional
     parts : int
-        Number of threads that share the work.
+        Number of threads.
     """
     steps = np.linalg.norm(cell, axis=1) / out.shape
-    # lines along the finest axis: few and long loops; among equals along the last one, where points lie side by side
+    # lines along the finest axis (few and long loops); of equal axes along the last one (contiguous points)
     finest = int(np.flatnonzero(steps < 1.02 * steps.min())[-1])
     order = [(finest + 1) % 3, (finest + 2) % 3, finest]
     out, steps = out.transpose(order), steps[order]
@@ -295,6 +295,6 @@ def cpu_grids(
 
 
 def available_threads() -> int:
-    """Return OMP_NUM_THREADS where it is set, and else the number of cores of this process."""
+    """Return OMP_NUM_THREADS if set, otherwise the number of cores of this process."""
     wanted = os.environ.get('OMP_NUM_THREADS', '')
     return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
 """Lennard-Jones parameters of probes and frameworks.
 
-Every table is a dict that users may extend or replace; energies are eps / kB in K, sigma in A. Pairs are mixed by the
-rules of Lorentz and Berthelot, sigma = (sigma_i + sigma_j) / 2 and eps = sqrt(eps_i eps_j), unless a pair is given.
+Tables are dicts that users may extend or replace, with eps / kB in K and sigma in A. Pairs follow the Lorentz-Berthelot rules,
+sigma = (sigma_i + sigma_j) / 2 and eps = sqrt(eps_i eps_j), unless given explicitly.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ KCAL = 503.2195  # K: 1 kcal/mol / kB
 
 @dataclass(frozen=True)
 class Probe:
-    """A probe molecule of one site.
+    """Probe molecule with one site.
 
     Parameters
     ----------
     name : str
     epsilon, sigma : float
-        K and A, with itself.
+        Self-interaction, in K and A.
     pairs : dict, optional
-        Symbol of a framework atom -> (epsilon, sigma), explicit pairs that are not mixed. They belong to the table
-        'silica', and are left aside with other tables.
+        Symbol of a framework atom -> (epsilon, sigma), explicit pairs in place of mixed ones. They belong to the table
+        'silica' and are ignored with other tables.
     source : str
     """
 
@@ -96,13 +96,13 @@ _UFF = """\
 _PAIRS = np.array(_UFF.split(), float).reshape(-1, 2).tolist()
 UFF = {chemical_symbols[z]: (depth * KCAL, x / 2 ** (1 / 6)) for z, (x, depth) in enumerate(_PAIRS, 1)}
 
-# O: what mixes with the methane of PROBES to its explicit pair; Si contributes nothing. Other elements are UFF's.
+# O: mixes with the methane of PROBES to its explicit pair; Si does not interact; other elements are from UFF
 SILICA = {**UFF, 'O': (115.0**2 / 148.0, 2 * 3.47 - 3.73), 'Si': (0.0, 1.0)}
 TABLES = {'silica': SILICA, 'uff': UFF}
 
 
 def find_probe(probe: ProbeLike) -> Probe:
-    """Return a probe by name, or the `Probe` or pair (epsilon, sigma) that came.
+    """Return a probe by name; a `Probe` is returned unchanged, a pair (epsilon, sigma) becomes one.
 
     Raises
     ------
@@ -123,12 +123,12 @@ def find_probe(probe: ProbeLike) -> Probe:
 
 
 def find_table(framework: FrameworkLike) -> dict[str, tuple[float, float]]:
-    """Return a table of framework atoms: by name, or a dict that is laid over silica's.
+    """Return a table of framework atoms by name, or a dict merged over that of silica.
 
     Raises
     ------
     ValueError
-        The name is unknown, or an entry of the dict is no element or no pair of numbers.
+        The name is unknown, or an entry of the dict is not an element with a pair of numbers.
     """
     if isinstance(framework, str):
         if framework.lower() not in TABLES:
@@ -155,20 +155,20 @@ def pair_parameters(
     ----------
     symbols : iterable of str
     probe : str, Probe or (epsilon, sigma)
-        Name in `PROBES`, or K and A.
+        Name in `PROBES`, or values in K and A.
     framework : str or dict
-        'silica' (silica's O and Si, UFF for the others), 'uff', or symbol -> (epsilon, sigma) laid over 'silica'. A
-        probe's explicit pairs hold with silica's own entries only; those that the dict gives are mixed.
+        'silica' (O and Si of silica, UFF for other elements), 'uff', or symbol -> (epsilon, sigma) merged over 'silica'.
+        Explicit pairs of a probe apply to the entries of silica only; entries of the dict are mixed.
 
     Returns
     -------
     dict
-        Symbol -> (epsilon, sigma), K and A.
+        Symbol -> (epsilon, sigma) in K and A.
 
     Raises
     ------
     ValueError
-        Unknown probe, table or element.
+        The probe, table or an element is unknown.
     """
     probe, table = find_probe(probe), find_table(framework)
     found = {}

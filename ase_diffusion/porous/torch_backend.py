@@ -1,8 +1,7 @@
-"""Sum pair potentials on grids with plain torch: any device, many structures at once, differentiable.
+"""Pair potentials summed on grids with plain torch: any device, batches of structures, differentiable.
 
-The same arithmetic as in `numba_backend`: the cutoff is found in float64 for a line of grid points and an atom, the pairs are
-summed in the dtype of the result. Blocks of lines share a list of atoms; blocks and lists are cut into chunks, so that
-memory is bounded.
+Same arithmetic as in `numba_backend`: the cutoff is evaluated in float64 for each line of grid points and atom, pairs are summed
+in the dtype of the result. Blocks of lines share a list of atoms; chunks of blocks and lists bound the memory.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-SMALLEST = 0.01  # A^2, no pair is nearer
-TILE, SEGMENT = 1.6, 16.0  # A, edges of a block across and along the lines
-ELEMENTS = {'cpu': 1 << 16, 'cuda': 1 << 26}  # pairs handled at once
-TESTS = 1 << 24  # candidate pairs of a block and an atom tested at once
+SMALLEST = 0.01  # A^2, smallest squared distance
+TILE, SEGMENT = 1.6, 16.0  # A, size of a block across and along the lines
+ELEMENTS = {'cpu': 1 << 16, 'cuda': 1 << 26}  # pairs per chunk
+TESTS = 1 << 24  # candidate pairs of blocks and atoms per chunk
 
 
 def lennard_jones(square: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return a / r^12 - b / r^6 of squared distances; written q (a q - b), which stays finite where a q^2 - b q may not."""
+    """Return a / r^12 - b / r^6 of squared distances, evaluated as q (a q - b) with q = r^-6 to avoid overflow."""
     if torch.is_grad_enabled():
         sixth = square.clamp(min=SMALLEST).reciprocal().pow(3)
         return sixth * (a * sixth - b)
@@ -53,20 +52,20 @@ def torch_grid(
     Parameters
     ----------
     positions : Tensor
-        ``(B, N, 3)`` or ``(N, 3)``, A, anywhere; taken in float64.
+        ``(B, N, 3)`` or ``(N, 3)`` in A, inside or outside the cell; converted to float64.
     cell : Tensor
         ``(B, 3, 3)`` or ``(3, 3)``, rows, A.
     a, b : Tensor
         ``(B, N)`` or ``(N,)``: K A^12 and K A^6 for `lennard_jones`. Rows are padded with atoms of a = b = 0.
     shape : (int, int, int)
     cutoff : float
-        A; pairs with r < cutoff count.
+        Cutoff in A; pairs with r < cutoff contribute.
     pair : callable
         ``pair(square, a, b)`` of squared distances, elementwise.
     dtype : torch.dtype
-        Of the sums and the result.
+        Precision of sums and result.
     elements : int, optional
-        Pairs handled at once, which bounds memory; by default 2^16 on a CPU (its cache) and 2^26 elsewhere.
+        Pairs per chunk, which bounds the memory; by default 2^16 on a CPU (cache size) and 2^26 elsewhere.
 
     Returns
     -------
@@ -99,14 +98,14 @@ def _frames(cell):
 
 
 def _images(box, cutoff):
-    """Return whole shifts (K, 3) that bring an image within reach of the cell, for the cell that needs most."""
+    """Return integer shifts (K, 3) of all images within reach of the cells, the same for the batch."""
     heights = torch.linalg.inv(box).norm(dim=1).reciprocal().amin(0)  # (3,) between opposite faces
     ranges = [range(-n, n + 1) for n in torch.ceil(cutoff / heights + 1e-9).int().tolist()]
     return torch.tensor(list(itertools.product(*ranges)), dtype=torch.float64, device=box.device)
 
 
 class _Blocks:
-    """Cut grids (B, nx, ny, nz) into blocks of X x Y lines of Z points; the last ones hang over."""
+    """Division of grids (B, nx, ny, nz) into blocks of X x Y lines of Z points; the last blocks extend beyond the grid."""
 
     def __init__(self, box, shape):
         steps = box.norm(dim=-1).mean(0).tolist()
@@ -118,7 +117,7 @@ class _Blocks:
         self.total = self.number * math.prod(self.counts)  # rows
 
     def chunks(self, atoms):
-        """Yield ranges of rows, few enough for the test of all `atoms` images."""
+        """Yield ranges of rows that bound the number of tests with all `atoms` images."""
         each = max(1, TESTS // max(1, atoms))
         for first in range(0, self.total, each):
             yield torch.arange(first, min(first + each, self.total), device=self.box.device)
@@ -145,16 +144,16 @@ class _Blocks:
 
 
 def _candidates(inside, images, box, a, b, blocks, rows, cutoff, elements):
-    """Yield (rows, table (r, m)) of the images that may reach blocks of points; -1 fills the table."""
+    """Yield (rows, table (r, m)) of the images within reach of blocks of points, padded with -1."""
     structure, _ = blocks.split(rows)
     lines = blocks.lines(rows, box)
-    centre = lines.mean(1)  # (r, 3)
-    apart = lines - centre[:, None]
+    center = lines.mean(1)  # (r, 3)
+    apart = lines - center[:, None]
     radius, spread = apart[..., :2].norm(dim=-1).amax(1), apart[..., 2].abs().amax(1)  # (r,)
     depth = box[structure, 2, 2] * (blocks.size[2] - 1) / blocks.shape[2]
     active = (a != 0) | (b != 0)
     places = inside[:, :, None] + (images @ box)[:, None]  # (B, N, K, 3)
-    away = places.flatten(1, 2)[structure] - centre[:, None]  # (r, N K, 3)
+    away = places.flatten(1, 2)[structure] - center[:, None]  # (r, N K, 3)
     lateral = (away[..., :2].norm(dim=-1) - radius[:, None]).clamp(min=0)
     half = (cutoff**2 - lateral.square()).clamp(min=0).sqrt() + spread[:, None]
     near = (lateral < cutoff) & (away[..., 2] > -half) & (away[..., 2] < depth[:, None] + half)
@@ -178,7 +177,7 @@ def _sum_rows(inside, box, a, b, images, blocks, rows, index, cutoff, pair, dtyp
     away = places[:, None] - blocks.lines(rows, box)[:, :, None]  # (r, X Y, m, 3)
     step = (box[structure, 2, 2] / blocks.shape[2])[:, None, None]  # (r, 1, 1)
     across = away[..., :2].square().sum(-1)  # (r, X Y, m)
-    with torch.no_grad():  # the points of a line that are inside: their indices, half a step added on either side
+    with torch.no_grad():  # index range of the points inside the cutoff, extended by half a step
         half = (cutoff**2 - across).clamp(min=0).sqrt()
         low = torch.floor((away[..., 2] - half) / step) + 0.5
         high = torch.ceil((away[..., 2] + half) / step) - 0.5
@@ -203,5 +202,5 @@ def _sum_rows(inside, box, a, b, images, blocks, rows, index, cutoff, pair, dtyp
         return (pair(square, a[:, :, None], b[:, :, None]) * inside).sum(-1)
 
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        return checkpoint(add, *inputs, use_reentrant=False)  # what a chunk needs is made again on the way back
+        return checkpoint(add, *inputs, use_reentrant=False)  # recomputes a chunk in the backward pass
     return add(*inputs)

@@ -1,9 +1,9 @@
-"""Sum Lennard-Jones grids on an NVIDIA GPU: one fused Triton kernel for a batch of structures.
+"""Lennard-Jones grids on an NVIDIA GPU: one fused Triton kernel for a batch of structures.
 
-A program fills a bundle of lines and loops over all atoms and images of its structure; nothing but the grids is written.
-The arithmetic is that of `numba_backend`: the cutoff in float64 for each line and atom, the pairs in float32.
+A program fills a bundle of lines and loops over all atoms and images of its structure; only the grids are written.
+Same arithmetic as in `numba_backend`: the cutoff in float64 for each line and atom, the pairs in float32.
 
-Without a GPU, Triton's interpreter runs the same program: ``TRITON_INTERPRET=1 pytest tests/porous/test_triton.py``.
+Without a GPU the program runs in the interpreter of Triton: ``TRITON_INTERPRET=1 pytest tests/porous/test_triton.py``.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Calculators by name, and local relaxation of lists of structures."""
+"""Local relaxation of lists of structures, with calculators by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ['calculator_name', 'get_calculator', 'irelax', 'relax', 'relax_batche
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch at its first use: plain ASE relaxations do not need it."""
+    """Import names that need torch at their first use; relaxations with plain ASE calculators do not need it."""
     if name == 'relax_batched':
         from .batched import relax_batched
 

@@ -1,4 +1,4 @@
-"""Relaxation of many overlayers at once with our own force field: one network call for all of them."""
+"""Batched relaxation of overlayers with a force field of this package: one network call per step and batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..networks.forcefield import ForceField
 
 
-GUARD_EVERY = 10  # steps between two checks of all distances, which cost as much as a tenth of a step
+GUARD_EVERY = 10  # steps between checks of distances; a check costs a tenth of a step
 
 
 def relax_batched(
@@ -40,19 +40,19 @@ def relax_batched(
     device: str | None = None,
     callback: Callable[[int, Atoms], Any] | None = None,
 ) -> list[Atoms]:
-    """Relax overlayers in batches; the same conventions of results as :func:`ase_diffusion.relax.relax`, which calls it.
+    """Relax overlayers in batches; results follow the conventions of :func:`ase_diffusion.relax.relax`, which uses this.
 
-    Every structure has a BFGS history of its own (dense Hessian, start 70 eV/A^2, longest step ``maxstep``: the algorithm of
-    ``ase.optimize.BFGS``) and leaves the batch when its largest force is below ``fmax``; the next one takes its place.
+    Each structure has its own BFGS history (dense Hessian, initially 70 eV/A^2, longest step ``maxstep`` in A: the algorithm of
+    ``ase.optimize.BFGS``). It leaves the batch when its largest force is below ``fmax``; the next structure takes its place.
 
     Parameters
     ----------
     images : list of Atoms
-        On a frozen substrate; not changed.
+        Overlayers on a frozen substrate; not changed.
     model : str, Path, ForceField or ForceFieldCalculator
         Force field, see :func:`ase_diffusion.calculators.forcefield.load_forcefield`.
     fmax : float
-        eV/A.
+        Largest force at convergence (eV/A).
     steps : int
         Largest number of steps per structure.
     callback : callable, optional
@@ -61,7 +61,7 @@ def relax_batched(
     Raises
     ------
     ValueError
-        fmax or steps is not one, or the structures differ in pbc.
+        fmax or steps is not valid, or the structures differ in pbc.
     """
     settings = Settings(BFGS, fmax, steps)
     check_same_pbc(images)
@@ -83,7 +83,7 @@ def irelax_batched(
     batch_size: int = 16,
     device: str | None = None,
 ) -> Iterator[tuple[int, Atoms]]:
-    """Load the force field and return an iterator over (number, relaxed atoms), each as it is done."""
+    """Load the force field and return an iterator over (number, relaxed atoms), in the order of convergence."""
     keep_freed_memory()
     network, header = (model.network, model.header) if hasattr(model, 'network') else load_forcefield(model, device)
     return _iterate(images, network, header, settings, maxstep, batch_size)
@@ -100,7 +100,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
                 _check_constraints(atoms)
                 check_known(atoms, header, network.passive_edges)
                 active.append(_State(number, atoms, settings))
-            except Exception as err:  # the others go on
+            except Exception as err:  # the other structures continue
                 yield number, failed(atoms, err, number)
         if active:
             _evaluate(network, active)
@@ -135,7 +135,7 @@ def _evaluate(network, states) -> None:
 
 
 class _State:
-    """One structure on its way down."""
+    """State of one structure in the batch: positions, energy, forces, BFGS history."""
 
     def __init__(self, number, atoms, settings):
         self.number, self.origin, self.atoms, self.frozen = number, atoms, copy_atoms(atoms), frozen_mask(atoms)
@@ -144,7 +144,7 @@ class _State:
         self.energy, self.forces, self.first, self.converged = np.nan, None, None, False
 
     def advance(self, settings, maxstep) -> bool:
-        """Make one BFGS step, or return True when done."""
+        """Take one BFGS step; return True if the structure is finished."""
         if not np.isfinite(self.energy) or not np.isfinite(self.forces).all():
             raise RelaxationFailed('the force field returned numbers that are not finite')
         if self.first is None:

@@ -1,4 +1,4 @@
-"""A first Hessian from a cheap potential, so that an expensive relaxation needs far fewer steps."""
+"""Initial Hessian from a cheap potential, to save steps of an expensive relaxation."""
 
 from __future__ import annotations
 
@@ -19,39 +19,37 @@ def surrogate_hessian(
 ) -> np.ndarray:
     """Return a positive definite Hessian of a cheap potential, to start a BFGS relaxation with an expensive one.
 
-    A quasi-Newton optimizer spends most of its steps learning the curvature. A force field with errors of 0.1 eV/A in its
-    forces has it right to 10 % or so, at no cost beside a density-functional calculation::
+    A quasi-Newton optimizer spends most of its steps on learning the curvature. A force field with force errors of 0.1 eV/A
+    has the curvature right to about 10 %, at negligible cost compared with density-functional theory::
 
         optimizer = BFGS(atoms)                       # atoms.calc: GPAW, VASP, 7net, ...
         optimizer.H0 = surrogate_hessian(atoms)
 
-    :func:`ase_diffusion.relax.relax` does this with ``hessian='ag-o'``. The minimum found is one of the expensive potential, and
-    convergence is judged by its forces; only the path differs (so, on a surface of many minima, it can be another minimum).
+    :func:`ase_diffusion.relax.relax` does this with ``hessian='ag-o'``. The result is a minimum of the expensive
+    potential, converged in its forces; only the path differs (with many minima it can lead to another one).
 
     Parameters
     ----------
     atoms : Atoms
         Fixed atoms (FixAtoms) are not displaced. Not changed.
     calculator : str, callable or Calculator
-        The cheap potential: anything `get_calculator` takes. Force fields of this package evaluate all displaced copies in one
-        batch.
+        Cheap potential, as `get_calculator` takes it. Force fields of this package evaluate all displaced copies in one batch.
     step : float
-        Displacement of the central differences (A).
+        Displacement of central differences (A).
     floor : float
-        Eigenvalues are replaced by their absolute values, and these by at least this (eV/A^2): soft and unstable modes of the
-        cheap potential must not make long steps.
+        Lower limit of the absolute eigenvalues (eV/A^2): avoids long steps along soft and unstable modes of the cheap potential.
     rest : float
-        Diagonal of the fixed atoms (eV/A^2), the default of ``ase.optimize.BFGS``.
+        Diagonal for fixed atoms (eV/A^2), the default of ``ase.optimize.BFGS``.
 
     Returns
     -------
     ndarray (3 n, 3 n)
-        eV/A^2, for all atoms, in the order of ``atoms``.
+        In eV/A^2, for all atoms, in the order of ``atoms``.
 
     Raises
     ------
     ValueError
-        No atom is free, step or floor is not positive, or the cheap potential returned forces that are not finite.
+        All atoms are fixed, step or floor is not positive, or the forces of the cheap potential are not finite.
     """
     if not (np.isfinite(step) and step > 0 and np.isfinite(floor) and floor > 0):
         raise ValueError(f'step (A) and floor (eV/A^2) are positive numbers, got {step!r} and {floor!r}')

@@ -1,4 +1,4 @@
-"""Local relaxation of many structures: one call, one list back, failures are reported and not raised."""
+"""Local relaxation of many structures; failures are reported in the results and not raised."""
 
 from __future__ import annotations
 
@@ -41,66 +41,66 @@ def relax(
 ) -> Atoms | list[Atoms]:
     """Relax structures with an ASE calculator and optimizer.
 
-    The input is not changed. Every structure stands alone: where the calculator raises, hangs, returns NaN or explodes, a
-    warning is logged, a copy of the input takes the place of the result, and the others go on.
+    The input is not changed. Structures are independent: if the calculator raises, hangs or returns NaN, or a structure
+    explodes, a warning is logged, the result is a copy of the input, and the other structures continue.
 
     With a force field of this package, BFGS, and none of `filter`, `hessian`, `frames`, `timeout` and `pbc`, structures are
-    relaxed in batches: one network call for `batch_size` of them, each with a BFGS history of its own. Where the calculator
-    writes files or keeps wave functions (GPAW, VASP), a name or a factory gives a fresh one for each structure, in a folder of
-    its own.
+    relaxed in batches: one network call for `batch_size` structures, each with its own BFGS history. Calculators that write
+    files or keep wave functions (GPAW, VASP) and come from a name or a factory are made anew for each structure, in a separate
+    folder.
 
     Parameters
     ----------
     images : Atoms or list of Atoms
-        Structures; FixAtoms are bit-identical in the result.
+        Structures; atoms in FixAtoms have bit-identical positions in the result.
     calculator : str, Path, callable or Calculator
-        Anything `get_calculator` takes.
+        As `get_calculator` takes it.
     optimizer : str or class
         Name of a class of `ase.optimize`, such as ``'BFGS'``, ``'FIRE'`` or ``'LBFGS'``, or the class.
     fmax : float
         Largest force on a mobile atom at convergence (eV/A).
     steps : int
-        Most steps for each structure; 0 is a single point.
+        Largest number of steps per structure; 0 is a single point.
     filter : str, class or None
-        A class of `ase.filters`, or its name, (or a function of the Atoms) for what moves, such as ``'FrechetCellFilter'``.
+        Class of `ase.filters`, its name such as ``'FrechetCellFilter'``, or a function of the Atoms: degrees of freedom to relax.
     hessian : str, callable, Calculator or None
-        A cheap potential, as `get_calculator` takes it (``'ag-o'``), whose Hessian BFGS starts from: far fewer steps with an
-        expensive calculator, see :func:`ase_diffusion.relax.hessian.surrogate_hessian`.
+        Cheap potential, as `get_calculator` takes it (``'ag-o'``), for the initial Hessian of BFGS: saves steps of an expensive
+        calculator, see :func:`ase_diffusion.relax.hessian.surrogate_hessian`.
     min_distance : float or None
-        A structure fails where two atoms come closer than this times the sum of their covalent radii, and closer than at
-        the start. None: no check.
+        Smallest distance over the sum of covalent radii; a structure fails below it (and below the value at the start). None: no
+        check.
     max_energy : float or None
-        A structure fails where its energy rises by more than this above that of the start (eV). None: no check.
+        Largest rise of the energy above the start (eV); a structure fails above it. None: no check.
     timeout : float or None
-        Seconds for one structure, after which it fails. The calculator then runs in a process of its own, which is killed
-        with all that it started; so the calculator must be fit for pickle (a name or a factory always is).
+        Time limit per structure in seconds. The calculator then runs in a separate process, which is killed with all its child
+        processes at the limit. It must be picklable (names and factories are).
     batch_size : int
-        Structures in a batch; 1 is one by one.
+        Structures per batch; 1 relaxes them one by one.
     pbc : bool, sequence of bool or None
-        Periodicity while relaxing; results have that of the input. None: that of the input, but all directions for plane
-        waves (VASP, GPAW with ``mode='pw'``), which need it.
+        Periodicity during the relaxation; results have that of the input. None: that of the input, except for plane waves
+        (VASP, GPAW with ``mode='pw'``), which need all directions.
     directory : str or Path, optional
-        Where calculators with files get their folders, ``vasp-0000``, ``vasp-0001``, ...; a folder that exists is not used
-        again. Default: here.
+        Parent of the folders of calculators with files, ``vasp-0000``, ``vasp-0001``, ...; existing folders are not reused.
+        Default: the current folder.
     device : str, optional
-        Of a calculator given by a name that knows devices.
+        Device of a calculator given by name, if it has the choice.
     frames : list or None
-        One list of Atoms (every step, with energy and raw forces) is appended to it for each structure.
+        For each structure a list of Atoms (all steps, with energy and raw forces) is appended.
     logfile : str, Path, stream or None
-        One line for each structure; ``'-'`` is stdout.
+        One line per structure; ``'-'`` is stdout.
 
     Returns
     -------
     Atoms or list of Atoms
-        As many as came, in the same order, with a SinglePointCalculator that holds energy (eV) and the forces before
-        constraints (eV/A). ``info['key_value_pairs']`` has ``relax_steps``, ``relax_converged``, ``relax_calculator``
-        and ``energy_generated`` (eV, of the input geometry). A failed one has ``relax_failed`` = True there, and the
-        reason as text in ``info['data']['relax_error']``.
+        One result per input, in the same order, with energy (eV) and forces before constraints (eV/A) in a SinglePointCalculator.
+        ``info['key_value_pairs']`` has ``relax_steps``, ``relax_converged``, ``relax_calculator`` and ``energy_generated``
+        (eV, of the input geometry). Failed structures have ``relax_failed`` = True there and the reason in
+        ``info['data']['relax_error']``.
 
     Raises
     ------
     ValueError
-        The optimizer, calculator, fmax or another number is not one, a filter changes a cell in which atoms are fixed, a
+        The optimizer, the calculator or a number is not valid, a filter changes the cell of structures with fixed atoms, a
         calculator with a time limit cannot be pickled, or a force field of this package knows none of the structures.
     MissingDependency
         The package of the calculator is not installed.

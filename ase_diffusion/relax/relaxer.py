@@ -1,4 +1,4 @@
-"""What relaxes: it keeps the calculator, or the process that has it, from one structure to the next."""
+"""Relax structures one after another with one calculator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Relaxer:
-    """Relax lists of structures with one calculator: in batches, within a time limit, or one by one.
+    """Relax lists of structures with one calculator: in batches, in a process with a time limit, or one by one.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Relaxer:
             self.factory = CalculatorFactory(calculator, directory, device)
 
     def check(self, images: Iterable[Atoms]) -> None:
-        """Raise the first error where our own force field knows none of the structures: then the input is wrong."""
+        """Raise the first error if a force field of this package knows none of the structures; then the input is wrong."""
         if self.forcefield is None:
             return
         from ..calculators.forcefield import check_known
@@ -69,15 +69,15 @@ class Relaxer:
     def iterate(
         self, images: Sequence[Atoms], numbers: Sequence[int] | None = None, frames: list[list[Atoms]] | None = None
     ) -> Iterator[tuple[int, Atoms]]:
-        """Yield (index, relaxed Atoms), each as it is done.
+        """Yield (index, relaxed Atoms) in the order of completion.
 
         Parameters
         ----------
         images : list of Atoms
         numbers : list of int, optional
-            Numbers of the structures in messages and folders, 0, 1, ... by default.
+            Numbers of the structures in messages and folder names; 0, 1, ... by default.
         frames : list or None
-            One list of steps is appended for each structure.
+            The list of steps of each structure is appended.
         """
         numbers = range(len(images)) if numbers is None else numbers
         if self.forcefield is not None and frames is None and self._batchable(images):
@@ -96,9 +96,9 @@ class Relaxer:
         path = []
         try:
             return relax_one(atoms, self.factory.get(number), self.settings, path), path
-        except MissingDependency:  # of GPAW, which is made with each structure; the others would have no better luck
+        except MissingDependency:  # GPAW is made anew for each structure, so it would be missing for all
             raise
-        except Exception as err:  # any calculator may raise anything; the others go on
+        except Exception as err:  # calculators raise any error; the other structures continue
             self.factory.failed()
             return failed(atoms, err, number), path
 
@@ -111,10 +111,10 @@ class Relaxer:
             return failed(atoms, str(err), number), []
 
     def _batchable(self, images):
-        """Tell whether structures can be relaxed in batches: plain BFGS, one periodicity, something to move, only FixAtoms."""
+        """Return whether a batch is possible: plain BFGS, one periodicity, mobile atoms, no constraint but FixAtoms."""
         from ase.optimize import BFGS
 
-        if self.forcefield.network.passive_edges:  # then they need no substrate, and fixed atoms have forces
+        if self.forcefield.network.passive_edges:  # these networks need no substrate and return forces on fixed atoms
             return False
         how, first = self.settings, images[0] if images else None
         same = all((atoms.pbc == first.pbc).all() and not frozen_mask(atoms).all() for atoms in images)
@@ -123,13 +123,13 @@ class Relaxer:
         return same and plain and self.batch_size > 1 and len(images) > 1
 
     def close(self) -> None:
-        """End the process with the calculator, if there is one."""
+        """End the process of the calculator, if any."""
         if self.process is not None:
             self.process.close()
 
 
 def _relaxing(calculator, settings, directory, device):
-    """Return the function ``(number, atoms) -> (relaxed atoms, frames)`` that a child calls."""
+    """Return the function ``(number, atoms) -> (relaxed atoms, frames)`` that runs in the other process."""
     factory = CalculatorFactory(calculator, directory, device)
 
     def one(number, atoms):

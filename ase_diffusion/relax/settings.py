@@ -55,9 +55,6 @@ class Settings:
         check_calculator(self.hessian)
 
 
-make_settings = Settings  # the earlier name
-
-
 def find_optimizer(optimizer: str | Callable[..., Any]) -> Callable[..., Any]:
     """Return the class of `ase.optimize` with this name; a class or factory is returned unchanged.
 

@@ -1,4 +1,4 @@
-"""Relax one structure, and notice when it or its calculator goes astray."""
+"""Relaxation of one structure, with checks for explosion, collapse and meaningless results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ..calculators.factory import needs_periodic
 from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio
-from ..utils.provenance import forget_notes, note
+from ..utils.provenance import OF_RELAXATION, forget_notes, note
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -21,26 +21,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_TRAVEL = 50.0  # A; an atom that went further did not relax, it was shot away
-MAX_FORCE = 1e3  # eV/A; above it at the end the potential was asked for something that it does not know
-RESULTS = ('relax_steps', 'relax_converged', 'relax_calculator', 'energy_generated', 'relax_failed')
+MAX_TRAVEL = 50.0  # A; larger displacements are explosions
+MAX_FORCE = 1e3  # eV/A; larger final forces are outside the range of the potential
 
 
 class RelaxationFailed(RuntimeError):
-    """One structure left the realm of the calculator."""
+    """Error for a structure outside the range of the calculator."""
 
 
 class Guard:
-    """Raise where a structure explodes or collapses.
+    """Check that raises a RelaxationFailed if a structure explodes or collapses.
 
     Parameters
     ----------
     origin : Atoms
-        The structure at the start.
+        Initial structure.
     min_distance : float or None
-        Smallest distance over the sum of the covalent radii; where atoms were closer at the start, not closer than that.
+        Smallest distance over the sum of covalent radii, lowered to the value of the initial structure.
     max_energy : float or None
-        eV above the start.
+        Largest energy above the start (eV).
     """
 
     def __init__(self, origin: Atoms, min_distance: float | None = 0.4, max_energy: float | None = 100.0) -> None:
@@ -50,7 +49,7 @@ class Guard:
             self.min_distance = min(min_distance, 0.999 * ratio) if np.isfinite(ratio) else min_distance
 
     def __call__(self, atoms: Atoms, energy: float, *, distances: bool = True) -> None:
-        """Check a step; `distances` may be left out where time matters."""
+        """Check the energy and, unless `distances` is False, the distances of a step."""
         self.first = energy if self.first is None else self.first
         if self.max_energy is not None and energy - self.first > self.max_energy:
             raise RelaxationFailed(
@@ -65,8 +64,9 @@ class Guard:
 
 
 def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Atoms]) -> Atoms:
-    """Return one relaxed copy; every step goes to the list `path`. Raises whatever the calculator raises."""
+    """Return a relaxed copy and append every step to `path`; errors of the calculator are not caught."""
     work, fixed = copy_atoms(atoms), frozen_mask(atoms)
+    clean(work)
     if settings.pbc is not None or needs_periodic(calc):
         work.pbc = True if settings.pbc is None else settings.pbc
     work.calc = calc
@@ -74,7 +74,7 @@ def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Ato
     energy_generated, _ = evaluate(work, atoms)
     opt = settings.optimizer(work if settings.filter is None else settings.filter(work), logfile=None)
     if settings.hessian is not None:
-        from .hessian import surrogate_hessian  # needs torch, which other relaxations do not
+        from .hessian import surrogate_hessian  # needs torch, unlike other relaxations
 
         opt.H0 = surrogate_hessian(atoms, settings.hessian)
 
@@ -95,19 +95,18 @@ def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Ato
     check_end(forces[~fixed], opt.nsteps)
     result = snapshot(work, energy, forces, atoms.pbc)
     assert np.array_equal(result.positions[fixed], atoms.positions[fixed])
-    clean(result)
     note(result, relax_steps=int(opt.nsteps), relax_converged=converged, energy_generated=energy_generated)
     return result
 
 
 def check_end(forces: np.ndarray, steps: int) -> None:
-    """Raise where huge forces (n, 3), in eV/A, are left on mobile atoms."""
+    """Raise a RelaxationFailed if final forces (n, 3) in eV/A exceed MAX_FORCE."""
     if np.abs(forces).max(initial=0.0) > MAX_FORCE:
         raise RelaxationFailed(f'forces above {MAX_FORCE:g} eV/A are left after {steps} steps')
 
 
 def evaluate(work: Atoms, origin: Atoms) -> tuple[float, np.ndarray]:
-    """Return energy (float) and raw forces (n, 3); raise where they or the positions are no longer sensible."""
+    """Return energy (eV) and raw forces (n, 3) in eV/A; raise a RelaxationFailed if these or the positions are not valid."""
     if not np.isfinite(work.positions).all():
         raise RelaxationFailed('the positions became NaN or infinite')
     travel = np.linalg.norm(work.positions - origin.positions, axis=1).max(initial=0.0)
@@ -125,7 +124,7 @@ def evaluate(work: Atoms, origin: Atoms) -> tuple[float, np.ndarray]:
         raise RelaxationFailed(f'the calculator returned the energy {energy}')
     if not np.isfinite(forces).all():
         raise RelaxationFailed('the calculator returned forces that are NaN or infinite')
-    if getattr(work.calc, 'converged', None) is False:  # ASE's Vasp says so and does not raise
+    if getattr(work.calc, 'converged', None) is False:  # ASE's Vasp does not raise
         raise RelaxationFailed(
             f'the self-consistent field of {type(work.calc).__name__} in {getattr(work.calc, "directory", ".")} did not '
             'converge, so its forces mean little; allow more iterations (nelm) or change the mixing (algo, amix)'
@@ -134,27 +133,26 @@ def evaluate(work: Atoms, origin: Atoms) -> tuple[float, np.ndarray]:
 
 
 def snapshot(work: Atoms, energy: float, forces: np.ndarray, pbc: Sequence[bool] | np.ndarray) -> Atoms:
-    """Return a copy with the periodicity of the input and a SinglePointCalculator (raw forces)."""
+    """Return a copy with periodicity `pbc` and a SinglePointCalculator with energy (eV) and raw forces (eV/A)."""
     frame = copy_atoms(work)
     frame.pbc = pbc
     results = {'energy': energy, 'forces': forces}
     stress = getattr(work.calc, 'results', {}).get('stress')
-    if stress is not None and frame.pbc.all():  # of a slab in vacuum it means nothing
+    if stress is not None and frame.pbc.all():  # meaningless for a slab in vacuum
         results['stress'] = np.array(stress)
     frame.calc = SinglePointCalculator(frame, **results)
     return frame
 
 
 def clean(atoms: Atoms) -> None:
-    """Remove what an earlier relaxation left in the key-value pairs."""
-    forget_notes(atoms, set(RESULTS))
-    for key in RESULTS:
-        atoms.info.get('key_value_pairs', {}).pop(key, None)
-    atoms.info.get('data', {}).pop('relax_error', None)
+    """Remove what an earlier relaxation or search noted."""
+    forget_notes(atoms, OF_RELAXATION)
+    if isinstance(data := atoms.info.get('data'), dict):
+        data.pop('relax_error', None)
 
 
 def failed(atoms: Atoms, err: Exception | str, number: int) -> Atoms:
-    """Return a copy of the input that says why it could not be relaxed; `err` is an error or a text."""
+    """Return a copy of the input with the reason of the failure; `err` is an error or a text."""
     text = err if isinstance(err, str) else f'{type(err).__name__}: {err}' if str(err) else type(err).__name__
     text = ' '.join(text.split())
     logger.warning('relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)

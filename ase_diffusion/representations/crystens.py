@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from ase import Atoms
 
 from ..diffusion import Batch, GeometricVP, JointProcess, Preconditioned
 from ..networks.image_layout import ATOMS, CELL, FIELDS, HEADER, LENGTH, PRESENT, SIZE, build_image, pair_block, strips
-from .base import Failure
+from .base import Failure, PlainRepresentation, is_number, require
 from .cells import cells_of_parameters, parameters_of_cells, space_group
 from .clustering import k_means, merge_close
 from .crystal import check_crystal
@@ -28,7 +30,7 @@ _LENGTHS = np.isin(FIELDS, ('a', 'b', 'c'))
 
 
 @dataclass
-class CrysTens:
+class CrysTens(PlainRepresentation):
     """Encode crystals of at most 52 atoms as the field ``image`` (B, 4, 64, 64).
 
     Every number of a field enters as (value - shift) / scale, in float32: Z, fractional x, y, z, the lengths in A (by default
@@ -55,6 +57,9 @@ class CrysTens:
         Whether the pair block has a say in where atoms are (paper, fig. 3), or their own coordinates only.
     dtype : torch.dtype
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ('crystens',)
+    fields: ClassVar[frozenset[str]] = frozenset({'image'})
 
     shift: tuple[float, ...] = MEAN
     scale: tuple[float, ...] = STD
@@ -152,9 +157,7 @@ class CrysTens:
                 torch.as_tensor(atoms[part]), torch.as_tensor(cell[part]), counts[part], shift, scale, self.absent
             )
         given = {name: torch.as_tensor(np.asarray(v, float), dtype=self.dtype) for name, v in (conditions or {}).items()}
-        return Batch(
-            {'image': image}, {'image': torch.arange(len(counts))}, len(counts), conditions=given, extras={'counts': counts}
-        )
+        return Batch.dense('image', image, given, {'counts': counts})
 
     def decode(self, batch: Batch) -> list[Atoms | Failure]:
         """Return the crystals of a batch, periodic and wrapped, or why there is none.
@@ -200,17 +203,25 @@ class CrysTens:
         out[:, :, HEADER:, HEADER:] = (image[:, :, HEADER:, HEADER:] * scale + shift) * both[:, None]
         return out
 
-    def augment(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Return the batch as it is: cell, origin and order of the atoms are conventions that a model has to keep."""
-        return batch
-
     def process(self, sigma_min: float = 0.004, sigma_max: float = 80.0) -> JointProcess:
         """Return EDM noise. It reaches 80 standard deviations, since the mean of 8 A copies still knows a number at 10."""
         return JointProcess({'image': Preconditioned(GeometricVP(sigma_min, sigma_max))})
 
+    def check_header(self, header: dict, networks: dict[str, torch.nn.Module]) -> None:
+        """Raise a ValueError where a network that needs the numbers of atoms has none, or was trained on other scales."""
+        for network in networks.values():
+            if 'tied' not in network.settings:
+                continue
+            mine = self.todict()
+            same = all(network.settings[name] == mine[name] for name in ('shift', 'scale', 'absent', 'log_lengths'))
+            require(same, 'network and representation have the same shift and scale', network.settings['shift'])
+            sizes = header.get('sizes')
+            counts = sizes and all(0 < int(n) <= ATOMS and is_number(count) and count > 0 for n, count in sizes.items())
+            require(counts, f'sizes are counts of crystals by their number of atoms, at most {ATOMS}', sizes)
+
     def todict(self) -> dict:
-        """Return the parameters, fit for JSON."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'dtype'}
+        """Return class name and parameters, JSON-serialisable."""
+        values = {f.name: getattr(self, f.name) for f in fields_of(self) if f.name != 'dtype'}
         return {'name': 'CrysTens'} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
@@ -301,12 +312,7 @@ class CrysTens:
             elif n == 0:
                 out.append(Failure('no atom is present'))
             elif not np.isfinite(cells[k]).all():
-                out.append(
-                    Failure(
-                        f'no cell has the lengths {read["cell"][k, :3].round(2).tolist()} A '
-                        f'and the angles {angles[k].round(1).tolist()} degrees'
-                    )
-                )
+                out.append(Failure('no cell has these lengths and angles'))
             else:
                 mine = kept[k]
                 atoms = Atoms(z[k, mine], positions=sites[k, mine] @ cells[k], cell=cells[k], pbc=True)

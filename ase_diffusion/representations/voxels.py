@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,14 +25,14 @@ from ..porous.framework_grids import (
     unscale_energy,
 )
 from ..porous.grid_symmetry import GridSymmetry, symmetric_shape, symmetrize_grid
-from .base import Failure
+from .base import Failure, PlainRepresentation
 from .crystal import check_crystal
 
 __all__ = ['GridSymmetry', 'Voxels', 'symmetric_shape', 'symmetrize_grid']
 
 
 @dataclass
-class Voxels:
+class Voxels(PlainRepresentation):
     """Encode frameworks as one dense field ``grids`` (B, C, X, Y, Z), C = 3 or 4.
 
     Channels: E / kB of methane in K, clipped to [-4000, 5000], linear to [-1, 1]; densities of Si and O (Gaussians of height
@@ -59,6 +61,9 @@ class Voxels:
     ValueError
         Another number of channels, or of means and standard deviations.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ('zeolite',)
+    fields: ClassVar[frozenset[str]] = frozenset({'grids'})
 
     shape: tuple[int, int, int] | None = (32, 32, 32)
     pitch: float = 0.95
@@ -120,7 +125,7 @@ class Voxels:
     def batch(self, field: Tensor, cells, conditions: dict | None = None) -> Batch:
         """Return a batch of a field (B, C, X, Y, Z) and cells (B, 3, 3) in A."""
         size = len(field)
-        given = {name: torch.as_tensor(np.asarray(v, float), dtype=self.dtype) for name, v in (conditions or {}).items()}
+        given = {name: torch.as_tensor(v, dtype=self.dtype) for name, v in (conditions or {}).items()}  # (B, ...)
         return Batch(
             fields={'grids': field},
             rows={'grids': torch.arange(size)},
@@ -161,14 +166,25 @@ class Voxels:
         ----------
         batch : Batch
         assemble : callable, optional
-            ``assemble(silicon, oxygen, cell) -> Atoms | Failure`` of two (X, Y, Z) densities and a cell (3, 3) in A; by default
-            :func:`ase_diffusion.porous.silica.framework_from_grid`.
+            ``assemble(silicon, oxygen, cell)`` of two (X, Y, Z) densities and a cell (3, 3) in A, with ``atoms`` (or None) and
+            ``reason`` in what it returns; by default :func:`ase_diffusion.porous.silica.framework_from_grid` for the width of
+            the Gaussians. Its ``step``, ``moved`` and ``cost`` are kept in ``atoms.info``, where there are any.
         """
         if assemble is None:
-            from ..porous.silica import framework_from_grid as assemble
+            from ..porous.silica import framework_from_grid
+
+            assemble = partial(framework_from_grid, width=self.width)
         grids = {name: grid.cpu().numpy() for name, grid in self.to_grids(batch.fields['grids'].detach()).items()}
         cells = batch.extras['cells'].double().cpu().numpy()
-        return [assemble(silicon, oxygen, cell) for silicon, oxygen, cell in zip(grids['Si'], grids['O'], cells, strict=True)]
+        images = []
+        for silicon, oxygen, cell in zip(grids['Si'], grids['O'], cells, strict=True):
+            result = assemble(silicon, oxygen, cell)
+            if result.atoms is None:
+                images.append(Failure(str(result.reason)))
+                continue
+            result.atoms.info |= {name: getattr(result, name) for name in ('step', 'moved', 'cost') if hasattr(result, name)}
+            images.append(result.atoms)
+        return images
 
     def augment(self, batch: Batch, rng: torch.Generator) -> Batch:
         """Translate, reflect and rotate every structure at random, the same structure in other coordinates.

@@ -1,4 +1,4 @@
-"""Searches for the best structure."""
+"""Global searches: random search, search with a generator, operators for genetic algorithms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ['DiffusionMutation', 'DiffusionStartGenerator', 'RandomStructureSearc
 
 
 def __getattr__(name: str) -> Any:
-    """Import at their first use the operators of ase-ga, which is an extra, and what needs the metrics."""
+    """Import at first use the operators for ase-ga (an optional package) and the search that needs metrics."""
     if name == 'StructureSearch':
         from .structure_search import StructureSearch
 

@@ -1,4 +1,4 @@
-"""Hours of relaxations that survive: made as they are needed, relaxed on many processes, kept in one database."""
+"""Long runs of relaxations that can be interrupted and resumed, on many processes, with one database."""
 
 from __future__ import annotations
 
@@ -36,48 +36,48 @@ HEADER = (
 
 
 class Campaign:
-    """Bring a database to n relaxed structures; the same call goes on where it was stopped, by whatever.
+    """Relax structures until the database holds n of them; the same call resumes after any interruption.
 
-    Structure k is number ``k % block`` of block ``k // block``, which `generate` makes from its number alone; so nothing but the
-    database has to be remembered. One process writes; each structure is written as it is done, all of it or nothing. What is
-    lost when everything is killed are the structures that are being relaxed at that moment.
+    Structure k is number ``k % block`` of block ``k // block``, which `generate` makes from the number of the block alone, so
+    that the database is the only state. One process writes; each structure is written when it is finished, completely or not
+    at all. If everything is killed, only the relaxations in progress are lost.
 
     Parameters
     ----------
     database : str or Path
         ASE database: ``*.db`` (sqlite), or ``postgresql://...`` (needs ase-db-backends). Columns: number, failed, unique,
-        duplicate_of (number of the first of its kind), those of :func:`ase_diffusion.relax.relax`, and what the generator
-        noted. ``ase db search.db unique=1 -s energy`` shows the different structures.
+        duplicate_of (number of the first such structure), those of :func:`ase_diffusion.relax.relax`, and those of the
+        generator. ``ase db search.db unique=1 -s energy`` lists the distinct structures.
     generate : callable
         ``generate(block, count)`` returns the first `count` Atoms of a block, the same ones at each call.
     calculator : str, Path, callable or Calculator
-        Anything `get_calculator` takes; more than this process needs one that can be pickled. A finished GPAW, VASP or other
-        one with files has a single folder, and so a single process; a name or a factory gives one for each structure.
+        As `get_calculator` takes it; picklable for other processes. An instance of GPAW, VASP or another calculator with files
+        has one folder and so allows one process; a name or a factory gives one calculator per structure.
     first_of_kind : callable, optional
-        ``first_of_kind(number, atoms)`` returns the number of the first structure that is the same, `number` itself where it
-        is new (`ase_diffusion.metrics.Distinct().add`). It is told of all structures in the database first.
+        ``first_of_kind(number, atoms)`` returns the number of the first identical structure, or `number` for a new one
+        (`ase_diffusion.metrics.Distinct().add`). It is called for the structures in the database first.
     made_by : dict
-        What makes the structures, fit for JSON (generator, seed, slab): a database made by something else is refused.
+        Origin of the structures (generator, seed, slab), JSON-serializable; a database of another origin is refused.
     block : int
-        Structures in a block.
+        Structures per block.
     optimizer, fmax, steps, filter, min_distance, max_energy, pbc, timeout, directory
         As in :func:`ase_diffusion.relax.relax`.
     workers : int
-        Local processes (dask); 0 does everything in this one. A script needs ``if __name__ == '__main__':`` otherwise.
+        Number of local processes (dask); 0 uses this process. Above 0 a script needs ``if __name__ == '__main__':``.
     client : distributed.Client, optional
-        Works instead of local processes, for example that of a dask-jobqueue cluster. It stays open.
+        Replaces the local processes, for example the client of a dask-jobqueue cluster. It is not closed.
     retry_failed : bool
-        Whether structures that failed before are tried again.
+        Retry structures that failed before.
     patience : float
-        Seconds for which a database that is locked, full or away is tried.
+        Seconds of retries if the database is locked, full or unreachable.
     logfile : str, Path, stream or None
-        One line for each structure; ``'-'`` is stdout.
+        One line per structure; ``'-'`` is stdout.
 
     Raises
     ------
     ValueError
-        A number is not one, a calculator for other processes cannot be pickled, or several of them would share the folder of a
-        finished one. :meth:`run` raises where the database belongs to something else.
+        A number is not valid, a calculator for other processes cannot be pickled, or several processes would share the folder
+        of an instance. :meth:`run` raises it for a database of another campaign.
     """
 
     def __init__(
@@ -116,31 +116,31 @@ class Campaign:
         return self.workers == 0 and self.client is None
 
     def _what(self, made_by):
-        """Return all that decides what a structure is and what it relaxes to."""
+        """Return the settings that determine the structures and their relaxation."""
         how = {field.name: plain(getattr(self.settings, field.name)) for field in dataclasses.fields(self.settings)}
         return {**made_by, 'block': self.block, 'calculator': describe(self.calculator), **how}
 
     def run(self, n: int) -> list[Atoms]:
-        """Bring the database to `n` structures.
+        """Relax structures until the database holds `n` of them.
 
         Parameters
         ----------
         n : int
-            In all, with those that are there and those that failed.
+            Total number, including structures of earlier calls and failed ones.
 
         Returns
         -------
         list of Atoms
-            The different relaxed structures, of each kind that with the lowest energy; the lowest of all first.
+            The distinct relaxed structures, sorted by energy; of duplicates the one of lowest energy.
 
         Raises
         ------
         ValueError
             The database belongs to another campaign or slab; the differences are listed.
         StoreError
-            It cannot be written; what was computed is in a file that the next call takes in.
+            The database cannot be written; finished structures are in a file that the next call imports.
         GenerationFailed
-            The generator gave up; what was made before is in the database.
+            The generator failed; earlier structures are in the database.
         """
         check_integer('n', n, 1, 'the number of structures in all')
         with self.store, self.log:
@@ -162,7 +162,7 @@ class Campaign:
         return DaskExecutor(uuid.uuid4().hex, self.frozen, self.workers, self.client)
 
     def _images(self, n):
-        """Return the best of each kind among the first n, the lowest energy first."""
+        """Return the distinct structures among the first n, each with its lowest energy, sorted by energy."""
         best = {}
         for number, (first, atoms) in self.store.relaxed().items():
             if number < n and (first not in best or atoms.get_potential_energy() < best[first].get_potential_energy()):
@@ -171,7 +171,7 @@ class Campaign:
 
 
 class _State:
-    """What one run does: which structures are waiting, under way and done."""
+    """State of one run: structures to generate, waiting, in progress, done."""
 
     def __init__(self, campaign, n):
         self.campaign, self.log, self.store, self.n = campaign, campaign.log, campaign.store, n
@@ -192,7 +192,7 @@ class _State:
         )
 
     def _remember(self):
-        """Tell the sieve and the log about the structures of earlier runs."""
+        """Register the structures of earlier runs for duplicates and best energies."""
         for number, (first, atoms) in self.store.relaxed().items():
             self._note_energy(atoms)
             if self.campaign.first_of_kind is not None and first == number:
@@ -204,7 +204,7 @@ class _State:
         return self.best[formula]
 
     def work(self, pool):
-        """Make, relax and write until nothing is left; an error stops it after what is under way has been written."""
+        """Generate, relax and write all structures; after an error finish and write what is in progress, then raise it."""
         self.log.write(f'working in {pool.description}')
         self.log.write(HEADER)
         self.begun = time.monotonic()
@@ -220,7 +220,7 @@ class _State:
             raise self.stop
 
     def _feed(self, pool):
-        """Hand out work: blocks to be made while few structures wait, and structures to be relaxed."""
+        """Submit work: generate a block while few structures wait, and relax waiting structures."""
         slots = pool.slots()
         if self.making is None and self.blocks and len(self.waiting) < slots * self.campaign.chunk:
             block = self.making = self.blocks.popleft()
@@ -250,19 +250,19 @@ class _State:
         self.making = None
         try:
             self.waiting.extend(future.result())
-        except Exception as err:  # raised after what is under way has been written
+        except Exception as err:  # raised after structures in progress have been written
             self.stop = self.stop or err
 
     def _take_result(self, pool, token):
-        chunk, future = self.running[token]  # stays there until it is written: see finish
+        chunk, future = self.running[token]  # kept until it is written, see finish
         again = []
         try:
             self._store(list(zip([number for number, _ in chunk], future.result(), strict=True)))
         except Exception as err:
             if not pool.died(err):
                 self.stop = self.stop or err
-                self.store.patience = 0.0 if isinstance(err, StoreError) else self.store.patience  # waited long enough
-            elif len(chunk) > 1:  # find the one that does it
+                self.store.patience = 0.0 if isinstance(err, StoreError) else self.store.patience  # no more retries
+            elif len(chunk) > 1:  # retry one by one
                 again = [[item] for item in chunk]
             else:
                 text = 'the worker process died each time that it relaxed this structure'
@@ -272,7 +272,7 @@ class _State:
             self._hand_out(pool, part)
 
     def _store(self, items):
-        """Note what each structure is, write them all, then say so."""
+        """Label the structures, write them, and log them."""
         lines = []
         for number, atoms in items:
             failed = bool(atoms.info['key_value_pairs'].get('relax_failed'))
@@ -290,7 +290,7 @@ class _State:
             self.log.write(self._line(number, atoms, first))
 
     def finish(self):
-        """Write what was done after the last look, for example at Ctrl-C."""
+        """Write results that arrived but were not handled yet, for example at Ctrl-C."""
         items = []
         for chunk, future in self.running.values():
             if future.done():
@@ -325,9 +325,9 @@ class _State:
         return text
 
 
-def describe(calculator: CalculatorLike) -> str:
-    """Return a calculator as settings know it: its name, and the parameters that it tells, fit for JSON."""
-    keywords = getattr(calculator, 'keywords', None)  # of functools.partial
+def describe(calculator: CalculatorLike) -> str | dict[str, Any]:
+    """Return the description of a calculator in settings: its name and known parameters, JSON-serializable."""
+    keywords = getattr(calculator, 'keywords', None)  # functools.partial
     parameters = getattr(calculator, 'parameters', None) if not isinstance(calculator, (str, type)) else None
     known = keywords or (dict(parameters) if isinstance(parameters, dict) else None)
     if not known:
@@ -336,7 +336,7 @@ def describe(calculator: CalculatorLike) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a setting fit for JSON: classes and functions by their names."""
+    """Return a JSON-serializable setting: classes and functions as names."""
     if callable(value):
         return optimizer_name(value)
     value = value.item() if isinstance(value, np.generic) else value

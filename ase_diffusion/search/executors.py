@@ -1,4 +1,4 @@
-"""Where relaxations of a campaign run: in this process, in local processes, or wherever a dask Client leads."""
+"""Executors of a campaign: this process, local processes, or the workers of a dask client."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from ..relax.relaxer import Relaxer
 
 
-LOCAL = {  # of dask, for local processes
-    'distributed.scheduler.allowed-failures': 1,  # a structure that has killed two workers is given up
+LOCAL = {  # dask settings for local processes
+    'distributed.scheduler.allowed-failures': 1,  # a structure that killed two workers counts as failed
     'distributed.comm.timeouts.connect': '120s',  # busy machines
-    'distributed.deploy.lost-worker-timeout': '1h',  # a worker that died is started again, which may take longer than 15 s
+    'distributed.deploy.lost-worker-timeout': '1h',  # restarts of workers may take longer than the default of 15 s
 }
-_kept = threading.local()  # of a worker: the relaxer of the campaign it works for
+_kept = threading.local()  # in a worker: relaxer of its campaign
 
 
 def work(token: str, frozen: bytes, chunk: list[tuple[int, Atoms]]) -> list[Atoms]:
-    """Relax a chunk of (number, Atoms) in a worker, which keeps the calculator for the next one; returns a list of Atoms."""
+    """Relax a chunk of (number, Atoms) in a worker and return a list of Atoms; the worker keeps the calculator."""
     if getattr(_kept, 'token', None) != token:
         from ..relax.relaxer import Relaxer
 
-        if parent_process() is not None:  # a process for this work only; of others, logging belongs to the user
-            logging.getLogger('ase_diffusion').setLevel(logging.ERROR)  # a failure has its line in the log of the campaign
+        if parent_process() is not None:  # a process for this campaign only; elsewhere logging belongs to the user
+            logging.getLogger('ase_diffusion').setLevel(logging.ERROR)  # failures are in the log of the campaign
         if getattr(_kept, 'token', None) is not None:
             _kept.relaxer.close()
         calculator, settings, options = pickle.loads(frozen)
@@ -45,7 +45,7 @@ def work(token: str, frozen: bytes, chunk: list[tuple[int, Atoms]]) -> list[Atom
 
 
 def relax_chunk(relaxer: Relaxer, chunk: list[tuple[int, Atoms]]) -> list[Atoms]:
-    """Return relaxed Atoms for a chunk of (number, Atoms), in its order; each has its time in seconds with it."""
+    """Return the relaxed Atoms of a chunk of (number, Atoms), in its order, with the time per structure (s)."""
     begun = time.perf_counter()
     results = dict(relaxer.iterate([atoms for _, atoms in chunk], [number for number, _ in chunk]))
     seconds = (time.perf_counter() - begun) / len(chunk)
@@ -55,7 +55,7 @@ def relax_chunk(relaxer: Relaxer, chunk: list[tuple[int, Atoms]]) -> list[Atoms]
 
 
 class SerialExecutor:
-    """Everything in this process, one thing after the other."""
+    """Run tasks serially in the current process."""
 
     description: str = 'this process'
 
@@ -63,42 +63,42 @@ class SerialExecutor:
         self.relaxer = relaxer
 
     def slots(self) -> int:
-        """Return how many chunks may be under way."""
+        """Return the number of chunks that may be in progress."""
         return 1
 
     def submit(self, chunk: list[tuple[int, Atoms]]) -> Future:
-        """Return the future of a chunk, done already."""
+        """Relax a chunk and return its completed future."""
         return self.call(relax_chunk, self.relaxer, chunk)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Future:
-        """Call a function of the parent; returns its future."""
+        """Call a function and return its completed future."""
         future = Future()
         try:
             future.set_result(function(*args))
-        except Exception as err:  # whoever asks for the result gets it
+        except Exception as err:  # raised by future.result()
             future.set_exception(err)
         return future
 
     def died(self, err: BaseException) -> bool:
-        """Tell whether an error means that a worker died."""
+        """Return whether an error means that a worker died."""
         return False
 
     def close(self) -> None:
-        """End the process of the calculator, if there is one."""
+        """End the process of the calculator, if any."""
         self.relaxer.close()
 
 
 class DaskExecutor:
-    """Workers of dask; structures are made in a thread of this process meanwhile.
+    """Run tasks on dask workers; structures are generated in a thread of this process.
 
     Parameters
     ----------
     token, frozen
-        Name of the campaign, and (calculator, Settings, options of Relaxer) as bytes.
+        Identifier of the campaign, and (calculator, Settings, options of Relaxer) pickled.
     workers : int
-        Local processes, where no client is given.
+        Number of local processes without a client.
     client : distributed.Client, optional
-        Stays open.
+        Not closed.
     """
 
     def __init__(self, token: str, frozen: bytes, workers: int, client: Any = None) -> None:
@@ -118,28 +118,28 @@ class DaskExecutor:
         self.description = local if self.owned else f'dask at {client.scheduler.address}'
 
     def slots(self) -> int:
-        """Return how many chunks may be under way: one for each local process; more for a cluster, which may grow."""
+        """Return the number of chunks that may be in progress: one per local process, more for a cluster, which may grow."""
         if not self.owned and time.monotonic() - self.asked > 10:
             self.count = max(16, 2 * sum(self.client.nthreads().values()))
             self.asked = time.monotonic()
         return self.count
 
     def submit(self, chunk: list[tuple[int, Atoms]]) -> Any:
-        """Return the future of a chunk."""
+        """Submit a chunk and return its future."""
         return self.client.submit(work, self.token, self.frozen, chunk, pure=False)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Future:
-        """Call a function of the parent in its thread; returns its future."""
+        """Call a function in a thread of this process and return its future."""
         return self.thread.submit(function, *args)
 
     def died(self, err: BaseException) -> bool:
-        """Tell whether an error means that a worker died."""
+        """Return whether an error means that a worker died."""
         from distributed import KilledWorker
 
         return isinstance(err, KilledWorker)
 
     def close(self) -> None:
-        """Stop; what is under way is given up."""
+        """Cancel tasks in progress and stop local processes."""
         self.thread.shutdown(wait=False, cancel_futures=True)
         if self.owned:
             self.client.close(timeout=5)
@@ -148,10 +148,10 @@ class DaskExecutor:
 
 
 def local_cluster(distributed: ModuleType, workers: int) -> tuple[Any, Any]:
-    """Return a cluster of local processes, one thread each, and its client; Ctrl-C is for the parent alone."""
+    """Return a cluster of local processes (one thread each) that ignore Ctrl-C, and its client."""
 
     class IgnoreInterrupt(distributed.WorkerPlugin):
-        """Leave Ctrl-C to the parent, which stops in order."""
+        """Ignore Ctrl-C in workers; the parent process stops them."""
 
         def setup(self, worker):
             import signal

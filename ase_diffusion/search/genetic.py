@@ -1,4 +1,4 @@
-"""Operators of the genetic algorithm of ase-ga that generate with a diffusion model."""
+"""Operators for genetic algorithms of ase-ga that use a diffusion model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..errors import GenerationFailed, MissingDependency
 from ..generators.tasks import check_noise
 from ..utils.atoms import mobile_mask
 from ..utils.checks import check_integer
+from ..utils.provenance import MARKER, notes_of
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -27,17 +28,17 @@ __all__ = ['DiffusionMutation', 'DiffusionStartGenerator']
 
 
 class DiffusionStartGenerator:
-    """Give starting candidates to a genetic algorithm: the contract of ``ase_ga.startgenerator.StartGenerator``.
+    """Generate start candidates of a genetic algorithm, with the interface of ``ase_ga.startgenerator.StartGenerator``.
 
-    Candidates are generated in batches and handed out one by one. Every new atom has a tag of its own, as ase-ga has it, so
-    that operators with ``use_tags`` do not take the overlayer for one molecule.
+    Candidates are generated in batches and returned one by one. Each new atom has its own tag, as in ase-ga, so that operators
+    with ``use_tags`` do not treat the overlayer as one molecule.
 
     Parameters
     ----------
     gen : SurfaceDiffusion
-        Its composition, in the order of its formula, is that of the candidates.
+        Candidates have its composition, in the order of its formula.
     batch : int
-        Candidates generated at once.
+        Number of candidates generated at once.
     **conditions
         As for ``gen.sample``, such as ``energy=0.0, guidance_scale=2.0``.
 
@@ -50,11 +51,11 @@ class DiffusionStartGenerator:
 
     def __init__(self, gen: Any, *, batch: int = 10, **conditions: Any) -> None:
         check_integer('batch', batch, 1, 'the number of candidates generated at once')
-        gen.irun(1, **conditions)  # checks the conditions, generates nothing
+        gen.irun(1, **conditions)  # checks the conditions without generating
         self.gen, self.batch, self.conditions, self._waiting = gen, int(batch), conditions, []
 
     def get_new_candidate(self, maxiter: int | None = None) -> Atoms | None:
-        """Return a new candidate, or None where all of ``maxiter`` attempts (default: ``gen.maxtries`` a structure) failed."""
+        """Return a new candidate, or None if ``maxiter`` attempts failed (default: ``gen.maxtries`` per structure)."""
         if not self._waiting:
             before = self.gen.maxtries
             self.gen.maxtries = before if maxiter is None else max(1, int(maxiter))
@@ -68,17 +69,16 @@ class DiffusionStartGenerator:
 
 
 class DiffusionMutation(OffspringCreator):
-    """Noise a parent and denoise it: an operator of ase-ga, one parent, one child.
+    """Mutation of ase-ga (one parent, one child): add noise to a parent and denoise it.
 
     Parameters
     ----------
     gen : SurfaceDiffusion
-        For the composition and the slab of the population; see its method ``perturb``.
+        Generator with the composition and the slab of the population; see its method ``perturb``.
     noise : float
-        Standard deviation in A. 0.3 heals what is unlikely in a parent and leaves good minima as they are; 0.7 to 1 leads
-        away from these too.
+        Standard deviation in A. 0.3 repairs unlikely parts of a parent and keeps good minima; 0.7 to 1 leaves these, too.
     num_muts, verbose
-        As for all operators of ase-ga.
+        As for other operators of ase-ga.
     **conditions
         As for ``gen.sample``.
 
@@ -90,23 +90,24 @@ class DiffusionMutation(OffspringCreator):
 
     def __init__(self, gen: Any, noise: float = 0.3, *, num_muts: int = 1, verbose: bool = False, **conditions: Any) -> None:
         super().__init__(verbose=verbose, num_muts=num_muts, rng=gen.rng)
-        gen.irun(1, **conditions)  # checks the conditions, generates nothing
+        gen.irun(1, **conditions)  # checks the conditions without generating
         self.gen, self.noise, self.conditions = gen, check_noise(noise, gen.process.schedule.sigma_min), conditions
         self.descriptor, self.min_inputs = 'DiffusionMutation', 1
 
     def get_new_individual(self, parents: Sequence[Atoms]) -> tuple[Atoms | None, str]:
-        """Return (child, description); the child is None where every attempt had atoms too close to each other."""
+        """Return (child, description); the child is None if every attempt had atoms too close to each other."""
         parent, description = parents[0], 'mutation: diffusion'
         child = self.mutate(parent)
         if child is None:
             return None, description
         new = self.initialize_individual(parent, child)
-        new.info['key_value_pairs'].update(child.info['key_value_pairs'])  # with the names of the notes among them
-        new.info['data'].update(child.info['data'], parents=[parent.info['confid']])
+        pairs, names = child.info['key_value_pairs'], {*notes_of(child), MARKER}  # and not the score of the parent
+        new.info['key_value_pairs'].update({name: pairs[name] for name in names if name in pairs})
+        new.info['data'].update(diffusion=child.info['data']['diffusion'], parents=[parent.info['confid']])
         return self.finalize_individual(new), description
 
     def mutate(self, atoms: Atoms) -> Atoms | None:
-        """Return a child of the atoms, or None."""
+        """Return a mutated copy of the atoms, or None."""
         try:
             child = self.gen.perturb(atoms, self.noise, None, **self.conditions)
         except GenerationFailed:
@@ -116,7 +117,7 @@ class DiffusionMutation(OffspringCreator):
 
 
 def _with_tags(atoms):
-    """Return the atoms with one tag for each mobile atom, counted on from those of the substrate."""
+    """Return the atoms with one tag per mobile atom, continuing those of the substrate."""
     mobile = mobile_mask(atoms)
     tags = atoms.get_tags()
     tags[mobile] = tags[~mobile].max(initial=-1) + 1 + np.arange(mobile.sum())

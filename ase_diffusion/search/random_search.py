@@ -1,4 +1,4 @@
-"""Random structure search: random overlayers on a fixed slab, relaxed, every frame kept in one database."""
+"""Random structure search: relax random overlayers on a fixed slab; all frames go to one database."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..relax.settings import Settings, optimizer_name
 from ..utils.atoms import copy_atoms
 from ..utils.checks import check_count, check_folder
 from ..utils.log import Log, Logfile
-from ..utils.provenance import note, noted
+from ..utils.provenance import forget_notes, note, noted
 from ..utils.rng import RandomSource, coerce_rng
 from .store import same_slab, slab_settings
 
@@ -39,45 +39,45 @@ __all__ = ['RandomStructureSearch', 'random_start']
 logger = logging.getLogger(__name__)
 
 HEADER = f'{"run":>6s} {"formula":<16s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s} {"time/s":>7s}  outcome'
-_worker = None  # of a worker process: (search, Relaxer), or the error that kept it from starting
+_worker = None  # in a worker process: (search, Relaxer), or the error of its start
 
 
 class RandomStructureSearch:
-    """Relax random overlayers on a slab and keep every frame.
+    """Relax random overlayers on a slab and store every frame.
 
-    Run k is seeded from (seed, k) alone: a search that was interrupted goes on with the same call, and neither the
-    number of workers nor the order of the runs changes a structure. Only the parent process writes.
+    The seed of run k is (seed, k): the same call resumes an interrupted search, and structures do not depend on the number of
+    workers or the order of the runs. Only the parent process writes.
 
     Parameters
     ----------
     slab : Atoms
-        The substrate, periodic in the plane only; FixAtoms on what stays. Not changed.
+        Substrate, periodic in the plane only, with FixAtoms on frozen atoms. Not changed.
     stoich : str, dict or list of str
-        Formula of the new atoms; or ranges (ends included), ``{'Ag': (4, 6), 'O': (2, 5)}``, drawn evenly for each run;
-        or a list of formulas to draw from (name one twice to have it twice as often).
+        Formula of the new atoms; or inclusive ranges, ``{'Ag': (4, 6), 'O': (2, 5)}``, drawn uniformly for each run; or a
+        list of formulas to draw from (repeat one to give it more weight).
     calculator : str, Path, callable or Calculator
-        Anything `ase_diffusion.relax.get_calculator` takes. More than one worker needs one that can be pickled: a name,
-        a path, a class or a function at the top of a module. Where it writes files or keeps wave functions (GPAW, VASP),
-        a name or a factory gives a fresh one for each run, in a folder of its own.
+        As `ase_diffusion.relax.get_calculator` takes it; picklable for several workers: a name, a path, a class or a function at
+        module level. Calculators that write files or keep wave functions (GPAW, VASP) and come from a name or a factory are
+        made anew for each run, in a separate folder.
     height, ratio, maxiter
         As in `random_start`.
     rng : None, int, Generator, RandomState or numpy.random
-        Where the seed comes from. None takes the seed of the database, or a fresh one where that is new.
+        Source of the seed. None takes the seed of the database, or a fresh one for a new database.
     optimizer : str or class
-        Of `ase.optimize`.
+        Name or class of `ase.optimize`.
     fmax : float
         Largest force on a mobile atom at convergence (eV/A).
     steps : int
-        Most steps of a relaxation.
+        Largest number of steps of a relaxation.
     database : str or Path
-        ASE database (``.db``). A row is a frame with energy and raw forces; keys run, step, last and converged. A run
-        that failed is one row, its start, with the key failed; the next call tries it again.
+        ASE database (``.db``). A row is a frame with energy and raw forces and the keys run, step, last and converged. A failed
+        run is one row, its start, with the key failed; the next call retries it.
     directory : str or Path
-        Where those folders go, ``vasp-0000`` for run 0 and so on; a folder that exists is not used again. Default: here.
+        Parent of these folders, ``vasp-0000`` for run 0 and so on; existing folders are not reused. Default: the current folder.
     workers : int
-        Processes. Above 1 a script needs ``if __name__ == '__main__':`` around the call of `run`.
+        Number of processes. Above 1 a script needs ``if __name__ == '__main__':`` around the call of `run`.
     logfile : str, Path, stream or None
-        One line for each run; ``'-'`` is stdout.
+        One line per run; ``'-'`` is stdout.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class RandomStructureSearch:
         workers: int = 1,
         logfile: Logfile = '-',
     ) -> None:
-        from ..representations.slab import check_slab  # of all that is trained and sampled; needs torch, which workers do not
+        from ..representations.slab import check_slab  # the check of training and sampling; needs torch, unlike workers
 
         check_slab(slab)
         if Path(database).suffix != '.db':
@@ -108,7 +108,8 @@ class RandomStructureSearch:
         check_shared(calculator, workers)
         self.settings = Settings(optimizer, fmax, steps)
         self.slab = copy_atoms(slab)
-        self.slab.info.pop('adsorbate_info', None)  # of ase.build; extxyz cannot write it
+        self.slab.info.pop('adsorbate_info', None)  # set by ase.build; extxyz cannot write it
+        forget_notes(self.slab)
         self.stoich = check_composition(stoich)
         self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), ratio, maxiter
         self.calculator, self.directory = calculator, directory
@@ -116,24 +117,24 @@ class RandomStructureSearch:
         self.seed = self._find_seed(rng)
 
     def run(self, n: int) -> list[Atoms]:
-        """Bring the database to `n` runs and return the relaxed structures.
+        """Complete the runs 0 to `n` - 1 and return the relaxed structures.
 
         Parameters
         ----------
         n : int
-            Number of runs in all; those that are there already are not repeated.
+            Total number of runs; runs in the database are not repeated.
 
         Returns
         -------
         list of Atoms
-            The last frames of the runs 0 to n - 1 that did not fail, in order.
+            Last frames of the successful runs 0 to n - 1, in order.
 
         Raises
         ------
         ValueError
             n is not a positive integer, or the database belongs to another search.
         GenerationFailed
-            The atoms do not fit into the window, and the runs before stay in the database; or all runs failed.
+            The atoms do not fit into the window (earlier runs stay in the database), or all runs failed.
         """
         check_count('n', 'the number of runs', n)
         db = self._open()
@@ -155,7 +156,7 @@ class RandomStructureSearch:
         return [row_atoms(row) for row in sorted(rows, key=lambda row: row.run)]
 
     def _all_failed(self, failures, rows):
-        """Raise where a call found nothing; warn where there are results of earlier calls."""
+        """Raise a GenerationFailed if there is no result at all; warn if there are results of earlier calls."""
         text = (
             f'all {failures.total()} runs of this call failed; check that {calculator_name(self.calculator)} knows '
             'the elements and runs at all; the next call tries them again'
@@ -166,7 +167,7 @@ class RandomStructureSearch:
         logger.warning('%s', error)
 
     def start(self, run: int) -> Atoms:
-        """Return the start structure of a run, the same at every call.
+        """Return the start structure of a run, the same in every call.
 
         Parameters
         ----------
@@ -178,7 +179,7 @@ class RandomStructureSearch:
         return random_start(self.slab, numbers, rng, height=self.height, ratio=self.ratio, maxiter=self.maxiter)
 
     def todict(self) -> dict[str, Any]:
-        """Return what makes this search the one it is, ready for json."""
+        """Return the settings that identify this search, JSON-serializable."""
         return {
             'seed': self.seed,
             'stoich': self.stoich,
@@ -192,11 +193,11 @@ class RandomStructureSearch:
         }
 
     def _relaxer(self):
-        """Return what relaxes, with a calculator or the means to make one for each run."""
+        """Return the relaxer of this search."""
         return Relaxer(self.calculator, self.settings, directory=self.directory)
 
     def _find_seed(self, rng):
-        """Return the seed: of `rng`, else of the database, else a fresh one."""
+        """Return the seed from `rng`, the database, or fresh entropy, in this order."""
         if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
             return int(rng)
         if rng is None and self.database.is_file():
@@ -208,10 +209,10 @@ class RandomStructureSearch:
         return int.from_bytes(coerce_rng(rng).bytes(8), 'little') >> 1
 
     def _open(self):
-        """Return the database; raise where it belongs to another search."""
+        """Return the database; raise a ValueError if it belongs to another search."""
         from ase.db import connect
 
-        # sqlite locks by itself, and the lock file of a killed process would block the next call for ever
+        # sqlite has its own locks; the lock file of a killed process would block all later calls
         db = connect(self.database, use_lock_file=False)
         mine, metadata = self.todict(), db.metadata
         theirs = metadata.get('random_search')
@@ -234,7 +235,7 @@ class RandomStructureSearch:
         return db
 
     def _results(self, todo):
-        """Yield (run, frames, seconds) as runs end."""
+        """Yield (run, frames, seconds) in the order of completion."""
         if self.workers == 1 or len(todo) < 2:
             relaxer = self._relaxer() if todo else None
             for run in todo:
@@ -257,7 +258,7 @@ class RandomStructureSearch:
             pool.shutdown(cancel_futures=True)
 
     def _store(self, db, run, frames):
-        """Write the frames of one run, all or none; what an earlier attempt left goes."""
+        """Write the frames of one run in one transaction; rows of earlier attempts are deleted."""
         with db:
             db.delete([row.id for row in db.select(run=run, include_data=False)])
             for index, atoms in enumerate(frames):
@@ -267,7 +268,7 @@ class RandomStructureSearch:
                 db.write(atoms, data=atoms.info.get('data', {}), **pairs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what a worker does not need and streams cannot give."""
+        """Return the state for workers, without the log (streams cannot be pickled)."""
         return {**self.__dict__, 'logfile': None}
 
 
@@ -285,7 +286,7 @@ def _one_run(search, relaxer, run):
 
 
 def _start_worker(search):
-    """Set up a worker process; an error waits for the first run, where the parent sees it."""
+    """Set up a worker process; an error is raised in the first run, so that the parent sees it."""
     global _worker
     try:
         relaxer = search._relaxer()
@@ -297,7 +298,7 @@ def _start_worker(search):
 
 
 def _work(run):
-    """Do one run in a worker process."""
+    """Execute one run in a worker process."""
     if isinstance(_worker, Exception):
         raise _worker
     return _one_run(*_worker, run)

@@ -1,4 +1,4 @@
-"""The database of a campaign: sqlite file or PostgreSQL server, one writer, every structure once."""
+"""Database of a campaign: sqlite file or PostgreSQL server, with one writer and one row per structure."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAME_SLAB = 1e-4  # A; the slab of a campaign that goes on may differ by rounding
-ADVISORY_LOCK = 0x617365_646966  # of PostgreSQL: one writer of campaigns in one database
+SAME_SLAB = 1e-4  # A; tolerance for rounding of the slab of a resumed campaign
+ADVISORY_LOCK = 0x617365_646966  # PostgreSQL: one writer of campaigns per database
 
 
 class StoreError(OSError):
-    """The database cannot be written; the text says where the structures are instead."""
+    """Error for a database that cannot be written; the text names the file with the structures."""
 
 
 class Store:
-    """Write numbered structures, each once and all or nothing.
+    """Write numbered structures in transactions, one row per number.
 
     Parameters
     ----------
     database : str or Path
         ``*.db`` (sqlite), or the URL of a PostgreSQL database, ``postgresql://user:password@host:port/name``.
     settings : dict
-        What made the structures, fit for JSON; kept in the metadata under 'campaign'. A database that was made with others is
-        refused. An entry 'slab' may differ by rounding.
+        Settings that made the structures, JSON-serializable; stored in the metadata under 'campaign'. A database with other
+        settings is refused. An entry 'slab' may differ by rounding.
     patience : float
-        Seconds for which a write is tried again where the database is locked, full, read-only or away.
+        Seconds of retries if the database is locked, full, read-only or unreachable.
 
     Raises
     ------
     ValueError
-        It is a database of something else, or was made with other settings.
+        The database has other contents or was made with other settings.
     StoreError
-        It cannot be written, or another process writes it.
+        The database cannot be written, or has another writer.
     """
 
     def __init__(self, database: str | Path, settings: dict[str, Any], *, patience: float = 600.0) -> None:
@@ -66,7 +66,7 @@ class Store:
     # ------------------------------------------------------------------------------------------------ open and close
 
     def open(self) -> Store:
-        """Become the writer; make the database where there is none; take in what a run before could not write."""
+        """Become the writer, create the database if needed, and import structures that an earlier run could not write."""
         if not self.remote:
             self.path = Path(self.url).absolute()
             check_folder('database', self.path)
@@ -87,7 +87,7 @@ class Store:
 
     @property
     def name(self) -> str:
-        """The file or the URL, without password."""
+        """File or URL, without password."""
         if not self.remote or '@' not in self.url:
             return self.url
         head, _, tail = self.url.rpartition('@')
@@ -95,17 +95,17 @@ class Store:
         return f'{scheme}://{user.partition(":")[0]}@{tail}'
 
     def _connect(self):
-        """Return a fresh ASE database object; after an error an old one is of no use."""
+        """Return a new ASE database object; old ones are unusable after an error."""
         from ase.db import connect
 
         try:
-            # sqlite locks by itself, and the lock file of a killed process would block the next call for ever
+            # sqlite has its own locks; the lock file of a killed process would block all later calls
             return connect(self.url if self.remote else self.path, use_lock_file=False)
         except ModuleNotFoundError as err:
             raise MissingDependency(err.name.replace('_', '-'), 'postgresql') from err
 
     def _create(self):
-        """Make the file with its metadata beside its place and move it there: a kill leaves all of it or nothing."""
+        """Create the file with its metadata under another name and move it: an interruption leaves no partial file."""
         from ase.db import connect
 
         part = self.path.with_name(f'.{self.path.stem}.{uuid.uuid4().hex[:8]}.db')
@@ -133,7 +133,7 @@ class Store:
         self.id = metadata['campaign_id'][:12]
 
     def _probe(self):
-        """Raise where nothing can be written."""
+        """Raise an error if the database is not writable."""
         if self.remote:
             return
         connection = sqlite3.connect(self.path, timeout=20)
@@ -145,7 +145,7 @@ class Store:
             connection.close()
 
     def _become_writer(self):
-        """Take the lock that the system gives back when this process ends, however it ends."""
+        """Take a lock that the system releases at the end of this process."""
         busy = (
             f'one process writes the database of a campaign; another one has {self.name} in use; '
             'wait for it, stop it, or take another database'
@@ -165,7 +165,7 @@ class Store:
         try:
             import fcntl
         except ModuleNotFoundError:  # Windows
-            logger.warning('this system has no file locks: see to it that only one process writes %s', self.name)
+            logger.warning('this system has no file locks: make sure that only one process writes %s', self.name)
             self._lock = open(os.devnull)  # noqa: SIM115
             return
         path = self.path.with_name(self.path.name + '.writer')
@@ -179,17 +179,17 @@ class Store:
                 raise StoreError(busy) from None
             if path.exists() and path.stat().st_ino == os.fstat(self._lock.fileno()).st_ino:
                 return
-            self._lock.close()  # whoever had it has just removed it
+            self._lock.close()  # removed by its former owner in the meantime
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._lock is None:
             return
         if not self.remote:
             self.path.with_name(self.path.name + '.writer').unlink(missing_ok=True)
         try:
             self._lock.close()
-        except Exception as err:  # of a server that has gone
+        except Exception as err:  # the server is gone
             logger.debug('the lock of %s: %s', self.name, err)
         self._lock = None
 
@@ -202,18 +202,18 @@ class Store:
     # ------------------------------------------------------------------------------------------------ read and write
 
     def outcomes(self) -> dict[int, bool]:
-        """Return number -> whether it failed, for all that is there."""
+        """Return whether each structure failed, by number."""
         return {row.number: bool(row.get('failed')) for row in self._connect().select(include_data=False)}
 
     def relaxed(self) -> dict[int, tuple[int, Atoms]]:
-        """Return number -> (first of its kind, Atoms with energy) of all that did not fail."""
+        """Return (number of the first duplicate, Atoms with energy) of the structures that did not fail, by number."""
         from ..data.frames import row_atoms
 
         rows = self._connect().select(failed=False)
         return {row.number: (row.get('duplicate_of', row.number), row_atoms(row)) for row in sorted(rows, key=lambda r: r.number)}
 
     def write(self, items: Sequence[tuple[int, Atoms]]) -> None:
-        """Write structures, all or none; what an earlier attempt left of the same numbers goes.
+        """Write structures in one transaction; rows of the same numbers are replaced.
 
         Parameters
         ----------
@@ -223,8 +223,8 @@ class Store:
         Raises
         ------
         StoreError
-            It did not succeed within `patience`; the structures are in a file beside the database or in the folder for
-            temporary files, and the next campaign with this database takes them in.
+            Writing failed for `patience` seconds; the structures are in a file beside the database or in the folder for temporary
+            files, and the next campaign with this database imports them.
         """
         end, pause, warned = time.monotonic() + self.patience, 1.0, False
         while True:
@@ -237,7 +237,7 @@ class Store:
             except Exception as err:
                 if not self._is_fault(err):
                     raise
-                if self.remote:  # the lock goes with the connection
+                if self.remote:  # the lock is lost with the connection
                     self.close()
                 left = end - time.monotonic()
                 if left <= 0:
@@ -245,7 +245,7 @@ class Store:
                     text = ' '.join(str(err).split())
                     raise StoreError(
                         f'{self.name} cannot be written ({text}); nothing is lost: {len(items)} structures are in '
-                        f'{where}, and the same call takes them in'
+                        f'{where}, and the same call imports them'
                     ) from err
                 if not warned:
                     logger.warning('%s cannot be written (%s); trying for another %.0f s', self.name, str(err).strip(), left)
@@ -264,14 +264,14 @@ class Store:
                     pairs, data = split_pairs(atoms)
                     db.write(atoms, data=data, **noted(pairs, number=number))
         finally:
-            if db.connection is not None:  # an error in ASE's own cleaning up
+            if db.connection is not None:  # left open by an error in the clean-up of ASE
                 db.connection.close()
 
     @staticmethod
     def _is_fault(err):
-        """Tell whether an error is of the disk or the server, and may pass."""
+        """Return whether an error comes from the disk or the server, so that a retry may succeed."""
         kinds = {kind.__module__.partition('.')[0] for kind in type(err).__mro__}
-        wrapper = isinstance(err, AttributeError) and err.name == 'rollback'  # of ase-db-backends, which cannot roll back
+        wrapper = isinstance(err, AttributeError) and err.name == 'rollback'  # ase-db-backends cannot roll back
         return isinstance(err, (sqlite3.Error, OSError)) or 'psycopg2' in kinds or wrapper
 
     # ------------------------------------------------------------------------------------------------ rescue
@@ -281,7 +281,7 @@ class Store:
         return [folder / f'campaign-{self.id}.rescued.traj' for folder in (beside, Path(tempfile.gettempdir()))]
 
     def _rescue(self, items):
-        """Append structures to the first file that takes them, and return its path."""
+        """Append structures to the first writable rescue file, and return its path."""
         from ase.io.trajectory import Trajectory
 
         problems = []
@@ -313,7 +313,7 @@ class Store:
 
 
 def stored_campaign(database: str | Path) -> dict[str, Any]:
-    """Return the settings of the campaign in a database; empty where there is none, or no such database yet."""
+    """Return the settings of the campaign in a database; empty without a campaign or database."""
     from ase.db import connect
 
     remote = str(database).startswith(('postgresql://', 'postgres://'))
@@ -321,13 +321,13 @@ def stored_campaign(database: str | Path) -> dict[str, Any]:
         return {}
     try:
         return connect(database, use_lock_file=False).metadata.get('campaign', {})
-    except Exception as err:  # the campaign says what is wrong when it opens the database
+    except Exception as err:  # reported when the campaign opens the database
         logger.debug('%s: %s', database, err)
         return {}
 
 
 def split_pairs(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return (pairs that a database takes as columns, data with all others)."""
+    """Return (key-value pairs allowed as columns of a database, data with the others)."""
     from ase.db.core import check
 
     pairs, data = {}, dict(atoms.info.get('data', {}))
@@ -342,7 +342,7 @@ def split_pairs(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def slab_settings(slab: Atoms) -> dict[str, Any]:
-    """Return a slab as settings know it."""
+    """Return the description of a slab in settings."""
     from ..utils.atoms import frozen_mask
 
     return {
@@ -355,7 +355,7 @@ def slab_settings(slab: Atoms) -> dict[str, Any]:
 
 
 def differences(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = '') -> list[str]:
-    """Return texts such as 'fmax 0.05, now 0.1' for all entries in which two settings differ."""
+    """Return texts such as 'fmax 0.05, now 0.1' for all entries that differ between two settings."""
     found = []
     for key in [*theirs, *(key for key in mine if key not in theirs)]:
         old, new, name = theirs.get(key), mine.get(key), f'{prefix}{key}'
@@ -369,7 +369,7 @@ def differences(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = '') 
 
 
 def same_slab(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Tell whether two slabs, as `slab_settings` writes them, are the same up to rounding."""
+    """Return whether two slabs from `slab_settings` are equal up to rounding."""
     if any(one[key] != other[key] for key in ('numbers', 'pbc', 'fixed')):
         return False
     return all(np.allclose(one[key], other[key], rtol=0, atol=SAME_SLAB) for key in ('positions', 'cell'))

@@ -1,6 +1,6 @@
-"""A search with a generator: sample, relax, leave out what was found before, keep all in one database.
+"""Structure search with a generator: sample, relax, mark duplicates, store everything in one database.
 
-It stands here and not in relax/, because it needs a generator and metrics; the machine itself is `ase_diffusion.search.campaign`.
+The loop is in `ase_diffusion.search.campaign`.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-BLOCK = 16  # structures that are sampled at once
+BLOCK = 16  # structures sampled at once
 
 
 class StructureSearch(Campaign):
-    """Sample structures, relax them, and keep them in a database that the same call brings further.
+    """Sample structures, relax them, and store them in a database; the same call resumes.
 
-    Structure k is sampled from (seed, k) alone. Duplicates are kept and marked: those that differ by a symmetry of the
-    substrate (a translation, rotation or mirror that leaves the fixed atoms in place) count as duplicates.
+    The sample of structure k depends on (seed, k) only. Duplicates are kept and marked; structures that differ by a symmetry of
+    the substrate (a translation, rotation or mirror that maps the fixed atoms onto themselves) are duplicates.
 
     Parameters
     ----------
     generator : SurfaceDiffusion or another generator
-        With ``rng``, ``sample(n, **conditions)`` and ``todict()``. Its rng is set for each block. Where it relaxes by itself
-        (``relax={'calculator': 'ag-o'}``) that is a first stage, best with a cheap potential, and with ``best_of`` only the
-        lowest of several go on to the calculator of the search.
+        Object with ``rng``, ``sample(n, **conditions)`` and ``todict()``. Its rng is set for each block. Its own relaxation
+        (``relax={'calculator': 'ag-o'}``) is a first stage, best with a cheap potential; with ``best_of`` only the lowest of
+        several candidates are relaxed further.
     database : str or Path
         ``*.db`` or ``postgresql://...``, see :class:`ase_diffusion.search.campaign.Campaign`.
     calculator : str, Path, callable or Calculator
-        Anything `ase_diffusion.relax.get_calculator` takes.
+        As `ase_diffusion.relax.get_calculator` takes it.
     conditions : dict, optional
         Keywords of ``generator.sample``.
     rng : None, int, Generator, RandomState or numpy.random
-        Where the seed comes from. None takes the seed of the database, or a fresh one where that is new.
+        Source of the seed. None takes the seed of the database, or a fresh one for a new database.
     options
         Those of :class:`ase_diffusion.search.campaign.Campaign`: optimizer, fmax, steps, timeout, workers, client, logfile, ...
 
     Raises
     ------
     ValueError
-        An option is not one.
+        An option is not valid.
 
     Examples
     --------
@@ -87,7 +87,7 @@ class StructureSearch(Campaign):
 
 
 def _find_seed(rng, database):
-    """Return the seed: of `rng`, else of the database, else a fresh one."""
+    """Return the seed from `rng`, the database, or fresh entropy, in this order."""
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0:
         return int(rng)
     if rng is None and 'seed' in (stored := stored_campaign(database)):
@@ -96,7 +96,7 @@ def _find_seed(rng, database):
 
 
 def _slab_of(generator):
-    """Return the slab that a generator works on, without the atoms that it adds; None where it has none."""
+    """Return the slab of a generator without the atoms that it adds; None without a slab."""
     template = getattr(generator, 'template', None)
     if template is None:
         return None

@@ -244,8 +244,10 @@ class Structures:
         return Structures([self.images[k] for k in index], {n: [v[k] for k in index] for n, v in self.conditions.items()})
 
     def split(self, fraction: float = 0.05, seed: int = 0) -> tuple[Structures, Structures]:
-        """Split by composition; a single composition is both."""
-        inside = validation_mask([atoms.get_chemical_formula() for atoms in self.images], fraction, seed)
+        """Split by composition, so that polymorphs do not leak, or by structure where there is one; a single one is both."""
+        formulas = [atoms.get_chemical_formula() for atoms in self.images]
+        groups = formulas if len(set(formulas)) > 1 else np.arange(len(self))
+        inside = validation_mask(groups, fraction, seed)
         if inside is None:
             return self, self
         return self.select(np.nonzero(~inside)[0]), self.select(np.nonzero(inside)[0])
@@ -283,18 +285,17 @@ class RandomBatches(EndlessBatches):
     def __init__(self, data: Structures, representation: Representation, forms: dict[str, Condition], **options):
         super().__init__(representation, len(data), **options)
         self.data = data
-        self.conditions = {
-            name: form.tensor(or_unknown(form, known_values(data.conditions[name]))) for name, form in forms.items()
-        }  # (n, ...)
-        first = representation.encode(data.images[:1])
-        self._dense = self._encoded() if is_dense(first) else None
+        known = {name: or_unknown(form, known_values(data.conditions[name])) for name, form in forms.items()}
+        self.conditions = {name: form.tensor(known[name]) for name, form in forms.items()}  # (n, ...)
+        several = [atoms for atoms in data.images if len(atoms) > 1][:1]  # with one atom a field of atoms looks dense
+        self._dense = self._encoded() if several and is_dense(representation.encode(several)) else None
 
     def _encoded(self) -> Batch:
         images, step = self.data.images, ENCODED_AT_ONCE
         parts = [self.representation.encode(images[k : k + step]) for k in range(0, len(images), step)]
         fields, extras = (_joined([getattr(part, name) for part in parts], parts) for name in ('fields', 'extras'))
         rows = dict.fromkeys(fields, torch.arange(len(images)))
-        return Batch(fields, rows, len(images), parts[0].domains, {}, extras)
+        return Batch(fields, rows, len(images), extras=extras)
 
     def batch_of(self, index, rng=None) -> Batch:
         """Return a batch of some structures with their conditions."""
@@ -303,7 +304,7 @@ class RandomBatches(EndlessBatches):
         if self._dense is None:
             return self.representation.encode([self.data.images[k] for k in index], conditions)
         batch = take(self._dense, index)
-        return Batch(batch.fields, batch.rows, batch.size, batch.domains, conditions, batch.extras)
+        return Batch(batch.fields, batch.rows, batch.size, conditions=conditions, extras=batch.extras)
 
 
 def known_values(values: Sequence) -> list:
@@ -312,8 +313,10 @@ def known_values(values: Sequence) -> list:
 
 
 def is_dense(batch: Batch) -> bool:
-    """Tell whether every field has one row per structure."""
-    return all(len(rows) == batch.size and bool((rows == torch.arange(len(rows))).all()) for rows in batch.rows.values())
+    """Tell whether every field has one row per structure, in free space."""
+    return not batch.domains and all(
+        len(rows) == batch.size and bool((rows == torch.arange(len(rows))).all()) for rows in batch.rows.values()
+    )
 
 
 def take(batch: Batch, index) -> Batch:
@@ -324,14 +327,8 @@ def take(batch: Batch, index) -> Batch:
     def chosen(table: dict) -> dict:
         return {name: _at(value, index, batch.size) for name, value in table.items()}
 
-    return Batch(
-        chosen(batch.fields),
-        dict.fromkeys(batch.fields, rows),
-        len(index),
-        batch.domains,
-        chosen(batch.conditions),
-        chosen(batch.extras),
-    )
+    fields, conditions, extras = (chosen(table) for table in (batch.fields, batch.conditions, batch.extras))
+    return Batch(fields, dict.fromkeys(fields, rows), len(index), conditions=conditions, extras=extras)
 
 
 def _at(value, index: Tensor, size: int):

@@ -44,7 +44,7 @@ def condition_form(name: str, values: Sequence) -> Condition:
         return NumberCondition(float(min(known)), float(max(known)))
     if all(isinstance(v, str) for v in known):
         return ClassCondition(tuple(sorted(set(known))))
-    if all(isinstance(v, (set, frozenset)) or (not isinstance(v, str) and isinstance(next(iter(v), 0), str)) for v in known):
+    if all(map(_are_symbols, known)):
         return _elements_form(name, known)
     try:
         rows = np.array([[float(x) for x in v] for v in known])  # (n, k)
@@ -53,6 +53,11 @@ def condition_form(name: str, values: Sequence) -> Condition:
         raise ValueError(
             f'values of a condition are numbers, words, sets of symbols or vectors of one length; {name} has {known[:3]!r}'
         ) from None
+
+
+def _are_symbols(value) -> bool:
+    plain = isinstance(value, str) or not isinstance(value, (Sequence, set, frozenset, np.ndarray))
+    return not plain and len(value) > 0 and all(isinstance(x, str) for x in value)
 
 
 def _elements_form(name: str, known: list) -> ElementsCondition:

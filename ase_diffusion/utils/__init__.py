@@ -1,4 +1,4 @@
-"""Small things that every room uses; `utils.device` needs torch and is imported by its own name."""
+"""Helpers of all rooms: log, random numbers, checks. `utils.device` needs torch and is not imported here."""
 
 from .log import Log
 from .rng import coerce_rng, spawn_seeds

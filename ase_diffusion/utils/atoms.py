@@ -1,4 +1,4 @@
-"""Small things about ase.Atoms that several rooms need; imported by its own name, because it needs ase."""
+"""Helpers for ase.Atoms: masks, checks, formulas, neighbors, shortest distances."""
 
 from __future__ import annotations
 
@@ -22,32 +22,69 @@ __all__ = [
     'min_distance_ratio',
 ]
 
-VALID_RATIO = 0.7  # of the sum of the covalent radii
+VALID_RATIO = 0.7  # shortest distance over the sum of covalent radii
+INDEX_NAMES = ('index', 'indices', 'pairs', 'triples')  # attributes of constraints of ASE that hold indices of atoms
 
 
 def copy_atoms(atoms: Atoms) -> Atoms:
-    """Return a copy that shares nothing: `Atoms.copy` shares what lies inside info."""
+    """Return a deep copy; `Atoms.copy` shares the values in `info`. Indices of constraints count from 0 in the copy.
+
+    ASE counts negative indices from the end, which moves when atoms are added, and loses these when atoms are sorted or removed.
+
+    Raises
+    ------
+    ValueError
+        The index of a constraint is out of range.
+    """
     new = atoms.copy()
     new.info = copy.deepcopy(atoms.info)
+    for constraint in new.constraints:
+        for name in INDEX_NAMES:
+            found = getattr(constraint, name, None)
+            if found is not None and (counted := _from_zero(found, len(atoms), constraint)) is not found:
+                setattr(constraint, name, counted)
     return new
 
 
+def _from_zero(found, count: int, constraint) -> np.ndarray | list[int] | int:
+    """Return the indices of a constraint counted from 0, in their own type; raise a ValueError where one is out of range."""
+    indices = np.asarray(found)
+    if indices.dtype.kind not in 'iu':  # internal coordinates: lists that end in numbers and masks
+        return found
+    if ((indices < -count) | (indices >= count)).any():
+        outside = indices[(indices < -count) | (indices >= count)].ravel().tolist()
+        raise ValueError(
+            f'the indices of a constraint lie in 0 to {count - 1}, the atoms of the structure; {type(constraint).__name__} has '
+            f'{outside[:10]}; set the constraint anew'
+        )
+    indices = np.where(indices < 0, indices + count, indices)
+    if isinstance(constraint, FixAtoms):
+        return np.unique(indices)
+    return type(found)(indices.tolist()) if isinstance(found, (list, tuple, int)) else indices
+
+
 def frozen_mask(atoms: Atoms) -> np.ndarray:
-    """Return which atoms FixAtoms holds, bool (n,)."""
+    """Return the mask of atoms in a FixAtoms constraint, bool (n,).
+
+    Raises
+    ------
+    ValueError
+        An index is out of range.
+    """
     mask = np.zeros(len(atoms), dtype=bool)
     for constraint in atoms.constraints:
         if isinstance(constraint, FixAtoms):
-            mask[constraint.get_indices()] = True
+            mask[_from_zero(constraint.get_indices(), len(atoms), constraint)] = True
     return mask
 
 
 def mobile_mask(atoms: Atoms) -> np.ndarray:
-    """Return which atoms are free to move, bool (n,): False for atoms in a FixAtoms constraint."""
+    """Return the mask of atoms that are not in a FixAtoms constraint, bool (n,)."""
     return ~frozen_mask(atoms)
 
 
 def unsupported_constraints(atoms: Atoms) -> list[str]:
-    """Return the names of the constraints that are not FixAtoms, which our own batches and generators do not obey."""
+    """Return the names of constraints other than FixAtoms; batched relaxations and generators ignore these."""
     return sorted({type(each).__name__ for each in atoms.constraints if not isinstance(each, FixAtoms)})
 
 
@@ -65,7 +102,7 @@ def check_surface_cell(slab: Atoms) -> None:
         raise TypeError(f'a slab is an ase.Atoms object; got {type(slab).__name__}; read files with ase.io.read')
     if not np.isfinite(slab.positions).all():
         raise ValueError(
-            f'the atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite; mend them'
+            f'the atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite; correct them'
         )
     plane = slab.cell[:2]
     if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
@@ -77,12 +114,12 @@ def check_surface_cell(slab: Atoms) -> None:
 
 
 def parse_formula(text: str) -> list[int]:
-    """Return the atomic numbers of a formula, in its order.
+    """Return the atomic numbers of a formula in the order of its symbols.
 
     Raises
     ------
     ValueError
-        It is not a formula.
+        The text is not a formula.
     """
     try:
         if not re.fullmatch(r'[A-Za-z0-9()]+', text.strip()):
@@ -96,7 +133,7 @@ def parse_formula(text: str) -> list[int]:
 
 
 def neighbors(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return i, j (p,) and distances (p,) in A of all periodic pairs within the cutoff, each pair both ways."""
+    """Return i, j (p,) and distances (p,) in A of all periodic pairs within a cutoff in A; each pair appears twice."""
     from matscipy.neighbours import neighbour_list
 
     # missing cell vectors (slabs without vacuum, molecules) would make the cell singular
@@ -113,7 +150,7 @@ def min_distance_ratio(atoms: Atoms) -> float:
     Returns
     -------
     float
-        Dimensionless; images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
+        Dimensionless; periodic images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
         bond lengths), nan for positions that are not finite.
     """
     if not np.isfinite(atoms.positions).all():
@@ -132,5 +169,5 @@ def min_distance_ratio(atoms: Atoms) -> float:
 
 
 def is_valid(atoms: Atoms, ratio: float = VALID_RATIO) -> bool:
-    """Tell whether no mobile atom comes closer to any atom than `ratio` times the sum of their covalent radii."""
+    """Return whether all distances of mobile atoms are at least `ratio` times the sum of covalent radii."""
     return bool(min_distance_ratio(atoms) >= ratio)

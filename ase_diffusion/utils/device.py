@@ -1,4 +1,4 @@
-"""The device to compute on."""
+"""Choice of the torch device."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ['pick_device']
 
 
 def pick_device(device: str | int | torch.device | None = None) -> torch.device:
-    """Return a device that is there.
+    """Return a device that is available.
 
     Parameters
     ----------
     device : None, str, int or torch.device
-        None is the current CUDA device where there is one, and else the CPU.
+        None is the current CUDA device if there is one, otherwise the CPU.
 
     Returns
     -------
@@ -22,7 +22,7 @@ def pick_device(device: str | int | torch.device | None = None) -> torch.device:
     Raises
     ------
     ValueError
-        The device is not known, or not on this machine.
+        The device is unknown or not available on this machine.
     """
     if device is None:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def held_interrupts() -> Iterator[None]:
-    """Hold back SIGINT (Ctrl-C) while the block runs; it takes effect right after it.
+    """Delay SIGINT (Ctrl-C) until the end of the block.
 
-    Only Python's main thread receives signals; in others this does nothing. For blocks that take milliseconds and must
-    not be left half done, such as one frame of an ASE trajectory: an unfinished one makes the whole file unreadable.
+    Only the main thread receives signals; in other threads this does nothing. Meant for short writes that must be complete,
+    such as one frame of an ASE trajectory: an incomplete frame makes the whole file unreadable.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""The log of a run, as ASE's optimizers keep it."""
+"""Log of a run in the style of ASE optimizers."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import IO, Any
 
 __all__ = ['Log', 'Logfile']
 
-Logfile = str | os.PathLike | IO[str] | None  # what `Log` takes
+Logfile = str | os.PathLike | IO[str] | None  # argument of `Log`
 
 
 class Log:
     """Write lines to the screen, a file, a stream or nowhere.
 
-    Every line is there at once for whoever follows the file.
+    Lines are flushed immediately, so that ``tail -f`` works.
 
     Parameters
     ----------
     logfile : str, Path, stream or None
-        ``'-'`` is stdout, None is silent. A path is opened for appending at the first line, so that a run that goes on
-        keeps its log. A stream (anything with ``write``) is written to and stays open.
+        ``'-'`` is stdout, None is silent. A path is opened for appending at the first line, so that a resumed run extends its
+        log. A stream (any object with ``write``) is not closed.
 
     Raises
     ------
     TypeError
-        It is nothing of these.
+        `logfile` is of another type.
 
     Examples
     --------
@@ -41,10 +41,10 @@ class Log:
                 f'got {logfile!r} ({type(logfile).__name__})'
             )
         self.logfile = logfile
-        self._file = None  # the file that this object has opened
+        self._file = None  # opened by this object
 
     def write(self, line: str = '') -> None:
-        """Write one line; the line end is added."""
+        """Write one line and a newline."""
         stream = self._stream()
         if stream is not None:
             stream.write(f'{line}\n')
@@ -52,7 +52,7 @@ class Log:
                 stream.flush()
 
     def close(self) -> None:
-        """Close the file, where this object has opened one; the next line opens it again."""
+        """Close a file opened by this object; the next line reopens it."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -64,7 +64,7 @@ class Log:
         self.close()
 
     def _stream(self):
-        """Return where a line goes now; stdout may have been replaced since the last one."""
+        """Return the stream of the next line; stdout is looked up each time, since it may be replaced."""
         if self.logfile == '-':
             return sys.stdout
         if not isinstance(self.logfile, str | os.PathLike):

@@ -1,4 +1,4 @@
-"""Keep freed memory: large tensors are made and dropped at every step of a network."""
+"""Reuse of freed memory: networks allocate and free large tensors at every step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> bool:
-    """Tell glibc to reuse large blocks in place of returning them to the system; does nothing elsewhere.
+    """Set glibc to reuse large memory blocks instead of returning them to the system; no effect on other C libraries.
 
-    By default every block above some hundred kB to 32 MB is mapped anew, and each of its pages faults at the first write:
-    measured, that makes up more than half of the time of PaiNN on a CPU. The setting holds for the whole process.
+    By default blocks above some hundred kB to 32 MB are mapped anew, with a page fault at the first write to each page: more
+    than half of the time of PaiNN on a CPU, measured. The setting applies to the whole process.
 
     Returns
     -------

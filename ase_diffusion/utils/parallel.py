@@ -12,16 +12,16 @@ from typing import Any
 
 __all__ = ['count_processes', 'parallel_map']
 
-FEW = 4  # items; starting processes takes longer than these
+FEW = 4  # items; fewer per process are not worth its start
 
 
 def count_processes(processes: int | None = None) -> int:
-    """Return a number of processes: the one given, or the cores that this process may use.
+    """Return the given number of processes, by default the number of cores available to this process.
 
     Raises
     ------
     ValueError, TypeError
-        It is below 1; it is not a whole number.
+        The number is below 1 (ValueError) or not an integer (TypeError).
     """
     if processes is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -44,20 +44,20 @@ def parallel_map(
 ) -> list[Any]:
     """Return ``[function(item) for item in items]``, computed in several processes.
 
-    The result does not depend on the number of processes. Processes are forked where the system can, so that scripts need no
-    ``if __name__ == '__main__'``; the function must not use torch, whose threads do not survive a fork.
+    The result does not depend on the number of processes. Processes are forked where possible, so that scripts need no
+    ``if __name__ == '__main__'``; the function must not use torch, because its threads do not survive a fork.
 
     Parameters
     ----------
     function : callable
-        At the top of a module (or a `functools.partial` of such), because it is pickled.
+        Function at module level, or a `functools.partial` of one (it is pickled).
     items : iterable
     processes : int, optional
-        All cores that this process may use by default; 1 computes in this process.
+        All cores available to this process by default; 1 computes in this process.
     progress : bool
-        Show a bar on stderr.
+        Show a progress bar on stderr.
     label : str, optional
-        Name of the bar.
+        Label of the progress bar.
     """
     items = list(items)
     count = min(count_processes(processes), max(1, len(items) // FEW))
@@ -74,7 +74,7 @@ def parallel_map(
 
 
 def _bar(results, total, progress, label):
-    """Return the results behind a bar, or as they are."""
+    """Return the results, wrapped in a progress bar if wanted."""
     if not progress:
         return results
     from tqdm import tqdm
@@ -83,5 +83,5 @@ def _bar(results, total, progress, label):
 
 
 def _ignore_interrupts():
-    """Leave Ctrl-C to the parent, which stops its children."""
+    """Ignore Ctrl-C in a worker; the parent process stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

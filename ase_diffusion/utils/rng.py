@@ -1,4 +1,4 @@
-"""Random numbers: one argument ``rng`` for all, and seeds that are drawn from it."""
+"""Random numbers: one kind of argument ``rng``, and seeds drawn from it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 __all__ = ['RandomSource', 'coerce_rng', 'spawn_seeds']
 
-RandomSource = int | np.random.Generator | np.random.RandomState | ModuleType | None  # what `coerce_rng` takes
+RandomSource = int | np.random.Generator | np.random.RandomState | ModuleType | None  # argument of `coerce_rng`
 
 
 def coerce_rng(rng: RandomSource = None) -> Any:
-    """Return a source of random numbers.
+    """Return a random number generator.
 
     Parameters
     ----------
     rng : None, int, numpy.random.Generator, numpy.random.RandomState or numpy.random
-        None is fresh entropy, an integer the seed of a new Generator. Everything else with a method ``bytes`` is
-        returned as it is, so that drawing from it advances the caller's own source.
+        None takes fresh entropy, an integer is the seed of a new Generator. Other objects with a method ``bytes`` are
+        returned unchanged, so that drawing advances the generator of the caller.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def coerce_rng(rng: RandomSource = None) -> Any:
     Raises
     ------
     TypeError
-        It is nothing of these.
+        `rng` is of another type.
     ValueError
         The seed is negative.
     """
@@ -53,10 +53,9 @@ def coerce_rng(rng: RandomSource = None) -> Any:
 
 
 def spawn_seeds(rng: RandomSource, n: int) -> list[int]:
-    """Draw seeds, one for each structure.
+    """Draw one seed per structure.
 
-    They are drawn one after the other: the first k of n seeds do not depend on n, and so neither do the structures on
-    the size of a batch.
+    Seeds are drawn one by one: the first k of n seeds do not depend on n, so structures do not depend on the batch size.
 
     Parameters
     ----------
@@ -68,7 +67,7 @@ def spawn_seeds(rng: RandomSource, n: int) -> list[int]:
     Returns
     -------
     list of int
-        In [0, 2**63), which torch, numpy and sqlite all take.
+        In [0, 2**63), valid in torch, numpy and sqlite.
     """
     rng = coerce_rng(rng)
     return [int.from_bytes(rng.bytes(8), 'little') >> 1 for _ in range(n)]

@@ -14,7 +14,7 @@ SHIFT = (29.0, 0.43, 0.43, 0.45, 1.86, 1.87, 2.09, 90.0, 93.4, 95.5, 104.0, 0.0,
 SCALE = (23.5, 0.29, 0.29, 0.3, 0.39, 0.41, 0.45, 3.8, 9.5, 12.3, 79.0, 1.0, 0.23, 0.41, 0.41, 0.42)
 SMALL = dict(features=24, blocks=2, heads=3, hidden=32, pair_hidden=8, pair_width=6, shells=5)
 PROCESS = JointProcess({'image': Preconditioned(GeometricVP(0.004, 80.0))})
-CONDITIONS = dict(numbers={'formation_energy': (-1.0, 1.0)}, classes={'space_group': 231}, sets={'elements': 119})
+CONDITIONS = dict(conditions={'formation_energy': [-1.0, 1.0], 'space_group': {'classes': 230}, 'elements': {'elements': True}})
 
 
 def network(dtype=torch.float32, **options):
@@ -34,6 +34,7 @@ def crystals(counts=(1, 2, 7, 20), seed=0):
     atoms = torch.rand(len(counts), ATOMS, 4, generator=g)
     atoms[..., 0] = torch.randint(1, 90, atoms.shape[:2], generator=g).float().sort(1).values
     cell = torch.tensor(SHIFT[4:11]) + torch.tensor(SCALE[4:11]) * torch.randn(len(counts), 7, generator=g)
+    cell[:, 6] = cell[:, 6].round().clamp(1, 230)
     image = build_image(atoms, cell, counts, torch.tensor(SHIFT), torch.tensor(SCALE), 0.0)
     return Batch({'image': image}, {'image': torch.arange(len(counts))}, len(counts), extras={'counts': counts})
 
@@ -42,13 +43,13 @@ def noised(sigma=0.5, **options):
     """A noised batch, its noise level (B,) and time (B,)."""
     batch = crystals(**options)
     t = torch.full((batch.size,), PROCESS.schedule.time(sigma))
-    return PROCESS.noise(batch, t, torch.Generator().manual_seed(1))[0], PROCESS.level(t), t
+    return PROCESS.add_noise(batch, t, torch.Generator().manual_seed(1))[0], PROCESS.c_noise(t), t
 
 
 def clean_of(net, batch, level, t, conditions=None):
     """The estimate D of the clean image."""
     with torch.no_grad():
-        return PROCESS.x0(batch, net(batch, level, conditions or {}), t)['image']
+        return PROCESS.to_x0(batch, net(batch, level, conditions or {}), t)['image']
 
 
 @pytest.mark.parametrize('tied', [True, False])
@@ -157,13 +158,13 @@ def test_untrained_network_has_the_loss_of_the_best_linear_estimate():
     for sigma in (0.02, 0.5, 5.0):
         batch = crystals(counts=(12,) * 40, seed=4)
         t = torch.full((batch.size,), PROCESS.schedule.time(sigma))
-        xt, target = PROCESS.noise(batch, t, torch.Generator().manual_seed(6))
-        level = PROCESS.level(t)
+        xt, target = PROCESS.add_noise(batch, t, torch.Generator().manual_seed(6))
+        level = PROCESS.c_noise(t)
         with torch.no_grad():
             error = (net(xt, level, {})['image'] - target['image']).square()
         weights = net.loss_weights(batch.extras['counts'], level)
-        strips_only = 2 * (weights * error)[:, :, :HEADER].sum() / weights.numel()
-        assert 0.85 < float(strips_only) / (8.5 / 9.7) < 1.15
+        numbers = 2 * (weights * error)[:, :, 1:10].sum() / weights.numel()  # places, lengths and angles
+        assert 0.85 < float(numbers) / (6.0 / 9.7) < 1.15
         assert not weights[:, :, 11].any() and not weights[:, :, :, HEADER + 12 :].any()
 
 
@@ -217,7 +218,7 @@ def test_every_parameter_learns():
         batch, level, _ = noised(1.0)
         net(batch, level, {'space_group': torch.tensor([1.0, 2, 3, math.nan])})['image'].square().mean().backward()
         idle = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
-        allowed = ('numbers.nets', 'sets', 'key') if tied is False else ('numbers.nets', 'sets')
+        allowed = ('conditions', 'key') if tied is False else ('conditions.nets', 'conditions.absent')
         assert not {name for name in idle if not name.startswith(allowed)}
 
 
@@ -241,9 +242,31 @@ def test_best_linear_estimates_sample_the_gaussian_that_they_belong_to():
     copies = strips(found)[:, :, :, :, :3].flatten(1, 2)  # (B, 8, 12, 3)
     assert copies[:, :, :11].std(1).max() < 1e-3
     assert copies[:, :, 4:11].std(3).max() < 1e-3  # cell parameters of the three atoms
-    cell, z = copies[:, 0, 4:11, 0], copies[:, 0, 0]
-    for numbers in (cell, z):
+    for numbers in (copies[:, 0, 4:10, 0], copies[:, 0, 1:4]):
         assert abs(float(numbers.mean())) < 0.1 and 0.92 < float(numbers.std()) < 1.05
+    z = copies[:, 0, 0] * SCALE[0] + SHIFT[0]  # any whole number from 1 to 100 is as likely as another
+    assert (z - z.round()).abs().max() < 1e-3 and abs(float(z.mean()) - 50.5) < 5 and abs(float(z.std()) - 28.9) < 3
+
+
+def test_whole_numbers_in_little_noise():
+    """Z and the space group are found exactly once noise is smaller than the steps between them."""
+    net = network()
+    batch, level, t = noised(0.004)
+    clean = clean_of(net, batch, level, t)
+    exact = crystals().fields['image']
+    for field in (0, 10):
+        assert torch.allclose(clean[:, :, field, HEADER:], exact[:, :, field, HEADER:], atol=1e-4)
+
+
+def test_logits_while_training():
+    net = network().train()
+    batch, level, _ = noised(0.02)
+    out = net(batch, level, {})
+    assert set(out) == {'image', 'elements', 'groups'}
+    z = crystals().fields['image'][3, 0, 0, HEADER : HEADER + 20] * SCALE[0] + SHIFT[0]
+    assert torch.equal(out['elements'][3, :20].argmax(-1) + 1, z.round().long())
+    group = crystals().fields['image'][:, 0, 10, HEADER] * SCALE[10] + SHIFT[10]
+    assert torch.equal(out['groups'].argmax(-1) + 1, group.round().long())
 
 
 def test_settings_rebuild_and_size():

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ase_diffusion.networks.image_layout import HEADER, pair_block
-from ase_diffusion.representations.base import Failure
+from ase_diffusion.networks.rowtokens import RowTransformer
+from ase_diffusion.representations.base import Failure, Representation
 from ase_diffusion.representations.crystens import CrysTens, table_of
 
 RUTILE_X = 0.305
@@ -137,7 +138,8 @@ def test_failures_say_why():
     image[1, 2, 20, 20] = float('nan')
     image[2, :, 7, 12:18] = image[2, :, 12:18, 7] = (200.0 - representation.shift[7]) / representation.scale[7]
     reasons = [x.reason if isinstance(x, Failure) else x for x in representation.decode(batch)]
-    assert reasons[0] == 'no atom is present' and 'NaN' in reasons[1] and 'no cell' in reasons[2]
+    assert reasons[0] == 'no atom is present' and 'NaN' in reasons[1]
+    assert reasons[2] == 'no cell has these lengths and angles'
     same(reasons[3], rutile())
 
 
@@ -172,6 +174,18 @@ def test_todict_is_json():
 
     representation = CrysTens.published(guesses=False)
     assert CrysTens.fromdict(json.loads(json.dumps(representation.todict()))) == representation
+
+
+def test_contract_and_header():
+    representation = CrysTens()
+    assert isinstance(representation, Representation)
+    network = RowTransformer(representation.shift, representation.scale, features=12, blocks=1)
+    representation.check_header({'sizes': {'4': 10, '52': 1}}, {'network': network})
+    for header in ({}, {'sizes': {}}, {'sizes': {'53': 1}}, {'sizes': {'4': 'many'}}):
+        with pytest.raises(ValueError, match='sizes'):
+            representation.check_header(header, {'network': network})
+    with pytest.raises(ValueError, match='same shift'):
+        CrysTens.published().check_header({'sizes': {'4': 10}}, {'network': network})
 
 
 def test_variances_against_their_definitions():

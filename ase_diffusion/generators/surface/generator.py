@@ -18,6 +18,7 @@ from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
 from ...utils.atoms import VALID_RATIO, copy_atoms, frozen_mask, parse_formula, unsupported_constraints
 from ...utils.checks import check_integer
+from ...utils.provenance import forget_notes
 from ..base import Generator, collect
 from ..compiling import copy_network
 from ..relaxation import relax_keywords
@@ -316,6 +317,7 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     template = copy_atoms(slab)
     template.calc = None
     template.info.pop('adsorbate_info', None)
+    forget_notes(template)
     place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
     template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
     return template

@@ -13,6 +13,7 @@ from ...diffusion import Batch
 from ...diffusion.inpainting import Inpainting
 from ...representations.slab import SlabTemplate
 from ...utils.atoms import copy_atoms
+from ...utils.provenance import forget_notes
 from ..tasks import FromNoise
 
 SAME_SUBSTRATE = 1e-3  # A; files that are text round positions
@@ -63,7 +64,9 @@ class Inpaint(FromNoise):
 
 
 def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
-    """Return the template of a generator with the positions, tags and order of the mobile atoms of ``atoms``.
+    """Return ``atoms`` as a template: own arrays and info stay, cell, constraints and what it lacks are those of the generator.
+
+    Notes of how ``atoms`` was made are dropped; they are no notes of what is made from it.
 
     Raises
     ------
@@ -109,10 +112,15 @@ def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
             f'{worst:.3g} A away from there ({SAME_SUBSTRATE:g} A are allowed for rounding); make a generator '
             'with that slab'
         )
-    new = copy_atoms(template)
-    new.numbers[:] = atoms.numbers
-    new.set_tags(atoms.get_tags())
-    new.set_positions(atoms.positions, apply_constraint=False)
+    new, slab = copy_atoms(atoms), copy_atoms(template)
+    new.calc = None
+    forget_notes(new)
+    new.info = {**slab.info, **new.info}
+    for name in set(slab.arrays) - set(new.arrays):
+        new.set_array(name, slab.arrays[name])
+    new.set_constraint(slab.constraints)
+    new.set_cell(template.cell)
+    new.pbc = template.pbc
     return SlabTemplate(new)
 
 

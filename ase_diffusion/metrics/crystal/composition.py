@@ -4,11 +4,11 @@ A composition passes if each element can take one of its oxidation states so tha
 electronegative than every anion; one element alone passes, and so do metals among themselves. The tables are those of SMACT
 (Davies et al., J. Open Source Softw. 4, 1361 (2019)), see DATA.md.
 
-It answers as the loop over all combinations in the script of CDVAE (Xie et al., ICLR 2022) does with SMACT's oxidation states of
-2014, but does not enumerate them: sorted by electronegativity, cations come before anions, so that for each place of the border
-it is enough to know which total charges can be reached. There is no upper limit of elements. Elements without an
-electronegativity (He, Ne, Ar, Pm in SMACT's table) never pass, except alone; CDVAE's script may pass them, depending on the
-version of SMACT.
+Results equal those of the loop over all combinations in the script of CDVAE (Xie et al., ICLR 2022) with the oxidation states of
+SMACT from 2014, without enumeration: sorted by electronegativity, cations come before anions, so that for each border between
+them the set of possible total charges suffices. The number of elements is not limited. Elements without an electronegativity
+(He, Ne, Ar, Pm in the table of SMACT) pass only as pure elements; the script of CDVAE may pass them, depending on the version of
+SMACT.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _elements():
 
 
 def compositional_validity(images: Iterable[Atoms]) -> np.ndarray:
-    """Tell which crystals have a composition that passes the test of charges and electronegativities.
+    """Return which crystals pass the test of charge neutrality and electronegativities.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ def compositional_validity(images: Iterable[Atoms]) -> np.ndarray:
 
 @lru_cache(maxsize=100_000)
 def is_charge_neutral(formula: tuple[tuple[int, int], ...]) -> bool:
-    """Tell whether a composition passes the test.
+    """Return whether a composition passes the test.
 
     Parameters
     ----------
     formula : tuple of (int, int)
-        Atomic numbers and counts, such as `reduced_formula` returns.
+        Atomic numbers and counts, as returned by `reduced_formula`.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def is_charge_neutral(formula: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _can_be_neutral(ranked, border):
-    """Tell whether charges cancel if the elements before the border are cations and those behind it anions."""
+    """Return whether charges can cancel with the elements before the border as cations and the others as anions."""
     totals = {0}
     for place, (_, count, states) in enumerate(ranked):
         charges = [count * state for state in states if (state > 0) == (place < border)]

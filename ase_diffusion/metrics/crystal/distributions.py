@@ -1,4 +1,4 @@
-"""Whether two sets of crystals look alike: coverage, Wasserstein distances, K-S statistics; and hits of a property."""
+"""Similarity of two sets of crystals: coverage, Wasserstein distances, K-S statistics; success rates of a property."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Fingerprints = tuple[np.ndarray, np.ndarray]  # (n, 61) of structures, (n, 132) 
 
 
 def crystal_fingerprints(images: Iterable[Atoms], *, processes: int | None = None, progress: bool = False) -> Fingerprints:
-    """Return the structure and composition fingerprints that `coverage` compares.
+    """Return the structure and composition fingerprints for `coverage`.
 
     Returns
     -------
     (numpy.ndarray, numpy.ndarray)
-        Shapes (n, 61) and (n, 132). They take long for many crystals: keep those of a data set.
+        Shapes (n, 61) and (n, 132). Slow for many crystals: keep the result for a data set.
     """
     images = check_crystals(images)
     return structure_fingerprints(images, processes=processes, progress=progress), composition_fingerprints(images)
@@ -43,18 +43,18 @@ def coverage(
     processes: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Return which share of the reference is met by the crystals (recall), and which share of them is near it (precision).
+    """Return the share of the reference covered by the crystals (recall), and the share of crystals near it (precision).
 
-    A crystal is met if the nearest structure fingerprint and the nearest composition fingerprint of the other set (not
-    necessarily of one and the same crystal) lie within the cutoffs, as CDVAE defines it (Xie et al., ICLR 2022; after Ganea et
-    al. 2021). Crystals without a fingerprint meet none and are not met; they count in both denominators. The composition is
-    scaled by constants from mp_le20 rather than CDVAE's (see `composition_fingerprints`).
+    A crystal is covered if the nearest structure fingerprint and the nearest composition fingerprint of the other set (not
+    necessarily of the same crystal) lie within the cutoffs, as in CDVAE (Xie et al., ICLR 2022; after Ganea et al. 2021).
+    Crystals without a fingerprint are never covered; they count in both denominators. Compositions are scaled by constants
+    from mp_le20 instead of those of CDVAE (see `composition_fingerprints`).
 
     Parameters
     ----------
-    images, reference : list of Atoms, or what `crystal_fingerprints` returned
+    images, reference : list of Atoms, or results of `crystal_fingerprints`
     cutoffs : 'mp', 'perovskite', 'carbon' or (float, float)
-        Largest distance of structures and of compositions: 0.4 and 10 for Materials Project data, else 0.2 and 4.
+        Largest distances of structures and of compositions: 0.4 and 10 for Materials Project data, otherwise 0.2 and 4.
     processes, progress
         As in `structure_fingerprints`.
 
@@ -73,7 +73,7 @@ def coverage(
 
 
 def checked_cutoffs(cutoffs: str | tuple[float, float]) -> tuple[float, float]:
-    """Return the two cutoffs of `coverage` as numbers; a ValueError says what they may be."""
+    """Return the two cutoffs of `coverage` as numbers; raise a ValueError for other values."""
     if isinstance(cutoffs, str):
         if cutoffs not in CUTOFFS:
             raise ValueError(f'cutoffs are two numbers or one of {sorted(CUTOFFS)}; got {cutoffs!r}')
@@ -90,7 +90,7 @@ def checked_cutoffs(cutoffs: str | tuple[float, float]) -> tuple[float, float]:
 
 
 def _as_fingerprints(data, processes, progress):
-    """Return fingerprints of crystals, or those that came."""
+    """Return fingerprints of crystals; fingerprints are returned unchanged."""
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(each, np.ndarray) and each.ndim == 2 for each in data):
         if len(data[0]) != len(data[1]) or not len(data[0]):
             raise ValueError(
@@ -102,7 +102,7 @@ def _as_fingerprints(data, processes, progress):
 
 
 def _near(points, others, cutoff):
-    """Tell which points have one of the others within the cutoff, bool (n,); nan is near nothing."""
+    """Return which points have a neighbor among the others within the cutoff, bool (n,); nan has none."""
     from scipy.spatial import cKDTree
 
     good, others = np.isfinite(points).all(1), others[np.isfinite(others).all(1)]
@@ -121,18 +121,17 @@ def wasserstein_distances(
     Parameters
     ----------
     images : list of Atoms
-        Of them `samples` valid ones (in structure and composition) are drawn; all if there are fewer, which makes the distances
-        noisier.
+        `samples` of the valid ones (structure and composition) are drawn, or all if there are fewer (with more noise).
     reference : list of Atoms
-        All that are structurally valid.
+        The structurally valid ones are used.
     samples : int
     rng : anything `coerce_rng` takes
-        For the draw.
+        Random numbers of the draw.
 
     Returns
     -------
     dict
-        'density' (g/cm^3), 'elements' (elements per crystal), and 'n', the number of crystals drawn. nan where none is valid.
+        'density' (g/cm^3), 'elements' (elements per crystal), and 'n', the number of crystals drawn. nan if none is valid.
     """
     from scipy.stats import wasserstein_distance
 
@@ -166,17 +165,17 @@ def ks_statistics(
 
     Parameters
     ----------
-    images, reference : list of Atoms, or what `crystal_features` returned
+    images, reference : list of Atoms, or results of `crystal_features`
     names : sequence of str
-        Of the features of `crystal_features`.
+        Names of features of `crystal_features`.
     processes, progress
         As in `crystal_features`.
 
     Returns
     -------
     dict of str to float
-        Largest distance of the cumulative distributions, 0 (alike) to 1; nan where one side is empty. 'Z' is over atoms, the
-        others over crystals.
+        Largest distance of the cumulative distributions, 0 (equal) to 1; nan if one set is empty. 'Z' counts atoms, the other
+        features count crystals.
     """
     from scipy.stats import ks_2samp
 
@@ -191,7 +190,7 @@ def ks_statistics(
     values = {}
     for name in names:
         ours, theirs = (np.asarray(side[name])[np.isfinite(side[name])] for side in sides)
-        with np.errstate(divide='ignore'):  # in the p-value, which is not used
+        with np.errstate(divide='ignore'):  # the p-value is not used
             found = ks_2samp(ours, theirs, method='asymp').statistic if len(ours) and len(theirs) else np.nan
         values[name] = float(found)
     return values
@@ -202,23 +201,23 @@ def success_rates(
 ) -> dict[str, Any]:
     """Return the share of values at or below percentiles of a reference, such as SR5, SR10, SR15 (Takahara et al. 2024).
 
-    Plain shares: one value for each sample, not the best of several.
+    Plain shares: one value per sample, not the best of several.
 
     Parameters
     ----------
     values : sequence of float
-        Property of the generated crystals; nan (no property) is no success.
+        Property of the generated crystals; nan counts as no success.
     reference : sequence of float
-        Property of the data, in the same unit; nan is left out.
+        Property of the data, in the same unit; nan is ignored.
     percentiles : sequence of float
         0 to 100.
     total : int, optional
-        Denominator, if more crystals were generated than have a value.
+        Denominator, if not all generated crystals have a value.
 
     Returns
     -------
     dict
-        'SR5', ... : share; 'thresholds': {'5': value, ...}; 'n'.
+        'SR5', ...: shares; 'thresholds': {'5': value, ...}; 'n'.
 
     Raises
     ------
@@ -241,7 +240,7 @@ def success_rates(
 
 
 def property_values(images: Iterable[Atoms], name: str) -> np.ndarray:
-    """Return a property that crystals carry: in ``info['key_value_pairs']``, in ``info``, or 'energy' of their calculator.
+    """Return a property stored with crystals: in ``info['key_value_pairs']``, in ``info``, or 'energy' of their calculator.
 
     Parameters
     ----------
@@ -251,12 +250,12 @@ def property_values(images: Iterable[Atoms], name: str) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (n,); nan where a crystal lacks it.
+        Shape (n,); nan for crystals without it.
 
     Raises
     ------
     ValueError
-        None has it; the message lists the names that are there.
+        No crystal has it; the message lists the known names.
     """
     images = check_crystals(images)
     values = np.array([_property(atoms, name) for atoms in images])
@@ -268,7 +267,7 @@ def property_values(images: Iterable[Atoms], name: str) -> np.ndarray:
 
 
 def _property(atoms, name):
-    """Return a property of one crystal, nan without."""
+    """Return a property of one crystal, nan if missing."""
     value = atoms.info.get('key_value_pairs', {}).get(name, atoms.info.get(name))
     if value is None and name == 'energy':
         value = getattr(atoms.calc, 'results', {}).get('energy')

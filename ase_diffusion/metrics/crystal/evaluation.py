@@ -1,4 +1,4 @@
-"""All metrics of a set of crystals in one report: plain numbers that go into JSON, and a table."""
+"""All metrics of a set of crystals in one report: plain numbers for JSON, and a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-CHGNET = 'chgnet_energy_per_atom'  # eV/atom by CHGNet 0.3.0, as data sets may carry it
+CHGNET = 'chgnet_energy_per_atom'  # eV/atom by CHGNet 0.3.0, stored in some data sets
 
 
 def evaluate(
@@ -38,55 +38,56 @@ def evaluate(
     progress: bool = False,
     before_chgnet: Callable[[dict[str, Any]], Any] | None = None,
 ) -> dict[str, Any]:
-    """Judge crystals, whoever made them, by all metrics that the arguments allow.
+    """Evaluate crystals with all metrics that the arguments allow.
 
     Parameters
     ----------
     images : list of Atoms
     reference : list of Atoms, optional
-        What they should look like (the test set): coverage, Wasserstein distances, K-S statistics.
+        Test set to compare with: coverage, Wasserstein distances, K-S statistics.
     known : list of Atoms, optional
-        The training set: novelty, percentiles of the property and of the formation energy. The reference by default.
+        Training set: novelty, percentiles of the property and of the formation energy. The reference by default.
     phases : list of Atoms, optional
-        Competing phases of the hull: all that is at hand, training and test set. The known crystals by default.
+        Competing phases of the convex hull, such as training and test set together. The known crystals by default.
     targets : list of Atoms, optional
-        The true structures, if the images are predictions: as many as images, or a whole fraction of them (then the candidates
-        for a target follow each other).
+        True structures, if the images are predictions. With several candidates per target (the same number for all), those
+        of a target are consecutive.
     prop : str, optional
-        Property that images and known crystals carry (see `property_values`), for the success rates.
+        Property of images and known crystals (see `property_values`) for success rates.
     chgnet : bool
-        Compute energies with CHGNet (slow): formation energies, energy above the hull of the phases, S.U.N.; with known crystals
-        success rates of the formation energy. Crystals of these that carry ``chgnet_energy_per_atom`` are not computed again.
+        Compute energies with CHGNet (slow): formation energies, energies above the hull of the phases, S.U.N.; with known
+        crystals success rates of the formation energy. Phases and known crystals with ``chgnet_energy_per_atom`` are not
+        recomputed.
     cutoffs : 'mp', 'perovskite', 'carbon' or (float, float)
-        Of `coverage`.
+        Cutoffs of `coverage`.
     cov : bool
-        Compute the coverage, the slowest part without CHGNet.
+        Compute the coverage (the slowest part without CHGNet).
     rng : anything `coerce_rng` takes
-        For the draw of `wasserstein_distances`.
+        Random numbers of the draw in `wasserstein_distances`.
     processes : int, optional
-        All cores by default; the numbers do not depend on it.
+        All cores by default; results do not depend on it.
     progress : bool
-        Show bars on stderr.
+        Show progress bars on stderr.
     before_chgnet : callable, optional
-        With chgnet, called with the report of all else before that part begins, to keep it where CHGNet fails.
+        Called with the rest of the report before the CHGNet part, so that it is not lost if CHGNet fails.
 
     Returns
     -------
     dict
-        Nested, of numbers and lists (see `report_rows`); None where a number does not exist.
+        Nested dict of numbers and lists (see `report_rows`); None for numbers that do not exist.
 
     Raises
     ------
     ValueError
-        The arguments do not fit each other.
+        The arguments are inconsistent.
     MissingDependency
-        CHGNet is asked for and not installed.
+        CHGNet is requested and not installed.
     """
     images = check_crystals(images)
     options = {'processes': processes, 'progress': progress}
     reference = None if reference is None else check_crystals(reference, 'reference')
     known = reference if known is None else check_crystals(known, 'known')
-    # mistakes come out before the work begins
+    # errors of the arguments before long computations
     checked_cutoffs(cutoffs)
     if chgnet:
         chgnet_class()
@@ -126,7 +127,7 @@ evaluate_crystals = evaluate  # the name in `ase_diffusion.metrics`
 
 
 def _candidates(images, targets):
-    """Return the predictions for each target."""
+    """Return the candidates of each target."""
     each, rest = divmod(len(images), len(targets))
     if rest or not each:
         raise ValueError(f'each target has the same number of predictions; got {len(images)} for {len(targets)} targets')
@@ -144,7 +145,7 @@ def _stability(images, phases, known, unique_and_novel, options):
     }
     if phases is None:
         return part
-    each = {id(atoms): atoms for atoms in (*phases, *(known or ()))}  # the known are usually phases, too
+    each = {id(atoms): atoms for atoms in (*phases, *(known or ()))}  # known crystals are usually phases, too
     crystals = list(each.values())
     found = dict(zip(each, formation_energies(crystals, _chgnet_of(crystals, options['progress'])), strict=True))
     references, of_known = (np.array([found[id(atoms)] for atoms in part or ()]) for part in (phases, known))
@@ -157,7 +158,7 @@ def _stability(images, phases, known, unique_and_novel, options):
 
 
 def _chgnet_of(images, progress):
-    """Return CHGNet energies (eV/atom), those that the crystals carry where they do."""
+    """Return CHGNet energies (eV/atom), computed for crystals without a stored one."""
     from .hull import chgnet_energies
 
     energies = np.array([atoms.info.get('key_value_pairs', {}).get(CHGNET, np.nan) for atoms in images], float)
@@ -173,7 +174,7 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     Parameters
     ----------
     report : dict
-        What `evaluate` returned.
+        Result of `evaluate`.
 
     Returns
     -------

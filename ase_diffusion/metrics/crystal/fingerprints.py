@@ -1,4 +1,4 @@
-"""Fingerprints of crystals: the surroundings of the sites, and the elements.
+"""Fingerprints of crystals: environments of sites, and compositions.
 
 Structure: for each site CrystalNN (Pan et al., Inorg. Chem. 60, 1590 (2021); in pymatgen) gives weights of coordination numbers;
 the fingerprint holds each weight and its product with the order parameters of the motifs of that number (Zimmermann and Jain,
@@ -8,7 +8,7 @@ RSC Adv. 10, 6063 (2020)); a crystal has the mean over its sites. These are the 
 Composition: 22 elemental properties, of each the minimum, maximum, range, mean, average deviation and mode over the composition
 (Ward et al., npj Comput. Mater. 2, 16028 (2016)). These are the 132 numbers of matminer's ``ElementProperty('magpie')``.
 
-Both were checked against matminer 0.10.1, which is not needed (it asks for pandas < 3 and pymongo).
+Both agree with matminer 0.10.1, which is not required (it needs pandas < 3 and pymongo).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 MAX_COORDINATION = 24
-# motifs with an order parameter of their own in pymatgen, and the rotation-invariant q2, q4, q6 where there are none (or few)
+# rotation-invariant q2, q4, q6 for coordination numbers with no (or few) motifs in pymatgen
 STEINHARDT = {9: ('q2', 'q4', 'q6'), 10: ('q2', 'q4', 'q6'), 11: ('q2', 'q4', 'q6'), 12: ('q2', 'q4', 'q6')}
-LENGTH = 61  # numbers in a structure fingerprint
+LENGTH = 61  # length of a structure fingerprint
 STATISTICS = 6
 
 
@@ -56,7 +56,7 @@ def _crystal_nn():
 
 
 def _structure_fingerprint(atoms):
-    """Return the mean over the sites, (61,); nan where the crystal is invalid or CrystalNN fails."""
+    """Return the mean over the sites, (61,); nan for an invalid crystal or an error of CrystalNN."""
     if not is_sound(atoms):
         return np.full(LENGTH, np.nan)
     structure = to_structure(atoms)
@@ -64,7 +64,7 @@ def _structure_fingerprint(atoms):
         warnings.simplefilter('ignore')  # no oxidation states
         try:
             return np.mean([_site_fingerprint(structure, index) for index in range(len(structure))], axis=0)
-        except Exception:  # CrystalNN fails in many ways on far-fetched structures
+        except Exception:  # CrystalNN raises many kinds of errors for unusual structures
             return np.full(LENGTH, np.nan)
 
 
@@ -78,7 +78,7 @@ def _site_fingerprint(structure, index):
         if not weight:
             values += [0.0] * len(parameters)
             continue
-        sites = [structure[index], *(neighbour['site'] for neighbour in data.cn_nninfo[number])]
+        sites = [structure[index], *(neighbor['site'] for neighbor in data.cn_nninfo[number])]
         around = list(range(1, len(sites)))
         values += [weight * (each.get_order_parameters(sites, 0, indices_neighs=around)[0] or 0.0) for each in parameters]
     return values
@@ -87,7 +87,7 @@ def _site_fingerprint(structure, index):
 def structure_fingerprints(images: Iterable[Atoms], *, processes: int | None = None, progress: bool = False) -> np.ndarray:
     """Return the mean CrystalNN fingerprints of crystals.
 
-    About 10 ms for each atom and core: the slowest of the metrics.
+    About 10 ms per atom and core, the slowest of the metrics.
 
     Parameters
     ----------
@@ -95,12 +95,12 @@ def structure_fingerprints(images: Iterable[Atoms], *, processes: int | None = N
     processes : int, optional
         All cores by default.
     progress : bool
-        Show a bar on stderr.
+        Show a progress bar on stderr.
 
     Returns
     -------
     numpy.ndarray
-        Shape (n, 61), without unit; nan for crystals that are invalid or that CrystalNN cannot treat.
+        Shape (n, 61), dimensionless; nan for invalid crystals and errors of CrystalNN.
     """
     images = check_crystals(images)
     return np.array(parallel_map(_structure_fingerprint, images, processes=processes, progress=progress, label='CrystalNN'))
@@ -108,7 +108,7 @@ def structure_fingerprints(images: Iterable[Atoms], *, processes: int | None = N
 
 @lru_cache(maxsize=1)
 def _properties():
-    """Return the elemental properties by atomic number, (119, 22); the mean over the elements where one is not known."""
+    """Return the elemental properties by atomic number, (119, 22); unknown values are the mean over the elements."""
     lines = Path(__file__).with_name('magpie_elements.txt').read_text(encoding='utf-8').splitlines()
     rows = np.array([line.split()[1:] for line in lines if not line.startswith('#')][1:], float)  # H to Og
     table = np.vstack([np.full(rows.shape[1], np.nan), rows])
@@ -122,9 +122,8 @@ def composition_fingerprints(images: Iterable[Atoms], *, scale: bool = True) -> 
     ----------
     images : list of Atoms
     scale : bool
-        Standardise by the mean and standard deviation over the training split of mp_le20, whatever the data at hand. The script
-        of CDVAE does the same with constants of its own (the first three means are 21.2, 58.2, 37.0 there and 19.8, 58.2, 38.4
-        here).
+        Standardize by the mean and standard deviation over the training split of mp_le20, for all data sets. The script of CDVAE
+        does the same with other constants (the first three means are 21.2, 58.2, 37.0 there and 19.8, 58.2, 38.4 here).
 
     Returns
     -------

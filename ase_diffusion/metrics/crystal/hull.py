@@ -1,8 +1,7 @@
 """Stability: CHGNet energies, formation energies, energies above the hull, and S.U.N. (stable, unique, novel).
 
-The judge is CHGNet (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), not DFT, and the hull holds the phases at hand, usually the
-data set's own. Both must be said beside the numbers: a hull of fewer phases than the Materials Project's makes crystals look
-more stable.
+Energies are from CHGNet (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), not DFT, and the hull has the given phases, usually
+those of the data set. Report both with the numbers: with fewer phases than the Materials Project, crystals look more stable.
 """
 
 from __future__ import annotations
@@ -30,29 +29,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STABLE = 0.1  # eV/atom above the hull
-BLOCK = 100  # compositions looked up in the phases at once
-NOISE = 1e-6  # eV/atom; members of the hull miss it by rounding
-EDGES = (0.0, 0.08, 0.1)  # eV/atom; shares that are reported
+BLOCK = 100  # compositions per block of the search for phases
+NOISE = 1e-6  # eV/atom; rounding errors of members of the hull
+EDGES = (0.0, 0.08, 0.1)  # eV/atom; limits of the reported shares
 
 
 def chgnet_energies(
     images: Iterable[Atoms], *, batch_size: int = 16, device: str | None = None, progress: bool = False
 ) -> np.ndarray:
-    """Return the energies of crystals by CHGNet, without forces.
+    """Return CHGNet energies of crystals.
 
     Parameters
     ----------
     images : list of Atoms
     batch_size : int
     device : str, optional
-        Of torch; 'cpu' by default.
+        Torch device; 'cpu' by default.
     progress : bool
-        Show a bar on stderr.
+        Show a progress bar on stderr.
 
     Returns
     -------
     numpy.ndarray
-        eV per atom, shape (n,); nan where a crystal is invalid or CHGNet cannot treat it (isolated atoms, unknown elements).
+        In eV per atom, shape (n,); nan for invalid crystals and those outside the range of CHGNet (isolated atoms, unknown
+        elements).
 
     Raises
     ------
@@ -62,7 +62,7 @@ def chgnet_energies(
     model_class = chgnet_class()
     images = check_crystals(images)
     sound = np.flatnonzero(structural_validity(images))
-    with contextlib.redirect_stdout(io.StringIO()):  # it says that it was loaded
+    with contextlib.redirect_stdout(io.StringIO()):  # prints of CHGNet
         model = model_class.load(use_device=device or 'cpu', verbose=False)
     energies = np.full(len(images), np.nan)
     blocks = [sound[k : k + batch_size] for k in range(0, len(sound), batch_size)]
@@ -75,15 +75,15 @@ def chgnet_energies(
         graphs = {index: graph for index, graph in graphs.items() if graph is not None}
         if graphs:
             with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # how CHGNet makes its tensors
+                warnings.simplefilter('ignore')  # tensor construction in CHGNet
                 found = model.predict_graph(list(graphs.values()), task='e', batch_size=batch_size)
-            found = [found] if isinstance(found, dict) else found  # of a single graph
+            found = [found] if isinstance(found, dict) else found  # for a single graph
             energies[list(graphs)] = [float(each['e']) for each in found]
     return energies
 
 
 def chgnet_class() -> type:
-    """Return the class of CHGNet's model, or raise MissingDependency."""
+    """Return the model class of CHGNet, or raise a MissingDependency."""
     try:
         from chgnet.model.model import CHGNet
     except ModuleNotFoundError as err:
@@ -94,7 +94,7 @@ def chgnet_class() -> type:
 
 
 def _graph(model, atoms):
-    """Return CHGNet's graph of a crystal, None where there is none."""
+    """Return the CHGNet graph of a crystal, None if it cannot be built."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
@@ -104,10 +104,10 @@ def _graph(model, atoms):
 
 
 def elemental_references() -> dict[int, float]:
-    """Return the elemental energies (eV/atom) that were fitted for CHGNet, {atomic number: energy}.
+    """Return elemental reference energies (eV/atom) fitted for CHGNet, {atomic number: energy}.
 
-    With them CHGNet reproduces the Materials Project's formation energies (DFT with its corrections) to 0.021 eV/atom on
-    average. Those of elements with few crystals in the fit (noble gases) mean little.
+    With these references CHGNet reproduces the formation energies of the Materials Project (DFT with corrections) to 0.021
+    eV/atom on average. Values of elements with few crystals in the fit (noble gases) are unreliable.
     """
     lines = Path(__file__).with_name('chgnet_references.txt').read_text(encoding='utf-8').splitlines()
     rows = [line.split() for line in lines if not line.startswith('#')]
@@ -123,16 +123,16 @@ def formation_energies(
     ----------
     images : list of Atoms
     energies : sequence of float, optional
-        eV per atom, on the scale of the references; CHGNet's by default.
+        In eV per atom, on the scale of the references; from CHGNet by default.
     references : dict of int to float, optional
-        eV per atom for each atomic number; those for CHGNet by default.
+        In eV per atom by atomic number; those for CHGNet by default.
     **options
-        For `chgnet_energies`.
+        Keywords of `chgnet_energies`.
 
     Returns
     -------
     numpy.ndarray
-        eV per atom, shape (n,); nan for crystals with an element without reference, which a warning names.
+        In eV per atom, shape (n,); nan for crystals with an element without reference (named in a warning).
     """
     images = check_crystals(images)
     references = elemental_references() if references is None else references
@@ -160,10 +160,10 @@ def energies_above_hull(
     processes: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Return how far crystals lie above the convex hull of competing phases.
+    """Return the energies of crystals above the convex hull of competing phases.
 
-    The hull energy of a composition is the lowest that a mixture of phases of the same composition has, a linear programme; it is
-    what pymatgen's ``PhaseDiagram`` gives, but needs no diagram of all elements at once. The elements at 0 always belong to the
+    The hull energy of a composition is the lowest energy of a mixture of phases with this composition (a linear program). It
+    equals that of ``PhaseDiagram`` of pymatgen, without a phase diagram of all elements. Elements at 0 are always among the
     phases.
 
     Parameters
@@ -172,16 +172,16 @@ def energies_above_hull(
     energies : sequence of float
         Formation energies in eV per atom, shape (n,).
     phases : list of Atoms
-        Competing phases, for instance the training set.
+        Competing phases, for example the training set.
     phase_energies : sequence of float
-        Their formation energies by the same judge, shape (m,); phases with nan are left out.
+        Formation energies of the phases by the same method in eV per atom, shape (m,); phases with nan are ignored.
     processes : int, optional
     progress : bool
 
     Returns
     -------
     numpy.ndarray
-        eV per atom, shape (n,): below 0 if a crystal is more stable than every mixture of the phases, nan without an energy.
+        In eV per atom, shape (n,): below 0 for crystals more stable than every mixture of the phases, nan without an energy.
     """
     images, phases = check_crystals(images), check_crystals(phases, 'phases')
     energies, phase_energies = np.asarray(energies, float), np.asarray(phase_energies, float)
@@ -201,7 +201,7 @@ def _fractions(atoms):
 
 
 def _lowest(phases, energies):
-    """Return fractions (m, 119) and energies (m,) of the lowest phase of each composition, the elements at 0 included."""
+    """Return fractions (m, 119) and energies (m,) of the lowest phase of each composition, with the elements at 0."""
     best = {}
     for atoms, energy in zip(phases, energies, strict=True):
         if np.isfinite(energy):
@@ -213,8 +213,8 @@ def _lowest(phases, energies):
 
 
 def _mixtures(targets, points, energies):
-    """Yield for each composition its fractions, and fractions and energies of the phases without any other element."""
-    foreign = (targets == 0).astype(np.float32) @ (points > 0).T.astype(np.float32)  # (targets, m), elements too many
+    """Yield for each composition its fractions, and fractions and energies of the phases without other elements."""
+    foreign = (targets == 0).astype(np.float32) @ (points > 0).T.astype(np.float32)  # (targets, m), number of foreign elements
     for fractions, count in zip(targets, foreign, strict=True):
         elements, inside = fractions > 0, count == 0
         yield fractions[elements], points[inside][:, elements], energies[inside]
@@ -237,11 +237,11 @@ def sun(above_hull: ArrayLike, is_unique: ArrayLike, is_novel: ArrayLike, *, sta
     Parameters
     ----------
     above_hull : sequence of float
-        eV per atom, shape (n,); nan is not stable.
+        In eV per atom, shape (n,); nan counts as not stable.
     is_unique, is_novel : sequence of bool
-        Shape (n,), of `unique` and `novel`.
+        Results of `unique` and `novel`, shape (n,).
     stable : float
-        Crystals are stable up to this energy above the hull, in eV per atom. 0.1 includes what others call metastable.
+        Largest energy above the hull of stable crystals, in eV per atom; 0.1 includes metastable ones.
 
     Returns
     -------

@@ -1,9 +1,8 @@
-"""Which crystals are the same: uniqueness, novelty, and the match rate of structure prediction.
+"""Comparison of crystals: uniqueness, novelty, and the match rate of structure prediction.
 
-Crystals are compared by pymatgen's StructureMatcher (primitive cells, volumes scaled to each other), with the tolerances that are
-usual for generated crystals. Only pairs that can match are handed to it: of equal reduced composition and, once each crystal has
-been reduced to its primitive cell, of equal number of atoms. Crystals that are structurally invalid match nothing; they are
-neither unique nor novel.
+Crystals are compared with the StructureMatcher of pymatgen (primitive cells, scaled volumes) with the usual tolerances for
+generated crystals. Only candidate pairs are compared: equal reduced composition and equal number of atoms in the primitive cell.
+Structurally invalid crystals match nothing; they are neither unique nor novel.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 SAME = {'ltol': 0.2, 'stol': 0.3, 'angle_tol': 5.0}  # uniqueness and novelty
 PREDICTED = {'ltol': 0.3, 'stol': 0.5, 'angle_tol': 10.0}  # structure prediction
-BLOCK = 64  # comparisons handed to a process at once, at most
+BLOCK = 64  # largest number of comparisons per task
 
 
 @lru_cache(maxsize=8)
@@ -35,19 +34,19 @@ def _matcher(ltol, stol, angle_tol):
 
 
 def _reduce(atoms):
-    """Return the primitive cell of a crystal as StructureMatcher takes it, None for an invalid or irreducible one."""
+    """Return the primitive cell of a crystal for StructureMatcher, None for invalid crystals and failed reductions."""
     if not is_sound(atoms):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
             return to_structure(atoms).get_reduced_structure(reduction_algo='niggli').get_primitive_structure()
-        except Exception:  # cells that no reduction can be found for
+        except Exception:  # failed reductions of extreme cells
             return None
 
 
 def _groups(structures):
-    """Return {(composition, atoms in the primitive cell): indices}; structures that are None are left out."""
+    """Return {(composition, atoms in the primitive cell): indices}; None structures are skipped."""
     groups = {}
     for index, structure in enumerate(structures):
         if structure is not None:
@@ -57,7 +56,7 @@ def _groups(structures):
 
 
 def _same(one, other, tolerances):
-    """Tell whether two reduced structures match."""
+    """Return whether two reduced structures match."""
     try:
         return bool(_matcher(*tolerances).fit(one, other, skip_structure_reduction=True))
     except Exception:  # a failed match is no match
@@ -65,13 +64,13 @@ def _same(one, other, tolerances):
 
 
 def _first_match(task):
-    """Return the place of the first structure of a list that matches the other one, None without."""
+    """Return the index of the first structure of a list that matches another one, None without a match."""
     one, others, tolerances = task
     return next((place for place, other in enumerate(others) if _same(other, one, tolerances)), None)
 
 
 def _classes(task):
-    """Return for each structure of a list the place of the first of its kind."""
+    """Return for each structure of a list the index of its first duplicate."""
     structures, tolerances = task
     firsts, found = [], []
     for place, structure in enumerate(structures):
@@ -98,9 +97,9 @@ def crystal_duplicates(
     processes: int | None = None,
     progress: bool = False,
 ) -> list[int]:
-    """Find for every crystal the first one of its kind.
+    """Return for each crystal the index of its first duplicate.
 
-    Crystals are compared with the first of each kind, in their order, not in chains.
+    Crystals are compared with the first member of each group, not in chains.
 
     Parameters
     ----------
@@ -111,17 +110,17 @@ def crystal_duplicates(
     processes : int, optional
         All cores by default.
     progress : bool
-        Show bars on stderr.
+        Show progress bars on stderr.
 
     Returns
     -------
     list of int
-        Index of the first of its kind for every crystal; -1 for invalid ones.
+        Index of the first duplicate (its own for a new one) of each crystal; -1 for invalid crystals.
     """
     tolerances = _tolerances(ltol, stol, angle_tol)
     options = {'processes': processes, 'progress': progress}
     structures = parallel_map(_reduce, check_crystals(images), label='reduce', **options)
-    groups = sorted(_groups(structures).values(), key=lambda rows: (-len(rows), rows))  # the long ones first
+    groups = sorted(_groups(structures).values(), key=lambda rows: (-len(rows), rows))  # long tasks first
     tasks = [([structures[k] for k in rows], tolerances) for rows in groups]
     first = [-1] * len(structures)
     for rows, places in zip(groups, parallel_map(_classes, tasks, label='unique', **options), strict=True):
@@ -131,7 +130,7 @@ def crystal_duplicates(
 
 
 def unique(images: Iterable[Atoms], **options: Any) -> np.ndarray:
-    """Tell which crystals are the first of their kind.
+    """Return which crystals are the first of their duplicates.
 
     Parameters
     ----------
@@ -157,15 +156,15 @@ def novel(
     processes: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Tell which crystals are not among known ones.
+    """Return which crystals do not occur in a set of known ones.
 
-    Of the known crystals only those of a composition that occurs among the images are looked at.
+    Only known crystals with a composition that occurs among the images are compared.
 
     Parameters
     ----------
     images : list of Atoms
     known : list of Atoms
-        The training set.
+        Training set.
     ltol, stol, angle_tol, processes, progress
         As in `crystal_duplicates`.
 
@@ -204,15 +203,15 @@ def match_rate(
     processes: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Compare predicted crystals with the true ones, target by target.
+    """Compare predicted crystals with the true ones.
 
-    As in CDVAE and DiffCSP: a target is met if StructureMatcher finds a mapping; its RMS distance is the smallest among the
-    predictions for it, in units of (V / n)^(1/3). The rate is over all targets, the RMSE is the mean over those that are met.
+    As in CDVAE and DiffCSP: a target is matched if StructureMatcher finds a mapping; its RMS distance is the smallest among its
+    predictions, in units of (V / n)^(1/3). The rate is over all targets, the RMSE is the mean over matched ones.
 
     Parameters
     ----------
     predictions : list of Atoms, or list of lists of Atoms
-        One crystal, or several candidates, for each target.
+        One crystal or several candidates per target.
     targets : list of Atoms
     ltol, stol, angle_tol, processes, progress
         As in `crystal_duplicates`.
@@ -220,8 +219,8 @@ def match_rate(
     Returns
     -------
     dict
-        'match_rate', 'rmse' (nan if none is met), 'n' (targets) and 'rms', a list with the RMS distance for each target, None
-        where it is not met.
+        'match_rate', 'rmse' (nan without a match), 'n' (targets) and 'rms', the RMS distance of each target, None without a
+        match.
 
     Raises
     ------
@@ -245,7 +244,7 @@ def match_rate(
 
 
 def _best_rms(task):
-    """Return the smallest RMS distance of candidates to a target, None if none matches."""
+    """Return the smallest RMS distance between candidates and a target, None without a match."""
     candidates, target, tolerances = task
     formula, best = reduced_formula(target), None
     for atoms in candidates:

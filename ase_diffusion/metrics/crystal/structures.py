@@ -1,7 +1,7 @@
-"""Crystals as lists of Atoms: what is checked of them, structural validity, density, lattice and symmetry.
+"""Crystals as lists of Atoms: checks, structural validity, density, lattice and symmetry.
 
-A crystal is an Atoms object that is periodic in all three directions. Structures that are broken (positions that are not
-finite, a flat cell, atoms on top of each other) are judged and not refused: they are invalid, and count as failures.
+A crystal is an Atoms object with periodicity in three directions. Broken structures (positions that are not finite, a flat
+cell, overlapping atoms) raise no errors: they are invalid and count as failures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MIN_DISTANCE = 0.5  # A
 MIN_VOLUME = 0.1  # A^3
-SKEWED = 1.0  # A; a cell with planes closer than this is reduced before neighbors are counted
+SKEWED = 1.0  # A; cells with closer planes are reduced before the neighbor search
 SYMPREC = 0.01  # A
 FEATURES = ('a', 'b', 'c', 'alpha', 'beta', 'gamma', 'space_group', 'Z', 'density', 'n_elements')
 AMU_PER_A3 = 1.66053906660  # g/cm^3
@@ -37,14 +37,14 @@ def check_crystals(images: Atoms | Iterable[Atoms], name: str = 'images') -> lis
     ----------
     images : Atoms or iterable of Atoms
     name : str
-        What they are called in messages.
+        Name in error messages.
 
     Raises
     ------
     ValueError
-        There are none, or one has no atoms or is not periodic in three directions.
+        The list is empty, or an object has no atoms or is not periodic in three directions.
     TypeError
-        One is not an Atoms object.
+        An object is not an Atoms object.
     """
     images = [images] if isinstance(images, Atoms) else list(images)
     if not images:
@@ -67,9 +67,9 @@ def check_crystals(images: Atoms | Iterable[Atoms], name: str = 'images') -> lis
 
 
 def structural_validity(images: Iterable[Atoms]) -> np.ndarray:
-    """Tell which crystals have no atoms closer than 0.5 A and a cell of at least 0.1 A^3.
+    """Return which crystals have distances of at least 0.5 A and a volume of at least 0.1 A^3.
 
-    The distances are periodic, with those from an atom to its own images (CDVAE's script leaves these out).
+    Distances are periodic and include those between an atom and its own images (unlike in the script of CDVAE).
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def structural_validity(images: Iterable[Atoms]) -> np.ndarray:
 
 
 def is_sound(atoms: Atoms) -> bool:
-    """Tell whether one crystal is structurally valid."""
+    """Return whether one crystal is structurally valid."""
     cell = atoms.cell.array
     volume = atoms.cell.volume
     if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()) or volume < MIN_VOLUME:
@@ -110,7 +110,7 @@ def reduced_formula(atoms: Atoms) -> tuple[tuple[int, int], ...]:
 
 
 def to_structure(atoms: Atoms) -> Structure:
-    """Return the pymatgen Structure of a crystal, without anything else that the Atoms carry."""
+    """Return the pymatgen Structure of a crystal (lattice, species and positions only)."""
     from pymatgen.core import Lattice, Structure
 
     return Structure(Lattice(atoms.cell.array), atoms.numbers.tolist(), atoms.get_scaled_positions())
@@ -119,10 +119,10 @@ def to_structure(atoms: Atoms) -> Structure:
 def crystal_features(
     images: Iterable[Atoms], *, symprec: float = SYMPREC, processes: int | None = None, progress: bool = False
 ) -> dict[str, np.ndarray]:
-    """Return what the distributions of crystals are compared by.
+    """Return features of crystals for comparisons of distributions.
 
-    Lattice parameters are those of the Niggli-reduced primitive cell, so that they do not depend on the choice of the cell; the
-    sorted order a <= b <= c follows. (The script of CrysTens takes the cell of its cif files.)
+    Lattice parameters are those of the Niggli-reduced primitive cell, so that they do not depend on the choice of the cell (with
+    a <= b <= c). The script of CrysTens uses the cells of its cif files.
 
     Parameters
     ----------
@@ -136,8 +136,8 @@ def crystal_features(
     -------
     dict of str to numpy.ndarray
         'a', 'b', 'c' (A), 'alpha', 'beta', 'gamma' (degrees), 'space_group' (1 to 230), 'density' (g/cm^3) and 'n_elements',
-        each of shape (n,), rounded to 4 decimals, nan where a crystal is structurally invalid; and 'Z', the atomic numbers of
-        all atoms of the valid crystals, one after the other.
+        each of shape (n,), rounded to 4 decimals, nan for structurally invalid crystals; and 'Z', the concatenated atomic
+        numbers of the valid crystals.
     """
     images = check_crystals(images)
     rows = np.array(
@@ -150,29 +150,29 @@ def crystal_features(
 
 
 def _features(atoms, symprec):
-    """Return the features of one crystal in their order, without Z; nan where it is invalid."""
+    """Return the features of one crystal in order, without Z; nan for an invalid crystal."""
     import spglib
 
     if not is_sound(atoms):
         return np.full(len(FEATURES) - 1, np.nan)
     crystal = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # spglib says how it will report errors one day
+        warnings.simplefilter('ignore')  # deprecation of the error handling of spglib
         data = _quietly(spglib.get_symmetry_dataset, crystal, symprec=symprec)
         lattice = crystal[0] if data is None else data.primitive_lattice
         niggli = _quietly(spglib.niggli_reduce, lattice)
     cell = atoms.cell.new(lattice if niggli is None else niggli)
     group = 1 if data is None else data.number
-    # noise of floating point would tell equal values apart, which K-S statistics of ideal angles would magnify
+    # rounding errors would separate equal values, which distorts K-S statistics of ideal angles
     return np.round([*cell.cellpar(), group, density(atoms), len(set(atoms.numbers.tolist()))], 4)
 
 
 def _quietly(function, *args, **kwargs):
-    """Return what a function of spglib returns, None where it raises; what it has to say on stderr is left out."""
+    """Return the result of a function of spglib, None after an error; its output on stderr is suppressed."""
     os.environ.setdefault('SPGLIB_WARNING', 'OFF')
     try:
         return function(*args, **kwargs)
-    except Exception:  # spglib returns None in one version and raises its own errors in another
+    except Exception:  # spglib returns None or raises, depending on the version
         return None
 
 

@@ -1,4 +1,4 @@
-"""The Ag6 model of p(4x4)-O/Ag(111): build it, and recognise it.
+"""The Ag6 model of p(4x4)-O/Ag(111): construction and recognition.
 
 Schnadt et al., Phys. Rev. Lett. 96, 146101 (2006); Schmid et al., Phys. Rev. Lett. 96, 146102 (2006): Ag12O6 per
 p(4x4) cell; two triangles of six Ag atoms, one on hcp and one on fcc hollows of Ag(111); six O atoms in the trenches,
@@ -18,25 +18,25 @@ from scipy.sparse.csgraph import connected_components
 from ...utils.atoms import mobile_mask
 
 SITES_PER_CELL = 16  # hollows of one kind in p(4x4)
-LAYER_GAP = 0.8  # A; frozen atoms whose heights differ by less are one layer
-SITE_TOL = 0.3  # A; how far a substrate atom may be off its ideal place
+LAYER_GAP = 0.8  # A; smallest gap between frozen layers
+SITE_TOL = 0.3  # A; largest displacement of a substrate atom from its ideal site
 BOND = (1.6, 3.1)  # A; Ag-O, 2.1 and 2.5 after relaxation
 CONTACT = (2.2, 3.5)  # A; Ag-Ag inside a triangle, 2.84 to 2.91 after relaxation
-TRIANGLE = [2, 2, 2, 4, 4, 4]  # neighbors of the three corners and of the three edge centres
+TRIANGLE = [2, 2, 2, 4, 4, 4]  # neighbors of the three corners and of the three edge centers
 
 
 def ag6_model(a: float = 4.16, layers: int = 2, vacuum: float = 10.0) -> Atoms:
     """Build the ideal Ag6 model: Ag12O6 on a frozen p(4x4) Ag(111) slab.
 
-    Silver continues the lattice of the slab, oxygen bridges the trenches 2.25 A from four Ag; all within 0.3 A of the
-    relaxed model.
+    Silver continues the lattice of the slab, oxygen bridges the trenches at 2.25 A from four Ag; all positions are within
+    0.3 A of the relaxed model.
 
     Parameters
     ----------
     a : float
         Lattice constant of silver, in A.
     layers : int
-        Layers of the slab, all frozen.
+        Number of layers of the slab, all frozen.
     vacuum : float
         Empty space below and above the slab (as in `ase.build.fcc111`; the overlayer stands in it), in A.
 
@@ -97,7 +97,7 @@ def _registry(atoms, frozen):
     order = np.argsort(-heights)
     layers = np.split(order, np.flatnonzero(np.diff(heights[order]) < -LAYER_GAP) + 1)
     if len(layers) < 2:
-        raise ValueError('fcc and hcp hollows differ by the second layer only, but one frozen layer came: freeze two or more')
+        raise ValueError('fcc and hcp hollows differ in the second layer only; got one frozen layer; freeze two or more')
     if len(layers[0]) != len(layers[1]):
         return None
     first, second = frozen[layers[0]], frozen[layers[1]]
@@ -107,7 +107,7 @@ def _registry(atoms, frozen):
     first, second = frame.flat(first), frame.flat(second)
     around = np.linalg.norm(frame.gaps(first, first), axis=-1)
     if n > 1 and (np.sort(around, axis=1)[:, 1] < spacing - SITE_TOL).any():
-        return None  # not a triangular layer: somebody is closer than its density allows
+        return None  # not a triangular layer: distances below the spacing
     to_second = frame.gaps(first[:1], second)[0]
     shift = to_second[np.argmin(np.linalg.norm(to_second, axis=-1))]
     hcp, fcc = first + shift, first - shift
@@ -125,7 +125,7 @@ def _triangles(registry, silver):
     -------
     links, degree, kinds
         Neighbours inside triangles (n, n), their number (n,), the hollow of every atom (n,): 1 hcp, 2 fcc. None if the
-        atoms do not form as many hcp as fcc triangles of six, each centred on a hollow of the other kind.
+        atoms do not form as many hcp as fcc triangles of six, each centered on a hollow of the other kind.
     """
     site = np.linalg.norm(registry.gaps(silver, registry.sites), axis=-1).argmin(1)
     kinds, places = registry.kinds[site], registry.sites[site]
@@ -141,8 +141,8 @@ def _triangles(registry, silver):
         if sorted(degree[members]) != TRIANGLE:
             return None
         middle = places[members[degree[members] == 4]]  # neighbors of each other, so that their images are unique
-        centre = middle[0] + registry.gaps(middle[:1], middle)[0].mean(0)
-        below = registry.kinds[np.linalg.norm(registry.gaps(centre[None], registry.sites)[0], axis=-1).argmin()]
+        center = middle[0] + registry.gaps(middle[:1], middle)[0].mean(0)
+        below = registry.kinds[np.linalg.norm(registry.gaps(center[None], registry.sites)[0], axis=-1).argmin()]
         on.append(kinds[members[0]])
         if below != 3 - on[-1]:
             return None
@@ -150,10 +150,10 @@ def _triangles(registry, silver):
 
 
 def is_ag6(atoms: Atoms) -> bool:
-    """Tell whether an overlayer is the Ag6 model, by its graph and its registry with the substrate.
+    """Return whether an overlayer is the Ag6 model, from its graph and its registry with the substrate.
 
-    It is if, per p(4x4) cell, the mobile atoms are Ag12O6; the Ag snap to hollows as one hcp and one fcc triangle of
-    six, each centred on a hollow of the other kind, with 18 Ag-Ag contacts inside them; and each O bridges one edge of
+    Conditions per p(4x4) cell: the mobile atoms are Ag12O6; the Ag sit near hollows as one hcp and one fcc triangle of
+    six, each centered on a hollow of the other kind, with 18 Ag-Ag contacts inside them; and each O bridges one edge of
     either triangle, bonded to two Ag of both, no two O at the same edge. Translations, symmetries of the substrate, the
     order of the atoms, repeated cells and displacements of one or two tenths of an A make no difference.
 
@@ -169,11 +169,11 @@ def is_ag6(atoms: Atoms) -> bool:
     Raises
     ------
     ValueError
-        If no atom, or only one layer, is frozen.
+        No atom or only one layer is frozen.
     """
     mobile = mobile_mask(atoms)
     if mobile.all():
-        raise ValueError('is_ag6 takes the frozen atoms for the substrate, but none is frozen: set a FixAtoms constraint')
+        raise ValueError('is_ag6 takes the frozen atoms as substrate; got none; set a FixAtoms constraint')
     numbers = atoms.numbers[mobile]
     cells, rest = divmod(int((numbers == 8).sum()), 6)
     if rest or not cells or (numbers == 47).sum() != 12 * cells or len(numbers) != 18 * cells:
@@ -196,7 +196,7 @@ def is_ag6(atoms: Atoms) -> bool:
         lengths = np.where(kinds == kind, bonds, np.inf)
         pairs = np.sort(np.argsort(lengths, axis=1)[:, :2], axis=1)  # (O, 2), the closest two Ag of this kind
         nearest = np.take_along_axis(lengths, pairs, axis=1)
-        at_edge = links[pairs[:, 0], pairs[:, 1]] & (degree[pairs].sum(1) == 6)  # a corner and an edge centre
+        at_edge = links[pairs[:, 0], pairs[:, 1]] & (degree[pairs].sum(1) == 6)  # a corner and an edge center
         if not at_edge.all() or nearest.min() < BOND[0] or nearest.max() > BOND[1]:
             return False
         if len(set(map(tuple, pairs))) < len(oxygen):

@@ -1,8 +1,7 @@
-"""Measures of overlayers on a frozen substrate.
+"""Metrics of overlayers on a frozen substrate.
 
-Frozen atoms are those in a ``FixAtoms`` constraint, all others are mobile. Distances are periodic, with every image
-inside the cutoff, along the axes that ``atoms.pbc`` names. Nothing here runs a calculator: energies are read from the
-results that a structure carries.
+Frozen atoms are those in a ``FixAtoms`` constraint, all others are mobile. Distances are periodic along the axes of
+``atoms.pbc``, with all images within the cutoff. Energies are read from stored results; no calculator runs.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ __all__ = [
     'validity',
 ]
 
-CUTOFF = 8.0  # A; sees the second substrate layer from an overlayer, thus tells fcc from hcp
+CUTOFF = 8.0  # A; includes the second substrate layer and so distinguishes fcc from hcp
 WIDTH = 0.3  # A; smearing of a distance in the fingerprint
 SPACING = 0.15  # A; grid of the fingerprint
 ENERGY_TOL = 0.02  # eV per structure
-FINGERPRINT_TOL = 0.07  # random displacements of 0.03 A make up to 0.065, one O of six on another site 0.08 and more
+FINGERPRINT_TOL = 0.07  # random displacements of 0.03 A give up to 0.065, one O of six on another site 0.08 and more
 
 
 def validity(images: Sequence[Atoms], ratio: float = VALID_RATIO) -> float:
@@ -43,10 +42,10 @@ def validity(images: Sequence[Atoms], ratio: float = VALID_RATIO) -> float:
 def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -> np.ndarray:
     """Describe an overlayer by its smeared distances, mobile to mobile and mobile to frozen, by species.
 
-    Every pair adds a Gaussian at its distance d, weighted by (1 + cos(pi d / cutoff)) / 2 d^2. Each pair of species
-    makes one channel, scaled to unit norm, so that few atoms of one species weigh as much as many of another. It
-    follows that the fingerprint does not change with the order of the atoms, under the symmetries of the substrate, or
-    when the cell is repeated, while different sites differ because the second substrate layer is seen.
+    Each pair adds a Gaussian at its distance d, weighted by (1 + cos(pi d / cutoff)) / 2 d^2. Each pair of species is one
+    channel, scaled to unit norm, so that species with few and with many atoms have equal weight. The fingerprint is
+    invariant under permutations, symmetries of the substrate, and repetition of the cell; different sites differ because
+    the second substrate layer is within the cutoff.
 
     Parameters
     ----------
@@ -69,8 +68,8 @@ def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -
     i, j, d = i[near], j[near], d[near]
     weights = 0.5 * (1 + np.cos(np.pi * d / cutoff)) / d**2
     gauss = weights[:, None] * np.exp(-0.5 * ((grid - d[:, None]) / width) ** 2)  # (pairs, grid)
-    free, held = np.unique(atoms.numbers[mobile]), np.unique(atoms.numbers[~mobile])
-    channels = [(z, y, True) for z in free for y in free if y >= z] + [(z, y, False) for z in free for y in held]
+    free, fixed = np.unique(atoms.numbers[mobile]), np.unique(atoms.numbers[~mobile])
+    channels = [(z, y, True) for z in free for y in free if y >= z] + [(z, y, False) for z in free for y in fixed]
     rows = np.zeros((len(channels), len(grid)))
     for row, (z, y, is_mobile) in zip(rows, channels, strict=True):
         row += gauss[(atoms.numbers[i] == z) & (atoms.numbers[j] == y) & (mobile[j] == is_mobile)].sum(0)
@@ -80,46 +79,45 @@ def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -
 
 
 def stored_energy(atoms: Atoms) -> float:
-    """Return the energy (eV) that a structure carries, nan without one; starts no calculation."""
+    """Return the stored energy of a structure (eV), nan without one; runs no calculation."""
     energy = getattr(atoms.calc, 'results', {}).get('energy')
     return float('nan') if energy is None else float(energy)
 
 
 def _kind(atoms):
-    """Return what two structures must share to be the same: the numbers of atoms of each species, mobile and frozen."""
+    """Return the composition that duplicates share: numbers of atoms by species, mobile and frozen."""
     mobile = mobile_mask(atoms)
     return tuple(tuple(np.bincount(atoms.numbers[part], minlength=119)) for part in (mobile, ~mobile))
 
 
 def duplicates(images: Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, fingerprint_tol: float = FINGERPRINT_TOL) -> list[int]:
-    """Find for every structure the first one of its kind.
+    """Return for each structure the index of its first duplicate.
 
-    Two structures are the same if their compositions (mobile and frozen) are, if their fingerprints lie within
-    `fingerprint_tol` and, where both carry an energy, if their energies lie within `energy_tol`. Structures are
-    compared with the first of each kind, not in chains.
+    Duplicates have equal compositions (mobile and frozen), fingerprints within `fingerprint_tol` and, if both have energies,
+    energies within `energy_tol`. Structures are compared with the first member of each group, not in chains.
 
     Parameters
     ----------
     images : list of Atoms
     energy_tol : float
-        In eV per structure.
+        eV per structure.
     fingerprint_tol : float
         Euclidean distance of two fingerprints (0 to sqrt(2)).
 
     Returns
     -------
     list of int
-        Index of the first of its kind, for every image; ``len(set(...))`` counts the different structures.
+        Index of the first duplicate (its own for a new one) of each image; ``len(set(...))`` counts the distinct structures.
     """
     seen = Distinct(energy_tol, fingerprint_tol)
     return [seen.add(index, atoms) for index, atoms in enumerate(images)]
 
 
 class Distinct:
-    """The different structures seen so far, one after the other; what :func:`duplicates` does for a list.
+    """Set of distinct structures that grows one by one; :func:`duplicates` does the same for a list.
 
-    Since fingerprints are the same under the symmetries of the substrate, so are structures: a translation, rotation or
-    mirror that leaves the frozen atoms in place, and the order of the atoms, make no difference.
+    Fingerprints are invariant under symmetries of the substrate, so duplicates may differ by a translation, rotation or mirror
+    that maps the frozen atoms onto themselves, and by the order of the atoms.
 
     Parameters
     ----------
@@ -129,10 +127,10 @@ class Distinct:
 
     def __init__(self, energy_tol: float = ENERGY_TOL, fingerprint_tol: float = FINGERPRINT_TOL) -> None:
         self.energy_tol, self.fingerprint_tol = energy_tol, fingerprint_tol
-        self.groups = {}  # kind -> (names, energies, fingerprints) of the first ones
+        self.groups = {}  # composition -> (names, energies, fingerprints) of distinct structures
 
     def add(self, name: Hashable, atoms: Atoms) -> Hashable:
-        """Return the name of the first structure of this kind: `name` itself, which is remembered, if there was none.
+        """Return the name of the first duplicate; a new structure is added and its own name returned.
 
         Parameters
         ----------
@@ -143,7 +141,7 @@ class Distinct:
         names, energies, prints = self.groups.setdefault(_kind(atoms), ([], [], []))
         if names:
             far = np.linalg.norm(np.asarray(prints) - print_, axis=1)  # (firsts,)
-            apart = np.abs(np.asarray(energies) - energy) > self.energy_tol  # nan: no objection
+            apart = np.abs(np.asarray(energies) - energy) > self.energy_tol  # nan does not separate
             same = (far <= self.fingerprint_tol) & ~apart
             if same.any():
                 return names[int(np.argmin(np.where(same, far, np.inf)))]
@@ -159,10 +157,10 @@ def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None =
     Parameters
     ----------
     images : list of Atoms
-        With energies (a SinglePointCalculator, for instance).
+        With stored energies, for example in a SinglePointCalculator.
     reference : float, Atoms or None
-        Energy in eV, or a structure that carries one and has the composition of all images; None is the lowest energy
-        of the same composition among the images.
+        Energy in eV, or a structure with an energy and the composition of all images; None is the lowest energy of the same
+        composition among the images.
 
     Returns
     -------
@@ -172,7 +170,7 @@ def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None =
     Raises
     ------
     ValueError
-        If the reference has no energy or another composition.
+        The reference has no energy or another composition.
     """
     energies = np.array([stored_energy(atoms) for atoms in images], float)
     if reference is None:
@@ -184,7 +182,7 @@ def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None =
         return energies - float(reference)
     zero, formula = stored_energy(reference), reference.get_chemical_formula()
     if np.isnan(zero):
-        raise ValueError(f'the reference must carry an energy, but {formula} has none: relax it first, or pass a number in eV')
+        raise ValueError(f'the reference has an energy; {formula} has none; relax it first, or pass a number in eV')
     for index, atoms in enumerate(images):
         if atoms.get_chemical_formula() != formula:
             raise ValueError(
@@ -203,11 +201,11 @@ def success_curve(
     Parameters
     ----------
     found : sequence of bool
-        Whether each attempt (a relaxation of one structure) hit the target; q is its mean.
+        Whether each attempt (relaxation of one structure) reached the target; q is the mean.
     counts : sequence of int, optional
-        The numbers k; 1 to the number of attempts by default.
+        Numbers of attempts k; 1 to the number of attempts by default.
     confidence : float
-        Of the band, which carries the Clopper-Pearson interval of q to p_k.
+        Confidence level of the band: the Clopper-Pearson interval of q, transformed to p_k.
 
     Returns
     -------
@@ -217,13 +215,13 @@ def success_curve(
     Raises
     ------
     ValueError
-        Without attempts.
+        There are no attempts.
     """
     from scipy.stats import binomtest
 
     found = np.asarray(found, bool)
     if not found.size:
-        raise ValueError('a success curve needs at least one attempt, but the list is empty: pass one bool per relaxation')
+        raise ValueError('a success curve needs at least one attempt; got an empty list; pass one bool per relaxation')
     counts = np.arange(1, found.size + 1) if counts is None else np.asarray(counts)
     interval = binomtest(int(found.sum()), found.size).proportion_ci(confidence)
     p, low, high = (1 - (1 - q) ** counts for q in (found.mean(), interval.low, interval.high))
@@ -231,21 +229,20 @@ def success_curve(
 
 
 def substrate_symmetries(slab: Atoms, *, tolerance: float = 0.05) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Find the operations of the surface cell that leave the frozen atoms in place.
+    """Find the symmetry operations of the surface that map the frozen atoms onto themselves.
 
     Parameters
     ----------
     slab : Atoms
-        Its frozen atoms are the substrate; all atoms are if none is frozen. Periodic along the first two cell vectors.
+        Slab whose frozen atoms are the substrate (all atoms if none is frozen). Periodic along the first two cell vectors.
     tolerance : float
-        How far an atom may miss its image, in A.
+        Largest distance between an atom and its image, in A.
 
     Returns
     -------
     list of (R, t)
-        Orthogonal matrices (3, 3) that keep the surface normal and translations (3,) in A along the surface, the
-        identity first: ``positions @ R.T + t`` is an equivalent placement of an overlayer. No two differ by a cell
-        vector.
+        Orthogonal matrices (3, 3) that keep the surface normal, and translations (3,) in A along the surface, with the
+        identity first: ``positions @ R.T + t`` is an equivalent placement of an overlayer. No two differ by a cell vector.
     """
     from ase.geometry import minkowski_reduce
 
@@ -266,7 +263,7 @@ def substrate_symmetries(slab: Atoms, *, tolerance: float = 0.05) -> list[tuple[
         change = np.reshape(entries, (2, 2))
         if not np.allclose(change @ gram @ change.T, gram, atol=tolerance * np.sqrt(gram.max())):
             continue
-        rotation = (to_scaled @ np.vstack([change @ cell, normal])).T  # carries the cell vectors to their images
+        rotation = (to_scaled @ np.vstack([change @ cell, normal])).T  # maps the cell vectors to their images
         turned = positions @ rotation.T
         for target in layer:
             shift = positions[target] - turned[layer[0]]
