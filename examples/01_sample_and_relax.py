@@ -13,20 +13,20 @@ from ase.constraints import FixAtoms
 slab = fcc111('Ag', (4, 4, 2), a=4.16, vacuum=10.0)
 slab.set_constraint(FixAtoms(indices=range(len(slab))))
 
-# %% Generate. The seed makes the structures the same again, at any batch size
+# %% Generate. The same seed gives the same structures, at any batch size
 from ase_diffusion import SurfaceDiffusion
 
 gen = SurfaceDiffusion(slab, 'Ag12O6', rng=1, steps=STEPS, trajectory='generated.traj')
 images = gen.sample(N)
-print(images[0].info['key_value_pairs'])  # where it comes from; db.write(atoms, **...) keeps it
+print(images[0].info['key_value_pairs'])  # provenance; db.write(atoms, **...) keeps it
 
 # %% A structure is ordinary ase.Atoms
 from ase.optimize import BFGS
 
-from ase_diffusion.relax import get_calculator
+from ase_diffusion.calculators import get_calculator
 
 atoms = images[0].copy()
-atoms.calc = get_calculator('ag-o')  # energies and forces of the shipped force field; any ASE calculator will do
+atoms.calc = get_calculator('ag-o')  # energies and forces of the shipped force field; or any ASE calculator
 BFGS(atoms).run(fmax=0.05, steps=RELAX_STEPS)
 
 # %% Many structures at once, into a database
@@ -43,25 +43,25 @@ with connect('relaxed.db') as db:
 # %% Which of them are the same, and is the Ag6 model among them?
 from ase_diffusion import metrics
 
-print('first of its kind:', metrics.duplicates(relaxed))
-print('Ag6 model:', [metrics.is_ag6(atoms) for atoms in relaxed])
+print('first of its kind:', metrics.surface.duplicates(relaxed))
+print('Ag6 model:', [metrics.surface.is_ag6(atoms) for atoms in relaxed])
 
 # %% Pictures
 from ase_diffusion import plot
 
-energies = metrics.relative_energies(relaxed)
+energies = metrics.surface.relative_energies(relaxed)
 labels = [f'{energy:+.2f} eV' for energy in energies]
 plot.plot_structures(relaxed[:4], labels=labels[:4]).savefig('best.png', dpi=150)
 generated = [atoms.info['key_value_pairs']['energy_generated'] - relaxed[0].get_potential_energy() for atoms in relaxed]
 plot.plot_energy_histogram({'generated': generated, 'relaxed': energies}).figure.savefig('energies.png', dpi=150)
 
-# %% Conditions: low energies (the default), any energy, and a push along the forces while the noise is small
+# %% Conditions: low energies (the default), any energy; force guidance while the noise is small
 gen.sample(N, energy=0.0, guidance_scale=2.0)  # eV per mobile atom above the best of the composition
 gen.sample(N, energy=None)
 guided = SurfaceDiffusion(slab, 'Ag12O6', rng=1, steps=STEPS, guidance=True)
 guided.sample(N)
 
-# %% The way from noise to structure
+# %% The denoising trajectory of one structure
 from ase.io import read
 
 gen = SurfaceDiffusion(slab, 'Ag12O6', rng=2, steps=STEPS, denoising_trajectory='denoising.traj')

@@ -14,7 +14,7 @@ from ase.constraints import FixAtoms
 slab = fcc111('Cu', (3, 3, 2), vacuum=10.0)
 slab.set_constraint(FixAtoms(indices=range(len(slab))))
 
-# %% Data: every frame of random relaxations, with energy and forces. The same call goes on where it stopped
+# %% Data: every frame of random relaxations, with energy and forces. The same call resumes
 from ase_diffusion.search import RandomStructureSearch
 
 search = RandomStructureSearch(slab, {'Cu': (3, 5)}, 'emt', rng=0, database='cu.db', steps=40)
@@ -32,7 +32,7 @@ gen = SurfaceDiffusion(slab, 'Cu4', model='untrained', rng=0, steps=SAMPLING_STE
 gen.fit('cu.npz', out='cu-model', steps=STEPS, batch_size=8, progress=False, **SIZE)
 gen.save('cu.safetensors')
 
-# %% Sample, on a slab twice as large, which the model has not seen. After 20 steps of training it knows nothing yet
+# %% Sample on a slab twice as large, which was not in the data. After 20 steps of training it knows nothing yet
 from ase_diffusion.errors import GenerationFailed
 
 large = SurfaceDiffusion.from_pretrained('cu.safetensors', slab.repeat((2, 1, 1)), 'Cu8', steps=SAMPLING_STEPS)

@@ -47,6 +47,6 @@ from ase_diffusion import metrics, plot
 figure, ax = plt.subplots()
 for name, images in both.items():
     found = [atoms.get_potential_energy() - lowest < 0.1 for atoms in images]
-    k, p, band = metrics.success_curve(found)
+    k, p, band = metrics.surface.success_curve(found)
     plot.plot_success_curve(k, p, band, ax=ax, label=name)
 figure.savefig('success.png', dpi=150)

@@ -7,7 +7,7 @@ FAST = os.environ.get('ASE_DIFFUSION_FAST') == '1'  # set by the tests
 TRAINING, SAMPLING, N = (10, 4, 2) if FAST else (4000, 300, 8)
 SIZE = {'features': 16, 'blocks': 1} if FAST else {'features': 64, 'blocks': 3}
 
-# %% Data: crystals with numbers in info['key_value_pairs'] are all it takes; read_crystals reads npz, the published CSV sets
+# %% Data: crystals with numbers in info['key_value_pairs'] are enough; read_crystals reads npz, the published CSV sets
 # with a cif column, ASE databases and whatever else ASE reads
 from ase import Atoms
 from ase.build import bulk
@@ -29,11 +29,11 @@ gen = CrystalDiffusion(model='untrained', rng=0, steps=SAMPLING)
 gen.fit(images, out='crystal-model', steps=TRAINING, batch_size=16, progress=False, **SIZE)
 gen.save('crystals.safetensors')
 
-# %% More of the same, with a property asked for. After 10 steps of training it knows nothing yet
+# %% Sample with a condition. After 10 steps of training it knows nothing yet
 from ase_diffusion.errors import GenerationFailed
 
-wishes = [({}, {'volume': 14.0}), ({'stoich': 'SrTiO3'}, {}), ({'natoms': 2, 'elements': ['Na', 'Cl', 'Br']}, {})]
-for options, conditions in wishes:
+requests = [({}, {'volume': 14.0}), ({'stoich': 'SrTiO3'}, {}), ({'natoms': 2, 'elements': ['Na', 'Cl', 'Br']}, {})]
+for options, conditions in requests:
     generator = CrystalDiffusion(model='crystals.safetensors', steps=SAMPLING, rng=1, **options)
     try:
         for atoms in generator.irun(N, **conditions):
@@ -43,6 +43,6 @@ for options, conditions in wishes:
         if not FAST:
             raise
 
-# %% Neighbours of a given crystal: noised a little, denoised
+# %% Neighbors of a given crystal: noised a little, then denoised
 generator = CrystalDiffusion('NaCl', model='crystals.safetensors', steps=SAMPLING, rng=1)
 print([atoms.cell.volume for atoms in generator.perturb(bulk('NaCl', 'rocksalt', a=5.64), noise=0.2, n=N)])

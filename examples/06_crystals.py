@@ -1,4 +1,4 @@
-"""Perovskites with a property that you ask for: sample, symmetrise, judge, draw. No data and no training needed."""
+"""Perovskites with a given property: sample, symmetrize, judge, draw. No data and no training needed."""
 
 # %% How much to do
 import os
@@ -14,13 +14,13 @@ from ase_diffusion import CrystalDiffusion
 gen = CrystalDiffusion(model=MODEL, steps=STEPS, symmetrize=0.2, rng=0)
 images = gen.sample(N, heat_of_formation=-0.2)
 
-# %% The same without a wish, for comparison
+# %% The same without a condition, for comparison
 free = CrystalDiffusion(model=MODEL, steps=STEPS, symmetrize=0.2, rng=0, logfile=None).sample(N)
 
 # %% The structure of a given composition. The data hold each perovskite also with A and B exchanged, which costs energy: the
-# wish decides
+# condition decides
 gen = CrystalDiffusion('SrTiO3', model=MODEL, steps=STEPS, symmetrize=0.2, rng=0, logfile=None)
-both = [gen.sample(heat_of_formation=wish) for wish in (-0.2, 2.5)]
+both = [gen.sample(heat_of_formation=value) for value in (-0.2, 2.5)]
 for atoms in both:
     titanium, oxygen = ([k for k in range(5) if atoms.symbols[k] == symbol] for symbol in ('Ti', 'O'))
     length = atoms.get_distances(titanium[0], oxygen, mic=True).min()
@@ -33,7 +33,7 @@ for atoms in images:
     group = spglib.get_spacegroup((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers), symprec=0.01)
     print(f'{atoms.get_chemical_formula():<10s} a = {atoms.cell.cellpar()[0]:.3f} A   {group}')
 
-# %% Metrics of a list of Atoms, whoever made them. With reference=... (the test split of some data) and known=... (its training
+# %% Metrics of any list of Atoms. With reference=... (the test split of some data) and known=... (its training
 # split) there are novelty, coverage and distances, too; `ase-diffusion evaluate` does the same for files
 from ase_diffusion import metrics
 
@@ -42,7 +42,7 @@ for name, sets in (('heat of formation -0.2 eV', images), ('nothing asked for', 
     for metric, value, remark in metrics.crystal.report_rows(metrics.crystal.evaluate(sets, processes=1)):
         print(f'{metric:<26s}{value:>8s}  {remark}')
 
-# %% Pictures: all of them in a grid by lattice parameter; both kinds of SrTiO3 from two sides; what the wish changed
+# %% Pictures: all of them in a grid by lattice parameter; both kinds of SrTiO3 from two sides; what the condition changed
 from ase_diffusion import plot
 
 widths = {'heat of formation −0.2 eV': images, 'nothing asked for': free}
@@ -53,7 +53,7 @@ plot.plot_crystals(both, labels=['−0.2 eV', '2.5 eV'], directions=('auto', 'a'
 ax = plot.plot_property_histogram(widths, xlabel='Cube root of the volume of the cell (Å)', bins=12)
 ax.figure.savefig('lattice_parameters.png', dpi=150)
 
-# %% Keep them: the wish, the seed and the model stay with every structure
+# %% Keep them: the condition, the seed and the model stay with every structure
 from ase.io import write
 
 write('perovskites.traj', images)

@@ -1,4 +1,4 @@
-"""A genetic algorithm with ase-ga for Ag6O3 in p(3x3) on Ag(111): our start generator and mutation beside its own operators."""
+"""A genetic algorithm with ase-ga for Ag6O3 in p(3x3) on Ag(111): diffusion operators beside those of ase-ga."""
 
 # %% How much to do
 import os
@@ -34,14 +34,14 @@ prepared = PrepareDB('ga.db', simulation_cell=slab, stoichiometry=numbers, popul
 for _ in range(POPULATION):
     prepared.add_unrelaxed_candidate(start.get_new_candidate())
 
-# %% Relax them; ase-ga maximises raw_score
+# %% Relax them; ase-ga maximizes raw_score
 from ase_diffusion.relax import relax_batched
 
 db = DataConnection('ga.db')
 
 
 def relax_and_store(candidates):
-    """Relax candidates with the shipped force field and give them back to the database."""
+    """Relax candidates with the shipped force field and return them to the database."""
     for candidate, atoms in zip(candidates, relax_batched(candidates, 'ag-o', steps=RELAX_STEPS), strict=True):
         atoms.info['confid'] = candidate.info['confid']
         atoms.info.setdefault('data', {})
@@ -51,7 +51,7 @@ def relax_and_store(candidates):
 
 relax_and_store(db.get_all_unrelaxed_candidates())
 
-# %% Population and operators. noise = 0.7 A leads away from good minima, 0.3 A heals what is unlikely
+# %% Population and operators. noise = 0.7 A leads away from good minima, 0.3 A relaxes unlikely structures
 from ase_ga.cutandsplicepairing import CutAndSplicePairing
 from ase_ga.offspring_creator import OperationSelector
 from ase_ga.population import Population

@@ -12,6 +12,7 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *s
 LINK = re.compile(r'\[[^\]]*\]\((?!https?://)([^)#\s]*)(?:#([^)\s]*))?\)')
 FILE = re.compile(r'(?<![\w/.-])((?:ase_diffusion|benchmarks|docs|examples|scripts|tests)/[\w/.-]*\w)')
 QUOTE = re.compile(r'^<!-- from: (?P<path>[^\n]+?) -->\n```python\n(?P<code>.*?)^```', re.M | re.S)
+HOUSE_WORDS = re.compile(r'\b(shall|for ever|is had by|are had by|of our own|wish(es)?|neighbours?|colours?)\b', re.I)
 pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
@@ -40,6 +41,11 @@ def test_named_files_exist(page):
 def test_quoted_code_is_verbatim(page):
     for match in QUOTE.finditer(page.read_text(encoding='utf-8')):
         assert match['code'] in (ROOT / match['path']).read_text(encoding='utf-8'), f'{match["path"]}: {match["code"][:80]}'
+
+
+@pages
+def test_plain_field_english(page):
+    assert not HOUSE_WORDS.search(page.read_text(encoding='utf-8'))
 
 
 @pytest.mark.parametrize('entry', list_models(), ids=lambda entry: entry['name'])
