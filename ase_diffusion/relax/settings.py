@@ -35,9 +35,12 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, 'optimizer', find_optimizer(self.optimizer))
         object.__setattr__(self, 'filter', find_filter(self.filter))
-        check_number('fmax', self.fmax, 'a positive force in eV/A, such as 0.05')
-        check_integer('steps', self.steps, 0)  # 0 is a single point
+        object.__setattr__(self, 'fmax', check_number('fmax', self.fmax, 'a positive force in eV/A, such as 0.05'))
+        object.__setattr__(self, 'steps', check_integer('steps', self.steps, 0))  # 0 is a single point
         check_limits(min_distance=self.min_distance, max_energy=self.max_energy)
+        for name in ('min_distance', 'max_energy'):
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value is None else float(value))
         if self.hessian is not None:
             self._check_hessian()
 

@@ -111,7 +111,7 @@ class RandomStructureSearch:
         self.slab.info.pop('adsorbate_info', None)  # set by ase.build; extxyz cannot write it
         forget_notes(self.slab)
         self.stoich = check_composition(stoich)
-        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), ratio, maxiter
+        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), float(ratio), int(maxiter)
         self.calculator, self.directory = calculator, directory
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)
