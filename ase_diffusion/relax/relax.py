@@ -185,6 +185,7 @@ def _check_filter(filter: Any, images: list[Atoms]) -> None:
     """Raise a ValueError if a filter would change the cell of structures with fixed atoms."""
     from ase.filters import StrainFilter, UnitCellFilter
 
+    filter = getattr(filter, 'func', filter)  # of a partial
     cell_filter = isinstance(filter, type) and issubclass(filter, (UnitCellFilter, StrainFilter))
     if cell_filter and any(frozen_mask(atoms).any() for atoms in images):
         raise ValueError(

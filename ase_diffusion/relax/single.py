@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -146,7 +145,11 @@ def snapshot(work: Atoms, energy: float, forces: np.ndarray, pbc: Sequence[bool]
     frame = copy_atoms(work)
     frame.pbc = pbc
     found = getattr(work.calc, 'results', {})
-    results = {'energy': energy, 'forces': forces, **{name: copy.copy(found[name]) for name in CARRIED if name in found}}
+    results = {'energy': energy, 'forces': forces}
+    for name in CARRIED:
+        if found.get(name) is not None:
+            value = np.array(found[name], dtype=float)  # ase.db writes float32 and reads float64
+            results[name] = value.item() if value.size == 1 and name in ('free_energy', 'magmom') else value
     if found.get('stress') is not None and frame.pbc.all():  # meaningless for a slab in vacuum
         results['stress'] = voigt_stress(found['stress'])
     frame.calc = SinglePointCalculator(frame, **results)
