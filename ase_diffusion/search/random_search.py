@@ -28,7 +28,7 @@ from ..utils.checks import check_count, check_folder
 from ..utils.log import Log, Logfile
 from ..utils.provenance import forget_notes, note, noted
 from ..utils.rng import RandomSource, coerce_rng
-from .store import same_slab, slab_settings
+from .store import same_slab, slab_settings, split_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -262,10 +262,9 @@ class RandomStructureSearch:
         with db:
             db.delete([row.id for row in db.select(run=run, include_data=False)])
             for index, atoms in enumerate(frames):
-                pairs = noted(
-                    {'step': 0, 'converged': False} | atoms.info['key_value_pairs'], run=run, last=index == len(frames) - 1
-                )
-                db.write(atoms, data=atoms.info.get('data', {}), **pairs)
+                own, data = split_pairs(atoms)  # keys that a database cannot hold go into the data
+                pairs = noted({'step': 0, 'converged': False} | own, run=run, last=index == len(frames) - 1)
+                db.write(atoms, data=data, **pairs)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for workers, without the log (streams cannot be pickled)."""
