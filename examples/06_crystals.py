@@ -39,7 +39,7 @@ from ase_diffusion import metrics
 
 for name, sets in (('heat of formation -0.2 eV', images), ('nothing asked for', free)):
     print(f'\n{name}')
-    for metric, value, remark in metrics.report_rows(metrics.evaluate_crystals(sets, processes=1)):
+    for metric, value, remark in metrics.crystal.report_rows(metrics.crystal.evaluate(sets, processes=1)):
         print(f'{metric:<26s}{value:>8s}  {remark}')
 
 # %% Pictures: all of them in a grid by lattice parameter; both kinds of SrTiO3 from two sides; what the wish changed

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 
-CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: what `get_calculator` takes
+CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: as in `get_calculator`
 
 BASE_KEYWORDS = ('restart', 'label', 'atoms', 'directory')  # of ase.calculators.calculator.Calculator
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
@@ -135,7 +135,7 @@ def _from_text(text):
         if not os.path.isfile(text):
             raise FileNotFoundError(
                 f'a force field is a .safetensors file; there is none at {os.path.abspath(text)}; '
-                f'mend the path or use one of the names: {_names()}'
+                f'correct the path or use one of the names: {_names()}'
             )
         return partial(_own, text)
     raise ValueError(
@@ -223,7 +223,7 @@ def _sevennet_0(**kwargs):
 
 
 def _chgnet(**kwargs):
-    """Return CHGNet with its own weights."""
+    """Return CHGNet with its default weights."""
     try:
         from chgnet.model.dynamics import CHGNetCalculator
     except ModuleNotFoundError as err:
@@ -235,7 +235,7 @@ def _chgnet(**kwargs):
 
 
 def _gpaw(**kwargs):
-    """Return GPAW: LCAO with a dzp basis and PBE, unless told otherwise."""
+    """Return GPAW: LCAO with a dzp basis and PBE, by default."""
     try:
         from gpaw import GPAW
     except ModuleNotFoundError as err:

@@ -1,4 +1,4 @@
-"""Labelled frames of overlayers on fixed slabs: a compact npz format, and a reader of it and of the formats of ASE.
+"""Labeled frames of overlayers on fixed slabs: a compact npz format, and a reader of it and of the formats of ASE.
 
 The npz file stores each slab once. Arrays for n frames on m slabs (natoms counts the overlayer only):
 
@@ -48,7 +48,7 @@ OPTIONAL = {'held': bool}
 
 
 def read_frames(path: str | Path) -> list[Atoms]:
-    """Read labelled frames from npz (`write_frames`), an ASE database or another format of ASE.
+    """Read labeled frames from npz (`write_frames`), an ASE database or another format of ASE.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def read_frames(path: str | Path) -> list[Atoms]:
 
 
 def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
-    """Write labelled frames to a compact npz file.
+    """Write labeled frames to a compact npz file.
 
     Overlayer positions and forces are stored as float32, slabs and energies as float64. Constraints other than FixAtoms are
     not stored.
@@ -128,13 +128,13 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
         for key, kind in keys.items():
             columns[key].append(kind(pairs[key]))
     sizes = [size for _, size, _ in slabs.values()]
-    tops = [(atoms, slice(sizes[i], None)) for atoms, i in zip(images, slab_id, strict=True)]
+    overlayers = [(atoms, slice(sizes[i], None)) for atoms, i in zip(images, slab_id, strict=True)]
     arrays = {
         **_slab_arrays(slabs),
-        'natoms': np.array([len(atoms.numbers[top]) for atoms, top in tops], dtype=np.int32),
-        'numbers': np.concatenate([atoms.numbers[top] for atoms, top in tops]).astype(np.int16),
-        'positions': np.concatenate([atoms.positions[top] for atoms, top in tops]).astype(np.float32),
-        'tags': np.concatenate([atoms.get_tags()[top] for atoms, top in tops]).astype(np.int32),
+        'natoms': np.array([len(atoms.numbers[part]) for atoms, part in overlayers], dtype=np.int32),
+        'numbers': np.concatenate([atoms.numbers[part] for atoms, part in overlayers]).astype(np.int16),
+        'positions': np.concatenate([atoms.positions[part] for atoms, part in overlayers]).astype(np.float32),
+        'tags': np.concatenate([atoms.get_tags()[part] for atoms, part in overlayers]).astype(np.int32),
         'forces': np.concatenate(forces).astype(np.float32),
         'energy': np.array(energies, dtype=float),
         **{key: np.array(values, dtype=bool if keys[key] is bool else np.int32) for key, values in columns.items()},
@@ -220,7 +220,7 @@ def _slab_size(atoms, index):
 
 
 def _slab_key(atoms, size):
-    """Return what makes two slabs the same, bit by bit."""
+    """Return the key of a slab; equal for bit-identical slabs."""
     parts = (atoms.numbers[:size], atoms.positions[:size], atoms.get_tags()[:size], atoms.cell[:], atoms.pbc)
     return tuple(np.ascontiguousarray(part).tobytes() for part in parts)
 
@@ -314,7 +314,7 @@ def _read_db(path):
     everything = list(db.select())
     rows = [row for row in everything if not row.get('failed')]
     if failed := len(everything) - len(rows):
-        log.warning('%s: %d of %d rows are marked as failed and left out', path, failed, len(everything))
+        log.warning('%s: %d of %d rows are marked as failed and skipped', path, failed, len(everything))
     rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
     images = [row_atoms(row) for row in rows]
     if '_property_unit_dict' in db.metadata:

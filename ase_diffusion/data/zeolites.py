@@ -27,23 +27,13 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from ..porous.growth import LABELS, OUTCOMES, SEEN, SIZES, build, try_starts
 from ..utils.parallel import count_processes
 from ..utils.rng import spawn_seeds
 
 __all__ = ['Growth', 'grow_frameworks', 'read_zeolites']
 
-MOST_T = 100
-EDGES = (4.8, 34.0)  # A
-OPERATIONS = 96  # of a space group; in larger ones few nets are new
-STEPS = 120
-ROUNDS = np.array([20, 20, 40, 70, 500])  # of DLS
-LIMITS = np.array([0.03, 0.012, 0.0102, 0.0101, np.inf])  # A^2 per T after each round: loses 3 % of what would be good
-GOOD = 0.01  # A^2 per T
-GRID = (32, 32, 32)
-TEMPERATURE = 298.0  # K
-PART = 400  # starts that a process makes at a time
-OUTCOMES = ('starts', 'placed badly', 'no four neighbors', 'not connected', 'met before', 'strained', 'found')
-LABELS = ('void_fraction', 'henry_coefficient', 'heat_of_adsorption')
+PART = 100  # starts that a process makes at a time
 COLUMNS = {
     'cell_lengths': np.float32,
     'space_group': np.int16,
@@ -52,7 +42,6 @@ COLUMNS = {
     'density': np.float32,
     **dict.fromkeys(LABELS, np.float32),
 }
-CELL = 65536  # parts of a fractional coordinate
 OTHER_NAMES = {
     'KH_unitless': 'henry_coefficient',
     'Qst_kJ_mol': 'heat_of_adsorption',
@@ -73,14 +62,14 @@ class Growth:
     Parameters
     ----------
     seed : int
-    most : int
-        Largest number of T sites in a cell.
+    sizes : (int, int)
+        Range of T sites asked for in a cell; half of the smaller number is still accepted.
     labels : bool
         Compute adsorption properties of every framework found (about 5 ms each).
     """
 
-    def __init__(self, seed, *, most=MOST_T, labels=True):
-        self.seed, self.most, self.labels = int(seed), int(most), labels
+    def __init__(self, seed, *, sizes=SIZES, labels=True):
+        self.seed, self.sizes, self.labels = int(seed), tuple(int(n) for n in sizes), labels
         self.starts = 0
         self.positions, self.columns = [], {name: [] for name in COLUMNS}
         self.seen = set()  # hashes of the nets
@@ -104,7 +93,7 @@ class Growth:
             for name in COLUMNS:
                 self.columns[name].append(values[name])
             if len(self) == count:
-                self.starts = start + 1
+                self.starts = start  # it is made again when the growth goes on: it may give more
                 return
 
     def save(self, path):
@@ -116,7 +105,7 @@ class Growth:
         data |= {
             'seed': np.uint64(self.seed),
             'starts': np.int64(self.starts),
-            'most': np.int64(self.most),
+            'sizes': np.array(self.sizes, np.int64),
             'natoms': np.array([len(x) for x in self.positions], np.int64),
             'scaled_positions': np.concatenate([*self.positions, np.empty((0, 3), np.uint16)]),
             'counts': np.array(list(self.counts.values()), np.int64),
@@ -136,10 +125,10 @@ class Growth:
         """Return the growth that a file holds, ready to go on."""
         with np.load(path) as file:
             data = {name: file[name] for name in file.files}
-        missing = {'seed', 'starts', 'most', 'natoms', 'scaled_positions', *COLUMNS} - data.keys()
+        missing = {'seed', 'starts', 'sizes', 'natoms', 'scaled_positions', *COLUMNS} - data.keys()
         if missing:
             raise ValueError(f'a file of growth has seed, starts and frameworks; {path} lacks {", ".join(sorted(missing))}')
-        growth = cls(int(data['seed']), most=int(data['most']), labels=labels)
+        growth = cls(int(data['seed']), sizes=data['sizes'], labels=labels)
         growth.starts = int(data['starts'])
         growth.positions = np.split(data['scaled_positions'], np.cumsum(data['natoms']))[:-1]
         growth.columns = {name: list(data[name]) for name in COLUMNS}
@@ -148,101 +137,8 @@ class Growth:
         return growth
 
 
-_SEEN = {}  # of this process: (seed, most) -> hashes of nets that lower starts have found
-
-
-def try_starts(seed, most, labels, first, last):
-    """Make the starts `first` to `last` - 1.
-
-    Returns
-    -------
-    last : int
-    counts : dict
-        How many ended in which way, but for those found.
-    found : list
-        (start, coded positions (3 n, 3) uint16, dict of `COLUMNS`).
-    """
-    from ..porous.nets import net_hash
-    from ..porous.random_nets import MOST_SITES, STATUS, draw_net
-    from ..porous.symmetry import orthogonal_groups
-
-    groups = orthogonal_groups(OPERATIONS)
-    seen = _SEEN.setdefault((seed, most), set())
-    stamp = np.full(most * 21**3, -1, np.int32)
-    counts, found = dict.fromkeys(OUTCOMES, 0), []
-    for start in range(first, last):
-        rng = np.random.default_rng([seed, start])
-        number, rotations, translations = groups[rng.integers(len(groups))]
-        status, lengths, sites, neighbors, shifts, sequences, sizes = draw_net(
-            rng, number, rotations, translations, most, EDGES, STEPS, stamp, MOST_SITES * (start - first)
-        )
-        counts['starts'] += 1
-        if STATUS[status] != 'net':
-            counts[STATUS[status]] += 1
-            continue
-        net = net_hash(sequences, sizes)
-        if net in seen:
-            counts['met before'] += 1
-            continue
-        fitted = fit_net(lengths, sites, neighbors, shifts)
-        if fitted is None:
-            counts['strained'] += 1
-            continue
-        seen.add(net)
-        lengths, scaled, cost = fitted
-        found.append((start, *_entry(lengths, scaled, {'space_group': number, 'cost': cost, 'net': net}, labels)))
-    return last, counts, found
-
-
-def _entry(lengths, scaled, values, labels):
-    """Return the coded positions of a framework and its columns."""
-    from ..porous import adsorption_properties, energy_grid, framework_density
-
-    coded = (np.round((scaled - np.floor(scaled)) * CELL).astype(np.int64) % CELL).astype(np.uint16)
-    lengths = np.asarray(lengths, np.float32)
-    atoms = build(lengths, coded)
-    values = {**values, **dict.fromkeys(LABELS, np.nan), 'cell_lengths': lengths, 'density': framework_density(atoms)}
-    if labels:
-        found = adsorption_properties(energy_grid(atoms, GRID, device='cpu'), TEMPERATURE)
-        values |= {name: found[name] for name in LABELS}
-    return coded, values
-
-
-def fit_net(lengths, sites, neighbors, shifts, good=GOOD):
-    """Put oxygen on a net and fit it by distance least squares.
-
-    Returns
-    -------
-    (lengths, scaled, cost) or None
-        ``(3,)`` A, ``(3 n, 3)`` fractional with the Si first, A^2 per T site; None where the cost is above `good` or the
-        framework fails the check.
-    """
-    from ..porous.dls import fit_distances, insert_oxygen
-    from ..porous.nets import framework_net, is_connected
-
-    n = len(sites)
-    cell, scaled, bonds = np.diag(lengths), np.empty((3 * n, 3)), np.empty((2 * n, 5), np.int32)
-    if insert_oxygen(sites, cell, np.linalg.inv(cell), neighbors, shifts, scaled, bonds) != 2 * n:
-        return None
-    cost = fit_distances(n, scaled, cell, bonds, np.eye(3), ROUNDS, LIMITS, 1e-4)
-    if not cost < good:
-        return None
-    numbers = np.repeat([14, 8], [n, 2 * n])
-    net = framework_net(numbers, scaled, cell)
-    if isinstance(net, str) or not is_connected(*net):
-        return None
-    return np.diag(cell).copy(), scaled, cost
-
-
-def build(lengths, coded):
-    """Return the Atoms of cell lengths (3,) in A and coded positions (3 n, 3)."""
-    n = len(coded) // 3
-    scaled = np.asarray(coded, float) / CELL
-    return Atoms(np.repeat([14, 8], [n, 2 * n]), cell=np.asarray(lengths, float), scaled_positions=scaled, pbc=True)
-
-
 def grow_frameworks(
-    path, *, minutes=None, count=None, rng=None, most=MOST_T, labels=True, processes=1, save_every=60.0, progress=None
+    path, *, minutes=None, count=None, rng=None, sizes=SIZES, labels=True, processes=1, save_every=60.0, progress=None
 ):
     """Grow silica frameworks into a file until a time is up or a number is reached.
 
@@ -256,8 +152,8 @@ def grow_frameworks(
         Number of frameworks in the file.
     rng : int, Generator, RandomState or None
         Of a new file.
-    most : int
-        Largest number of T sites in a cell, of a new file.
+    sizes : (int, int)
+        Range of T sites asked for in a cell, of a new file; half of the smaller number is still accepted.
     labels : bool
         Compute the adsorption properties of methane.
     processes : int or None
@@ -283,7 +179,7 @@ def grow_frameworks(
     if path.exists():
         growth = Growth.load(path, labels=labels)
     else:
-        growth = Growth(spawn_seeds(rng, 1)[0], most=most, labels=labels)
+        growth = Growth(spawn_seeds(rng, 1)[0], sizes=sizes, labels=labels)
     begun = saved = time.monotonic()
     pause = save_every
     try:
@@ -306,9 +202,9 @@ def grow_frameworks(
 
 def _parts(growth, processes):
     """Yield the results of `try_starts`, in order and without end."""
-    settings = growth.seed, growth.most, growth.labels
+    settings = growth.seed, growth.sizes, growth.labels
     edges = itertools.count(growth.starts, PART)
-    _SEEN[growth.seed, growth.most] = set(growth.seen)  # processes that are forked begin with it
+    SEEN[growth.seed, growth.sizes] = set(growth.seen)  # processes that are forked begin with it
     if processes == 1:
         for first in edges:
             yield try_starts(*settings, first, first + PART)

@@ -31,7 +31,7 @@ from .compiling import compile_core
 from .model import UNTRAINED, GenerativeModel, Outcome
 from .relaxation import relax_in_order
 from .tasks import FromNoise, FromStructures
-from .text import shown_condition
+from .text import plain, shown_condition
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +249,7 @@ class Generator(GenerativeModel):
             'validate': self.validate,
             'compiled': bool(self.compile),
         }
-        return json.loads(json.dumps(record))
+        return json.loads(json.dumps(record, default=plain))
 
     def _task_again(self, values: dict) -> FromNoise | None:
         """Return the task that :meth:`FromNoise.todict` described; None: from noise."""
@@ -309,7 +309,7 @@ class Generator(GenerativeModel):
 
     def _check_same(self, told: dict, record: dict) -> None:
         """Raise a ValueError where this generator is not the one that wrote a record."""
-        mine = json.loads(json.dumps({**self.todict(), 'relax': plain_options(self.relax)}))
+        mine = json.loads(json.dumps({**self.todict(), 'relax': plain_options(self.relax)}, default=plain))
         theirs = {**told, 'relax': record['relax']}
         for one in (mine, theirs):
             one['model'] = Path(str(one.get('model'))).name
@@ -421,14 +421,14 @@ def plain_options(relax: dict | None) -> dict | None:
     if relax is None:
         return None
     left_out = ('device', 'logfile', 'directory', 'frames')
-    plain = {name: value for name, value in relax.items() if name not in left_out}
+    kept = {name: value for name, value in relax.items() if name not in left_out}
     for name in ('calculator', 'hessian'):
-        if plain.get(name) is not None:
-            plain[name] = str(plain[name]) if isinstance(plain[name], (str, Path)) else calculator_name(plain[name])
+        if kept.get(name) is not None:
+            kept[name] = str(kept[name]) if isinstance(kept[name], (str, Path)) else calculator_name(kept[name])
     for name in ('optimizer', 'filter'):
-        if callable(plain.get(name)):
-            plain[name] = optimizer_name(plain[name])
-    return json.loads(json.dumps(plain, default=str))
+        if callable(kept.get(name)):
+            kept[name] = optimizer_name(kept[name])
+    return json.loads(json.dumps(kept, default=plain))
 
 
 def collect(structures, n: int | None):

@@ -9,7 +9,7 @@ from ase import Atoms
 from ..calculators.names import check_calculator, is_own_force_field
 from ..relax.relax import irelax
 from ..relax.relaxer import Relaxer
-from ..relax.settings import make_settings
+from ..relax.settings import Settings
 from ..utils.checks import check_limits
 
 
@@ -45,7 +45,7 @@ def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults
     every = bound.arguments
     calculator = every['calculator']
     check_calculator(calculator)
-    settings = make_settings(**{name: every[name] for name in inspect.signature(make_settings).parameters})
+    settings = Settings(**{name: every[name] for name in inspect.signature(Settings).parameters})
     check_limits(timeout=every['timeout'], batch_size=every['batch_size'])
     if is_own_force_field(calculator):
         options = {'device': device, **options}

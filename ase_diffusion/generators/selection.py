@@ -9,7 +9,7 @@ from ase import Atoms
 
 from ..calculators.names import calculator_name, is_own_force_field
 from ..relax.relaxer import Relaxer
-from ..relax.settings import make_settings
+from ..relax.settings import Settings
 from ..representations import Failure
 from ..utils.atoms import energy_of
 from ..utils.provenance import note
@@ -38,7 +38,7 @@ class BestOf:
     def __init__(self, best_of: int, calculator=None, device=None):
         self.best_of, self.calculator, self.calls, self.relaxer = best_of, calculator, 0, None
         if calculator is not None:
-            settings = make_settings(steps=0, min_distance=None, max_energy=None)
+            settings = Settings(steps=0, min_distance=None, max_energy=None)
             self.relaxer = Relaxer(calculator, settings, device=device if is_own_force_field(calculator) else None)
 
     def check(self, template) -> None:

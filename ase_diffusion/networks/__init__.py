@@ -1,10 +1,26 @@
 """Neural networks: one per file. A network never knows the noise schedule."""
 
+from .cloudtokens import CloudTokens
 from .forcefield import ForceField
+from .lattice import LatticeNet
 from .overlayer import OverlayerDenoiser
 from .painn import PaiNN
+from .rowtokens import RowTransformer
 from .transformer import CrystalTransformer
+from .unet import UNet
+from .voxelnet import VoxelNet
 
-NETWORKS = {cls.__name__: cls for cls in (OverlayerDenoiser, ForceField, PaiNN, CrystalTransformer)}
+_CLASSES = (
+    OverlayerDenoiser,
+    ForceField,
+    PaiNN,
+    CrystalTransformer,
+    CloudTokens,
+    LatticeNet,
+    RowTransformer,
+    UNet,
+    VoxelNet,
+)
+NETWORKS = {cls.__name__: cls for cls in _CLASSES}
 
-__all__ = ['NETWORKS', 'CrystalTransformer', 'ForceField', 'OverlayerDenoiser', 'PaiNN']
+__all__ = ['NETWORKS', *NETWORKS]

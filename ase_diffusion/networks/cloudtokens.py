@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
-from .conditions import LevelEmbedding, PropertyEmbedding
+from .conditions import ConditionEmbedding, LevelEmbedding
+from .precision import full_precision
 from .transformer import PairTerms
 
 POINTS, MAX_ATOMS, ELEMENTS = 128, 16, 119
@@ -25,9 +26,9 @@ _MASKED = -1e4
 class CloudPairs(PairTerms):
     """Terms of pairs of atoms, with distances in single precision under autocast, too."""
 
+    @full_precision
     def _shells_of(self, fractional: Tensor, metric: Tensor) -> Tensor:
-        with torch.autocast(fractional.device.type, enabled=False):
-            return super()._shells_of(fractional.float(), metric.float())
+        return super()._shells_of(fractional.float(), metric.float())
 
 
 class CloudBlock(nn.Module):
@@ -94,10 +95,8 @@ class CloudTokens(nn.Module):
     descriptors : int
         Numbers that describe an element beside its embedding, the columns of the buffer ``descriptors`` (119, K) that whoever
         trains the network fills.
-    properties : dict of str to (shift, scale), optional
-        Numbers among the conditions.
-    classes : dict of str to int, optional
-        Classes among the conditions and how many there are: their index as float, NaN: not asked.
+    conditions : dict, optional
+        Further conditions, see :class:`ase_diffusion.networks.conditions.ConditionEmbedding`.
     lattice : 'log' or 'paper'
     scales : dict of str to (mean, std), optional
         Of 'positions', 'angles' and 'lengths'; both as in the representation.
@@ -114,8 +113,7 @@ class CloudTokens(nn.Module):
         pair_width=32,
         distances=24,
         descriptors=0,
-        properties=None,
-        classes=None,
+        conditions=None,
         lattice='log',
         scales=None,
         dropout=0.0,
@@ -135,8 +133,7 @@ class CloudTokens(nn.Module):
             pair_width=pair_width,
             distances=distances,
             descriptors=descriptors,
-            properties={name: list(pair) for name, pair in (properties or {}).items()},
-            classes=dict(classes or {}),
+            conditions={name: spec if isinstance(spec, dict) else list(spec) for name, spec in (conditions or {}).items()},
             lattice=lattice,
             scales=scales,
             dropout=dropout,
@@ -150,8 +147,7 @@ class CloudTokens(nn.Module):
         self.unknown = nn.Parameter(torch.randn(3, d))
         self.of_set = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
         self.count = nn.Embedding(MAX_ATOMS + 1, d)
-        self.properties = PropertyEmbedding(properties or {}, d)
-        self.classes = nn.ModuleDict({f'class {name}': nn.Embedding(n + 1, d) for name, n in (classes or {}).items()})
+        self.conditions = ConditionEmbedding(conditions or {}, d)
         self.join = nn.Sequential(nn.Linear(2 * d, d), nn.SiLU(), nn.Linear(d, d))
         self.register_buffer('waves', torch.arange(1.0, 5.0), persistent=False)
         self.position_in = nn.Linear(3 + 24 + 1, d)
@@ -290,13 +286,7 @@ class CloudTokens(nn.Module):
         level = self.level(torch.log(s) / 4)
         once = 1 / same_slots(slots).sum(-1, keepdim=True)  # (B, 3, 1): every element counts once
         asked = self.count(counts) + (self.of_set(elements) * once).sum(1)
-        asked = asked + self.properties(conditions, level)
-        for name, number in self.settings['classes'].items():
-            index = torch.full_like(counts, number)
-            if name in conditions:
-                value = conditions[name]
-                index = torch.where(torch.isfinite(value), torch.nan_to_num(value).long().clamp(0, number - 1), index)
-            asked = asked + self.classes[f'class {name}'](index)
+        asked = asked + self.conditions(conditions, level)
         return self.join(torch.cat([level, asked], -1))
 
     def embed(self, atoms: Tensor, fractional: Tensor, s_atoms: Tensor, elements: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .precision import full_precision
+
 N_ELEMENTS = 119  # columns of an element set; index = atomic number
 
 
@@ -26,6 +28,7 @@ class LevelEmbedding(nn.Module):
         self.register_buffer('frequencies', torch.logspace(0, math.log2(32), n_frequencies, base=2.0))
         self.net = nn.Sequential(nn.Linear(2 * n_frequencies + 1, width), nn.SiLU(), nn.Linear(width, width))
 
+    @full_precision
     def forward(self, level: Tensor) -> Tensor:
         """(B,) -> (B, width)."""
         x = level[:, None] * self.frequencies  # (B, n)
@@ -145,12 +148,16 @@ class ConditionEmbedding(nn.Module):
             if name not in conditions:
                 total = total + self.absent[name]
                 continue
-            value = conditions[name].to(like.dtype)  # (B,) or (B, k)
-            finite = torch.isfinite(value)
-            given = finite.reshape(len(value), -1).all(-1)  # (B,)
-            embedded = self.nets[_key(name)](torch.where(finite, value, torch.zeros_like(value)))  # (B, width)
-            total = total + torch.where(given[:, None], embedded, self.absent[name])
+            total = total + self._embedded(name, conditions[name].to(like.dtype))
         return total
+
+    @full_precision
+    def _embedded(self, name: str, value: Tensor) -> Tensor:
+        """(B,) or (B, k) -> (B, width)."""
+        finite = torch.isfinite(value)
+        given = finite.reshape(len(value), -1).all(-1)  # (B,)
+        embedded = self.nets[_key(name)](torch.where(finite, value, torch.zeros_like(value)))  # (B, width)
+        return torch.where(given[:, None], embedded, self.absent[name])
 
 
 PropertyEmbedding = ConditionEmbedding  # name of the first edition

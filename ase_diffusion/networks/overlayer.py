@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .conditions import ConditionEmbedding, LevelEmbedding
 from .neighbors import build_graph
 from .painn import GatedVector, PaiNN
+from .precision import full_precision
 
 
 class OverlayerDenoiser(nn.Module):
@@ -66,7 +67,7 @@ class OverlayerDenoiser(nn.Module):
         if self._graph[0] is None or any(a is not b for a, b in zip(of, self._graph[0], strict=True)):
             # guidance evaluates the same state twice
             positions = torch.cat([x, extras['frozen'].to(x.dtype)])
-            graph = build_graph(
+            graph = full_precision(build_graph)(
                 positions,
                 extras['rows'],
                 extras['cell'].to(x.dtype),

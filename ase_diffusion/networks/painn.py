@@ -81,7 +81,7 @@ class Mixing(nn.Module):
 
     def forward(self, s: Tensor, v: Tensor, s_in: Tensor, v_in: Tensor) -> tuple[Tensor, Tensor]:
         """s, s_in (n, F), v, v_in (n, 3, F) -> s and v, updated by what is computed from s_in and v_in."""
-        mu_v, mu_w = self.mu_channel_mix(v_in).chunk(2, -1)  # each (n, 3, F)
+        mu_v, mu_w = self.mu_channel_mix(v_in).to(v.dtype).chunk(2, -1)  # each (n, 3, F)
         norm = torch.sqrt(mu_v.square().sum(-2) + self.epsilon)  # (n, F)
         ds, dv, dsv = self.intraatomic_context_net(torch.cat([s_in, norm], -1)).chunk(3, -1)
         return s + ds + dsv * (mu_v * mu_w).sum(-2), v + dv[:, None] * mu_w
@@ -211,7 +211,7 @@ class GatedVector(nn.Module):
 
     def forward(self, s: Tensor, v: Tensor) -> Tensor:
         """s (n, F), v (n, 3, F) -> (n, 3)."""
-        a, b = self.first(v).chunk(2, -1)  # each (n, 3, F)
+        a, b = self.first(v).to(v.dtype).chunk(2, -1)  # each (n, 3, F)
         norm = torch.sqrt(a.square().sum(-2) + 1e-8)
         s, gate = self.gate(torch.cat([s, norm], -1)).chunk(2, -1)
         v = b * gate[:, None]  # (n, 3, F)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import wraps
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def full_precision(function):
@@ -25,3 +25,12 @@ def full_precision(function):
 
 def _single(x):
     return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm in float32, so that the sum over all blocks keeps its digits where matrix products run in bfloat16."""
+
+    @full_precision
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., F) -> (..., F), float32 under autocast."""
+        return super().forward(x)

@@ -33,8 +33,11 @@ from .image_layout import (
     strips,
     symmetric_image,
 )
+from .pair_attention import Block, PairTerms
 
 _MASKED = -1e4
+_ELEMENTS, _GROUPS = 100, 230
+_HARMONICS = (1, 2, 3, 4, 6, 8, 12)  # of coordinates: special positions are multiples of 1/12 and 1/8
 _WEIGHTS = (2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.3, 0.3, 0.3, 0.3)  # of FIELDS in the loss
 
 
@@ -52,85 +55,33 @@ class Estimate(NamedTuple):
     noise: Tensor
 
 
-class PairTerms(nn.Module):
-    """Tell attention about pairs of atoms: differences of their fractional coordinates and distances in A.
+class Integers(nn.Module):
+    """Numbers 1 to n that carry a meaning of their own, seen through noise: elements, space groups.
 
     Parameters
     ----------
-    features : int
-        Width of the vector of noise level and conditions.
-    hidden, width : int
-        Of the two layers of the trunk, which all blocks share.
-    rows : int
-        Attention maps of the network, blocks times heads.
-    waves, shells : int
-        Fourier waves per direction, and Gaussians of the distance to the nearest image up to 8 A.
+    n, features : int
+    shift, scale : float
+        Of the field in the image.
     """
 
-    def __init__(self, features: int, hidden: int, width: int, rows: int, waves: int, shells: int):
+    def __init__(self, n: int, features: int, shift: float, scale: float):
         super().__init__()
-        self.register_buffer('waves', 2 * math.pi * torch.arange(1, waves + 1), persistent=False)
-        self.register_buffer('shells', torch.linspace(0.5, 8.0, shells), persistent=False)
-        self.first = nn.Linear(6 * waves + shells + 4, hidden)
-        self.level = nn.Linear(features, hidden)
-        self.second = nn.Linear(hidden, width)
-        self.alpha = nn.Linear(width, rows)
+        self.register_buffer('values', (torch.arange(1, n + 1) - float(shift)) / float(scale), persistent=False)
+        self.prior = nn.Parameter(torch.zeros(n))
+        self.table = nn.Parameter(torch.randn(n, features))
 
-    def forward(self, f: Tensor, metric: Tensor, block: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """f (B, N, 3), metric (B, 3, 3) in A^2, block (B, 4, N, N), c (B, d) -> (B, rows, N, N), h (B, N, N, width)."""
-        phase = (f[..., None] * self.waves).flatten(-2)  # (B, N, 3 M)
-        sin, cos = torch.sin(phase), torch.cos(phase)
-        si, sj, ci, cj = sin[:, :, None], sin[:, None], cos[:, :, None], cos[:, None]
-        d = f[:, :, None] - f[:, None]
-        d = d - torch.round(d)
-        r = ((d @ metric[:, None]) * d).sum(-1, keepdim=True).clamp(min=1e-4).sqrt()  # (B, N, N, 1) A
-        shells = torch.exp(-0.5 * ((r - self.shells) / (self.shells[1] - self.shells[0])) ** 2)
-        x = torch.cat([si * cj - ci * sj, ci * cj + si * sj, shells, block.permute(0, 2, 3, 1)], -1)
-        x = nn.functional.silu(self.first(x) + self.level(c)[:, None, None])  # (B, N, N, hidden)
-        h = nn.functional.silu(self.second(x))  # (B, N, N, width)
-        return self.alpha(h).permute(0, 3, 1, 2), h
+    def likelihood(self, estimate: Tensor, noise: Tensor) -> Tensor:
+        """Return log p(estimate | k) (..., n) of estimates with Gaussian noise."""
+        return -0.5 * ((estimate[..., None] - self.values) / noise[..., None]) ** 2
 
+    def forward(self, likelihood: Tensor) -> Tensor:
+        """Return the mean of learned vectors over the posterior, (..., n) -> (..., features)."""
+        return torch.softmax(likelihood + self.prior, -1) @ self.table
 
-class Block(nn.Module):
-    """Self-attention with pair terms and a feed-forward network, modulated by noise level and conditions (adaLN-Zero, DiT).
-
-    Parameters
-    ----------
-    features, heads, hidden : int
-        Width of tokens, number of heads, width inside the feed-forward network.
-    pair_width : int
-        Of the pair terms h.
-    dropout : float
-        Of what both parts add.
-    """
-
-    def __init__(self, features: int, heads: int, hidden: int, pair_width: int, dropout: float):
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = (nn.LayerNorm(features, elementwise_affine=False) for _ in range(2))
-        self.qkv = nn.Linear(features, 3 * features)
-        self.out = nn.Linear(features, features)
-        self.pair_out = nn.Linear(heads * pair_width, features, bias=False)
-        self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, features))
-        self.modulation = nn.Linear(features, 6 * features)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-
-    def forward(self, x: Tensor, c: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-        """x (B, T, d), c (B, d), bias (B, H, T, T), h (B, N, N, P) of the last N tokens -> (B, T, d)."""
-        size, tokens, width = x.shape
-        atoms = h.shape[1]
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)[:, None].chunk(6, -1)  # each (B, 1, d)
-        y = self.norm1(x) * (1 + scale1) + shift1
-        q, k, v = self.qkv(y).view(size, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, w)
-        weight = torch.softmax(q @ k.transpose(-1, -2) * (width // self.heads) ** -0.5 + bias, -1)  # (B, H, T, T)
-        y = self.out((weight.to(v.dtype) @ v).transpose(1, 2).reshape(size, tokens, width))
-        near = weight[:, :, tokens - atoms :, tokens - atoms :].transpose(1, 2).to(h.dtype) @ h  # (B, N, H, P)
-        y = y + nn.functional.pad(self.pair_out(near.flatten(2)), (0, 0, tokens - atoms, 0))
-        x = x + gate1 * self.dropout(y)
-        y = self.mlp(self.norm2(x) * (1 + scale2) + shift2)
-        return x + gate2 * self.dropout(y)
+    def mean(self, logits: Tensor) -> Tensor:
+        """Return the mean of the number in the image, (..., n) -> (...)."""
+        return (torch.softmax(logits, -1) * self.values).sum(-1)
 
 
 class RowTransformer(nn.Module):
@@ -155,7 +106,8 @@ class RowTransformer(nn.Module):
     tied : bool
         Whether all copies of a number come from one output, which the posterior mean does, as all clean images have it; the
         copies of the input are averaged first, so that little noise is left for the network. The statistics of tables 1 and 2 of
-        the paper are then zero by construction. Otherwise every pixel has an output of its own, the same for rows and columns.
+        the paper are then zero by construction, and Z and the space group end at whole numbers. Otherwise every pixel has an
+        output of its own, the same for rows and columns.
     ordered : bool
         Whether tokens know their place in the order of atoms. Without, exchanging two atoms exchanges rows and columns of the
         output; needs ``tied``.
@@ -221,22 +173,28 @@ class RowTransformer(nn.Module):
         self.norm = nn.LayerNorm(d, elementwise_affine=False)
         self.modulation = nn.Linear(d, 2 * d)
         self.key = nn.Linear(d, 64)
-        self.head_atoms = nn.Linear(d, 4) if tied else None
-        self.head_cell = nn.Linear(d, 7) if tied else None
-        self.head_rows = None if tied else nn.Linear(d, 4 * SIZE)
-        for layer in (self.modulation, self.head_atoms, self.head_cell, self.head_rows):
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        self.elements, self.groups = Integers(_ELEMENTS, d, shift[0], scale[0]), Integers(_GROUPS, d, shift[10], scale[10])
+        self.register_buffer('harmonics', 2 * math.pi * torch.tensor(_HARMONICS), persistent=False)
+        self.sites = nn.Linear(6 * len(_HARMONICS), d)
+        outputs = {'places': 3, 'cell': 6, 'elements': _ELEMENTS, 'groups': _GROUPS} if tied else {'rows': 4 * SIZE}
+        self.heads_out = nn.ModuleDict({name: nn.Linear(d, n) for name, n in outputs.items()})
+        for layer in (self.modulation, *self.heads_out.values()):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``image`` (B, 4, 64, 64), float32; ``c_noise`` (B,) is log(sigma / alpha) / 4."""
+        """Return ``image`` (B, 4, 64, 64), float32; ``c_noise`` (B,) is log(sigma / alpha) / 4.
+
+        A tied network in training mode returns ``elements`` (B, 52, 100) and ``groups`` (B, 230) as well, the logits of Z - 1 and
+        of the space group - 1, for a cross-entropy beside the loss of the image.
+        """
         if 'counts' not in batch.extras:
             raise ValueError("the numbers of atoms are given: batch.extras['counts'] (B,), drawn from those of the data")
         image, counts = batch.fields['image'].float(), batch.extras['counts']
         c = self.condition(c_noise.float(), counts, conditions)
         width = ATOMS if self.training else int(counts.max())  # absent slots cost nothing
-        return {'image': self.core(image, counts, c_noise.float(), c, width)}
+        out = dict(zip(('image', 'elements', 'groups'), self.core(image, counts, c_noise.float(), c, width), strict=True))
+        return out if self.training and self.tied else {'image': out['image']}
 
     def condition(self, c_noise: Tensor, counts: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         """Return the vector (B, d) of noise level, number of atoms and what is asked for."""
@@ -245,27 +203,27 @@ class RowTransformer(nn.Module):
         c = c + self.conditions(conditions, c) + self.count(torch.stack([n.log(), n / 10], -1))
         return nn.functional.silu(c)
 
-    def core(self, image: Tensor, counts: Tensor, c_noise: Tensor, c: Tensor, width: int) -> Tensor:
-        """Evaluate the network; this is the part to compile. Returns F (B, 4, 64, 64)."""
+    def core(self, image: Tensor, counts: Tensor, c_noise: Tensor, c: Tensor, width: int) -> tuple[Tensor, ...]:
+        """Evaluate the network; this is the part to compile. Returns F (B, 4, 64, 64) and logits, see :meth:`forward`."""
         with torch.autocast(image.device.type, enabled=False):
             here = is_present(counts, width)
             r = torch.exp(4 * c_noise)[:, None, None, None]  # sigma / alpha
             alpha = torch.rsqrt(1 + r**2)
-            sigma = r * alpha
             x = image[:, :, : HEADER + width, : HEADER + width]
             estimate = self.estimate(x / alpha, here, r[:, 0, 0, 0])
-            pixels = self.visible(x, estimate, here)  # (B, 4, T, T)
-            metric = self.metric(estimate)
-            f = (estimate.atoms * self.shrink(estimate)[:, None, :4])[..., 1:] * self.scale[1:4] + self.shift[1:4]
-        tokens = self.trunk(pixels, f, metric, here, c)
+            elements = self.elements.likelihood(estimate.atoms[..., 0], estimate.noise[:, :1])  # (B, N, 100)
+            groups = self.groups.likelihood(estimate.cell[:, 6], estimate.noise[:, 10])  # (B, 230)
+        tokens = self.trunk(self.visible(x, estimate, here), estimate, elements, groups, here, c)
         if self.tied:
-            clean = self.tied_output(tokens, estimate, here)
+            elements = elements + self.heads_out['elements'](tokens[:, HEADER:]).float()
+            groups = groups + self.heads_out['groups'](tokens[:, 10]).float()
+            clean = self.tied_output(tokens, estimate, elements, groups, here)
         else:
             clean = self.free_output(tokens, x, r, alpha, here)
         with torch.autocast(image.device.type, enabled=False):
             known = self.known(counts, image)
             clean = torch.where(is_generated(counts), nn.functional.pad(clean, (0, ATOMS - width) * 2), known)
-            return (clean - alpha * image) / sigma
+            return (clean - alpha * image) / (r * alpha), elements, groups
 
     def known(self, counts: Tensor, like: Tensor) -> Tensor:
         """Return an image (B, 4, 64, 64) that is right where :func:`is_generated` is False."""
@@ -333,17 +291,28 @@ class RowTransformer(nn.Module):
         angles = torch.stack([one, xy, xz, xy, one, yz, xz, yz, one], -1).view(-1, 3, 3)
         return angles * lengths[:, :, None] * lengths[:, None]
 
-    def trunk(self, pixels: Tensor, f: Tensor, metric: Tensor, here: Tensor, c: Tensor) -> Tensor:
+    def trunk(self, pixels: Tensor, estimate: Estimate, elements: Tensor, groups: Tensor, here: Tensor, c: Tensor) -> Tensor:
         """Return tokens (B, T, d), normalised and modulated."""
         width = here.shape[1]
-        block = pixels[:, :, HEADER:, HEADER:]
-        alpha, h = self.pairs(f, metric, block, c)
+        with torch.autocast(pixels.device.type, enabled=False):
+            shrunk = estimate.atoms * self.shrink(estimate)[:, None, :4]
+            f = shrunk[..., 1:] * self.scale[1:4] + self.shift[1:4]  # (B, N, 3)
+            noise = (estimate.noise[:, :4] * self.scale[:4])[:, None]  # (B, 1, 4) of Z and places
+            phase = f[..., None] * self.harmonics  # (B, N, 3, M)
+            blur = torch.exp(-0.5 * (noise[..., 1:, None] * self.harmonics) ** 2)  # mean of a wave over the noise
+            waves = torch.cat([torch.sin(phase) * blur, torch.cos(phase) * blur], -1).flatten(2)  # (B, N, 6 M)
+            floor = noise.new_tensor([0.3, 0.003, 0.003, 0.003])
+            equal = estimate.atoms * self.scale[:4] / (2**0.5 * noise + floor)
+        elements, groups = self.elements(elements), self.groups(groups)  # (B, N, d), (B, d)
+        alpha, h = self.pairs(f, self.metric(estimate), pixels[:, :, HEADER:, HEADER:], equal[..., [1, 2, 3, 0]], c)
         full = nn.functional.pad(pixels, (0, ATOMS - width))  # (B, 4, T, 64)
         place = self.place[: HEADER + width]
         if not self.ordered:
             full = torch.cat([full[..., :HEADER], torch.zeros_like(full[..., HEADER:])], -1)
             place = torch.cat([self.place[:HEADER], self.place[HEADER:].expand(width, -1)])
-        x = self.rows(full.transpose(1, 2).flatten(2)) + place  # (B, T, d)
+        atoms = (elements + self.sites(waves)) * here[..., None]
+        x = self.rows(full.transpose(1, 2).flatten(2)) + place + nn.functional.pad(atoms, (0, 0, HEADER, 0))  # (B, T, d)
+        c = c + groups
         absent = nn.functional.pad((~here).to(alpha.dtype) * _MASKED, (HEADER, 0))  # (B, T)
         bias = nn.functional.pad(alpha, (HEADER, 0, HEADER, 0)) + absent[:, None, None]
         for layer, part in zip(self.layers, bias.split(self.heads, 1), strict=True):
@@ -351,29 +320,31 @@ class RowTransformer(nn.Module):
         shift, scale = self.modulation(c)[:, None].chunk(2, -1)
         return self.norm(x) * (1 + scale) + shift
 
-    def tied_output(self, tokens: Tensor, estimate: Estimate, here: Tensor) -> Tensor:
+    def tied_output(self, tokens: Tensor, estimate: Estimate, elements: Tensor, groups: Tensor, here: Tensor) -> Tensor:
         """Return the clean image D (B, 4, T, T) of one output per number."""
-        atoms = self.head_atoms(tokens[:, HEADER:])  # (B, N, 4)
-        cell = self.head_cell(tokens[:, CELL]).diagonal(dim1=1, dim2=2)  # (B, 7), one token per number
+        places = self.heads_out['places'](tokens[:, HEADER:])  # (B, N, 3)
+        cell = self.heads_out['cell'](tokens[:, 4:10]).diagonal(dim1=1, dim2=2)  # (B, 6), one token per number
         key = self.key(tokens[:, HEADER:]) * 0.125
         with torch.autocast(tokens.device.type, enabled=False):
             skip = self.shrink(estimate)
             step = estimate.noise * torch.sqrt(skip)  # c_out (B, 13)
-            atoms = estimate.atoms * skip[:, None, :4] + step[:, None, :4] * atoms.float()
-            cell = estimate.cell * skip[:, 4:11] + step[:, 4:11] * cell.float()
-            fields = torch.cat([atoms, cell[:, None].expand(-1, here.shape[1], -1)], -1)
-            place = (atoms[..., 1:] * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
-            d = place[..., :, None] - place[..., None, :]
+            places = estimate.atoms[..., 1:] * skip[:, None, 1:4] + step[:, None, 1:4] * places.float()
+            cell = estimate.cell[:, :6] * skip[:, 4:10] + step[:, 4:10] * cell.float()
+            cell = torch.cat([cell, self.groups.mean(groups)[:, None]], 1)
+            z = self.elements.mean(elements)[..., None]
+            fields = torch.cat([z, places, cell[:, None].expand(-1, here.shape[1], -1)], -1)
+            raw = (places * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
+            d = raw[..., :, None] - raw[..., None, :]
             length = d.square().sum(1).clamp(min=1e-8).sqrt()
-            key = key.float()
             length = (length - self.shift[LENGTH]) / self.scale[LENGTH]
+            key = key.float()
             length = length + step[:, 11, None, None] * (key @ key.transpose(1, 2))
             return compose_image(fields, length, d / self.scale[DIRECTIONS, None, None], here, self.absent)
 
     def free_output(self, tokens: Tensor, x: Tensor, r: Tensor, alpha: Tensor, here: Tensor) -> Tensor:
         """Return the clean image D (B, 4, T, T) of one output per pixel, rows equal to columns."""
         size, length = tokens.shape[:2]
-        out = self.head_rows(tokens).view(size, length, 4, SIZE)[..., :length].transpose(1, 2).float()  # (B, 4, T, T)
+        out = self.heads_out['rows'](tokens).view(size, length, 4, SIZE)[..., :length].transpose(1, 2).float()  # (B, 4, T, T)
         with torch.autocast(tokens.device.type, enabled=False):
             noise = r / math.sqrt(2.0)  # a row and a column
             clean = x / alpha / (1 + noise**2) + out * (noise * torch.rsqrt(1 + noise**2))

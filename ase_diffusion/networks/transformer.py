@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditions import ConditionEmbedding, LevelEmbedding
+from .precision import LayerNorm, full_precision
 
 _MASKED = -1e9
 
@@ -68,6 +69,7 @@ class PairTerms(nn.Module):
         alpha = self.alpha(h).view(size, n, n, self.blocks, self.heads).permute(3, 0, 4, 1, 2)
         return alpha + bias[None, :, None, None, :], h
 
+    @full_precision
     def _shells_of(self, fractional: Tensor, metric: Tensor) -> Tensor:
         """Return Gaussians (B, N, N, K) of the distance to the nearest of 27 images."""
         d = fractional[:, None] - fractional[:, :, None]
@@ -108,7 +110,7 @@ class Block(nn.Module):
         self.out = nn.Linear(inner, features)
         self.pair_out = nn.Linear(heads * pair_width, features, bias=False)
         self.couple = nn.Linear(features, pair_width) if coupled else None
-        self.norm1, self.norm2 = nn.LayerNorm(features), nn.LayerNorm(features)
+        self.norm1, self.norm2 = LayerNorm(features), LayerNorm(features)
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, features))
 
     def forward(self, z: Tensor, c: Tensor, alpha: Tensor, h: Tensor) -> Tensor:
@@ -248,10 +250,11 @@ class CrystalTransformer(nn.Module):
         noise, logits, phi = self.core(fractional, species, here.to(dtype), cell, c, metric)
         return {
             'fractional': noise.flatten(0, 1).index_select(0, slots),
-            'lattice': phi if self.points else phi.view(-1, 3, 3) @ lattice,
+            'lattice': phi if self.points else _times(phi.view(-1, 3, 3), lattice),
             'species': logits.flatten(0, 1).index_select(0, slots),
         }
 
+    @full_precision
     def metric(self, lattice: Tensor, counts: Tensor) -> Tensor:
         """Return L L^T (B, 3, 3), A^2, of lattice numbers (B, 6); they have unit size, noised as they may be."""
         mean, std = self.cell_scales.to(lattice.dtype)
@@ -285,6 +288,11 @@ class CrystalTransformer(nn.Module):
         return noise, self.head_species(z), phi
 
 
+@full_precision
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b
+
+
 def pad(x: Tensor, slots: Tensor, size: int, width: int) -> Tensor:
     """Spread rows (n, ...) over (size, width, ...); slots that no row fills are zero."""
     if len(x) != size * width:
@@ -292,6 +300,7 @@ def pad(x: Tensor, slots: Tensor, size: int, width: int) -> Tensor:
     return x.view(size, width, *x.shape[1:])
 
 
+@full_precision
 def gram_features(lattice: Tensor, length: float) -> Tensor:
     """Return the six scalar products of the lattice vectors (rows of (B, 3, 3)), linear and compressed, (B, 12)."""
     i, j = torch.triu_indices(3, 3, device=lattice.device)

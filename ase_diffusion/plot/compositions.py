@@ -1,4 +1,4 @@
-"""Grids of crystals, labelled and ordered by a property."""
+"""Grids of crystals, labeled and ordered by a property."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plot_composition_grid(
     count: int = 16,
     **options: Any,
 ) -> Figure:
-    """Draw crystals in a grid, labelled by formula and a property, sorted by the property.
+    """Draw crystals in a grid, labeled by formula and a property, sorted by the property.
 
     Parameters
     ----------

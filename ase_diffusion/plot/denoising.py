@@ -42,7 +42,7 @@ def plot_denoising_strip(
         From noise to structure.
     levels : sequence of float, optional
         Noise level of each frame; by default read from ``info`` (or its ``key_value_pairs``) as noise_level, sigma or level.
-        Frames are not labelled without noise levels.
+        Frames are not labeled without noise levels.
     count : int
         Number of frames shown: the first, the last, and evenly spaced ones between them.
     view : {'top', 'side', 'both'}
@@ -61,7 +61,7 @@ def plot_denoising_strip(
     if not frames:
         raise ValueError('nothing to draw: the list of frames is empty; sample with denoising_trajectory=... to keep them')
     if levels is not None and len(levels) != len(frames):
-        raise ValueError(f'every frame needs a noise level, but {len(levels)} levels came for {len(frames)} frames')
+        raise ValueError(f'every frame needs a noise level; got {len(levels)} levels for {len(frames)} frames')
     levels = [_level(atoms) for atoms in frames] if levels is None else list(levels)
     shown = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     labels = None

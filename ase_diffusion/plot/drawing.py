@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUBSTRATE = ('#c9c9c9', '#e6e6e6')  # top layer, deeper layers
-SILVER = '#7f9dc4'  # jmol's grey for Ag is that of the substrate
+SILVER = '#7f9dc4'  # jmol's gray for Ag is that of the substrate
 LAYER_GAP = 0.8  # A; frozen atoms within this height of the highest are the top layer
 PANELS = 5  # structures per row by default
 
@@ -46,7 +46,7 @@ def view_axes(towards: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 def atom_colors(atoms: Atoms, colors: Mapping[str, Any] | None = None) -> np.ndarray:
-    """Return RGB colors (n, 3): grey for frozen atoms by layer, for others jmol's (silver-blue for Ag) or the given ones.
+    """Return RGB colors (n, 3): gray for frozen atoms by layer, for others jmol's (silver-blue for Ag) or the given ones.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def check_labels(images: Sequence[Any], labels: Sequence[str] | None, kind: str)
     if not len(images):
         raise ValueError(f'nothing to draw: the list of {kind} is empty')
     if labels is not None and len(labels) != len(images):
-        raise ValueError(f'every one of the {kind} needs a label, but {len(labels)} labels came for {len(images)} {kind}')
+        raise ValueError(f'each of the {kind} needs a label; got {len(labels)} labels for {len(images)} {kind}')
 
 
 def arrange(number: int, columns: int | None) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def _named(data):
     named = {name: np.asarray(values, float).ravel() for name, values in data.items()}
     named = {name: values[np.isfinite(values)] for name, values in named.items()}
     if not any(values.size for values in named.values()):
-        raise ValueError('a plot needs at least one finite energy, but none came: relax the structures first')
+        raise ValueError('a plot needs at least one finite energy; got none; relax the structures first')
     return named
 
 

@@ -63,7 +63,7 @@ def plot_property_histogram(
     values : sequence of float, or dict of name to such
         Values of the generated structures; those that are not finite are ignored.
     reference : sequence of float, optional
-        Values of the data, drawn in grey.
+        Values of the data, drawn in gray.
     ax : matplotlib.axes.Axes, optional
     target : float, optional
         Value of the condition, a dashed line.
@@ -89,7 +89,7 @@ def plot_property_histogram(
     sets = {name: each[np.isfinite(each)] for name, each in sets.items()}
     if not any(sets[name].size for name in named):
         raise ValueError(
-            'a histogram needs at least one finite value of a generated structure, but none came: judge or relax '
+            'a histogram needs at least one finite value of a generated structure; got none; evaluate or relax '
             'the structures first'
         )
     ax = new_axes((4.4, 3.0)) if ax is None else ax
@@ -97,11 +97,11 @@ def plot_property_histogram(
     low, high = (everything.min(), everything.max()) if limits is None else limits
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     for k, (name, each) in enumerate(sets.items()):
-        grey = name == 'data' and reference is not None
-        color = '0.6' if grey else PALETTE[(k - (reference is not None)) % len(PALETTE)]
+        gray = name == 'data' and reference is not None
+        color = '0.6' if gray else PALETTE[(k - (reference is not None)) % len(PALETTE)]
         heights = np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0] / max(each.size, 1)
-        ax.stairs(heights, edges, fill=True, color=color, alpha=0.5 if grey else 0.25)
-        ax.stairs(heights, edges, color=color, lw=1.0 if grey else 1.5, label=f'{name} (n = {each.size})')
+        ax.stairs(heights, edges, fill=True, color=color, alpha=0.5 if gray else 0.25)
+        ax.stairs(heights, edges, color=color, lw=1.0 if gray else 1.5, label=f'{name} (n = {each.size})')
     if target is not None:
         ax.axvline(target, color=PALETTE[1], lw=1.2, ls=(0, (4, 2)), label=f'target, {target:.3g}'.replace('-', '\N{MINUS SIGN}'))
     ax.set(xlabel=xlabel, ylabel='Share of structures', xlim=edges[[0, -1]] + 0.02 * np.ptp(edges) * np.array([-1, 1]))

@@ -147,7 +147,7 @@ def plot_structure(
 ) -> Axes:
     """Draw one structure, its cell and its periodic surroundings.
 
-    Frozen atoms are grey, the top layer darker than deeper ones; mobile atoms have the colors of jmol (silver-blue for Ag),
+    Frozen atoms are gray, the top layer darker than deeper ones; mobile atoms have the colors of jmol (silver-blue for Ag),
     lighter with the distance from the viewer. Images outside the cell are faded in the top view; the side view looks along
     the surface, perpendicular to the first cell vector, and shows one period in depth.
 
@@ -183,7 +183,7 @@ def plot_structure(
 
 def _check_view(view):
     if view not in ('top', 'side'):
-        raise ValueError(f"a view is 'top' or 'side', but {view!r} came")
+        raise ValueError(f"a view is 'top' or 'side'; got {view!r}")
 
 
 def plot_structures(

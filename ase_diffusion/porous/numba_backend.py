@@ -82,7 +82,7 @@ def _add_chord(typingctx, total, ramp, tail, end, last, square, offset, a, b):
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
 def _candidates(positions, a, b, images, px, py, reach, places, ca, cb):
-    """List the lines of atoms within `reach` of the line through (px, py), the nearest first; return how many."""
+    """List the lines of atoms within `reach` of the line through (px, py), nearest first; return their number."""
     n, k = len(positions), len(images)
     bucket = np.empty(n * k, np.int32)
     starts = np.zeros(BUCKETS + 1, np.int64)
@@ -111,7 +111,7 @@ def _candidates(positions, a, b, images, px, py, reach, places, ca, cb):
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
 def _chords(x, y, z, px, py, pz, periods, step, cutoff2, squares, offsets, first, shift, count):
-    """Find for each line of atoms which points of the line of the grid at (px, py, pz) are inside the cutoff.
+    """Find for each line of atoms the points of the grid line at (px, py, pz) inside the cutoff.
 
     In float64; `first` counts from the start of the line, `shift` from the point just below the atom.
     """
@@ -134,7 +134,7 @@ def _chords(x, y, z, px, py, pz, periods, step, cutoff2, squares, offsets, first
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
 def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row):
-    """Add up the chords of one line of the grid, and fold what lies beyond the cell back into it."""
+    """Sum the chords of one grid line, and fold the parts beyond the cell back into it."""
     nz, origin, last = line.size, ramp.size // 2, 1
     work[:] = np.float32(0.0)
     for j in range(first.size):
@@ -214,7 +214,7 @@ def line_frame(cell: np.ndarray) -> np.ndarray:
 
 
 def lateral_images(cell: np.ndarray, cutoff: float) -> np.ndarray:
-    """Return the shifts (k, 3) by the first two vectors of a cell in its `line_frame` that a cutoff can reach."""
+    """Return the lateral shifts (k, 3) in A within reach of a cutoff, for a cell in its `line_frame`."""
     flat = cell[:2, :2]
     heights = abs(np.linalg.det(flat)) / np.linalg.norm(flat[::-1], axis=1)
     m, n = np.ceil(cutoff / heights).astype(int).tolist()

@@ -252,8 +252,8 @@ def _place_sites(rng, asked, most, radius, lengths, rotations, translations):
 
 
 @njit(cache=True)
-def draw_net(rng, number, rotations, translations, most, edges, steps, stamp, first):
-    """Draw and optimize one net.
+def draw_orbits(rng, number, rotations, translations, sizes):
+    """Draw cell lengths and unique sites for a space group.
 
     Parameters
     ----------
@@ -262,8 +262,53 @@ def draw_net(rng, number, rotations, translations, most, edges, steps, stamp, fi
         Space group.
     rotations, translations : numpy.ndarray
         Its operations.
-    most : int
-        Largest number of T sites.
+    sizes : (int, int)
+        Range of the number of sites asked for; there are at least half of the smaller and at most the larger number.
+
+    Returns
+    -------
+    lengths : numpy.ndarray
+        ``(3,)`` A.
+    x, projectors, multiplicity, owner, operation
+        See `_place_sites`.
+    """
+    volume = rng.uniform(*VOLUMES)
+    asked = int(rng.uniform(sizes[0], 1.1 * sizes[1]))
+    radius = rng.uniform(*MERGING)
+    lengths = _draw_lengths(rng, number, volume * asked)
+    orbits = _place_sites(rng, asked, sizes[1], radius, lengths, rotations, translations)
+    lengths *= (len(orbits[3]) / asked) ** (1.0 / 3.0)
+    return lengths, orbits
+
+
+@njit(cache=True)
+def disturb_orbits(rng, number, lengths, orbits, amplitude):
+    """Return cell lengths and orbits with random displacements (standard deviation in A) and strains under the symmetry."""
+    x, projectors, multiplicity, owner, operation = orbits
+    new = x.copy()
+    for u in range(len(x)):
+        step = np.array([rng.normal(), rng.normal(), rng.normal()]) * amplitude
+        new[u] += projectors[u] @ step / lengths
+    strain = 0.06 * np.array([rng.normal(), rng.normal(), rng.normal()])
+    if number >= 195:
+        strain[:] = strain[0]
+    elif number >= 75:
+        strain[1] = strain[0]
+    return lengths * np.exp(strain), (new, projectors, multiplicity, owner, operation)
+
+
+@njit(cache=True)
+def optimize_net(number, lengths, orbits, rotations, translations, edges, steps, stamp, first):
+    """Optimize sites and cell, and find the net of the sites.
+
+    Parameters
+    ----------
+    number : int
+        Space group.
+    lengths, orbits
+        Of `draw_orbits`; lengths and x are changed in place.
+    rotations, translations : numpy.ndarray
+        Operations of the group.
     edges : (float, float)
         A, range of the cell lengths after the optimization.
     steps : int
@@ -275,26 +320,19 @@ def draw_net(rng, number, rotations, translations, most, edges, steps, stamp, fi
     -------
     status : int
         Place in `STATUS`; the rest is of meaning only for 3.
-    lengths : numpy.ndarray
-        ``(3,)`` A.
     sites : numpy.ndarray
         ``(n, 3)`` fractional in [0, 1).
     neighbors, shifts : numpy.ndarray
         The net.
-    sequences, multiplicity : numpy.ndarray
-        ``(u, 10)`` coordination sequences and ``(u,)`` sizes of the orbits.
+    sequences : numpy.ndarray
+        ``(u, 10)`` coordination sequences.
     """
-    volume = rng.uniform(*VOLUMES)
-    asked = int(rng.uniform(6.0, 1.1 * most))
-    radius = rng.uniform(*MERGING)
-    lengths = _draw_lengths(rng, number, volume * asked)
-    x, projectors, multiplicity, owner, operation = _place_sites(rng, asked, most, radius, lengths, rotations, translations)
+    x, projectors, multiplicity, owner, operation = orbits
     n = len(owner)
     sites, sequences = np.empty((n, 3)), np.empty((0, 10), np.int32)
     neighbors, shifts = np.empty((0, 4), np.int32), np.empty((0, 4, 3), np.int32)
     status = 0
     if n > 0:
-        lengths *= (n / asked) ** (1.0 / 3.0)
         _optimize(x, lengths, number, owner, operation, multiplicity, rotations, translations, projectors, steps, RATE)
         images_of(x, owner, operation, rotations, translations, sites)
         sites -= np.floor(sites)
@@ -310,4 +348,4 @@ def draw_net(rng, number, rotations, translations, most, edges, steps, stamp, fi
         for k in range(n - 1, -1, -1):
             starts[owner[k]] = k
         sequences = sequences_of(neighbors, shifts, starts, 10, 10, stamp, first)
-    return status, lengths, sites, neighbors, shifts, sequences, multiplicity
+    return status, sites, neighbors, shifts, sequences

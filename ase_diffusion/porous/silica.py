@@ -21,9 +21,10 @@ __all__ = ['Restoration', 'check_framework', 'framework_from_grid', 'match_bonds
 
 STRONG = 0.45  # height of a peak that pays as a site
 NEAREST, CLASH = 2.2, 2.4  # A, shortest candidate bond; of two sites nearer than CLASH one at most is taken
+DENSE = 26.0  # A^3 per candidate; silica has 36 and more per T site, and hopeless grids would take minutes
 MOST_STRAIN = 0.03  # A^2 per T
 ROUNDS, LIMITS = np.array([40, 110, 500]), np.array([1.0, 0.3, np.inf])
-SECONDS = 2.0  # for one set of bonds
+MOST_NODES = 60  # of one search for bonds
 
 # what ends a restoration, the earlier step first
 REASONS = (
@@ -133,6 +134,8 @@ def framework_from_grid(si, o, cell, *, width=WIDTH, variants=VARIANTS, relax=Tr
     """
     si, o, cell = _checked(si, o, cell)
     sites, heights, _ = find_peaks(si, cell, width=width)
+    most = int(abs(np.linalg.det(cell)) / DENSE) + 1
+    sites, heights = sites[:most], heights[:most]
     result = Restoration(peaks=len(sites))
     if len(sites) < 2:
         result.reason = 'no peaks'
@@ -267,7 +270,9 @@ def match_bonds(sites, heights, density, cell, settings=DIRECT):
         places = m + np.r_[clash[:, 0], clash[:, 1]]
         both = sparse.coo_matrix((np.ones(2 * len(clash)), (np.r_[rows, rows], places)), (len(clash), m + n))
         rules.append(LinearConstraint(both.tocsr(), -np.inf, 1))
-    solved = milp(objective, integrality=np.ones(m + n), bounds=Bounds(0, 1), constraints=rules, options={'time_limit': SECONDS})
+    solved = milp(
+        objective, integrality=np.ones(m + n), bounds=Bounds(0, 1), constraints=rules, options={'node_limit': MOST_NODES}
+    )
     if solved.x is None:
         return None
     taken = solved.x > 0.5

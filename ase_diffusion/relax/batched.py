@@ -100,7 +100,7 @@ def _iterate(images, network, header, settings, maxstep, batch_size):
                 _check_constraints(atoms)
                 check_known(atoms, header, network.passive_edges)
                 active.append(_State(number, atoms, settings))
-            except Exception as err:  # the others go on
+            except Exception as err:  # the other structures continue
                 yield number, failed(atoms, err, number)
         if active:
             _evaluate(network, active)

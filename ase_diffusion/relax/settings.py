@@ -71,9 +71,6 @@ def _filter_of_cell_aware(filter):
     return partial(FrechetCellFilter, exp_cell_factor=1.0) if filter is FrechetCellFilter else filter
 
 
-make_settings = Settings  # the earlier name
-
-
 def find_optimizer(optimizer: str | Callable[..., Any]) -> Callable[..., Any]:
     """Return the class of `ase.optimize` with this name; a class or factory is returned unchanged.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,9 +166,18 @@ def clean(atoms: Atoms) -> None:
         data.pop('relax_error', None)
 
 
+def reason_of(err: Exception) -> str:
+    """Return kind and text of an error; of one without text, where it was raised."""
+    if str(err):
+        return f'{type(err).__name__}: {err}'
+    frames = traceback.extract_tb(err.__traceback__)
+    where = f', raised in {Path(frames[-1].filename).name}, line {frames[-1].lineno}: {frames[-1].line}' if frames else ''
+    return f'{type(err).__name__} without a text{where}'
+
+
 def failed(atoms: Atoms, err: Exception | str, number: int) -> Atoms:
     """Return a copy of the input with the reason of the failure; `err` is an error or a text."""
-    text = err if isinstance(err, str) else f'{type(err).__name__}: {err}' if str(err) else type(err).__name__
+    text = err if isinstance(err, str) else reason_of(err)
     text = ' '.join(text.split())
     logger.warning('relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
     result = copy_atoms(atoms)

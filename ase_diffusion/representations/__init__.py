@@ -2,9 +2,12 @@
 
 from .base import Failure, Representation
 from .crystal import Crystal, LogLatticeCrystal
+from .crystens import CrysTens
+from .pointcloud import PointCloud
 from .slab import Slab
+from .voxels import Voxels
 
-REPRESENTATIONS: dict[str, type] = {cls.__name__: cls for cls in (Slab, Crystal, LogLatticeCrystal)}
+REPRESENTATIONS: dict[str, type] = {cls.__name__: cls for cls in (Slab, Crystal, LogLatticeCrystal, CrysTens, PointCloud, Voxels)}
 
 
 def representation_from_dict(values: dict) -> Representation:
@@ -23,10 +26,13 @@ def representation_from_dict(values: dict) -> Representation:
 
 __all__ = [
     'REPRESENTATIONS',
+    'CrysTens',
     'Crystal',
     'Failure',
     'LogLatticeCrystal',
+    'PointCloud',
     'Representation',
     'Slab',
+    'Voxels',
     'representation_from_dict',
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from ..diffusion import Batch, GeometricVP, JointProcess, Preconditioned
-from .base import Failure
-from .cellpar import cell_parameters, cells_of_parameters
+from .base import Failure, PlainRepresentation, require
+from .cells import cells_of_parameters, parameters_of_cells
 from .cloudsites import MAX_ATOMS, POINTS, block_sites, clustered_sites, count_blocks
 from .crystal import check_crystal
 
@@ -31,7 +32,7 @@ _PERMUTATIONS = torch.tensor(list(itertools.permutations(range(3))))  # (6, 3)
 
 
 @dataclass
-class PointCloud:
+class PointCloud(PlainRepresentation):
     """Encode crystals as the field ``cloud`` (B, 3, 128, 3), scaled to about unit variance.
 
     Channel 0 holds the fractional coordinates: 128 // N consecutive copies of each of N atoms, the remainder more copies of the
@@ -54,6 +55,9 @@ class PointCloud:
     dtype : torch.dtype
         Precision of networks and sampling.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ('pointcloud',)
+    fields: ClassVar[frozenset[str]] = frozenset({'cloud'})
 
     elements: tuple[int, ...] | None = None
     lattice: str = 'log'
@@ -124,7 +128,8 @@ class PointCloud:
         if triples is None:
             triples = [slots_of(numbers[end - n : end]) for end, n in zip(ends, counts, strict=True)]
         triples = np.asarray(triples, int).reshape(size, 3)
-        lengths, angles, sign = cell_parameters(cells)
+        lengths, angles = parameters_of_cells(cells)
+        sign = np.where(np.linalg.det(cells) < 0, -1.0, 1.0)  # of a left-handed cell, all of whose vectors are turned round
         atom = np.minimum(np.arange(POINTS) // (POINTS // counts)[:, None], counts[:, None] - 1) + (ends - counts)[:, None]
         one_hot = numbers[atom][..., None] == triples[:, None]  # (B, 128, 3)
         if not one_hot.any(-1).all():
@@ -156,14 +161,12 @@ class PointCloud:
 
     def batch(self, cloud: Tensor, counts, triples, conditions=None) -> Batch:
         """Return clouds (B, 3, 128, 3) as a batch; other arguments as in :meth:`assemble`."""
-        size = len(cloud)
-        triples = torch.as_tensor(np.asarray(triples, int)).reshape(size, 3)
-        given = {'elements': multi_hot(triples, self.dtype)}
-        for name, values in (conditions or {}).items():
-            values = torch.as_tensor(np.asarray(values, float), dtype=self.dtype)
-            given[name] = values.reshape(size, *values.shape[1:])
-        extras = {'counts': torch.as_tensor(np.asarray(counts, int)), 'elements': triples}
-        return Batch({'cloud': cloud}, {'cloud': torch.arange(size)}, size, conditions=given, extras=extras)
+        triples = torch.as_tensor(np.asarray(triples, int)).reshape(len(cloud), 3)
+        given = {
+            name: torch.as_tensor(np.asarray(values, float), dtype=self.dtype) for name, values in (conditions or {}).items()
+        }
+        given = {'elements': multi_hot(triples, self.dtype)} | given
+        return Batch.dense('cloud', cloud, given, {'counts': torch.as_tensor(np.asarray(counts, int)), 'elements': triples})
 
     def _check(self, numbers: np.ndarray, counts: np.ndarray) -> None:
         """Raise a ValueError for unknown elements and for too many or too few sites."""
@@ -199,7 +202,8 @@ class PointCloud:
         finite = torch.isfinite(cloud).flatten(1).all(1).numpy()
         cloud = torch.nan_to_num(cloud, nan=0.0, posinf=0.0, neginf=0.0) * std + mean
         triples = batch.extras['elements'].cpu().numpy()
-        cells, solid = self._cells(cloud[:, 2].numpy())
+        cells = self._cells(cloud[:, 2].numpy())
+        solid = np.isfinite(cells).all((1, 2))
         species = shared_slots(cloud[:, 1], torch.as_tensor(triples))  # (B, 128, 3)
         if method == 'blocks':
             sites = block_sites(cloud[:, 0], species, *self._block_options(torch.as_tensor(triples)))
@@ -213,11 +217,11 @@ class PointCloud:
         for k, (fractional, slots) in enumerate(sites):
             numbers = triples[k][slots]
             if not finite[k]:
-                images.append(Failure('the cloud has numbers that are not finite'))
+                images.append(Failure('the cloud holds NaN or infinite numbers'))
             elif not solid[k]:
                 images.append(Failure('the lattice parameters form no cell'))
-            elif missing := set(triples[k].tolist()) - set(numbers.tolist()):
-                images.append(Failure(f'no atom of {_symbols(sorted(missing))}'))
+            elif set(triples[k].tolist()) - set(numbers.tolist()):
+                images.append(Failure('an asked element has no atom'))
             else:
                 images.append(Atoms(numbers, positions=fractional % 1.0 % 1.0 @ cells[k], cell=cells[k], pbc=True))
         return images
@@ -233,8 +237,8 @@ class PointCloud:
         """Return the fewest atoms (B,) and the scales of positions and species."""
         return _distinct(triples), self.scales['positions'][1], self.scales['species'][1]
 
-    def _cells(self, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return cells (B, 3, 3) in A of channel 2 (B, 128, 3), and which of them have a volume."""
+    def _cells(self, channel: np.ndarray) -> np.ndarray:
+        """Return cells (B, 3, 3) in A of channel 2 (B, 128, 3), NaN where the parameters form none."""
         angles, lengths = channel[:, :64].mean(1), channel[:, 64:].mean(1)
         if self.lattice == 'log':
             angles, lengths = 60.0 * angles + 90.0, 6.0 * np.exp(np.clip(0.84 * lengths, -20.0, 20.0))
@@ -293,7 +297,7 @@ class PointCloud:
             rows = shuffled_rows(counts, rng)[:, None, :, None].expand(-1, 2, -1, 3)
             cloud[:, :2] = cloud[:, :2].gather(2, rows)
         cloud[:, 0] = self._moved(cloud[:, 0], rng)
-        return Batch({'cloud': cloud}, batch.rows, size, batch.domains, batch.conditions, {**batch.extras, 'elements': triples})
+        return replace(batch.with_fields(cloud=cloud), extras={**batch.extras, 'elements': triples})
 
     def _moved(self, points: Tensor, rng: torch.Generator) -> Tensor:
         """Return scaled coordinates (B, 128, 3) after inversion and shifts of the origin."""
@@ -312,6 +316,15 @@ class PointCloud:
     def process(self, sigma_min: float = 0.02, sigma_max: float = 80.0) -> JointProcess:
         """Return preconditioned Gaussian noise (Karras et al., arXiv 2206.00364); sigma of a single row."""
         return JointProcess({'cloud': Preconditioned(GeometricVP(sigma_min, sigma_max))})
+
+    def check_header(self, header: dict, networks: dict[str, torch.nn.Module]) -> None:
+        """Raise a ValueError where a network was trained on another form or scale of the lattice, or there is no process."""
+        require('process' in header, 'a model of point clouds has a process', None)
+        for network in networks.values():
+            form = getattr(network, 'settings', {}).get('lattice', self.lattice)
+            require(form == self.lattice, f'a network for the lattice {self.lattice!r} of the representation', form)
+            for name, pair in getattr(network, 'settings', {}).get('scales', {}).items():
+                require(tuple(pair) == self.scales[name], f'a network for the scale {self.scales[name]} of {name}', pair)
 
     def todict(self) -> dict:
         """Return the parameters, fit for JSON."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,14 +25,14 @@ from ..porous.framework_grids import (
     unscale_energy,
 )
 from ..porous.grid_symmetry import GridSymmetry, symmetric_shape, symmetrize_grid
-from .base import Failure
+from .base import Failure, PlainRepresentation
 from .crystal import check_crystal
 
 __all__ = ['GridSymmetry', 'Voxels', 'symmetric_shape', 'symmetrize_grid']
 
 
 @dataclass
-class Voxels:
+class Voxels(PlainRepresentation):
     """Encode frameworks as one dense field ``grids`` (B, C, X, Y, Z), C = 3 or 4.
 
     Channels: E / kB of methane in K, clipped to [-4000, 5000], linear to [-1, 1]; densities of Si and O (Gaussians of height
@@ -60,6 +61,9 @@ class Voxels:
     ValueError
         Another number of channels, or of means and standard deviations.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ('zeolite',)
+    fields: ClassVar[frozenset[str]] = frozenset({'grids'})
 
     shape: tuple[int, int, int] | None = (32, 32, 32)
     pitch: float = 0.95
@@ -121,7 +125,7 @@ class Voxels:
     def batch(self, field: Tensor, cells, conditions: dict | None = None) -> Batch:
         """Return a batch of a field (B, C, X, Y, Z) and cells (B, 3, 3) in A."""
         size = len(field)
-        given = {name: torch.as_tensor(np.asarray(v, float), dtype=self.dtype) for name, v in (conditions or {}).items()}
+        given = {name: torch.as_tensor(v, dtype=self.dtype) for name, v in (conditions or {}).items()}  # (B, ...)
         return Batch(
             fields={'grids': field},
             rows={'grids': torch.arange(size)},

@@ -110,7 +110,7 @@ def check_surface_cell(slab: Atoms) -> None:
         raise TypeError(f'a slab is an ase.Atoms object; got {type(slab).__name__}; read files with ase.io.read')
     if not np.isfinite(slab.positions).all():
         raise ValueError(
-            f'the atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite; mend them'
+            f'the atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite; correct them'
         )
     plane = slab.cell[:2]
     if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 __all__ = ['Log', 'Logfile']
 
-Logfile = str | os.PathLike | IO[str] | None  # what `Log` takes
+Logfile = str | os.PathLike | IO[str] | None  # argument of `Log`
 
 
 class Log:

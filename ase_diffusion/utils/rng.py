@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ['RandomSource', 'coerce_rng', 'spawn_seeds']
 
-RandomSource = int | np.random.Generator | np.random.RandomState | ModuleType | None  # what `coerce_rng` takes
+RandomSource = int | np.random.Generator | np.random.RandomState | ModuleType | None  # argument of `coerce_rng`
 
 
 def coerce_rng(rng: RandomSource = None) -> Any:

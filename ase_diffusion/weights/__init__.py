@@ -1,1 +1,1 @@
-"""The shipped checkpoints; MODELS.md describes them, index.json lists them."""
+"""The shipped checkpoints; index.json lists them, docs/models/ has a card for each."""

@@ -215,7 +215,7 @@ def test_rows_marked_as_failed_are_left_out(images, tmp_path, caplog):
         db.write(images[0].copy(), run=9, step=0, last=True, converged=False, failed=True)
     again = read_frames(tmp_path / 'a.db')
     assert len(again) == len(images) and all(atoms.calc for atoms in again)
-    assert '1 of 8 rows are marked as failed and left out' in caplog.text
+    assert '1 of 8 rows are marked as failed and skipped' in caplog.text
 
 
 def test_bad_input(images, tmp_path):

@@ -34,6 +34,7 @@ def crystals(counts=(1, 2, 7, 20), seed=0):
     atoms = torch.rand(len(counts), ATOMS, 4, generator=g)
     atoms[..., 0] = torch.randint(1, 90, atoms.shape[:2], generator=g).float().sort(1).values
     cell = torch.tensor(SHIFT[4:11]) + torch.tensor(SCALE[4:11]) * torch.randn(len(counts), 7, generator=g)
+    cell[:, 6] = cell[:, 6].round().clamp(1, 230)
     image = build_image(atoms, cell, counts, torch.tensor(SHIFT), torch.tensor(SCALE), 0.0)
     return Batch({'image': image}, {'image': torch.arange(len(counts))}, len(counts), extras={'counts': counts})
 
@@ -162,8 +163,8 @@ def test_untrained_network_has_the_loss_of_the_best_linear_estimate():
         with torch.no_grad():
             error = (net(xt, level, {})['image'] - target['image']).square()
         weights = net.loss_weights(batch.extras['counts'], level)
-        strips_only = 2 * (weights * error)[:, :, :HEADER].sum() / weights.numel()
-        assert 0.85 < float(strips_only) / (8.5 / 9.7) < 1.15
+        numbers = 2 * (weights * error)[:, :, 1:10].sum() / weights.numel()  # places, lengths and angles
+        assert 0.85 < float(numbers) / (6.0 / 9.7) < 1.15
         assert not weights[:, :, 11].any() and not weights[:, :, :, HEADER + 12 :].any()
 
 
@@ -241,9 +242,31 @@ def test_best_linear_estimates_sample_the_gaussian_that_they_belong_to():
     copies = strips(found)[:, :, :, :, :3].flatten(1, 2)  # (B, 8, 12, 3)
     assert copies[:, :, :11].std(1).max() < 1e-3
     assert copies[:, :, 4:11].std(3).max() < 1e-3  # cell parameters of the three atoms
-    cell, z = copies[:, 0, 4:11, 0], copies[:, 0, 0]
-    for numbers in (cell, z):
+    for numbers in (copies[:, 0, 4:10, 0], copies[:, 0, 1:4]):
         assert abs(float(numbers.mean())) < 0.1 and 0.92 < float(numbers.std()) < 1.05
+    z = copies[:, 0, 0] * SCALE[0] + SHIFT[0]  # any whole number from 1 to 100 is as likely as another
+    assert (z - z.round()).abs().max() < 1e-3 and abs(float(z.mean()) - 50.5) < 5 and abs(float(z.std()) - 28.9) < 3
+
+
+def test_whole_numbers_in_little_noise():
+    """Z and the space group are found exactly once noise is smaller than the steps between them."""
+    net = network()
+    batch, level, t = noised(0.004)
+    clean = clean_of(net, batch, level, t)
+    exact = crystals().fields['image']
+    for field in (0, 10):
+        assert torch.allclose(clean[:, :, field, HEADER:], exact[:, :, field, HEADER:], atol=1e-4)
+
+
+def test_logits_while_training():
+    net = network().train()
+    batch, level, _ = noised(0.02)
+    out = net(batch, level, {})
+    assert set(out) == {'image', 'elements', 'groups'}
+    z = crystals().fields['image'][3, 0, 0, HEADER : HEADER + 20] * SCALE[0] + SHIFT[0]
+    assert torch.equal(out['elements'][3, :20].argmax(-1) + 1, z.round().long())
+    group = crystals().fields['image'][:, 0, 10, HEADER] * SCALE[10] + SHIFT[10]
+    assert torch.equal(out['groups'].argmax(-1) + 1, group.round().long())
 
 
 def test_settings_rebuild_and_size():

@@ -86,7 +86,7 @@ class TestStructure:
         atoms.rotate(50, 'z', rotate_cell=True)
         assert len(disks(plot.plot_structure(atoms))[0]) == len(centres)
 
-    def test_greys_and_own_colours(self):
+    def test_grays_and_own_colors(self):
         colors = disks(plot.plot_structure(ag6_model(), colors={'O': 'lime'}))[1]
         assert not red(colors).any() and ((colors[:, 1] == 1.0) & (colors[:, 0] < 0.1)).any()
         grey = colors[np.ptp(colors[:, :3], axis=1) < 1e-9]
@@ -102,7 +102,7 @@ class TestStructure:
         drawn(plot.plot_structure(atoms).figure)
 
     def test_unknown_view(self):
-        with pytest.raises(ValueError, match="'front' came"):
+        with pytest.raises(ValueError, match="got 'front'"):
             plot.plot_structure(ag6_model(), view='front')
 
 
@@ -127,7 +127,7 @@ class TestStructures:
     def test_errors(self):
         with pytest.raises(ValueError, match='empty'):
             plot.plot_structures([])
-        with pytest.raises(ValueError, match='1 labels came for 2'):
+        with pytest.raises(ValueError, match='got 1 labels for 2'):
             plot.plot_structures([molecule('H2O')] * 2, labels=['a'])
 
 
@@ -182,7 +182,7 @@ class TestStrip:
     def test_errors(self):
         with pytest.raises(ValueError, match='denoising_trajectory'):
             plot.plot_denoising_strip([])
-        with pytest.raises(ValueError, match='2 levels came for 3'):
+        with pytest.raises(ValueError, match='got 2 levels for 3'):
             plot.plot_denoising_strip(self.frames(3), levels=[1, 2])
 
 

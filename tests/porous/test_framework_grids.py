@@ -37,11 +37,14 @@ def test_separable_density_is_the_density():
     assert np.abs(grid.numpy() - density_grid(atoms, 'O', shape=(6, 8, 12))).max() < 2e-6
 
 
-def test_energies_are_those_of_energy_grid():
+@pytest.mark.parametrize('numba', [True, False])
+def test_energies_are_those_of_energy_grid(numba, monkeypatch):
+    if not numba:
+        monkeypatch.setattr('ase_diffusion.porous.framework_grids.find_spec', lambda name: None)
     atoms = frameworks([(6.0, 9.0, 13.0)])[0]
     f = atoms.get_scaled_positions()[atoms.numbers == 8]
     grid = oxygen_energies([f], [(6.0, 9.0, 13.0)], (8, 8, 12))[0].numpy()
-    assert np.abs(np.clip(grid, -4000, 5000) - np.clip(energy_grid(atoms, shape=(8, 8, 12)), -4000, 5000)).max() < 1e-3
+    assert np.abs(np.clip(grid, -4000, 5000) - np.clip(energy_grid(atoms, shape=(8, 8, 12)), -4000, 5000)).max() < 0.5  # K
 
 
 @pytest.mark.parametrize('channels', [3, 4])

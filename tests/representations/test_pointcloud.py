@@ -10,8 +10,8 @@ from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ase_diffusion.representations.base import Failure
-from ase_diffusion.representations.cellpar import cell_parameters, cells_of_parameters
+from ase_diffusion.networks.cloudtokens import CloudTokens
+from ase_diffusion.representations.base import Failure, Representation
 from ase_diffusion.representations.pointcloud import (
     PointCloud,
     band_gap_class,
@@ -141,18 +141,6 @@ def test_mirror_images_stay_apart():
         assert np.isclose(np.linalg.det(bonds), np.linalg.det(atoms.get_distances(0, [1, 2, 3], mic=True, vector=True)))
 
 
-def test_cells_of_parameters_against_ase():
-    rng = np.random.default_rng(0)
-    angles, lengths = rng.uniform(65, 115, (50, 3)), rng.uniform(2, 30, (50, 3))
-    cells, solid = cells_of_parameters(lengths, angles)
-    assert solid.all()
-    for cell, a, b in zip(cells, lengths, angles, strict=True):
-        assert np.allclose(cell, Atoms(cell=[*a, *b]).cell.array, atol=1e-10)
-    back = cell_parameters(cells)
-    assert np.allclose(back[0], lengths) and np.allclose(back[1], angles) and (back[2] == 1).all()
-    assert not cells_of_parameters(np.full((1, 3), 4.0), np.array([[30.0, 30.0, 100.0]]))[1][0]
-
-
 def test_number_of_atoms_from_noisy_blocks():
     images = [a for seed in range(60) if (a := crystal(seed, 1 + seed % 16, min(1 + seed % 16, 3))) is not None]
     cloud = PointCloud()
@@ -203,9 +191,9 @@ def test_failures_have_reasons():
     x[3, 0, 5, 1] = float('nan')
     out = cloud.decode(batch.with_fields(cloud=x))
     assert isinstance(out[0], Atoms)
-    assert out[1] == Failure('no atom of O, Fe')
+    assert out[1] == Failure('an asked element has no atom')
     assert out[2] == Failure('the lattice parameters form no cell')
-    assert out[3] == Failure('the cloud has numbers that are not finite')
+    assert out[3] == Failure('the cloud holds NaN or infinite numbers')
     assert [type(a) for a in cloud.decode(batch.with_fields(cloud=x), 'clusters')] == [Atoms, Failure, Failure, Failure]
 
 
@@ -236,3 +224,18 @@ def test_kept_as_json():
 
 def test_band_gap_classes():
     assert np.array_equal(band_gap_class([0.0, 0.2, 1.5, 4.0, np.nan]), [0, 1, 2, 2, np.nan], equal_nan=True)
+
+
+def test_contract_and_header():
+    cloud = PointCloud()
+    assert isinstance(cloud, Representation)
+    network = CloudTokens(
+        features=8, blocks=1, heads=1, hidden=8, scales={k: v for k, v in cloud.scales.items() if k != 'species'}
+    )
+    cloud.check_header({'process': {}}, {'network': network})
+    with pytest.raises(ValueError, match='has a process'):
+        cloud.check_header({}, {'network': network})
+    with pytest.raises(ValueError, match=r"a network for the lattice 'paper'"):
+        PointCloud(lattice='paper').check_header({'process': {}}, {'network': network})
+    with pytest.raises(ValueError, match='of positions'):
+        PointCloud(scales={'positions': (0.0, 1.0)}).check_header({'process': {}}, {'network': network})

@@ -15,6 +15,7 @@ from ase_diffusion.training.crystal import train_crystal
 from ase_diffusion.training.crystal_data import CrystalData, Crystals, split_crystals
 from ase_diffusion.training.data import fixed_batches
 from ase_diffusion.training.objectives import DenoisingLoss, condition_on_clean
+from ase_diffusion.utils.provenance import note
 from ase_diffusion.weights.zoo import load_model
 
 SMALL = dict(
@@ -88,21 +89,11 @@ def generated():
         atoms.info['key_value_pairs'] = {
             'gap': np.inf if k == 3 else 0.1 * k,
             'metal': k % 2 == 0,
-            'min_distance_ratio': 1.0,
-            'sampling_steps': 9,
-            'noise': 0.3,
-            'condition_gap': 1.0,
-            'guidance_scale': 2.0,
-            'guidance_calls': 5,
-            'best_of': 4,
-            'relax_steps': 7,
-            'relax_seconds': 1,
-            'relax_converged': True,
-            'energy_generated': -3.0,
             'seed': 3,
             'spacegroup.number': 225,
-            'sampler': 'x',
         }
+        note(atoms, min_distance_ratio=1.0, sampling_steps=9, noise=0.3, condition_gap=1.0, guidance_scale=2.0, best_of=4)
+        note(atoms, guidance_calls=5, relax_steps=7, relax_seconds=1, relax_converged=True, energy_generated=-3.0, sampler='x')
     return out
 
 

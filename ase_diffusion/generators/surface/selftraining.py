@@ -15,7 +15,7 @@ from ...calculators.names import calculator_name
 from ...data.starts import check_count, random_start
 from ...errors import GenerationFailed
 from ...relax.relaxer import Relaxer
-from ...relax.settings import make_settings
+from ...relax.settings import Settings
 from ...representations.slab import surface_height
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
@@ -77,7 +77,7 @@ class SelfTraining:
     def __init__(self, gen, calculator, out, plan: SelfTrainingSchedule, options: dict):
         self.gen, self.calculator, self.out, self.plan, self.options = gen, calculator, Path(out), plan, options
         self.slab = gen.template[: -len(parse_formula(gen.stoich))]
-        how = make_settings(fmax=plan.fmax, steps=plan.relax_steps)
+        how = Settings(fmax=plan.fmax, steps=plan.relax_steps)
         self.relaxer = Relaxer(calculator, how, directory=self.out / 'calculations')
         self.calls, self.frames, self.found = 0, [], []
         self._check_folder()

@@ -1,6 +1,6 @@
 """Stability: CHGNet energies, formation energies, energies above the hull, and S.U.N. (stable, unique, novel).
 
-Energies are from CHGNet (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), not DFT, and the hull has the phases at hand, usually
+Energies are from CHGNet (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), not DFT, and the hull has the given phases, usually
 those of the data set. Report both with the numbers: with fewer phases than the Materials Project, crystals look more stable.
 """
 
@@ -127,12 +127,12 @@ def formation_energies(
     references : dict of int to float, optional
         In eV per atom by atomic number; those for CHGNet by default.
     **options
-        For `chgnet_energies`.
+        Keywords of `chgnet_energies`.
 
     Returns
     -------
     numpy.ndarray
-        eV per atom, shape (n,); nan for crystals with an element without reference, which a warning names.
+        In eV per atom, shape (n,); nan for crystals with an element without reference (named in a warning).
     """
     images = check_crystals(images)
     references = elemental_references() if references is None else references
@@ -160,10 +160,10 @@ def energies_above_hull(
     processes: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Return how far crystals lie above the convex hull of competing phases.
+    """Return the energies of crystals above the convex hull of competing phases.
 
-    The hull energy of a composition is the lowest that a mixture of phases of the same composition has, a linear programme; it is
-    what pymatgen's ``PhaseDiagram`` gives, but needs no diagram of all elements at once. The elements at 0 always belong to the
+    The hull energy of a composition is the lowest energy of a mixture of phases with this composition (a linear program). It
+    equals that of ``PhaseDiagram`` of pymatgen, without a phase diagram of all elements. Elements at 0 are always among the
     phases.
 
     Parameters
@@ -172,16 +172,16 @@ def energies_above_hull(
     energies : sequence of float
         Formation energies in eV per atom, shape (n,).
     phases : list of Atoms
-        Competing phases, for instance the training set.
+        Competing phases, for example the training set.
     phase_energies : sequence of float
-        Their formation energies by the same judge, shape (m,); phases with nan are left out.
+        Formation energies of the phases by the same method in eV per atom, shape (m,); phases with nan are ignored.
     processes : int, optional
     progress : bool
 
     Returns
     -------
     numpy.ndarray
-        eV per atom, shape (n,): below 0 if a crystal is more stable than every mixture of the phases, nan without an energy.
+        In eV per atom, shape (n,): below 0 for crystals more stable than every mixture of the phases, nan without an energy.
     """
     images, phases = check_crystals(images), check_crystals(phases, 'phases')
     energies, phase_energies = np.asarray(energies, float), np.asarray(phase_energies, float)
@@ -201,7 +201,7 @@ def _fractions(atoms):
 
 
 def _lowest(phases, energies):
-    """Return fractions (m, 119) and energies (m,) of the lowest phase of each composition, the elements at 0 included."""
+    """Return fractions (m, 119) and energies (m,) of the lowest phase of each composition, with the elements at 0."""
     best = {}
     for atoms, energy in zip(phases, energies, strict=True):
         if np.isfinite(energy):

@@ -97,7 +97,7 @@ def _registry(atoms, frozen):
     order = np.argsort(-heights)
     layers = np.split(order, np.flatnonzero(np.diff(heights[order]) < -LAYER_GAP) + 1)
     if len(layers) < 2:
-        raise ValueError('fcc and hcp hollows differ by the second layer only, but one frozen layer came: freeze two or more')
+        raise ValueError('fcc and hcp hollows differ in the second layer only; got one frozen layer; freeze two or more')
     if len(layers[0]) != len(layers[1]):
         return None
     first, second = frozen[layers[0]], frozen[layers[1]]
@@ -173,7 +173,7 @@ def is_ag6(atoms: Atoms) -> bool:
     """
     mobile = mobile_mask(atoms)
     if mobile.all():
-        raise ValueError('is_ag6 takes the frozen atoms for the substrate, but none is frozen: set a FixAtoms constraint')
+        raise ValueError('is_ag6 takes the frozen atoms as substrate; got none; set a FixAtoms constraint')
     numbers = atoms.numbers[mobile]
     cells, rest = divmod(int((numbers == 8).sum()), 6)
     if rest or not cells or (numbers == 47).sum() != 12 * cells or len(numbers) != 18 * cells:

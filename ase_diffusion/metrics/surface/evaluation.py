@@ -58,7 +58,7 @@ def evaluate(
         structure); with energies: energy (median, lowest, and the values relative to the best of the same composition, in eV
         per structure); with a reference: n_reference, recall (share of the different references found), novelty (share of the
         different images that are not in the reference), success (share, counts, probability, low, high with 95 % confidence).
-        None where a number does not exist.
+        None for numbers that do not exist.
 
     Raises
     ------

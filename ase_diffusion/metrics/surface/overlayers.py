@@ -68,8 +68,8 @@ def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -
     i, j, d = i[near], j[near], d[near]
     weights = 0.5 * (1 + np.cos(np.pi * d / cutoff)) / d**2
     gauss = weights[:, None] * np.exp(-0.5 * ((grid - d[:, None]) / width) ** 2)  # (pairs, grid)
-    free, held = np.unique(atoms.numbers[mobile]), np.unique(atoms.numbers[~mobile])
-    channels = [(z, y, True) for z in free for y in free if y >= z] + [(z, y, False) for z in free for y in held]
+    free, fixed = np.unique(atoms.numbers[mobile]), np.unique(atoms.numbers[~mobile])
+    channels = [(z, y, True) for z in free for y in free if y >= z] + [(z, y, False) for z in free for y in fixed]
     rows = np.zeros((len(channels), len(grid)))
     for row, (z, y, is_mobile) in zip(rows, channels, strict=True):
         row += gauss[(atoms.numbers[i] == z) & (atoms.numbers[j] == y) & (mobile[j] == is_mobile)].sum(0)
@@ -182,7 +182,7 @@ def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None =
         return energies - float(reference)
     zero, formula = stored_energy(reference), reference.get_chemical_formula()
     if np.isnan(zero):
-        raise ValueError(f'the reference must carry an energy, but {formula} has none: relax it first, or pass a number in eV')
+        raise ValueError(f'the reference has an energy; {formula} has none; relax it first, or pass a number in eV')
     for index, atoms in enumerate(images):
         if atoms.get_chemical_formula() != formula:
             raise ValueError(
@@ -221,7 +221,7 @@ def success_curve(
 
     found = np.asarray(found, bool)
     if not found.size:
-        raise ValueError('a success curve needs at least one attempt, but the list is empty: pass one bool per relaxation')
+        raise ValueError('a success curve needs at least one attempt; got an empty list; pass one bool per relaxation')
     counts = np.arange(1, found.size + 1) if counts is None else np.asarray(counts)
     interval = binomtest(int(found.sum()), found.size).proportion_ci(confidence)
     p, low, high = (1 - (1 - q) ** counts for q in (found.mean(), interval.low, interval.high))

@@ -142,7 +142,7 @@ def test_a_given_composition_is_predicted_by_the_specialist():
         ({'elements': []}, 'got none'),
         ({'stoich': 'NaCl', 'natoms': 4}, 'stoich=.NaCl. has 2 atoms, natoms=4'),
         ({'stoich': 'NaCl', 'elements': ['Na', 'F']}, 'fixes the elements'),
-        ({'stoich': 'salt'}, 'A formula is'),
+        ({'stoich': 'salt'}, 'a formula is'),
         ({'natoms': 0}, 'natoms is an integer'),
         ({'conditioning': 'x'}, "'cds' or 'cdi'"),
         ({'conditioning': 'cds'}, "trained with .*'cdi'"),

@@ -1,0 +1,136 @@
+"""Growth of silica frameworks: random orbits of T sites -> net -> O -> distance least squares -> labels.
+
+From every framework found, others are looked for near it: its T sites displaced at random under the same symmetry.
+"""
+
+import numpy as np
+from ase import Atoms
+
+from .adsorption import adsorption_properties, framework_density
+from .dls import fit_distances, insert_oxygen
+from .lennard_jones import energy_grid
+from .nets import framework_net, is_connected, net_hash
+from .random_nets import STATUS, disturb_orbits, draw_orbits, optimize_net
+from .symmetry import orthogonal_groups
+
+SIZES = (24, 100)  # T sites
+EDGES = (4.8, 34.0)  # A
+OPERATIONS = 96  # of a space group; in larger ones few nets are new
+STEPS = 120
+ROUNDS = np.array([20, 20, 40, 70, 500])  # of DLS
+LIMITS = np.array([0.03, 0.012, 0.0102, 0.0101, np.inf])  # A^2 per T after each round: loses 3 % of what would be good
+GOOD = 0.01  # A^2 per T
+GRID = (32, 32, 32)
+TEMPERATURE = 298.0  # K
+IDLE, CHAIN = 40, 200  # attempts from one start: without a framework, in all
+DISTURBANCE = 1.0  # A
+MOST_ORBITS = 6
+OUTCOMES = ('starts', 'disturbed', 'placed badly', 'no four neighbors', 'not connected', 'met before', 'strained', 'found')
+LABELS = ('void_fraction', 'henry_coefficient', 'heat_of_adsorption')
+CELL = 65536  # parts of a fractional coordinate
+
+SEEN = {}  # of this process: (seed, sizes) -> hashes of nets that lower starts have found
+
+
+def try_starts(seed, sizes, labels, first, last):
+    """Make the starts `first` to `last` - 1: random orbits, and from every framework found disturbed ones.
+
+    Returns
+    -------
+    last : int
+    counts : dict
+        How many attempts ended in which way, but for those found.
+    found : list
+        (start, coded positions (3 n, 3) uint16, dict of `COLUMNS`).
+    """
+    groups = orthogonal_groups(OPERATIONS)
+    seen = SEEN.setdefault((seed, sizes), set())
+    stamp = np.full(sizes[1] * 21**3, -1, np.int32)
+    counts, found = dict.fromkeys(OUTCOMES, 0), []
+    for start in range(first, last):
+        counts['starts'] += 1
+        for net, group, framework in _chain(np.random.default_rng([seed, start]), groups, sizes, counts, stamp):
+            if net in seen:
+                counts['met before'] += 1
+                continue
+            seen.add(net)
+            lengths, scaled, cost = framework
+            found.append((start, *_entry(lengths, scaled, {'space_group': group, 'cost': cost, 'net': net}, labels)))
+    return last, counts, found
+
+
+def _chain(rng, groups, sizes, counts, stamp):
+    """Yield (hash of the net, space group, framework): of random orbits, and of those disturbed that gave a framework.
+
+    It ends after `IDLE` attempts without a framework, or `CHAIN` attempts.
+    """
+    group = groups[rng.integers(len(groups))]
+    lengths, orbits = draw_orbits(rng, *group, sizes)
+    if not len(orbits[3]):
+        counts[STATUS[0]] += 1
+        return
+    base, tried, idle = None, set(), 0
+    first = counts['starts'] * CHAIN * MOST_ORBITS  # of the numbers in stamp
+    for attempt in range(CHAIN):
+        if base is not None:
+            counts['disturbed'] += 1
+            lengths, orbits = disturb_orbits(rng, group[0], *base, DISTURBANCE * rng.uniform(0.4, 1.6))
+        status, sites, neighbors, shifts, sequences = optimize_net(
+            group[0], lengths, orbits, *group[1:], EDGES, STEPS, stamp, first + attempt * MOST_ORBITS
+        )
+        outcome = STATUS[status]
+        if outcome == 'net':
+            net = net_hash(sequences, orbits[2])
+            framework = None if net in tried else fit_net(lengths, sites, neighbors, shifts)
+            outcome = 'met before' if net in tried else 'strained'
+            tried.add(net)
+            if framework is not None:
+                yield net, group[0], framework
+                base, idle = (lengths, orbits), 0
+                continue
+        counts[outcome] += 1
+        idle += 1
+        if base is None or idle >= IDLE:
+            return
+
+
+def _entry(lengths, scaled, values, labels):
+    """Return the coded positions of a framework and its columns."""
+    coded = (np.round((scaled - np.floor(scaled)) * CELL).astype(np.int64) % CELL).astype(np.uint16)
+    lengths = np.asarray(lengths, np.float32)
+    atoms = build(lengths, coded)
+    values = {**values, **dict.fromkeys(LABELS, np.nan), 'cell_lengths': lengths, 'density': framework_density(atoms)}
+    if labels:
+        found = adsorption_properties(energy_grid(atoms, GRID, device='cpu'), TEMPERATURE)
+        values |= {name: found[name] for name in LABELS}
+    return coded, values
+
+
+def fit_net(lengths, sites, neighbors, shifts, good=GOOD):
+    """Put oxygen on a net and fit it by distance least squares.
+
+    Returns
+    -------
+    (lengths, scaled, cost) or None
+        ``(3,)`` A, ``(3 n, 3)`` fractional with the Si first, A^2 per T site; None where the cost is above `good` or the
+        framework fails the check.
+    """
+    n = len(sites)
+    cell, scaled, bonds = np.diag(lengths), np.empty((3 * n, 3)), np.empty((2 * n, 5), np.int32)
+    if insert_oxygen(sites, cell, np.linalg.inv(cell), neighbors, shifts, scaled, bonds) != 2 * n:
+        return None
+    cost = fit_distances(n, scaled, cell, bonds, np.eye(3), ROUNDS, LIMITS, 1e-4)
+    if not cost < good:
+        return None
+    numbers = np.repeat([14, 8], [n, 2 * n])
+    net = framework_net(numbers, scaled, cell)
+    if isinstance(net, str) or not is_connected(*net):
+        return None
+    return np.diag(cell).copy(), scaled, cost
+
+
+def build(lengths, coded):
+    """Return the Atoms of cell lengths (3,) in A and coded positions (3 n, 3)."""
+    n = len(coded) // 3
+    scaled = np.asarray(coded, float) / CELL
+    return Atoms(np.repeat([14, 8], [n, 2 * n]), cell=np.asarray(lengths, float), scaled_positions=scaled, pbc=True)
