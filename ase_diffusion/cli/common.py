@@ -48,7 +48,10 @@ def read_slab(args):
     if args.as_slab:
         from ase.constraints import FixAtoms
 
+        from ase_diffusion.utils.atoms import join_slab
+
         slab.set_constraint(FixAtoms(indices=range(len(slab))))
+        join_slab(slab)  # files of plane-wave codes wrap the slab across the cell
         slab.pbc = (True, True, False)
     if slab.pbc[2] or not slab.constraints:
         lacks = 'is periodic along z' if slab.pbc[2] else 'has no FixAtoms, which marks the substrate'

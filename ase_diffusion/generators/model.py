@@ -26,7 +26,7 @@ from ..utils.rng import coerce_rng, spawn_seeds
 from ..weights.zoo import load_networks
 from .compiling import compile_core, copy_network
 from .tasks import FromNoise
-from .text import as_text, condition_text, shown_condition
+from .text import as_text, condition_text, plain, shown_condition
 from .trajectory import DenoisingTrajectory
 
 log = logging.getLogger(__name__)
@@ -331,7 +331,7 @@ class GenerativeModel:
             if value is not None:
                 notes[name if name == 'guidance_scale' else f'condition_{name}'] = condition_text(value)
         note(atoms, **notes)
-        atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
+        atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict(), default=plain))}
 
     def _min_distance_ratio(self, atoms: Atoms) -> float:
         """Return the shortest distance over the sum of the covalent radii, capped at 99, since ase.db cannot store inf."""

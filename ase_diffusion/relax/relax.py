@@ -10,7 +10,7 @@ from typing import IO, Any
 from ase import Atoms
 
 from ..calculators.names import CalculatorLike, calculator_name
-from ..utils.atoms import frozen_mask
+from ..utils.atoms import frozen_mask, mobile_formula
 from ..utils.checks import check_limits
 from ..utils.log import Log
 from ..utils.provenance import note
@@ -158,7 +158,7 @@ def _logged(images, relaxer, name, frames, logfile):
 def _line(number, atoms):
     """Return the line of the log for one result."""
     pairs = atoms.info['key_value_pairs']
-    start = f'{number:5d} {atoms.get_chemical_formula():<20s}'
+    start = f'{number:5d} {mobile_formula(atoms):<20s}'
     if pairs.get('relax_failed'):
         return f'{start} {"-":>5s} {"-":>12s} {"-":>12s}  failed: {atoms.info["data"]["relax_error"]}'
     outcome = 'converged' if pairs['relax_converged'] else 'not converged'
@@ -185,6 +185,7 @@ def _check_filter(filter: Any, images: list[Atoms]) -> None:
     """Raise a ValueError if a filter would change the cell of structures with fixed atoms."""
     from ase.filters import StrainFilter, UnitCellFilter
 
+    filter = getattr(filter, 'func', filter)  # of a partial
     cell_filter = isinstance(filter, type) and issubclass(filter, (UnitCellFilter, StrainFilter))
     if cell_filter and any(frozen_mask(atoms).any() for atoms in images):
         raise ValueError(

@@ -22,6 +22,7 @@ from ..calculators.names import CalculatorLike, calculator_name, check_calculato
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings, optimizer_name
 from ..relax.single import failed
+from ..utils.atoms import energy_of, mobile_formula
 from ..utils.checks import check_integer, check_limits
 from ..utils.log import Log, Logfile
 from ..utils.provenance import note
@@ -106,7 +107,7 @@ class Campaign:
         check_shared(calculator, None if client is not None else workers)
         self.generate, self.calculator, self.first_of_kind, self.block = generate, calculator, first_of_kind, int(block)
         self.options = {'timeout': timeout, 'directory': directory}
-        self.workers, self.client, self.retry_failed, self.logfile = workers, client, retry_failed, logfile
+        self.workers, self.client, self.retry_failed, self.logfile = int(workers), client, retry_failed, logfile
         self.frozen = None if self._is_serial() else freeze(calculator, self.settings, self.options)
         self.chunk = min(self.block, 16) if is_own_force_field(calculator) and timeout is None else 1
         self.store = Store(database, self._what(made_by or {}), patience=patience)
@@ -165,9 +166,9 @@ class Campaign:
         """Return the distinct structures among the first n, each with its lowest energy, sorted by energy."""
         best = {}
         for number, (first, atoms) in self.store.relaxed().items():
-            if number < n and (first not in best or atoms.get_potential_energy() < best[first].get_potential_energy()):
+            if number < n and (first not in best or energy_of(atoms) < energy_of(best[first])):
                 best[first] = atoms
-        return sorted(best.values(), key=lambda atoms: atoms.get_potential_energy())
+        return sorted(best.values(), key=energy_of)
 
 
 class _State:
@@ -199,7 +200,7 @@ class _State:
                 self.campaign.first_of_kind(number, atoms)
 
     def _note_energy(self, atoms):
-        formula, energy = atoms.get_chemical_formula(), atoms.get_potential_energy()
+        formula, energy = atoms.get_chemical_formula(), energy_of(atoms)
         self.best[formula] = min(self.best.get(formula, math.inf), energy)
         return self.best[formula]
 
@@ -305,14 +306,14 @@ class _State:
     def _line(self, number, atoms, first):
         pairs = atoms.info['key_value_pairs']
         rate = 3600 * self.done / max(time.monotonic() - self.begun, 1e-3)
-        start = f'{number:6d} {atoms.get_chemical_formula():<16s}'
+        start = f'{number:6d} {mobile_formula(atoms):<16s}'
         if pairs['failed']:
             self.failed += 1
             return f'{start} {"-":>5s} {"-":>12s} {"-":>12s} {"-":>12s} {rate:8.0f}  failed: {atoms.info["data"]["relax_error"]}'
         best = self.best[atoms.get_chemical_formula()]
         outcome = ('' if pairs['relax_converged'] else 'not converged, ') + ('new' if first == number else f'same as {first}')
         return (
-            f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {atoms.get_potential_energy():12.4f} '
+            f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {energy_of(atoms):12.4f} '
             f'{best:12.4f} {rate:8.0f}  {outcome}'
         )
 
@@ -321,7 +322,7 @@ class _State:
         text = f'{self.n} structures, {self.failed} failed, {len(images)} different'
         if images:
             number = images[0].info['key_value_pairs']['number']
-            text += f'; the best has {images[0].get_potential_energy():.4f} eV (number {number})'
+            text += f'; the best has {energy_of(images[0]):.4f} eV (number {number})'
         return text
 
 

@@ -28,7 +28,7 @@ from ..utils.checks import check_count, check_folder
 from ..utils.log import Log, Logfile
 from ..utils.provenance import forget_notes, note, noted
 from ..utils.rng import RandomSource, coerce_rng
-from .store import same_slab, slab_settings
+from .store import same_slab, slab_settings, split_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -111,7 +111,7 @@ class RandomStructureSearch:
         self.slab.info.pop('adsorbate_info', None)  # set by ase.build; extxyz cannot write it
         forget_notes(self.slab)
         self.stoich = check_composition(stoich)
-        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), ratio, maxiter
+        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), float(ratio), int(maxiter)
         self.calculator, self.directory = calculator, directory
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)
@@ -262,10 +262,9 @@ class RandomStructureSearch:
         with db:
             db.delete([row.id for row in db.select(run=run, include_data=False)])
             for index, atoms in enumerate(frames):
-                pairs = noted(
-                    {'step': 0, 'converged': False} | atoms.info['key_value_pairs'], run=run, last=index == len(frames) - 1
-                )
-                db.write(atoms, data=atoms.info.get('data', {}), **pairs)
+                own, data = split_pairs(atoms)  # keys that a database cannot hold go into the data
+                pairs = noted({'step': 0, 'converged': False} | own, run=run, last=index == len(frames) - 1)
+                db.write(atoms, data=data, **pairs)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for workers, without the log (streams cannot be pickled)."""

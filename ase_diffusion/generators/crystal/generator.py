@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +18,7 @@ from ...representations import Crystal
 from ...representations.reduction import niggli, symmetrize
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import split_crystals
-from ...utils.atoms import parse_formula
+from ...utils.atoms import composition_text, parse_formula
 from ...utils.checks import check_integer
 from ...weights.zoo import list_models
 from ..base import Generator, collect
@@ -41,8 +42,8 @@ class CrystalDiffusion(Generator):
 
     Parameters
     ----------
-    stoich : str, optional
-        Content of the cell, e.g. ``'Ti4O8'``: its structure is predicted.
+    stoich : str or dict, optional
+        Content of the cell, e.g. ``'Ti4O8'`` or ``{'Ti': 4, 'O': 8}``: its structure is predicted.
     natoms : int, optional
         Atoms per cell; by default as many as in the training data, at random with their frequencies.
     elements : list of str, optional
@@ -90,7 +91,7 @@ class CrystalDiffusion(Generator):
 
     def __init__(
         self,
-        stoich: str | None = None,
+        stoich: str | Mapping[str, int] | None = None,
         natoms: int | None = None,
         *,
         elements: list[str] | None = None,
@@ -103,10 +104,10 @@ class CrystalDiffusion(Generator):
         **options,
     ):
         super().__init__(**options)
-        if not isinstance(stoich, (str, type(None))):
+        if not isinstance(stoich, (str, Mapping, type(None))):
             raise TypeError(f"stoich is a formula such as 'Ti4O8', got {type(stoich).__name__}; natoms=... counts atoms")
-        self.stoich = None if stoich is None else stoich.strip()
-        self.numbers = None if stoich is None else parse_formula(stoich)
+        self.stoich = None if stoich is None else composition_text(stoich)
+        self.numbers = None if stoich is None else parse_formula(self.stoich)
         self.natoms = None if natoms is None else check_integer('natoms', natoms, 1)
         self.elements = None if elements is None else _elements(elements)
         _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
@@ -252,6 +253,11 @@ class CrystalDiffusion(Generator):
         )
         task.keeps_species = not species and self.header.get('csp_fraction', 1) > 0
         return collect(self._iterate(count, conditions, task), n)
+
+    @classmethod
+    def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
+        own = {name: told.get(name) for name in ('stoich', 'natoms', 'elements', 'symmetrize')}
+        return {**super()._arguments(told, record, atoms), **{name: value for name, value in own.items() if value is not None}}
 
     def fit(self, data, out=None, *, steps: int = 20_000, **options):
         """Train on crystals and use the result; returns self.
