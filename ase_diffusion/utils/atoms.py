@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from ase import Atoms
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 VALID_RATIO = 0.7  # shortest distance over the sum of covalent radii
+BINS = 1000  # largest number of bins per atom in a neighbor search
 
 
 def copy_atoms(atoms: Atoms) -> Atoms:
@@ -30,6 +32,11 @@ def copy_atoms(atoms: Atoms) -> Atoms:
     new = atoms.copy()
     new.info = copy.deepcopy(atoms.info)
     return new
+
+
+def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
+    """Return structures as a list; one structure is a list of one."""
+    return [images] if isinstance(images, Atoms) else list(images)
 
 
 def frozen_mask(atoms: Atoms) -> np.ndarray:
@@ -44,6 +51,12 @@ def frozen_mask(atoms: Atoms) -> np.ndarray:
 def mobile_mask(atoms: Atoms) -> np.ndarray:
     """Return the mask of atoms that are not in a FixAtoms constraint, bool (n,)."""
     return ~frozen_mask(atoms)
+
+
+def judged_mask(atoms: Atoms) -> np.ndarray:
+    """Return the mask of atoms that metrics judge, bool (n,): the mobile ones, all where every atom is fixed."""
+    mobile = mobile_mask(atoms)
+    return mobile if mobile.any() else np.ones(len(atoms), dtype=bool)
 
 
 def unsupported_constraints(atoms: Atoms) -> list[str]:
@@ -100,7 +113,35 @@ def neighbors(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.n
     from matscipy.neighbours import neighbour_list
 
     # missing cell vectors (slabs without vacuum, molecules) would make the cell singular
-    return neighbour_list('ijd', positions=atoms.positions, cell=atoms.cell.complete().array, pbc=atoms.pbc, cutoff=float(cutoff))
+    cell = atoms.cell.complete().array
+    span = np.ptp(atoms.positions, axis=0).prod() if len(atoms) else 0.0
+    if max(abs(np.linalg.det(cell)), span) > BINS * (len(atoms) + 1) * cutoff**3:  # its bins would fill the memory
+        return _sparse_neighbors(atoms.positions, cell, atoms.pbc, float(cutoff))
+    return neighbour_list('ijd', positions=atoms.positions, cell=cell, pbc=atoms.pbc, cutoff=float(cutoff))
+
+
+def _sparse_neighbors(positions, cell, pbc, cutoff):
+    """Return i, j, d of all periodic pairs by a tree of the atoms and of their images near the faces of the cell."""
+    from scipy.spatial import cKDTree
+
+    inverse = np.linalg.inv(cell)
+    scaled = positions @ inverse
+    scaled = np.where(pbc, scaled - np.floor(scaled), scaled)
+    margins = cutoff * np.linalg.norm(inverse, axis=0) + 1e-9  # (3,) in fractions of the cell
+    owner, images = np.arange(len(positions)), scaled
+    for axis in np.flatnonzero(pbc):
+        reach = int(np.ceil(margins[axis]))
+        parts = [(owner, images)]
+        for n in (*range(-reach, 0), *range(1, reach + 1)):
+            place = images[:, axis] + n
+            near = (place > -margins[axis]) & (place < 1 + margins[axis])
+            parts.append((owner[near], images[near] + n * np.eye(3)[axis]))
+        owner, images = (np.concatenate(each) for each in zip(*parts, strict=True))
+    home = scaled @ cell
+    pairs = cKDTree(home).sparse_distance_matrix(cKDTree(images @ cell), cutoff, output_type='ndarray')
+    pairs = pairs[pairs['j'] != pairs['i']]  # the images begin with the atoms themselves
+    order = np.argsort(pairs['i'], kind='stable')
+    return pairs['i'][order], owner[pairs['j'][order]], pairs['v'][order]
 
 
 def min_distance_ratio(atoms: Atoms) -> float:
@@ -113,14 +154,13 @@ def min_distance_ratio(atoms: Atoms) -> float:
     Returns
     -------
     float
-        Dimensionless; periodic images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
-        bond lengths), nan for positions that are not finite.
+        Dimensionless; periodic images of the same atom count. Where no atom is mobile, all are judged. inf without such a pair
+        (none within twelve bond lengths); nan without atoms, for positions that are not finite and for atoms X, which are no
+        elements.
     """
-    if not np.isfinite(atoms.positions).all():
+    if not len(atoms) or not np.isfinite(atoms.positions).all() or not (atoms.numbers > 0).all():
         return float('nan')
-    mobile = mobile_mask(atoms)
-    if not mobile.any():
-        return float('inf')
+    mobile = judged_mask(atoms)
     radii = covalent_radii[atoms.numbers]
     for bound in (1.5, 3.0, 6.0, 12.0):  # every ratio up to `bound` is inside this cutoff
         i, j, d = neighbors(atoms, bound * 2 * radii.max())

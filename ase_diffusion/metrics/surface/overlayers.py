@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from ase import Atoms
 
-from ...utils.atoms import VALID_RATIO, is_valid, min_distance_ratio, mobile_mask, neighbors
+from ...utils.atoms import VALID_RATIO, as_list, is_valid, judged_mask, min_distance_ratio, mobile_mask, neighbors
 
 __all__ = [
     'Distinct',
@@ -34,8 +34,9 @@ ENERGY_TOL = 0.02  # eV per structure
 FINGERPRINT_TOL = 0.07  # random displacements of 0.03 A give up to 0.065, one O of six on another site 0.08 and more
 
 
-def validity(images: Sequence[Atoms], ratio: float = VALID_RATIO) -> float:
-    """Return the share of valid structures (see `is_valid`); nan for an empty list."""
+def validity(images: Atoms | Iterable[Atoms], ratio: float = VALID_RATIO) -> float:
+    """Return the share of valid structures (see `is_valid`) of a list, or of one; nan for an empty list."""
+    images = as_list(images)
     return float(np.mean([is_valid(atoms, ratio) for atoms in images])) if len(images) else float('nan')
 
 
@@ -45,7 +46,7 @@ def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -
     Each pair adds a Gaussian at its distance d, weighted by (1 + cos(pi d / cutoff)) / 2 d^2. Each pair of species is one
     channel, scaled to unit norm, so that species with few and with many atoms have equal weight. The fingerprint is
     invariant under permutations, symmetries of the substrate, and repetition of the cell; different sites differ because
-    the second substrate layer is within the cutoff.
+    the second substrate layer is within the cutoff. Where every atom is fixed, all count as mobile.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -
         Euclidean distances lie between 0 and sqrt(2).
     """
     grid = np.arange(0.5, cutoff + width, SPACING)
-    mobile = mobile_mask(atoms)
+    mobile = judged_mask(atoms)
     i, j, d = neighbors(atoms, cutoff)
     near = mobile[i] & (d > 1e-3)
     i, j, d = i[near], j[near], d[near]
@@ -86,11 +87,11 @@ def stored_energy(atoms: Atoms) -> float:
 
 def _kind(atoms):
     """Return the composition that duplicates share: numbers of atoms by species, mobile and frozen."""
-    mobile = mobile_mask(atoms)
+    mobile = judged_mask(atoms)
     return tuple(tuple(np.bincount(atoms.numbers[part], minlength=119)) for part in (mobile, ~mobile))
 
 
-def duplicates(images: Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, fingerprint_tol: float = FINGERPRINT_TOL) -> list[int]:
+def duplicates(images: Atoms | Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, fingerprint_tol: float = FINGERPRINT_TOL) -> list[int]:
     """Return for each structure the index of its first duplicate.
 
     Duplicates have equal compositions (mobile and frozen), fingerprints within `fingerprint_tol` and, if both have energies,
@@ -110,7 +111,7 @@ def duplicates(images: Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, finge
         Index of the first duplicate (its own for a new one) of each image; ``len(set(...))`` counts the distinct structures.
     """
     seen = Distinct(energy_tol, fingerprint_tol)
-    return [seen.add(index, atoms) for index, atoms in enumerate(images)]
+    return [seen.add(index, atoms) for index, atoms in enumerate(as_list(images))]
 
 
 class Distinct:
@@ -137,6 +138,8 @@ class Distinct:
         name : int or str
         atoms : Atoms
         """
+        if not len(atoms) or not np.isfinite(atoms.positions).all() or not (atoms.numbers > 0).all():
+            return name  # no structure, and so no duplicate
         energy, print_ = stored_energy(atoms), fingerprint(atoms)
         names, energies, prints = self.groups.setdefault(_kind(atoms), ([], [], []))
         if names:
@@ -151,7 +154,7 @@ class Distinct:
         return name
 
 
-def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None = None) -> np.ndarray:
+def relative_energies(images: Atoms | Iterable[Atoms], reference: float | Atoms | None = None) -> np.ndarray:
     """Return the energies of structures relative to a reference.
 
     Parameters
@@ -172,6 +175,7 @@ def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None =
     ValueError
         The reference has no energy or another composition.
     """
+    images = as_list(images)
     energies = np.array([stored_energy(atoms) for atoms in images], float)
     if reference is None:
         formulas = np.array([atoms.get_chemical_formula() for atoms in images])
