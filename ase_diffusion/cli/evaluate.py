@@ -5,7 +5,9 @@ HELP = 'judge crystals: validity, novelty, stability, ...'
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
-    parser.add_argument('images', metavar='FILE', help='crystals: .extxyz, .cif, .traj, .db, .npz, .csv with cifs, a folder of cifs, ...')
+    parser.add_argument(
+        'images', metavar='FILE', help='crystals: .extxyz, .cif, .traj, .db, .npz, .csv with cifs, a folder of cifs, ...'
+    )
     parser.add_argument(
         '--reference',
         metavar='DATA',
@@ -58,6 +60,7 @@ def run(args):
         report = {'file': str(args.images), 'reference': args.reference, 'targets': args.targets, **report}
         if args.reference:
             report['n_unread_reference'] = lost
+        report.setdefault('n_unread', 0)
         report['unread'] = [atoms.info['unread'] for atoms in images if is_unread(atoms)]
         write_json(args.json, report)
         if what:

@@ -1,4 +1,4 @@
-"""Crystals with properties and splits: compact npz, published CSV sets with a cif column, folders of CIFs, databases, formats of ASE.
+"""Crystals with properties and splits: compact npz, CSV sets with a cif column, folders of CIFs, databases, formats of ASE.
 
 The npz file has natoms (n,), numbers (sum,), scaled_positions (sum, 3), cell (n, 3, 3) with rows in A, and columns ``info_*``
 (n,), among them ``info_split`` (train, val, test). The CSV sets are those of CDVAE (material_id, cif, properties; one file per
@@ -90,10 +90,11 @@ def read_crystals(path: str | Path, split: str | None = None, *, keep_unread: bo
     elif path.suffix == '.npz':
         images = _read_npz(path)
     elif path.suffix == '.csv':
-        images = _read_csv(path)
+        images = readable(_read_csv(path), path, log, keep=True, what='cifs')
     else:
-        images = _read_other(path)
-    images = readable(images, path, log, keep=keep_unread)
+        images = readable(_read_other(path), path, log, keep=True)
+    if not keep_unread:
+        images = [atoms for atoms in images if not is_unread(atoms)]
     if split is not None:
         if split not in SPLITS:
             raise ValueError(f'split is one of {SPLITS}, got {split!r}')
@@ -143,7 +144,7 @@ def _read_folder(path):
     """Read train.csv, val.csv and test.csv of a folder, or else its CIFs in the order of their names."""
     tables = [path / f'{name}.csv' for name in SPLITS if (path / f'{name}.csv').is_file()]
     if tables:
-        return [atoms for table in tables for atoms in _read_csv(table)]
+        return [atoms for table in tables for atoms in readable(_read_csv(table), table, log, keep=True, what='cifs')]
     files = sorted(file for file in path.iterdir() if file.name.lower().removesuffix('.gz').endswith(CIF) and file.is_file())
     if not files:
         raise ValueError(f'a folder of crystals has train.csv, val.csv or test.csv, or .cif files; {path} has none')
@@ -159,7 +160,7 @@ def _read_folder(path):
             else:
                 atoms.info.setdefault('key_value_pairs', {})
             images.append(atoms)
-    return images
+    return readable(images, path, log, keep=True)
 
 
 def _read_csv(path):
@@ -179,7 +180,9 @@ def _read_csv(path):
                     row.setdefault('split', path.stem)
                 images[-1].info['key_value_pairs'] = _pairs(row)
     except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is no UTF-8 text (byte {error.start} is {error.object[error.start]:#x}); save it as UTF-8') from None
+        raise ValueError(
+            f'{path} is no UTF-8 text (byte {error.start} is {error.object[error.start]:#x}); save it as UTF-8'
+        ) from None
     except csv.Error as error:
         raise ValueError(f'{path} is no table of comma-separated values: {error}') from None
     return images

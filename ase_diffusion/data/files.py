@@ -1,4 +1,4 @@
-"""Files of structures in the formats of ASE, item by item: one that cannot be read keeps its place (`ase_diffusion.utils.unread`)."""
+"""Files of structures in the formats of ASE, item by item: one that cannot be read keeps its place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from ase import Atoms
 
 from ..utils.unread import reason_of, unread
-from .cif import decode, read_cif
+from .cif import read_cif
+from .cif_blocks import decode
 
 CIF = ('.cif', '.mcif')
 
@@ -92,7 +93,9 @@ def _frames(text):
             count = int(lines[start])
         except ValueError:
             images.append(unread(f'line {start + 1} is the number of atoms; it is {lines[start][:40]!r}', name))
-            start = next((k for k in range(start + 1, len(lines) - 1) if lines[k].strip().isdigit() and '=' in lines[k + 1]), len(lines))
+            start = next(
+                (k for k in range(start + 1, len(lines) - 1) if lines[k].strip().isdigit() and '=' in lines[k + 1]), len(lines)
+            )
             continue
         part = lines[start : start + count + 2]
         try:

@@ -53,10 +53,13 @@ def mobile_mask(atoms: Atoms) -> np.ndarray:
     return ~frozen_mask(atoms)
 
 
-def judged_mask(atoms: Atoms) -> np.ndarray:
-    """Return the mask of atoms that metrics judge, bool (n,): the mobile ones, all where every atom is fixed."""
-    mobile = mobile_mask(atoms)
-    return mobile if mobile.any() else np.ones(len(atoms), dtype=bool)
+def judged(atoms: Atoms) -> Atoms:
+    """Return a structure for metrics of its mobile atoms: where every atom is fixed, a copy in which none is."""
+    if mobile_mask(atoms).any():
+        return atoms
+    free = atoms.copy()
+    free.set_constraint()
+    return free
 
 
 def unsupported_constraints(atoms: Atoms) -> list[str]:
@@ -154,13 +157,14 @@ def min_distance_ratio(atoms: Atoms) -> float:
     Returns
     -------
     float
-        Dimensionless; periodic images of the same atom count. Where no atom is mobile, all are judged. inf without such a pair
-        (none within twelve bond lengths); nan without atoms, for positions that are not finite and for atoms X, which are no
-        elements.
+        Dimensionless; periodic images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
+        bond lengths); nan without atoms, for positions that are not finite and for atoms X, which are no elements.
     """
     if not len(atoms) or not np.isfinite(atoms.positions).all() or not (atoms.numbers > 0).all():
         return float('nan')
-    mobile = judged_mask(atoms)
+    mobile = mobile_mask(atoms)
+    if not mobile.any():
+        return float('inf')
     radii = covalent_radii[atoms.numbers]
     for bound in (1.5, 3.0, 6.0, 12.0):  # every ratio up to `bound` is inside this cutoff
         i, j, d = neighbors(atoms, bound * 2 * radii.max())
@@ -172,5 +176,8 @@ def min_distance_ratio(atoms: Atoms) -> float:
 
 
 def is_valid(atoms: Atoms, ratio: float = VALID_RATIO) -> bool:
-    """Return whether all distances of mobile atoms are at least `ratio` times the sum of covalent radii."""
-    return bool(min_distance_ratio(atoms) >= ratio)
+    """Return whether all distances of mobile atoms are at least `ratio` times the sum of covalent radii.
+
+    Where every atom is fixed, all are judged. Without atoms, and with atoms X, which are no elements, it is False.
+    """
+    return bool(min_distance_ratio(judged(atoms)) >= ratio)

@@ -61,6 +61,23 @@ def safe_paths() -> Iterator[None]:
             os.environ['PYTHONSAFEPATH'] = before
 
 
+@contextmanager
+def _no_main(function):
+    """Start child processes of the block without the script of this process, unless the function is defined there.
+
+    A script without ``if __name__ == '__main__'`` would start itself in each of them.
+    """
+    main = sys.modules['__main__']
+    home = getattr(getattr(function, 'func', function), '__module__', '__main__')
+    kept = {} if home == '__main__' else {name: vars(main)[name] for name in ('__file__', '__spec__') if name in vars(main)}
+    try:
+        for name in kept:
+            setattr(main, name, None)
+        yield
+    finally:
+        vars(main).update(kept)
+
+
 class Workers:
     """Processes for several maps; started at the first one that is worth it.
 
@@ -132,7 +149,7 @@ class Workers:
 
     def _submit(self, function, items, count):
         """Return the future of a chunk."""
-        with safe_paths():
+        with safe_paths(), _no_main(function if self.method == 'spawn' else None):
             if self._pool is None:
                 context = multiprocessing.get_context(self.method)
                 self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupts)

@@ -42,7 +42,9 @@ def named(reasons: Sequence[str]) -> str:
     return '; '.join(reasons[:NAMED]) + more
 
 
-def readable(images: Iterable[Atoms], source: object, log: logging.Logger, *, keep: bool = False) -> list[Atoms]:
+def readable(
+    images: Iterable[Atoms], source: object, log: logging.Logger, *, keep: bool = False, what: str = 'structures'
+) -> list[Atoms]:
     """Name and count what could not be read in a warning, and return the others; all of them where `keep` is True.
 
     Raises
@@ -53,7 +55,7 @@ def readable(images: Iterable[Atoms], source: object, log: logging.Logger, *, ke
     images = list(images)
     reasons = [atoms.info[KEY] for atoms in images if is_unread(atoms)]
     if reasons and len(reasons) == len(images):
-        raise ValueError(f'{source} holds no structure that can be read: {named(reasons)}')
+        raise ValueError(f'{source} holds no {what} that can be read: {named(reasons)}')
     if reasons:
-        log.warning('%s: %d of %d structures cannot be read: %s', source, len(reasons), len(images), named(reasons))
+        log.warning('%s: %d of %d %s cannot be read: %s', source, len(reasons), len(images), what, named(reasons))
     return images if keep else [atoms for atoms in images if not is_unread(atoms)]

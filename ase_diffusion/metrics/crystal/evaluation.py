@@ -83,7 +83,7 @@ def evaluate(
     dict
         Nested dict of numbers and lists (see `report_rows`); None for numbers that do not exist. Images that could not be read
         (`ase_diffusion.utils.unread`) or are no crystals count in ``n`` and fail in all metrics; ``n_unread`` and
-        ``n_no_crystal`` count them, and they are named in a warning.
+        ``n_no_crystal`` count them where there are any, and they are named in a warning.
 
     Raises
     ------
@@ -114,8 +114,7 @@ def evaluate(
     sound, neutral = structural_validity(images), compositional_validity(images)
     add(
         n=len(images),
-        n_unread=sum(map(is_unread, images)),
-        n_no_crystal=sum(not is_unread(atoms) and not is_crystal(atoms) for atoms in images),
+        **_count(images),
         structural_validity=sound.mean(),
         compositional_validity=neutral.mean(),
         validity=(sound & neutral).mean(),
@@ -149,6 +148,13 @@ def _warn(images):
     reasons = no_crystals(images)
     if reasons:
         logger.warning('%d of %d structures are no crystals and count as invalid: %s', len(reasons), len(images), named(reasons))
+
+
+def _count(images):
+    """Return the numbers of structures that were not read and that are no crystals, where there are any."""
+    unread = sum(map(is_unread, images))
+    others = sum(not is_crystal(atoms) for atoms in images) - unread
+    return {name: n for name, n in (('n_unread', unread), ('n_no_crystal', others)) if n}
 
 
 def _candidates(images, targets):

@@ -103,7 +103,16 @@ def structure_fingerprints(images: Iterable[Atoms], *, processes: int | None = N
         Shape (n, 61), dimensionless; nan for invalid crystals and errors of CrystalNN.
     """
     images = check_crystals(images)
-    return np.array(parallel_map(_structure_fingerprint, images, processes=processes, progress=progress, lost=np.full(LENGTH, np.nan), label='CrystalNN'))
+    return np.array(
+        parallel_map(
+            _structure_fingerprint,
+            images,
+            processes=processes,
+            progress=progress,
+            lost=np.full(LENGTH, np.nan),
+            label='CrystalNN',
+        )
+    )
 
 
 @lru_cache(maxsize=1)

@@ -77,9 +77,8 @@ def no_crystals(images: Iterable[Atoms]) -> list[str]:
         elif not (atoms.numbers > 0).all():
             reasons.append(f'number {index} ({atoms.get_chemical_formula()}) has atoms X, which are no elements')
         elif not atoms.pbc.all():
-            reasons.append(
-                f'number {index} ({atoms.get_chemical_formula()}) has pbc {atoms.pbc.tolist()}, set atoms.pbc = True if its cell is meant'
-            )
+            pbc = f'pbc {atoms.pbc.tolist()}, set atoms.pbc = True if its cell is meant'
+            reasons.append(f'number {index} ({atoms.get_chemical_formula()}) has {pbc}')
     return reasons
 
 
@@ -158,7 +157,14 @@ def crystal_features(
     """
     images = check_crystals(images)
     rows = np.array(
-        parallel_map(partial(_features, symprec=symprec), images, processes=processes, progress=progress, lost=np.full(len(FEATURES) - 1, np.nan), label='symmetry')
+        parallel_map(
+            partial(_features, symprec=symprec),
+            images,
+            processes=processes,
+            progress=progress,
+            lost=np.full(len(FEATURES) - 1, np.nan),
+            label='symmetry',
+        )
     )
     named = dict(zip([name for name in FEATURES if name != 'Z'], rows.T, strict=True))
     sound = [atoms.numbers for atoms, row in zip(images, rows, strict=True) if np.isfinite(row[0])]

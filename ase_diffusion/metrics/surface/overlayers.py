@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from ase import Atoms
 
-from ...utils.atoms import VALID_RATIO, as_list, is_valid, judged_mask, min_distance_ratio, mobile_mask, neighbors
+from ...utils.atoms import VALID_RATIO, as_list, is_valid, judged, min_distance_ratio, mobile_mask, neighbors
 
 __all__ = [
     'Distinct',
@@ -46,7 +46,7 @@ def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -
     Each pair adds a Gaussian at its distance d, weighted by (1 + cos(pi d / cutoff)) / 2 d^2. Each pair of species is one
     channel, scaled to unit norm, so that species with few and with many atoms have equal weight. The fingerprint is
     invariant under permutations, symmetries of the substrate, and repetition of the cell; different sites differ because
-    the second substrate layer is within the cutoff. Where every atom is fixed, all count as mobile.
+    the second substrate layer is within the cutoff.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def fingerprint(atoms: Atoms, *, cutoff: float = CUTOFF, width: float = WIDTH) -
         Euclidean distances lie between 0 and sqrt(2).
     """
     grid = np.arange(0.5, cutoff + width, SPACING)
-    mobile = judged_mask(atoms)
+    mobile = mobile_mask(atoms)
     i, j, d = neighbors(atoms, cutoff)
     near = mobile[i] & (d > 1e-3)
     i, j, d = i[near], j[near], d[near]
@@ -87,11 +87,13 @@ def stored_energy(atoms: Atoms) -> float:
 
 def _kind(atoms):
     """Return the composition that duplicates share: numbers of atoms by species, mobile and frozen."""
-    mobile = judged_mask(atoms)
+    mobile = mobile_mask(atoms)
     return tuple(tuple(np.bincount(atoms.numbers[part], minlength=119)) for part in (mobile, ~mobile))
 
 
-def duplicates(images: Atoms | Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, fingerprint_tol: float = FINGERPRINT_TOL) -> list[int]:
+def duplicates(
+    images: Atoms | Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, fingerprint_tol: float = FINGERPRINT_TOL
+) -> list[int]:
     """Return for each structure the index of its first duplicate.
 
     Duplicates have equal compositions (mobile and frozen), fingerprints within `fingerprint_tol` and, if both have energies,
@@ -118,7 +120,8 @@ class Distinct:
     """Set of distinct structures that grows one by one; :func:`duplicates` does the same for a list.
 
     Fingerprints are invariant under symmetries of the substrate, so duplicates may differ by a translation, rotation or mirror
-    that maps the frozen atoms onto themselves, and by the order of the atoms.
+    that maps the frozen atoms onto themselves, and by the order of the atoms. Where every atom is fixed, all count as mobile.
+    Structures without atoms, with atoms X or with positions that are not finite have no duplicates.
 
     Parameters
     ----------
@@ -140,7 +143,8 @@ class Distinct:
         """
         if not len(atoms) or not np.isfinite(atoms.positions).all() or not (atoms.numbers > 0).all():
             return name  # no structure, and so no duplicate
-        energy, print_ = stored_energy(atoms), fingerprint(atoms)
+        energy, atoms = stored_energy(atoms), judged(atoms)
+        print_ = fingerprint(atoms)
         names, energies, prints = self.groups.setdefault(_kind(atoms), ([], [], []))
         if names:
             far = np.linalg.norm(np.asarray(prints) - print_, axis=1)  # (firsts,)
