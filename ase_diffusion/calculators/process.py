@@ -93,8 +93,9 @@ class CalculatorProcess:
         self.close()
         self.pipe, theirs = Pipe()
         reader, life = os.pipe()  # closes when this process ends in any way
-        command = [sys.executable, '-m', 'ase_diffusion.calculators.process', str(theirs.fileno()), str(reader)]
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+        # -P: no file of the working folder hides a module, unless it does so here, too
+        command = [sys.executable, '-P', '-m', 'ase_diffusion.calculators.process', str(theirs.fileno()), str(reader)]
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path or os.getcwd() for path in sys.path)}
         if 'torch' in sys.modules:
             environment['OMP_NUM_THREADS'] = str(sys.modules['torch'].get_num_threads())
         self.process = subprocess.Popen(
@@ -108,7 +109,7 @@ class CalculatorProcess:
             if not self.pipe.poll(START_LIMIT):
                 raise TimeoutError(f'a calculator is made within {START_LIMIT:g} s; this one was not; try it without time limit')
             error = self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             error = RuntimeError(f'the process of the calculator died with status {self.process.wait()} before it began')
         except BaseException:
             self.close()

@@ -3,23 +3,27 @@
 from pathlib import Path
 
 
-def read_images(path):
-    """Return all structures of a file.
+def read_images(path, keep_unread=False):
+    """Return all structures of a file; what cannot be read is named in a warning, and keeps its place where asked for.
 
     Raises
     ------
     FileNotFoundError, ValueError
         There is no such file; ASE cannot read it, or it is empty.
     """
-    from ase_diffusion.data.frames import SHIPPED, read_frames
+    import logging
+
+    from ase_diffusion.data.frames import SHIPPED, read_places
+    from ase_diffusion.utils.unread import readable, reason_of
 
     if str(path) not in SHIPPED and not Path(path).is_file():
         path = Path(path)
         raise FileNotFoundError(f'Structures are read from a file; there is none at {path.absolute()}.')
     try:
-        images = read_frames(path)
+        images = readable(read_places(path), path, logging.getLogger(__name__), keep=keep_unread)
     except Exception as err:  # every format has errors of its own
-        raise ValueError(f'Neither ASE nor ase_diffusion can read {path} ({type(err).__name__}: {err}).') from err
+        text = reason_of(err)
+        raise ValueError(text if str(path) in text else f'{path} cannot be read: {text}') from err
     if not images:
         raise ValueError(f'{path} holds no structure.')
     return images

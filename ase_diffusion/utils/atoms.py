@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from ase import Atoms
@@ -32,6 +32,7 @@ __all__ = [
 VALID_RATIO = 0.7  # shortest distance over the sum of covalent radii
 PIECES_APART = 5.0  # A; layers of a slab are closer
 INDEX_NAMES = ('index', 'indices', 'pairs', 'triples')  # attributes of constraints of ASE that hold indices of atoms
+BINS = 1000  # largest number of bins per atom in a neighbor search
 
 
 def copy_atoms(atoms: Atoms) -> Atoms:
@@ -71,6 +72,11 @@ def _from_zero(found, count: int, constraint) -> np.ndarray | list[int] | int:
     return type(found)(indices.tolist()) if isinstance(found, (list, tuple, int)) else indices
 
 
+def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
+    """Return structures as a list; one structure is a list of one."""
+    return [images] if isinstance(images, Atoms) else list(images)
+
+
 def frozen_mask(atoms: Atoms) -> np.ndarray:
     """Return the mask of atoms in a FixAtoms constraint, bool (n,).
 
@@ -89,6 +95,15 @@ def frozen_mask(atoms: Atoms) -> np.ndarray:
 def mobile_mask(atoms: Atoms) -> np.ndarray:
     """Return the mask of atoms that are not in a FixAtoms constraint, bool (n,)."""
     return ~frozen_mask(atoms)
+
+
+def judged(atoms: Atoms) -> Atoms:
+    """Return a structure for metrics of its mobile atoms: where every atom is fixed, a copy in which none is."""
+    if mobile_mask(atoms).any():
+        return atoms
+    free = atoms.copy()
+    free.set_constraint()
+    return free
 
 
 def unsupported_constraints(atoms: Atoms) -> list[str]:
@@ -242,7 +257,35 @@ def neighbors(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.n
     from matscipy.neighbours import neighbour_list
 
     # missing cell vectors (slabs without vacuum, molecules) would make the cell singular
-    return neighbour_list('ijd', positions=atoms.positions, cell=atoms.cell.complete().array, pbc=atoms.pbc, cutoff=float(cutoff))
+    cell = atoms.cell.complete().array
+    span = np.ptp(atoms.positions, axis=0).prod() if len(atoms) else 0.0
+    if max(abs(np.linalg.det(cell)), span) > BINS * (len(atoms) + 1) * cutoff**3:  # its bins would fill the memory
+        return _sparse_neighbors(atoms.positions, cell, atoms.pbc, float(cutoff))
+    return neighbour_list('ijd', positions=atoms.positions, cell=cell, pbc=atoms.pbc, cutoff=float(cutoff))
+
+
+def _sparse_neighbors(positions, cell, pbc, cutoff):
+    """Return i, j, d of all periodic pairs by a tree of the atoms and of their images near the faces of the cell."""
+    from scipy.spatial import cKDTree
+
+    inverse = np.linalg.inv(cell)
+    scaled = positions @ inverse
+    scaled = np.where(pbc, scaled - np.floor(scaled), scaled)
+    margins = cutoff * np.linalg.norm(inverse, axis=0) + 1e-9  # (3,) in fractions of the cell
+    owner, images = np.arange(len(positions)), scaled
+    for axis in np.flatnonzero(pbc):
+        reach = int(np.ceil(margins[axis]))
+        parts = [(owner, images)]
+        for n in (*range(-reach, 0), *range(1, reach + 1)):
+            place = images[:, axis] + n
+            near = (place > -margins[axis]) & (place < 1 + margins[axis])
+            parts.append((owner[near], images[near] + n * np.eye(3)[axis]))
+        owner, images = (np.concatenate(each) for each in zip(*parts, strict=True))
+    home = scaled @ cell
+    pairs = cKDTree(home).sparse_distance_matrix(cKDTree(images @ cell), cutoff, output_type='ndarray')
+    pairs = pairs[pairs['j'] != pairs['i']]  # the images begin with the atoms themselves
+    order = np.argsort(pairs['i'], kind='stable')
+    return pairs['i'][order], owner[pairs['j'][order]], pairs['v'][order]
 
 
 def min_distance_ratio(atoms: Atoms) -> float:
@@ -256,9 +299,9 @@ def min_distance_ratio(atoms: Atoms) -> float:
     -------
     float
         Dimensionless; periodic images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
-        bond lengths), nan for positions that are not finite.
+        bond lengths); nan without atoms, for positions that are not finite and for atoms X, which are no elements.
     """
-    if not np.isfinite(atoms.positions).all():
+    if not len(atoms) or not np.isfinite(atoms.positions).all() or not (atoms.numbers > 0).all():
         return float('nan')
     mobile = mobile_mask(atoms)
     if not mobile.any():
@@ -274,5 +317,8 @@ def min_distance_ratio(atoms: Atoms) -> float:
 
 
 def is_valid(atoms: Atoms, ratio: float = VALID_RATIO) -> bool:
-    """Return whether all distances of mobile atoms are at least `ratio` times the sum of covalent radii."""
-    return bool(min_distance_ratio(atoms) >= ratio)
+    """Return whether all distances of mobile atoms are at least `ratio` times the sum of covalent radii.
+
+    Where every atom is fixed, all are judged. Without atoms, and with atoms X, which are no elements, it is False.
+    """
+    return bool(min_distance_ratio(judged(atoms)) >= ratio)
