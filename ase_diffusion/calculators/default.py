@@ -77,7 +77,7 @@ def _installed(package):
 
 @lru_cache(maxsize=1)
 def _ag_o_header():
-    from ..training.checkpoint import read_header
+    from ..utils.header import read_header
     from ..weights.zoo import find_model
 
     return read_header(find_model('ag-o-forcefield'))
