@@ -2,9 +2,9 @@
 
     python scripts/tune_triton.py [--batch 1024] [--out benchmarks/results/triton_tuning.json]
 
-LTA and MFI, grids of 32^3, cutoff 12 A. Of each: preparation on the host, one call with its transfers, copying the grids back,
-the whole ``energy_grid`` (wall seconds), and the kernel alone (the least of three runs by CUDA events) for programs of X x Y lines
-of Z points and 1, 2 or 4 warps. The default of ``porous/triton_backend.py`` is the fastest row.
+LTA and MFI, grids of 32^3, cutoff 12 A. Of each: preparation on the host, one call with its transfers, copying the grids
+back, the whole ``energy_grid`` (wall seconds), and the kernel alone (the least of three runs by CUDA events) for programs of
+X x Y lines of Z points and 1, 2 or 4 warps. The default of ``porous/triton_backend.py`` is the fastest row.
 """
 
 from __future__ import annotations

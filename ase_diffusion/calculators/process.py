@@ -18,6 +18,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ..utils.children import python_path
 from .factory import freeze
 from .names import CalculatorLike
 
@@ -93,9 +94,8 @@ class CalculatorProcess:
         self.close()
         self.pipe, theirs = Pipe()
         reader, life = os.pipe()  # closes when this process ends in any way
-        # -P: no file of the working folder hides a module, unless it does so here, too
         command = [sys.executable, '-P', '-m', 'ase_diffusion.calculators.process', str(theirs.fileno()), str(reader)]
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        environment = {**os.environ, 'PYTHONPATH': python_path()}
         if 'torch' in sys.modules:
             environment['OMP_NUM_THREADS'] = str(sys.modules['torch'].get_num_threads())
         self.process = subprocess.Popen(
@@ -110,7 +110,8 @@ class CalculatorProcess:
                 raise TimeoutError(f'a calculator is made within {START_LIMIT:g} s; this one was not; try it without time limit')
             error = self.pipe.recv()
         except (EOFError, ConnectionError):
-            error = RuntimeError(f'the process of the calculator died with status {self.process.wait()} before it began')
+            status = self.process.wait()
+            error = RuntimeError(f'the process of the calculator died with status {status} before it began; stderr says why')
         except BaseException:
             self.close()
             raise

@@ -25,6 +25,7 @@ from ..utils.checks import check_folder, check_integer
 from ..utils.interrupts import held_interrupts
 from ..utils.log import Log
 from ..utils.memory import keep_freed_memory
+from ..utils.progress import Progress
 from ..utils.provenance import keep_own, note
 from ..utils.rng import spawn_seeds
 from .compiling import compile_core
@@ -36,6 +37,9 @@ from .text import plain, shown_condition
 log = logging.getLogger(__name__)
 
 __all__ = ['UNTRAINED', 'Generator', 'collect']
+
+
+FIRST = 16  # structures of a first batch on a CPU at most: something is finished early, at no cost
 
 
 class Generator(GenerativeModel):
@@ -120,6 +124,8 @@ class Generator(GenerativeModel):
             A keyword is no condition of this model.
         GenerationFailed
             Too many structures in a row were rejected; those accepted so far are in its ``.images``.
+        KeyboardInterrupt
+            After Ctrl-C; those accepted so far are in its ``.images``.
         """
         return collect(self.irun(1 if n is None else n, **conditions), n)
 
@@ -138,11 +144,14 @@ class Generator(GenerativeModel):
         tries = self.best_of if task is None else 1
         self._prepare(n * tries)
         done, refused, reasons = 0, 0, Counter()
+        progress = Progress(n, 'accepted')
         guidance = self.guidance
         spent, chosen = guidance and guidance.spent(), self.selection.calls if tries > 1 else 0
         try:
             while done < n:
                 batch = self.batch_size or self._auto_batch_size()
+                if not done and self.batch_size is None and self.device.type == 'cpu':
+                    batch = min(batch, FIRST)
                 size = min(n - done, max(1, batch // tries))
                 seeds = spawn_seeds(self.rng, size * tries)
                 record = self._record(seeds, batch, tries, conditions, task)
@@ -162,6 +171,7 @@ class Generator(GenerativeModel):
                     done += 1
                     outcome.info['data']['diffusion']['again'] = {'index': index, **record}
                     self._accept(outcome, done, seconds)
+                    progress.add()
                     yield outcome
                 if refused > self.maxtries * max(1, done):
                     raise GenerationFailed(
@@ -170,6 +180,7 @@ class Generator(GenerativeModel):
                         reasons,
                     )
         finally:
+            progress.close()
             self._close_trajectory()
             if reasons:
                 counts = ', '.join(f'{count} x {reason}' for reason, count in reasons.most_common())
@@ -432,12 +443,12 @@ def plain_options(relax: dict | None) -> dict | None:
 
 
 def collect(structures, n: int | None):
-    """Return the structures of an iterator as a list, or the only one where n is None; a failure carries those before it."""
+    """Return the structures of an iterator as a list, or the only one where n is None; a failure and Ctrl-C carry the others."""
     images: list[Atoms] = []
     try:
         for atoms in structures:
             images.append(atoms)
-    except GenerationFailed as error:
+    except (GenerationFailed, KeyboardInterrupt) as error:
         error.images = images
         raise
     return images[0] if n is None else images

@@ -49,7 +49,7 @@ class BestOf:
             except ValueError as error:
                 raise ValueError(
                     f'best_of needs energies: {error}; or pass calculator=... (and guidance=False where it shall '
-                    'not guide), or relax=...'
+                    'not guide), or relax={...}'
                 ) from None
 
     def choose(self, images: list[Atoms | Failure], fit) -> list[Atoms | Failure]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..calculators.default import check_installed
 from ..calculators.factory import CalculatorFactory
 from ..calculators.names import CalculatorLike, get_calculator, is_own_force_field
 from ..errors import MissingDependency
@@ -39,6 +40,7 @@ class Relaxer:
         directory: str | Path | None = None,
         device: str | None = None,
     ) -> None:
+        check_installed(calculator)
         self.settings, self.batch_size, self.process, self.forcefield = settings, batch_size, None, None
         if timeout is not None:
             from ..calculators.process import CalculatorProcess

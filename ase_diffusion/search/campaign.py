@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ..calculators.default import check_installed, default_calculator
 from ..calculators.factory import check_shared, freeze
 from ..calculators.names import CalculatorLike, calculator_name, check_calculator, is_own_force_field
 from ..relax.relaxer import Relaxer
@@ -25,8 +26,9 @@ from ..relax.single import failed
 from ..utils.atoms import energy_of, mobile_formula
 from ..utils.checks import check_integer, check_limits
 from ..utils.log import Log, Logfile
+from ..utils.progress import Progress
 from ..utils.provenance import note
-from .executors import DaskExecutor, SerialExecutor
+from .executors import DaskExecutor, SerialExecutor, check_workers
 from .store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -51,8 +53,9 @@ class Campaign:
         generator. ``ase db search.db unique=1 -s energy`` lists the distinct structures.
     generate : callable
         ``generate(block, count)`` returns the first `count` Atoms of a block, the same ones at each call.
-    calculator : str, Path, callable or Calculator
-        As `get_calculator` takes it; picklable for other processes. An instance of GPAW, VASP or another calculator with files
+    calculator : str, Path, callable, Calculator or None
+        As `get_calculator` takes it; None: the first installed one of ``'7net-mf-0'`` and
+        ``'chgnet'``. Picklable for other processes. An instance of GPAW, VASP or another calculator with files
         has one folder and so allows one process; a name or a factory gives one calculator per structure.
     first_of_kind : callable, optional
         ``first_of_kind(number, atoms)`` returns the number of the first identical structure, or `number` for a new one
@@ -85,7 +88,7 @@ class Campaign:
         self,
         database: str | Path,
         generate: Callable[[int, int], Iterable[Atoms]],
-        calculator: CalculatorLike = '7net-mf-0',
+        calculator: CalculatorLike | None = None,
         *,
         first_of_kind: Callable[[int, Atoms], int] | None = None,
         made_by: dict[str, Any] | None = None,
@@ -99,12 +102,16 @@ class Campaign:
         logfile: Logfile = '-',
         **relaxation: Any,
     ) -> None:
+        calculator = default_calculator() if calculator is None else calculator
         check_calculator(calculator)
         self.settings = Settings(**relaxation)
         check_limits(timeout=timeout)
         check_integer('block', block, 1, 'the number of structures generated at once')
         check_integer('workers', workers, 0, 'the number of local processes (0 is this process)')
         check_shared(calculator, None if client is not None else workers)
+        if client is None:
+            check_installed(calculator)
+            check_workers(workers)
         self.generate, self.calculator, self.first_of_kind, self.block = generate, calculator, first_of_kind, int(block)
         self.options = {'timeout': timeout, 'directory': directory}
         self.workers, self.client, self.retry_failed, self.logfile = int(workers), client, retry_failed, logfile
@@ -209,6 +216,12 @@ class _State:
         self.log.write(f'working in {pool.description}')
         self.log.write(HEADER)
         self.begun = time.monotonic()
+        with Progress(self.n, 'relaxed', done=self.n - len(self.todo)) as self.progress:
+            self._loop(pool)
+        if self.stop is not None:
+            raise self.stop
+
+    def _loop(self, pool):
         while self.running or self.making is not None or (self.stop is None and (self.waiting or self.blocks)):
             if self.stop is None:
                 self._feed(pool)
@@ -217,8 +230,6 @@ class _State:
                 self._take_block(future)
             else:
                 self._take_result(pool, kind)
-        if self.stop is not None:
-            raise self.stop
 
     def _feed(self, pool):
         """Submit work: generate a block while few structures wait, and relax waiting structures."""
@@ -289,6 +300,7 @@ class _State:
         for number, atoms, first in lines:
             self.done += 1
             self.log.write(self._line(number, atoms, first))
+            self.progress.add()
 
     def finish(self):
         """Write results that arrived but were not handled yet, for example at Ctrl-C."""

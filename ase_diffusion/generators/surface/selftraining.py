@@ -101,7 +101,7 @@ class SelfTraining:
             ]
             if differ:
                 raise ValueError(
-                    f'a folder belongs to one training; {self.out} was begun with {"; ".join(differ)}. Take the '
+                    f'a folder belongs to one training; {self.out} was begun with {"; ".join(differ)}; take the '
                     'same values or another folder'
                 )
         self.out.mkdir(parents=True, exist_ok=True)
