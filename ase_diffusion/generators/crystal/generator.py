@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from ...data.crystals import read_crystals
 from ...diffusion import Batch
 from ...representations import Crystal
-from ...representations.reduction import niggli, symmetrize
+from ...representations.reduction import niggli
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import split_crystals
 from ...utils.atoms import composition_text, parse_formula
@@ -27,14 +27,13 @@ from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, given_structures
 from ..text import formula_text
+from .forms import check_tolerance, finished, reason_to_reject
 from .guidance import CrystalGuidance
-from .tasks import AllowedElements, perturbation, shortest_distance
+from .tasks import AllowedElements, perturbation
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL, DEFAULT_PREDICTOR = 'mp-le20', 'mp-le20-prediction'
-SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
-LARGEST = 5000.0  # A^3 per atom: above it is a gas, in which looking for neighbors takes for ever
 
 
 class CrystalDiffusion(Generator):
@@ -113,8 +112,7 @@ class CrystalDiffusion(Generator):
         _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
-        if symmetrize is not None and (isinstance(symmetrize, (bool, str)) or not symmetrize > 0):
-            raise ValueError(f'symmetrize is a tolerance in A, positive; got {symmetrize!r}')
+        check_tolerance(symmetrize)
         self.conditioning, self.symmetrize = conditioning, symmetrize
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
@@ -167,13 +165,7 @@ class CrystalDiffusion(Generator):
         return f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
-        if not np.isfinite(atoms.positions).all():
-            return 'numbers that are not finite'
-        if not atoms.cell.volume >= SMALLEST:
-            return f'a volume below {SMALLEST} A^3'
-        if atoms.cell.volume > LARGEST * len(atoms):
-            return f'a volume above {LARGEST:g} A^3 per atom'
-        return None if shortest_distance(atoms) >= SHORTEST else f'atoms closer than {SHORTEST} A, or a flat cell'
+        return reason_to_reject(atoms)
 
     def _count(self, seed: int) -> int:
         """Return the number of atoms of the structure with this seed."""
@@ -205,11 +197,7 @@ class CrystalDiffusion(Generator):
         return final
 
     def _finish(self, atoms: Atoms) -> Atoms:
-        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
-            return atoms  # rejected by _reason_to_reject
-        if self.symmetrize is not None:
-            atoms = symmetrize(atoms, self.symmetrize)
-        return niggli(atoms)
+        return finished(atoms, self.symmetrize)
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
         return super()._after_relaxation(niggli(atoms))
