@@ -15,9 +15,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ..networks.forcefield import ForceField
 from ..representations.slab import Slab, SlabTemplate
 from ..utils.atoms import frozen_mask
+from ..utils.checks import CALCULATOR_KEYWORDS
 from ..utils.device import pick_device
 from ..weights.zoo import load_model
-from .names import BASE_KEYWORDS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -88,8 +88,10 @@ class ForceFieldCalculator(Calculator):
         dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if unknown := sorted(set(kwargs) - set(BASE_KEYWORDS)):
-            raise TypeError(f'a force field has the keywords model, device, dtype and {", ".join(BASE_KEYWORDS)}; got {unknown}')
+        if unknown := sorted(set(kwargs) - set(CALCULATOR_KEYWORDS)):
+            raise TypeError(
+                f'a force field has the keywords model, device, dtype and {", ".join(CALCULATOR_KEYWORDS)}; got {unknown}'
+            )
         super().__init__(**kwargs)
         self.network, self.header = load_forcefield(model, device)
         if dtype is not None:

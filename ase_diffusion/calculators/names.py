@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency
+from ..utils.checks import CALCULATOR_KEYWORDS
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: as in `get_calculator`
 
-BASE_KEYWORDS = ('restart', 'label', 'atoms', 'directory')  # of ase.calculators.calculator.Calculator
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 
 
@@ -167,7 +167,7 @@ def _made(name, kind, kwargs, more=(), *args):
     if not isinstance(kind, type):
         return kind(*args, **kwargs)
     named = {key for key, each in inspect.signature(kind).parameters.items() if each.kind is not each.VAR_KEYWORD}
-    known = {*named, *more, *BASE_KEYWORDS}
+    known = {*named, *more, *CALCULATOR_KEYWORDS}
     if unknown := sorted(set(kwargs) - known):
         raise TypeError(f'{name!r} has the keywords {sorted(known)}; got {unknown}')
     return kind(*args, **kwargs)

@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 
-from ..calculators.names import calculator_name
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
-from ..relax.settings import optimizer_name
 from ..representations import Failure
 from ..utils.atoms import copy_atoms, energy_of, mobile_formula
 from ..utils.checks import check_folder, check_integer
@@ -30,6 +28,7 @@ from ..utils.provenance import keep_own, note
 from ..utils.rng import spawn_seeds
 from .compiling import compile_core
 from .model import UNTRAINED, GenerativeModel, Outcome
+from .records import plain_options, record_of
 from .relaxation import relax_in_order
 from .tasks import FromNoise, FromStructures
 from .text import plain, shown_condition
@@ -408,38 +407,6 @@ class Generator(GenerativeModel):
         names = [name for name in ('model', 'stoich', 'sampler', 'steps', 'device') if told.get(name) is not None]
         shown = ', '.join(f'{name}={told[name]!r}' for name in names)
         return f'{type(self).__name__}({shown})'
-
-
-def record_of(atoms: Atoms) -> tuple[dict, dict]:
-    """Return what a structure says of its generator, and of the work that made it.
-
-    Raises
-    ------
-    ValueError
-        It says nothing, or less than is needed.
-    """
-    told = atoms.info.get('data', {}).get('diffusion')
-    if not isinstance(told, dict) or 'again' not in told:
-        raise ValueError(
-            "a structure that can be made again carries info['data']['diffusion']['again'], which generators write; "
-            f'{atoms.get_chemical_formula()} carries none. Files of .traj, .db and .json keep it'
-        )
-    return {name: value for name, value in told.items() if name != 'again'}, told['again']
-
-
-def plain_options(relax: dict | None) -> dict | None:
-    """Return keywords of a relaxation fit for JSON: calculators, optimizers and filters as names."""
-    if relax is None:
-        return None
-    left_out = ('device', 'logfile', 'directory', 'frames')
-    kept = {name: value for name, value in relax.items() if name not in left_out}
-    for name in ('calculator', 'hessian'):
-        if kept.get(name) is not None:
-            kept[name] = str(kept[name]) if isinstance(kept[name], (str, Path)) else calculator_name(kept[name])
-    for name in ('optimizer', 'filter'):
-        if callable(kept.get(name)):
-            kept[name] = optimizer_name(kept[name])
-    return json.loads(json.dumps(kept, default=plain))
 
 
 def collect(structures, n: int | None):

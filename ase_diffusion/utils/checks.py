@@ -18,6 +18,9 @@ LIMITS = {
 }
 
 
+CALCULATOR_KEYWORDS = ('restart', 'label', 'atoms', 'directory')  # of ase.calculators.calculator.Calculator
+
+
 def check_limits(*, batch_size: Any = 1, **limits: float | None) -> None:
     """Raise a ValueError for a limit that is neither positive nor None, or a batch size below 1.
 
