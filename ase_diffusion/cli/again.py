@@ -41,7 +41,7 @@ def run(args):
 def _generator(atoms, known, options):
     """Return the generator of a structure, the same for structures of one call of sample."""
     from ase_diffusion.cli.methods import METHODS
-    from ase_diffusion.generators.base import record_of
+    from ase_diffusion.generators.records import record_of
 
     told, record = record_of(atoms)
     slab = [] if told['type'] != 'surface-diffusion' else atoms.positions[[*map(int, _fixed(atoms))]].tolist()
