@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .names import CalculatorLike, calculator_name, check_calculator, get_calculator
+from .names import CalculatorLike, calculator_name, check_calculator, get_calculator, is_own_force_field
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -33,7 +33,7 @@ class CalculatorFactory:
     def __init__(self, calculator: CalculatorLike, directory: str | Path | None = None, device: str | None = None) -> None:
         self.calculator, self.name = calculator, calculator_name(calculator)
         self.directory = Path('.' if directory is None else directory)
-        self.options = {} if device is None else {'device': device}
+        self.options = {'device': device} if device is not None and takes_device(calculator) else {}
         self.finished = check_calculator(calculator) is None
         self.shared = None
         if named(calculator) not in ('gpaw', 'vasp'):  # cheap to make, so errors appear immediately
@@ -65,6 +65,11 @@ def named(calculator: CalculatorLike) -> str | None:
     if getattr(calculator, 'func', None) is get_calculator and calculator.args:
         calculator = calculator.args[0]
     return calculator.lower() if isinstance(calculator, str) else None
+
+
+def takes_device(calculator: CalculatorLike) -> bool:
+    """Return whether a calculator given by name has the choice of a device."""
+    return is_own_force_field(calculator) or (named(calculator) or '').startswith(('7net', 'chgnet', 'ag-o'))
 
 
 def is_stateful(calc: Any) -> bool:

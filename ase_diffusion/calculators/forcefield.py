@@ -15,6 +15,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ..networks.forcefield import ForceField
 from ..representations.slab import Slab, SlabTemplate
 from ..utils.atoms import frozen_mask
+from ..utils.checks import CALCULATOR_KEYWORDS
 from ..utils.device import pick_device
 from ..weights.zoo import load_model
 
@@ -43,6 +44,14 @@ def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | None 
     return network.requires_grad_(False), header
 
 
+def _precision(dtype) -> torch.dtype:
+    """Return a torch.dtype of its name; raise a ValueError for others than float32 and float64."""
+    name = str(dtype).removeprefix('torch.')
+    if name not in ('float32', 'float64'):
+        raise ValueError(f"dtype is 'float32' or 'float64'; got {dtype!r}")
+    return getattr(torch, name)
+
+
 class ForceFieldCalculator(Calculator):
     """Compute energies (eV) and forces (eV/A) with a :class:`ase_diffusion.networks.ForceField`.
 
@@ -52,6 +61,17 @@ class ForceFieldCalculator(Calculator):
         'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), a checkpoint, or a network, as
         :func:`ase_diffusion.networks.schnetpack_io.forcefield_from_schnetpack` returns it.
     device : str, optional
+    dtype : 'float32' or 'float64'
+        Precision of the network. float64 takes twice as long; its forces agree with differences of energies to 1e-6 eV/A.
+    **kwargs
+        Those of every calculator of ASE: ``atoms``, ``directory``, ``label``, ``restart``.
+
+    Raises
+    ------
+    TypeError
+        A keyword is unknown.
+    ValueError
+        The checkpoint is of another kind of model, or dtype is another one.
 
     Notes
     -----
@@ -61,10 +81,37 @@ class ForceFieldCalculator(Calculator):
 
     implemented_properties = ['energy', 'free_energy', 'forces']  # noqa: RUF012  ASE's own form
 
-    def __init__(self, model: str | Path | ForceField = 'ag-o', device: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: str | Path | ForceField = 'ag-o',
+        device: str | None = None,
+        dtype: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if unknown := sorted(set(kwargs) - set(CALCULATOR_KEYWORDS)):
+            raise TypeError(
+                f'a force field has the keywords model, device, dtype and {", ".join(CALCULATOR_KEYWORDS)}; got {unknown}'
+            )
         super().__init__(**kwargs)
         self.network, self.header = load_forcefield(model, device)
+        if dtype is not None:
+            self.network = self.network.to(_precision(dtype))
         self.representation = Slab(dtype=self.network.scale.dtype)
+        self.model = type(model).__name__ if isinstance(model, ForceField) else Path(ALIASES.get(str(model), str(model))).stem
+        self.parameters.update(
+            model=self.model,
+            dtype=str(self.network.scale.dtype).removeprefix('torch.'),
+            fingerprint=self.header.get('data', {}).get('fingerprint'),
+            version=self.header.get('version'),
+        )
+
+    def _get_name(self) -> str:
+        """Return what ``ase db`` shows as the calculator."""
+        return self.model.lower()
+
+    def __repr__(self) -> str:
+        dtype = self.parameters['dtype']
+        return f'{type(self).__name__}({self.model!r}, device={str(self.network.scale.device)!r}, dtype={dtype!r})'
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return the changes since the last call; a changed FixAtoms counts, since it changes the substrate."""

@@ -120,9 +120,11 @@ class _ForceTask:
 
 
 def _stress(atoms):
-    """Return the stress (3, 3) in eV/A^3, None if the calculator has none."""
+    """Return the stress (3, 3) in eV/A^3, None if the calculator has none; its errors are raised."""
     try:
-        stress = np.array(atoms.get_stress(voigt=False), float)
-    except Exception:  # any calculator may raise anything
+        stress = np.array(atoms.get_stress(voigt=False, apply_constraint=False), float)
+    except NotImplementedError:  # ASE's PropertyNotImplementedError is one
         return None
-    return stress if stress.shape == (3, 3) and np.isfinite(stress).all() else None
+    if stress.shape != (3, 3) or not np.isfinite(stress).all():
+        raise ValueError('the calculator returned a stress that is not finite, or none of shape (3, 3)')
+    return stress

@@ -5,15 +5,19 @@ The package of a calculator is imported when the calculator is made.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency
+from ..utils.checks import CALCULATOR_KEYWORDS
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -41,6 +45,8 @@ def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
     ------
     ValueError
         The name is unknown, or keywords came with a calculator instance.
+    TypeError
+        The calculator of this name does not know a keyword.
     FileNotFoundError
         There is no force field at the path.
     MissingDependency
@@ -103,6 +109,11 @@ def calculator_name(calculator: CalculatorLike) -> str:
     return _text(calculator)
 
 
+def calculator_title(calculator: Any) -> str:
+    """Return the name of a calculator instance as ``ase db`` shows it."""
+    return str(getattr(calculator, 'name', None) or type(calculator).__name__).lower()
+
+
 def is_own_force_field(calculator: CalculatorLike) -> bool:
     """Return whether a name, path or calculator is a force field of this package, which computes batches."""
     if isinstance(calculator, (str, Path)):
@@ -151,6 +162,24 @@ def _is_calculator(thing):
     return not isinstance(thing, type) and hasattr(thing, 'get_potential_energy') and hasattr(thing, 'get_forces')
 
 
+def _made(name, kind, kwargs, more=(), *args):
+    """Return a calculator; raise a TypeError for keywords that its class would store without a word."""
+    if not isinstance(kind, type):
+        return kind(*args, **kwargs)
+    named = {key for key, each in inspect.signature(kind).parameters.items() if each.kind is not each.VAR_KEYWORD}
+    known = {*named, *more, *CALCULATOR_KEYWORDS}
+    if unknown := sorted(set(kwargs) - known):
+        raise TypeError(f'{name!r} has the keywords {sorted(known)}; got {unknown}')
+    return kind(*args, **kwargs)
+
+
+def _titled(calculator, name, parameters):
+    """Return a calculator whose name and parameters say which model it is, for ``ase db``."""
+    calculator._get_name = partial(str, name)  # ASE's property ``name`` reads it
+    calculator.parameters.update({key: value for key, value in parameters.items() if isinstance(value, (str, int, float, bool))})
+    return calculator
+
+
 def _own(model='ag-o', **kwargs):
     """Return the force field of this package."""
     from .forcefield import ForceFieldCalculator
@@ -162,14 +191,14 @@ def _emt(**kwargs):
     """Return effective medium theory: fast, for metals; oxygen for tests only."""
     from ase.calculators.emt import EMT
 
-    return EMT(**kwargs)
+    return _made('emt', EMT, kwargs, EMT.default_parameters)
 
 
 def _lennard_jones(**kwargs):
     """Return the Lennard-Jones pair potential of ASE."""
     from ase.calculators.lj import LennardJones
 
-    return LennardJones(**kwargs)
+    return _made('lj', LennardJones, kwargs, LennardJones.default_parameters)
 
 
 def _sevennet(model, **kwargs):
@@ -180,7 +209,7 @@ def _sevennet(model, **kwargs):
         raise _missing(err, 'sevenn', '7net') from err
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='No tensor product accelerator', category=UserWarning)
-        return SevenNetCalculator(model, **kwargs)
+        return _titled(_made(model, SevenNetCalculator, kwargs, (), model), model, kwargs)
 
 
 def _sevennet_mf_0(**kwargs):
@@ -199,7 +228,10 @@ def _chgnet(**kwargs):
         from chgnet.model.dynamics import CHGNetCalculator
     except ModuleNotFoundError as err:
         raise _missing(err, 'chgnet', 'chgnet') from err
-    return CHGNetCalculator(**kwargs)
+    options = {('use_device' if name == 'device' else name): value for name, value in kwargs.items()}
+    with redirect_stdout(StringIO()):  # it prints its device
+        made = _made('chgnet', CHGNetCalculator, options)
+    return _titled(made, 'chgnet', {'version': getattr(made, 'version', None)})
 
 
 def _gpaw(**kwargs):

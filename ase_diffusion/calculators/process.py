@@ -18,6 +18,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ..utils.children import python_path
 from .factory import freeze
 from .names import CalculatorLike
 
@@ -93,8 +94,8 @@ class CalculatorProcess:
         self.close()
         self.pipe, theirs = Pipe()
         reader, life = os.pipe()  # closes when this process ends in any way
-        command = [sys.executable, '-m', 'ase_diffusion.calculators.process', str(theirs.fileno()), str(reader)]
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, '-P', '-m', 'ase_diffusion.calculators.process', str(theirs.fileno()), str(reader)]
+        environment = {**os.environ, 'PYTHONPATH': python_path()}
         if 'torch' in sys.modules:
             environment['OMP_NUM_THREADS'] = str(sys.modules['torch'].get_num_threads())
         self.process = subprocess.Popen(
@@ -108,8 +109,9 @@ class CalculatorProcess:
             if not self.pipe.poll(START_LIMIT):
                 raise TimeoutError(f'a calculator is made within {START_LIMIT:g} s; this one was not; try it without time limit')
             error = self.pipe.recv()
-        except EOFError:
-            error = RuntimeError(f'the process of the calculator died with status {self.process.wait()} before it began')
+        except (EOFError, ConnectionError):
+            status = self.process.wait()
+            error = RuntimeError(f'the process of the calculator died with status {status} before it began; stderr says why')
         except BaseException:
             self.close()
             raise

@@ -3,25 +3,29 @@
 from pathlib import Path
 
 
-def read_images(path):
-    """Return all structures of a file.
+def read_images(path, keep_unread=False):
+    """Return all structures of a file; what cannot be read is named in a warning, and keeps its place where asked for.
 
     Raises
     ------
     FileNotFoundError, ValueError
         There is no such file; ASE cannot read it, or it is empty.
     """
-    from ase_diffusion.data.frames import SHIPPED, read_frames
+    import logging
+
+    from ase_diffusion.data.frames import SHIPPED, read_places
+    from ase_diffusion.utils.unread import readable, reason_of
 
     if str(path) not in SHIPPED and not Path(path).is_file():
         path = Path(path)
-        raise FileNotFoundError(f'Structures are read from a file; there is none at {path.absolute()}.')
+        raise FileNotFoundError(f'structures are read from a file; there is none at {path.absolute()}')
     try:
-        images = read_frames(path)
+        images = readable(read_places(path), path, logging.getLogger(__name__), keep=keep_unread)
     except Exception as err:  # every format has errors of its own
-        raise ValueError(f'Neither ASE nor ase_diffusion can read {path} ({type(err).__name__}: {err}).') from err
+        text = reason_of(err)
+        raise ValueError(text if str(path) in text else f'{path} cannot be read: {text}') from err
     if not images:
-        raise ValueError(f'{path} holds no structure.')
+        raise ValueError(f'{path} holds no structure')
     return images
 
 
@@ -48,13 +52,16 @@ def read_slab(args):
     if args.as_slab:
         from ase.constraints import FixAtoms
 
+        from ase_diffusion.utils.atoms import join_slab
+
         slab.set_constraint(FixAtoms(indices=range(len(slab))))
+        join_slab(slab)  # files of plane-wave codes wrap the slab across the cell
         slab.pbc = (True, True, False)
     if slab.pbc[2] or not slab.constraints:
         lacks = 'is periodic along z' if slab.pbc[2] else 'has no FixAtoms, which marks the substrate'
         raise ValueError(
-            f'{args.slab} {lacks}. Give --as-slab to hold all its atoms and to make it periodic in the '
-            'plane only, or change it with ASE.'
+            f'{args.slab} {lacks}; give --as-slab to hold all its atoms and to make it periodic in the '
+            'plane only, or change it with ASE'
         )
     return slab
 
@@ -75,22 +82,54 @@ def given(args, *names):
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
-def check_picture(path):
-    """Raise where matplotlib could not write a picture: no such folder, a folder itself, or an ending that it does not know."""
+def say(line):
+    """Print a line at once, above the progress bars of the terminal."""
+    from ase_diffusion.utils.log import Log
+
+    Log('-').write(line)
+
+
+def add_force(parser):
+    """Add ``--force``."""
+    parser.add_argument('--force', action='store_true', help='replace files that exist')
+
+
+def chosen_path(path, default, force=False):
+    """Return the file that was named; where none was, the default, or a free name like it (relaxed-1.traj)."""
+    if path is not None:
+        return path
+    path, number = Path(default), 0
+    while not force and path.exists() and path.suffix != '.db':
+        number += 1
+        path = Path(default).with_stem(f'{Path(default).stem}-{number}')
+    return str(path)
+
+
+def check_picture(path, force=True):
+    """Raise where matplotlib could not write a picture: an ending that it does not know, or what `check_path` says."""
     from matplotlib.backend_bases import FigureCanvasBase
 
-    check_path(path)
     known = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in known:
-        raise ValueError(f'A picture is a file .{", .".join(sorted(known))}; got {path}.')
+    if not Path(path).is_dir() and Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f'a picture is a file .{", .".join(sorted(known))}; got {path}')
+    check_path(path, force)
 
 
-def check_path(path):
-    """Raise where no file of this name can be written: its folder does not exist, or it is a folder."""
+def check_path(path, force=True):
+    """Raise where no file can be written, or where there is one that must not be replaced; nothing is changed.
+
+    Raises
+    ------
+    FileExistsError, OSError
+        The file exists (without `force`); there is no such folder, the path is one, or it cannot be opened for writing.
+    """
+    from ase_diffusion.utils.checks import check_writable
+
     if not Path(path).absolute().parent.is_dir():
-        raise FileNotFoundError(f'The folder of {path} does not exist: mkdir -p {Path(path).parent}')
-    if Path(path).is_dir():
-        raise IsADirectoryError(f'A file is written; {path} is a folder. Name a file in it.')
+        raise FileNotFoundError(f'the folder of {path} does not exist: mkdir -p {Path(path).parent}')
+    check_writable(path)
+    if not force and Path(path).is_file() and Path(path).stat().st_size:
+        raise FileExistsError(f'{path} exists and would be replaced; name another file, or replace it with --force')
 
 
 class Output:
@@ -99,52 +138,95 @@ class Output:
     Parameters
     ----------
     path : str
-        ``.traj`` grows with every structure and replaces an older file; rows are added to a ``.db``; other formats
-        of ASE, and ``.npz``, are written by `close`.
+        ``.traj`` grows with every structure; rows are added to a ``.db``; other formats of ASE, and ``.npz``, are written by
+        `close`.
+    force : bool
+        Replace an older file (rows are added to a ``.db`` in any case). False refuses one.
 
     Raises
     ------
     OSError, ValueError
-        The folder does not exist, or the path is one; ASE does not know how to write the format.
+        The file exists, or cannot be written; ASE does not know how to write the format; a ``.db`` is no database of ASE.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, force=False):
         self.path, self.count, self._file, self._waiting = Path(path), 0, None, []
-        check_path(path)
+        check_path(path, force or self.path.suffix == '.db')
         if self.path.suffix != '.npz':
             self._check_format()
+        if self.path.suffix == '.db' and self.path.is_file():
+            self._check_database()
 
     def _check_format(self):
-        from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+        from ase.io.formats import ioformats
 
         try:
-            known = ioformats[filetype(str(self.path), read=False)].can_write
-        except (UnknownFileTypeError, KeyError):  # of an ending that it does not know, it makes a name
+            known = ioformats[self._format()].can_write
+        except KeyError:  # of an ending that it does not know, it makes a name
             known = False
         if not known:
-            raise ValueError(f'ASE does not write files like {self.path.name}; take .traj, .db, .extxyz or .npz.')
+            raise ValueError(f'files like {self.path.name} are not written by ASE; take .traj, .db, .extxyz or .npz')
 
-    def expect(self, count, *, crystals=False):
+    def _format(self):
+        """Return the name that ASE has for the format, None where it has none."""
+        from ase.io.formats import UnknownFileTypeError, filetype
+
+        try:
+            return filetype(str(self.path), read=False)
+        except UnknownFileTypeError:
+            return None
+
+    def _check_database(self):
+        """Raise an OSError where rows cannot be added to the file: it is no database of ASE, or somebody has locked it."""
+        import sqlite3
+
+        try:
+            if self.path.stat().st_size:
+                self._database().count()
+                connection = sqlite3.connect(self.path, timeout=5)
+                try:
+                    connection.execute('BEGIN IMMEDIATE')
+                    connection.rollback()
+                finally:
+                    connection.close()
+        except Exception as err:  # ase.db raises any error on what it did not write
+            raise OSError(f'rows are added to a database of ASE, but {self.path} takes none ({err}); name another file') from err
+
+    def _database(self):
+        from ase.db import connect
+
+        return connect(self.path, use_lock_file=False)  # sqlite has its own locks; the file of a killed process would stay
+
+    def expect(self, count, *, crystals=False, source=None):
         """Return this, ready for so many structures.
+
+        Parameters
+        ----------
+        source : str, optional
+            File that the structures come from.
 
         Raises
         ------
         ValueError
-            The format holds one structure only, or overlayers only where crystals will come.
+            The format holds one structure only, or overlayers only where crystals will come; the rows of a database would be
+            added to itself.
         """
-        from ase.io.formats import filetype, ioformats
+        from ase.io.formats import ioformats
 
         npz = self.path.suffix == '.npz'
         if npz and crystals:
             raise ValueError(
-                f'A .npz file written here holds overlayers on fixed slabs, not crystals; got {self.path.name}. '
-                'Take .traj, .db, .extxyz or .cif.'
+                f'a .npz file written here holds overlayers on fixed slabs, not crystals; got {self.path.name}; '
+                'take .traj, .db, .extxyz or .cif'
             )
-        if not npz and count > 1 and ioformats[filetype(str(self.path), read=False)].single:
+        if not npz and count > 1 and ioformats[self._format()].single:
             raise ValueError(
-                f'A file like {self.path.name} holds one structure; {count} are to be written. Take .traj, .db, '
-                '.extxyz or .cif, which hold many.'
+                f'a file like {self.path.name} holds one structure; {count} are to be written; take .traj, .db, '
+                '.extxyz or .cif, which hold many'
             )
+        here = self.path.suffix == '.db' and self.path.is_file()
+        if here and source is not None and Path(source).is_file() and self.path.samefile(source):
+            raise ValueError(f'rows are added to a database, but {self.path} is read as well; name another file')
         return self
 
     def write(self, atoms):
@@ -163,33 +245,79 @@ class Output:
                 self._file = Trajectory(self.path, 'w')
             self._file.write(atoms)
         elif self.path.suffix == '.db':
-            if self._file is None:
-                from ase.db import connect
+            from ase_diffusion.search.store import split_pairs
 
-                self._file = connect(self.path)
-            self._file.write(atoms, data=atoms.info.get('data', {}), **atoms.info.get('key_value_pairs', {}))
+            if self._file is None:
+                self._file = self._database()
+            pairs, data = split_pairs(atoms)
+            self._file.write(atoms, data=data, **pairs)
         else:
             self._waiting.append(atoms)
 
     def close(self):
-        """Finish the file."""
-        if self._waiting and self.path.suffix == '.npz':
-            from ase_diffusion.data import write_frames
+        """Finish the file.
 
-            write_frames(self._waiting, self.path)
-        elif self._waiting:
-            import ase.io
-
-            ase.io.write(self.path, self._waiting)
+        Raises
+        ------
+        OSError
+            The format does not take the structures; the message names a .traj file that has them.
+        """
+        waiting, self._waiting = self._waiting, []
         if self._file is not None and hasattr(self._file, 'close'):
             self._file.close()
-        self._waiting, self._file = [], None
+        self._file = None
+        if waiting:
+            try:
+                self._write_all(waiting)
+            except Exception as err:  # every format has errors of its own
+                reason = ' '.join(str(err).split()) or type(err).__name__
+                raise OSError(f'{self.path} could not be written ({reason}); the structures are in {_rescued(waiting)}') from err
+
+    def _write_all(self, images):
+        """Write a file in one go; an older one stays until the new one is complete."""
+        part = self.path.with_name(f'.{self.path.stem}.part{self.path.suffix}')
+        try:
+            if self.path.suffix == '.npz':
+                from ase_diffusion.data import write_frames
+
+                write_frames(images, part)
+            else:
+                import ase.io
+
+                ase.io.write(part, [_fit_for_columns(atoms) for atoms in images], format=self._format())
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
         self.close()
+
+
+def _fit_for_columns(atoms):
+    """Return a structure whose key value pairs every format of ASE takes; the others are in its data."""
+    from ase_diffusion.search.store import split_pairs
+
+    if 'key_value_pairs' not in atoms.info:
+        return atoms
+    pairs, data = split_pairs(atoms)
+    calc, atoms = atoms.calc, atoms.copy()
+    atoms.calc = calc
+    atoms.info |= {'key_value_pairs': pairs, **({'data': data} if data else {})}
+    return atoms
+
+
+def _rescued(images):
+    """Write structures that would be lost as a trajectory in the folder for temporary files; return its path."""
+    import tempfile
+
+    import ase.io
+
+    path = Path(tempfile.mkdtemp(prefix='ase-diffusion-')) / 'structures.traj'
+    ase.io.write(path, images)
+    return path
 
 
 def table(header, rows):

@@ -23,7 +23,7 @@ def name_and_text(text: str) -> tuple[str, str]:
     """Return name and value, both as text, of NAME=VALUE."""
     name, equals, value = text.partition('=')
     if not (name.strip() and equals and value.strip()):
-        raise argparse.ArgumentTypeError(f'NAME=VALUE, such as energy=0.1, not {text!r}')
+        raise argparse.ArgumentTypeError(f'a condition is NAME=VALUE, such as energy=0.1, not {text!r}')
     return name.strip(), value.strip()
 
 

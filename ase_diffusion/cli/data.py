@@ -37,7 +37,11 @@ def _add_rss(parser):
         help='Ag6O3; or several to draw from; or ranges such as Ag:4-6,O:2-5',
     )
     parser.add_argument('-n', type=int, default=100, metavar='N', help='relaxations in all (100)')
-    parser.add_argument('--calculator', default='7net-mf-0', metavar='CALC', help='emt, ag-o, 7net-mf-0, ... (7net-mf-0)')
+    parser.add_argument(
+        '--calculator',
+        metavar='CALC',
+        help='emt, ag-o, 7net-mf-0, ... (ag-o where it knows them, else 7net-mf-0 or chgnet as installed)',
+    )
     parser.add_argument('--db', default='rss.db', metavar='FILE', help='ASE database (rss.db)')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes (1)')
     add_height(parser, above='slab')
@@ -50,6 +54,8 @@ def _add_rss(parser):
 
 
 def _add_convert(parser):
+    from ase_diffusion.cli.common import add_force
+
     parser.add_argument('source', metavar='FILE', help='.db, .npz, .traj, .extxyz, ...')
     parser.add_argument('out', metavar='OUT', help='.npz, .db, .traj, .extxyz, ...')
     parser.add_argument(
@@ -58,6 +64,7 @@ def _add_convert(parser):
         metavar='N',
         help='frames kept of a relaxation (search to .npz): every N-th, or geometric (default)',
     )
+    add_force(parser)
     parser.set_defaults(run=run_convert)
 
 
@@ -95,7 +102,7 @@ def parse_stoich(texts):
         symbol, _, counts = part.strip().partition(':')
         low, _, high = counts.partition('-')
         if not symbol or not low.isdigit() or not (high or low).isdigit():
-            raise ValueError(f'Ranges read like Ag:4-6,O:2-5 (ends included); got {texts[0]!r}.')
+            raise ValueError(f'ranges read like Ag:4-6,O:2-5 (ends included); got {texts[0]!r}')
         ranges[symbol] = (int(low), int(high or low))
     return ranges
 
@@ -107,17 +114,26 @@ def run_convert(args):
     from ase_diffusion.cli.common import Output, read_images
     from ase_diffusion.data import frames_to_npz
 
-    every = int(args.every) if args.every.isdigit() else args.every
-    out = Output(args.out)
+    every = check_every(args.every)
+    out = Output(args.out, args.force)
     if Path(args.source).suffix == '.db' and out.path.suffix == '.npz' and _is_search(args.source):
-        count = frames_to_npz(args.source, args.out, every)
+        count = frames_to_npz(args.source, out.path, every)
     else:
         images = read_images(args.source)
-        with out.expect(len(images)):
+        with out.expect(len(images), source=args.source):
             for atoms in images:
                 out.write(atoms)
         count = len(images)
     print(f'{count} frames in {args.out} ({out.path.stat().st_size / 1e6:.2f} MB)')
+
+
+def check_every(text):
+    """Return N of --every N, or 'geometric'."""
+    if text == 'geometric':
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f'--every is a number of frames, 1 or more, or geometric; got {text!r}')
+    return int(text)
 
 
 def _is_search(path):

@@ -5,17 +5,21 @@ from pathlib import Path
 HELP = 'generate, relax and draw Ag12O6 overlayers on Ag(111)'
 RELAX = {'fmax': 0.05, 'steps': 150}
 SHOWN = 4  # structures in the picture
+FILES = ('candidates.traj', 'candidates.png', 'slab.traj')
 
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
     parser.add_argument('-n', type=int, default=16, metavar='N', help='structures (16)')
-    parser.add_argument('--out', default='.', metavar='DIR', help='folder for what is written (here)')
+    parser.add_argument(
+        '--out', metavar='DIR', help='folder for what is written (here; demo-1, ... where such files are here already)'
+    )
     parser.add_argument('--seed', type=int, default=0, help='same seed, same structures (0)')
     parser.add_argument('--steps', type=int, default=50, metavar='N', help='denoising steps (50)')
     parser.add_argument('--relax-steps', type=int, default=RELAX['steps'], metavar='N', help='most steps (150)')
     parser.add_argument('--model', default=None, metavar='NAME', help='shipped model or .safetensors (ag-o-overlayer)')
     parser.add_argument('--calculator', default='ag-o', metavar='CALC', help='what relaxes them (ag-o)')
+    parser.add_argument('--force', action='store_true', help='replace files that exist')
     parser.set_defaults(run=run)
 
 
@@ -24,10 +28,16 @@ def run(args):
     import time
 
     from ase_diffusion import SurfaceDiffusion
+    from ase_diffusion.cli.common import check_path
     from ase_diffusion.relax import get_calculator
+    from ase_diffusion.utils.checks import check_output_folder
 
     get_calculator(args.calculator)  # its name, and that its package is there, before the work begins
-    folder = Path(args.out)
+    folder = chosen_folder(args.out, args.force)
+    check_output_folder(folder)
+    for name in FILES:
+        if folder.is_dir():
+            check_path(folder / name, args.force)
     folder.mkdir(parents=True, exist_ok=True)
     slab, begun = make_slab(), time.monotonic()
     generator = SurfaceDiffusion(slab, 'Ag12O6', model=args.model, rng=args.seed, steps=args.steps, logfile=None)
@@ -45,6 +55,14 @@ def run(args):
         f'  ase-diffusion sample surface {folder / "slab.traj"} --stoich Ag12O6 -n 32 -o out.traj\n'
         '  ase-diffusion relax out.traj -o relaxed.traj --calculator ag-o'
     )
+
+
+def chosen_folder(path, force):
+    """Return the folder that was named; where none was, this one, or demo-1, ... where this one has files of such names."""
+    if path is not None or force:
+        return Path(path or '.')
+    folders = (Path(f'demo-{number}') if number else Path('.') for number in range(10**6))
+    return next(folder for folder in folders if not any((folder / name).exists() for name in FILES))
 
 
 def make_slab():

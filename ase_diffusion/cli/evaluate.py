@@ -5,7 +5,9 @@ HELP = 'judge crystals: validity, novelty, stability, ...'
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
-    parser.add_argument('images', metavar='FILE', help='crystals: .extxyz, .cif, .traj, .db, .npz, .csv with cifs, ...')
+    parser.add_argument(
+        'images', metavar='FILE', help='crystals: .extxyz, .cif, .traj, .db, .npz, .csv with cifs, a folder of cifs, ...'
+    )
     parser.add_argument(
         '--reference',
         metavar='DATA',
@@ -35,53 +37,84 @@ def add_arguments(parser, again):
 
 def run(args):
     """Evaluate the crystals of a file."""
-    import json
-    from pathlib import Path
-
     import matplotlib
 
     matplotlib.use('Agg')
     from ase_diffusion import metrics, plot
     from ase_diffusion.cli.common import check_path, check_picture, table
     from ase_diffusion.utils.parallel import count_processes
+    from ase_diffusion.utils.unread import is_unread
 
     count_processes(args.processes)
     if args.property and not args.reference:
         raise ValueError('Success rates compare with percentiles of data: give --reference DATA together with --property.')
     check_path(args.json)
     check_picture(args.picture)
-    images = read(args.images, args.n, '-n')
-    reference, known, phases = read_reference(args.reference, args.reference_n)
-    targets = None if args.targets is None else read(args.targets, None, '')
+    images = read(args.images, args.n, '-n', keep_unread=True)
+    reference, known, phases, lost = read_reference(args.reference, args.reference_n)
+    targets = None if args.targets is None else read(args.targets, None, '', keep_unread=True)
+    parts = {}
 
     def save(report, what='numbers without CHGNet'):
-        """Write and announce the numbers that are there, and return them with the names of the files."""
+        """Write the numbers that are there and announce them, and return them with the names of the files."""
         report = {'file': str(args.images), 'reference': args.reference, 'targets': args.targets, **report}
-        Path(args.json).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
-        print(f'{what}: {args.json}', flush=True)
+        if args.reference:
+            report['n_unread_reference'] = lost
+        report.setdefault('n_unread', 0)
+        report['unread'] = [atoms.info['unread'] for atoms in images if is_unread(atoms)]
+        write_json(args.json, report)
+        if what:
+            print(f'{what}: {args.json}', flush=True)
         return report
 
-    report = metrics.evaluate_crystals(
-        images,
-        reference,
-        known=known,
-        phases=phases,
-        targets=targets,
-        prop=args.property,
-        chgnet=args.chgnet,
-        cutoffs=args.cutoffs,
-        cov=not args.no_coverage,
-        processes=args.processes,
-        progress=not args.quiet,
-        before_chgnet=save,
-    )
+    def keep(report):
+        parts.update(report)
+        save(report, '')
+
+    try:
+        report = metrics.evaluate_crystals(
+            images,
+            reference,
+            known=known,
+            phases=phases,
+            targets=targets,
+            prop=args.property,
+            chgnet=args.chgnet,
+            cutoffs=args.cutoffs,
+            cov=not args.no_coverage,
+            processes=args.processes,
+            progress=not args.quiet,
+            before_chgnet=save,
+            on_part=keep,
+        )
+    except KeyboardInterrupt:
+        if parts:
+            print(table(('metric', 'value', ''), metrics.report_rows(parts)))
+            print(f'interrupted; numbers so far: {args.json}', flush=True)
+        return 130
     print(table(('metric', 'value', ''), metrics.report_rows(report)))
     plot.plot_evaluation(save(report, 'numbers'), images, reference).savefig(args.picture, dpi=200)
     print(f'picture: {args.picture}')
+    return 0
 
 
-def read(path, n, option):
-    """Return the first n crystals of a file, all where n is None."""
+def write_json(path, report):
+    """Write a report in one step: an interrupt leaves the file of before."""
+    import json
+    import os
+    from pathlib import Path
+
+    if Path(path).exists() and not Path(path).is_file():  # /dev/stdout, /dev/null
+        Path(path).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+        return
+    path = Path(path).resolve()
+    part = Path(f'{path}.part')
+    part.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+    os.replace(part, path)
+
+
+def read(path, n, option, keep_unread=False):
+    """Return the first n crystals of a file or folder, all where n is None; those that cannot be read where asked for."""
     from pathlib import Path
 
     from ase_diffusion.cli.common import read_images
@@ -91,18 +124,24 @@ def read(path, n, option):
         raise ValueError(f'{option} is a number of crystals, 1 or more; got {n}.')
     path = Path(path)
     own = path.is_dir() or path.suffix in ('.npz', '.csv')
-    return (read_crystals(path) if own else read_images(path))[:n]
+    return (read_crystals if own else read_images)(path, keep_unread=keep_unread)[:n]
 
 
 def read_reference(path, n):
-    """Return crystals for the distributions, known ones and phases: test split, training split, all; without splits all."""
+    """Return crystals for the distributions, known ones, phases and the number of those that could not be read.
+
+    These are the test split, the training split and all; without splits all.
+    """
+    from ase_diffusion.utils.unread import is_unread
+
     if path is None:
-        return None, None, None
+        return None, None, None, 0
     if n is not None and n < 1:
         raise ValueError(f'--reference-n is a number of crystals, 1 or more; got {n}.')
-    images = read(path, None, '')
+    both = read(path, None, '', keep_unread=True)
+    images = [atoms for atoms in both if not is_unread(atoms)]
     splits = {'test': [], 'train': []}
     for atoms in images:
         splits.setdefault(atoms.info.get('key_value_pairs', {}).get('split'), []).append(atoms)
     test, train = (splits['test'], splits['train']) if splits['test'] and splits['train'] else (images, images)
-    return test[:n], train, images
+    return test[:n], train, images, len(both) - len(images)

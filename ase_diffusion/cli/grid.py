@@ -6,7 +6,9 @@ COLUMNS = ('structure', 'void', 'Henry', 'mol/kg/Pa', 'Q/(kJ/mol)', 'Henry, open
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
-    parser.add_argument('files', nargs='+', metavar='FILE', help='structures: .cif, .extxyz, .traj, ...; all in each file')
+    parser.add_argument(
+        'files', nargs='+', metavar='FILE', help='structures: .cif, .extxyz, .traj, ..., folders of .cif; all in each file'
+    )
     parser.add_argument(
         '--probe', default='CH4', metavar='NAME', help='CH4, Ar, Kr, Xe, N2, CO2, or EPSILON,SIGMA in K and A (CH4)'
     )
@@ -16,6 +18,7 @@ def add_arguments(parser, again):
     parser.add_argument('--spacing', type=float, metavar='D', help='largest distance of points in A, in place of --shape')
     parser.add_argument('--cutoff', type=float, default=12.0, metavar='R', help='A (12)')
     parser.add_argument('--framework', default='silica', metavar='TABLE', help='silica (UFF for other elements) or uff (silica)')
+    parser.add_argument('--shifted', action='store_true', help='subtract the energy of each pair at the cutoff')
     parser.add_argument('--temperature', type=float, default=298.0, metavar='T', help='K (298)')
     parser.add_argument('-o', '--out', metavar='FOLDER', help='for --cube and --npz (the current one); made where missing')
     parser.add_argument('--cube', action='store_true', help='write NAME.cube, for viewers')
@@ -35,6 +38,7 @@ def run(args):
     if args.out:
         Path(args.out).mkdir(parents=True, exist_ok=True)
     jobs, failures, done = list(find_jobs(args.files)), 0, 0
+    warn_of_elements(jobs, options)
     width = max([len(job[0]) for job in jobs] + [len(COLUMNS[0])])
     print(f'{args.probe}, {args.temperature:g} K, cutoff {args.cutoff:g} A, {len(jobs)} structures')
     print('  '.join([' ' * 9, COLUMNS[0].ljust(width), *(name.rjust(11) for name in COLUMNS[1:-1]), COLUMNS[-1]]))
@@ -49,7 +53,7 @@ def run(args):
             done += 1
             print(
                 f'{start}  {found["void_fraction"]:11.4f}  {found["henry_coefficient"]:11.5g}  '
-                f'{found["henry_coefficient_mol_kg_pa"]:11.4g}  {found["heat_of_adsorption"]:11.3f}  '
+                f'{found["henry_coefficient_mol_kg_pa"]:11.4g}  {heat(found):>11s}  '
                 f'{found["henry_open"]:11.5g}  {found["pores"]}',
                 flush=True,
             )
@@ -57,6 +61,12 @@ def run(args):
         status = 130
     print(f'{done} of {len(jobs)} structures' + (f'; {failures} failed' if failures else ''))
     return status or int(failures > 0)
+
+
+def heat(found):
+    """Return the heat of adsorption as text; a closed framework has none."""
+    value = found['heat_of_adsorption']
+    return f'{value:.3f}' if value == value else '-'
 
 
 def check(args):
@@ -90,6 +100,7 @@ def check(args):
             'probe': probe,
             'cutoff': check_cutoff(args.cutoff),
             'framework': args.framework,
+            'shifted': args.shifted,
             'device': args.device,
             'backend': args.backend,
         },
@@ -104,15 +115,13 @@ def check(args):
 
 
 def find_jobs(files):
-    """Yield (name, Atoms or the text of an error) for every structure of files; names are unique."""
+    """Yield (name, Atoms or the text of an error) for every structure of files and folders of CIFs; names are unique."""
     from pathlib import Path
-
-    from ase_diffusion.cli.common import read_images
 
     seen = {}
     for path in files:
         try:
-            images = read_images(path)
+            images = read_each(path)
         except (ValueError, OSError) as error:
             images = [str(error)]
         for k, atoms in enumerate(images):
@@ -121,41 +130,66 @@ def find_jobs(files):
             yield (name if seen[name] == 1 else f'{name}~{seen[name]}'), atoms
 
 
+def read_each(path):
+    """Return the structures of a file or of a folder of CIFs, or the text of an error in the place of one that cannot be read."""
+    from pathlib import Path
+
+    from ase_diffusion.cli.evaluate import read
+    from ase_diffusion.utils.unread import is_unread
+
+    images = read(Path(path), None, '', keep_unread=True)
+    return [atoms.info['unread'] if is_unread(atoms) else atoms for atoms in images]
+
+
+def warn_of_elements(jobs, options):
+    """Name the elements of all structures that the table of silica takes from UFF, in one warning."""
+    import logging
+
+    from ase_diffusion.porous.parameters import unlisted, unlisted_text
+
+    names = {symbol for _, atoms in jobs if not isinstance(atoms, str) for symbol in atoms.symbols}
+    if others := unlisted(names, options['grid']['framework']):
+        logging.getLogger(__name__).warning(unlisted_text(others))
+
+
 def results(jobs, options, processes):
     """Yield (name, properties or the text of an error) in the order of the jobs."""
     if processes == 1:
-        for name, atoms in jobs:
-            yield name, attempt(name, atoms, options)
+        for job in jobs:
+            yield job[0], attempt(job, options)
         return
     import os
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from functools import partial
+
+    from ase_diffusion.utils.parallel import Workers
 
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # of the processes: they share the cores
-    pool = ProcessPoolExecutor(processes, get_context('spawn'), initializer=ignore_interrupts)
-    try:
-        futures = [pool.submit(attempt, name, atoms, options) for name, atoms in jobs]
-        for (name, _), future in zip(jobs, futures, strict=True):
-            yield name, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    died = 'its process died, perhaps for want of memory; try a coarser --shape, or fewer --processes'
+    found, place = {}, 0
+    with Workers(processes, 'spawn', few=1) as workers:
+        for index, result in workers.run(partial(attempt, options=options), jobs, chunk=1, lost=died):
+            found[index] = result
+            while place in found:
+                yield jobs[place][0], found.pop(place)
+                place += 1
 
 
-def ignore_interrupts():
-    """Leave Ctrl-C to the parent process, which ends the others once their structures are done."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def attempt(name, atoms, options):
+def attempt(job, options):
     """Return the properties of one structure, or what went wrong in one line."""
+    import logging
+
+    from ase_diffusion.utils.unread import reason_of
+
+    name, atoms = job
     if isinstance(atoms, str):
         return ' '.join(atoms.split())
+    logging.getLogger('ase_diffusion.porous.lennard_jones').setLevel(logging.ERROR)  # its warning came for all of them
     try:
         return compute(name, atoms, options)
-    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        return ' '.join(str(error).split()) or type(error).__name__
+    except Exception as error:  # of any kind: the others are computed
+        return reason_of(error)
+    finally:
+        logging.getLogger('ase_diffusion.porous.lennard_jones').setLevel(logging.NOTSET)
 
 
 def compute(name, atoms, options):
@@ -171,12 +205,17 @@ def compute(name, atoms, options):
 
     shape, temperature = options['shape'], options['temperature']
     if options['spacing'] is not None:
-        shape = tuple(max(1, int(np.ceil(length / options['spacing'] - 1e-9))) for length in atoms.cell.lengths())
+        points = np.ceil(atoms.cell.lengths() / options['spacing'] - 1e-9)
+        if not points.prod() < 2**40:
+            raise ValueError(
+                f'a spacing of {options["spacing"]:g} A makes a grid of {points.prod():.3g} points; take a larger one'
+            )
+        shape = tuple(np.maximum(points, 1).astype(int).tolist())
     grid = energy_grid(atoms, shape, **options['grid'])
     found = adsorption_properties(grid, temperature, density=framework_density(atoms))
-    accessible = accessible_mask(grid, temperature)
+    accessible = accessible_mask(grid, temperature, cell=atoms.cell)
     found['henry_open'] = adsorption_properties(grid, temperature, accessible=accessible)['henry_coefficient']
-    dimensions = find_channels(grid <= VOID * temperature)[1]
+    dimensions = find_channels(grid <= VOID * temperature, atoms.cell)[1]
     open_ones = sorted(dimensions[dimensions > 0].tolist(), reverse=True)
     words = [f'{n}D' for n in open_ones[:1]] + ([f'{(dimensions == 0).sum()} closed'] if (dimensions == 0).any() else [])
     found['pores'] = ' + '.join(words) or 'none'

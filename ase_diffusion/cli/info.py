@@ -22,7 +22,7 @@ def run(args):
 
 def describe_model(name):
     """Return (key, text) lines for the header of a checkpoint."""
-    from ase_diffusion.training import read_header
+    from ase_diffusion.utils.header import read_header
     from ase_diffusion.weights.zoo import find_model
 
     path = find_model(name)
@@ -51,7 +51,7 @@ def describe_images(path):
     import numpy as np
 
     from ase_diffusion.cli.common import energy_of, read_images
-    from ase_diffusion.metrics import mobile_mask
+    from ase_diffusion.utils.atoms import mobile_mask
 
     images = read_images(path)
     formulas = Counter(_composition(atoms, mobile_mask(atoms)) for atoms in images)

@@ -5,10 +5,11 @@ import os
 import sys
 
 from ase_diffusion import __version__
+from ase_diffusion.cli import again as again_verb
 from ase_diffusion.cli import data, demo, evaluate, grid, info, models, plot, relax, sample, search, train
 from ase_diffusion.errors import GenerationFailed
 
-VERBS = (demo, models, info, sample, relax, search, train, data, evaluate, grid, plot)
+VERBS = (demo, models, info, sample, again_verb, relax, search, train, data, evaluate, grid, plot)
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, GenerationFailed)  # CheckpointError is a ValueError
 EPILOG = """\
 first steps:

@@ -74,4 +74,10 @@ METHODS = {
         'crystals.traj',
         'ase_diffusion.cli.crystal_options',
     ),
+    'pointcloud': Method(
+        'ase_diffusion.generators.pointcloud:PointCloudDiffusion',
+        'crystals of one to three given elements',
+        'crystals.traj',
+        'ase_diffusion.cli.pointcloud_options',
+    ),
 }

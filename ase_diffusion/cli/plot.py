@@ -7,8 +7,11 @@ COMPARED = ('ladder', 'histogram', 'property')
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
+    from ase_diffusion.cli.common import add_force
+
     parser.add_argument('images', nargs='+', metavar='FILE', help='structures; ladder, histogram and property compare files')
-    parser.add_argument('-o', '--out', default='picture.png', metavar='FILE', help='.png, .pdf or .svg (picture.png)')
+    parser.add_argument('-o', '--out', metavar='FILE', help='.png, .pdf or .svg (picture.png)')
+    add_force(parser)
     parser.add_argument('--kind', choices=KINDS, default='structures', help='what to draw (structures)')
     parser.add_argument('-n', type=int, metavar='N', help='structures or frames shown (5; 16 crystals)')
     crystals = parser.add_argument_group('crystals and property')
@@ -30,16 +33,19 @@ def run(args):
     import matplotlib
 
     matplotlib.use('Agg')
-    from ase_diffusion.cli.common import check_picture, read_images
+    from ase_diffusion.cli.common import check_picture, chosen_path, read_images
     from ase_diffusion.cli.evaluate import read
 
-    check_picture(args.out)
+    args.out = chosen_path(args.out, 'picture.png', args.force)
+    check_picture(args.out, args.force)
+    if args.n is not None and args.n < 1:
+        raise ValueError(f'-n is the number of structures shown, 1 or more; got {args.n}')
+    if args.kind not in COMPARED and len(args.images) > 1:
+        raise ValueError(f'{args.kind} are drawn from one file; got {len(args.images)}; draw them one after the other')
+    if args.kind == 'property' and args.property is None:
+        raise ValueError('a histogram of a property needs its name: --property NAME')
     of_crystals = args.kind in ('crystals', 'property')
     images = {path: read(path, None, '') if of_crystals else read_images(path) for path in args.images}
-    if args.kind not in COMPARED and len(images) > 1:
-        raise ValueError(f'{args.kind} are drawn from one file; got {len(images)}. Draw them one after the other.')
-    if args.n is not None and args.n < 1:
-        raise ValueError(f'-n is the number of structures shown, 1 or more; got {args.n}.')
     if args.kind == 'crystals':
         figure = crystals(next(iter(images.values())), args)
     elif args.kind == 'property':
@@ -64,8 +70,6 @@ def histogram(images, args):
     from ase_diffusion.cli.evaluate import read
     from ase_diffusion.plot.properties import asked_for
 
-    if args.property is None:
-        raise ValueError('A histogram of a property needs its name: --property NAME.')
     values = {name: metrics.property_values(each, args.property) for name, each in images.items()}
     data = None if args.reference is None else metrics.property_values(read(args.reference, None, ''), args.property)
     everything = [atoms for each in images.values() for atoms in each]

@@ -5,13 +5,16 @@ HELP = 'relax structures with a calculator'
 
 def add_arguments(parser, again):
     """Add the options of this verb."""
+    from ase_diffusion.cli.common import add_force
+
     parser.add_argument('images', metavar='FILE', help='structures: .traj, .db, .extxyz, ...')
-    parser.add_argument('-o', '--out', default='relaxed.traj', metavar='FILE', help='.traj, .db, ... (relaxed.traj)')
+    parser.add_argument('-o', '--out', metavar='FILE', help='.traj, .db, ... (relaxed.traj)')
+    add_force(parser)
     parser.add_argument(
         '--calculator',
-        default='ag-o',
         metavar='CALC',
-        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (ag-o)',
+        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (ag-o where it knows the structures, '
+        'else 7net-mf-0 or chgnet as installed)',
     )
     parser.add_argument('--optimizer', default='BFGS', metavar='NAME', help='of ase.optimize (BFGS)')
     parser.add_argument('--hessian', metavar='CALC', help='cheap potential whose Hessian BFGS starts from, such as ag-o')
@@ -26,24 +29,28 @@ def add_arguments(parser, again):
 
 def run(args):
     """Relax the structures of a file into another."""
-    from ase_diffusion.cli.common import Output, read_images
+    from ase_diffusion.calculators.default import default_calculator
+    from ase_diffusion.cli.common import Output, chosen_path, read_images, say
     from ase_diffusion.relax import irelax
     from ase_diffusion.utils.atoms import frozen_mask
 
+    args.out = chosen_path(args.out, 'relaxed.traj', args.force)
+    out = Output(args.out, args.force)
     images = read_images(args.images)
+    calculator = args.calculator or default_calculator(images)
     crystals = any(atoms.pbc.all() and not frozen_mask(atoms).any() for atoms in images)
-    out = Output(args.out).expect(len(images), crystals=crystals)
+    out.expect(len(images), crystals=crystals, source=args.images)
     limits = {'batch_size': args.batch_size} if args.timeout is None else {'timeout': args.timeout}
     results = irelax(
-        images, args.calculator, fmax=args.fmax, steps=args.steps, optimizer=args.optimizer, hessian=args.hessian, **limits
+        images, calculator, fmax=args.fmax, steps=args.steps, optimizer=args.optimizer, hessian=args.hessian, **limits
     )
-    print(f'{args.calculator}, fmax {args.fmax:g} eV/A, at most {args.steps} steps')
+    print(f'{calculator}{"" if args.calculator else " (by default)"}, fmax {args.fmax:g} eV/A, at most {args.steps} steps')
     print(f'{"#":>5s} {"formula":<20s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s}')
     status, failed, waiting, turn = 0, 0, {}, 0
     with out:
         try:
             for number, atoms in results:
-                print(line(number, atoms), flush=True)
+                say(line(number, atoms))
                 waiting[number] = None if atoms.info['key_value_pairs'].get('relax_failed') else atoms
                 failed += waiting[number] is None
                 while turn in waiting:  # batches end in any order; the file has that of the input

@@ -18,10 +18,12 @@ def add_arguments(parser, again):
 
 
 def _add_common(parser, method):
+    from ase_diffusion.cli.common import add_force
     from ase_diffusion.cli.conditions import add_conditions
 
     parser.add_argument('-n', type=int, default=16, metavar='N', help='how many structures (16)')
-    parser.add_argument('-o', '--out', default=method.out, metavar='FILE', help=f'.traj, .db, .extxyz, ... ({method.out})')
+    parser.add_argument('-o', '--out', metavar='FILE', help=f'.traj, .db, .extxyz, ... ({method.out})')
+    add_force(parser)
     parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file')
     parser.add_argument('--steps', type=int, metavar='N', help='denoising steps (as the model says)')
     parser.add_argument(
@@ -48,11 +50,16 @@ def _add_common(parser, method):
 
 def run(args):
     """Sample into a file; return the exit status."""
-    from ase_diffusion.cli.common import Output, given
+    from ase_diffusion.cli.common import Output, check_path, chosen_path, given
     from ase_diffusion.cli.conditions import check_names, parse_conditions
 
     check_names(args)
-    out = Output(args.out).expect(args.n, crystals=args.method != 'surface')
+    args.out = chosen_path(args.out, METHODS[args.method].out, args.force)
+    out = Output(args.out, args.force).expect(args.n, crystals=args.method != 'surface')
+    if args.denoising_trajectory is not None:
+        check_path(args.denoising_trajectory, args.force)
+    if args.log != '-':
+        check_path(args.log)  # lines are added
     names = ('model', 'steps', 'sampler', 'batch_size', 'best_of', 'device', 'compile', 'denoising_trajectory')
     options = given(args, *names) | _relaxation(args)
     generator = METHODS[args.method].make(args, rng=args.seed, logfile=args.log, **options)
@@ -71,16 +78,40 @@ def _relaxation(args):
 
 def _write(generator, args, out, conditions):
     """Generate into the file of the arguments; return the exit status."""
-    status = 0
-    with out, generator:
-        try:
-            for atoms in generator.irun(args.n, **conditions):
-                out.write(atoms)
-        except KeyboardInterrupt:
-            status = 130
-        finally:
-            print(f'{out.count} of {args.n} structures in {args.out}' if out.count else 'no structure was accepted')
-    if out.count and not args.relax:
-        calculator = 'ag-o' if args.method == 'surface' else 'CALCULATOR'
-        print(f'next: ase gui {args.out}   or: ase-diffusion relax {args.out} -o relaxed.traj --calculator {calculator}')
+    from ase_diffusion.errors import GenerationFailed
+
+    structures, status, last = generator.irun(args.n, **conditions), 0, None  # checks the arguments
+    try:
+        with out, generator:
+            try:
+                for last in structures:
+                    out.write(last)
+            except KeyboardInterrupt:
+                status = 130
+    except GenerationFailed:
+        print(_count(out, args))
+        raise
+    print(_count(out, args))
+    if last is not None:
+        print(f'next: {next_steps(last, args)}')
     return status
+
+
+def _count(out, args):
+    return f'{out.count} of {args.n} structures in {args.out}' if out.count else 'no structure was accepted'
+
+
+def next_steps(atoms, args):
+    """Return commands for the file of the arguments that work as they stand."""
+    from pathlib import Path
+
+    from ase_diffusion.calculators.default import default_calculator
+
+    look = f'ase gui {args.out}' if Path(args.out).suffix != '.npz' else f'ase-diffusion info {args.out}'
+    if args.relax:
+        return look
+    try:
+        calculator = default_calculator([atoms])
+    except ValueError:
+        return f'{look}   (to relax crystals of any elements: pip install sevenn or chgnet, then ase-diffusion relax {args.out})'
+    return f'{look}   or: ase-diffusion relax {args.out} -o relaxed.traj --calculator {calculator}'

@@ -15,9 +15,9 @@ def add_arguments(parser, again):
     parser.add_argument('-n', type=int, default=100, metavar='N', help='structures in all (100)')
     parser.add_argument(
         '--calculator',
-        default='7net-mf-0',
         metavar='CALC',
-        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (7net-mf-0)',
+        help='ag-o, emt, lj, 7net-mf-0, 7net-0, chgnet, gpaw, vasp or a .safetensors file (ag-o where it knows the structures, '
+        'else 7net-mf-0 or chgnet as installed)',
     )
     parser.add_argument('--db', default='search.db', metavar='DB', help='*.db or postgresql://user@host/name (search.db)')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes that relax; 0: this one (1)')
@@ -43,17 +43,22 @@ def add_arguments(parser, again):
 
 def run(args):
     """Bring a search to n structures."""
+    from ase_diffusion.calculators.default import check_installed
     from ase_diffusion.calculators.names import check_calculator
     from ase_diffusion.cli.common import given
     from ase_diffusion.cli.conditions import check_names, parse_conditions
     from ase_diffusion.cli.methods import METHODS
     from ase_diffusion.search import StructureSearch
+    from ase_diffusion.search.executors import check_workers
 
-    check_calculator(args.calculator)
     check_names(args)
+    for calculator in filter(None, (args.calculator, args.prerelax)):
+        check_calculator(calculator)
+        check_installed(calculator)
+    if args.scheduler is None:
+        check_workers(args.workers)
     options = given(args, 'best_of') | ({} if args.denoising_steps is None else {'steps': args.denoising_steps})
     if args.prerelax:
-        check_calculator(args.prerelax)
         options['relax'] = {'calculator': args.prerelax}
     options |= given(args, 'model', 'sampler', 'device')
     generator = METHODS['surface'].make(args, logfile=None, **options)

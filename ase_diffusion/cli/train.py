@@ -51,7 +51,11 @@ def run(args, train):
     import logging
 
     from ase_diffusion.cli.common import given
+    from ase_diffusion.training.trainer import check_lightning
+    from ase_diffusion.utils.checks import check_output_folder
 
+    check_lightning()
+    check_output_folder(args.out)
     logging.basicConfig(format='%(message)s')
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)
     options = {**given(args, *SHARED), 'compile_network': args.compile, 'progress': not args.quiet}

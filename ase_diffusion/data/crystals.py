@@ -1,4 +1,4 @@
-"""Crystals with properties and splits: compact npz, published CSV sets with a cif column, ASE databases, formats of ASE.
+"""Crystals with properties and splits: compact npz, CSV sets with a cif column, folders of CIFs, databases, formats of ASE.
 
 The npz file has natoms (n,), numbers (sum,), scaled_positions (sum, 3), cell (n, 3, 3) with rows in A, and columns ``info_*``
 (n,), among them ``info_split`` (train, val, test). The CSV sets are those of CDVAE (material_id, cif, properties; one file per
@@ -8,7 +8,6 @@ split, in one folder).
 from __future__ import annotations
 
 import csv
-import io
 import logging
 import sys
 from pathlib import Path
@@ -17,6 +16,10 @@ import numpy as np
 from ase import Atoms
 
 from ..utils.provenance import MARKER
+from ..utils.unread import is_unread, readable, reason_of, unread
+from .cif import read_cif
+from .files import CIF, read_each
+from .frames import read_arrays, read_places
 
 log = logging.getLogger(__name__)
 
@@ -51,22 +54,26 @@ NO_PROPERTY = {
 }
 
 
-def read_crystals(path: str | Path, split: str | None = None) -> list[Atoms]:
+def read_crystals(path: str | Path, split: str | None = None, *, keep_unread: bool = False) -> list[Atoms]:
     """Read crystals with their properties and splits.
 
     Parameters
     ----------
     path : str or Path
-        ``.npz``, ``.csv``, a folder with train.csv, val.csv, test.csv, an ASE ``.db``, or another format of ASE.
+        ``.npz``, ``.csv``, a folder with train.csv, val.csv, test.csv or else with CIFs, an ASE ``.db``, or another format of
+        ASE.
     split : 'train', 'val' or 'test', optional
         Split to read; all by default.
+    keep_unread : bool
+        Whether a crystal that cannot be read keeps its place, as Atoms without atoms and with the reason in
+        ``info['unread']``.
 
     Returns
     -------
     list of Atoms
         Periodic. ``info['key_value_pairs']`` has the properties by their names here (``heat_of_formation``,
-        ``formation_energy``, ``energy_per_atom``, ``band_gap``, ...) and ``split``, if known. Cifs that cannot be read are
-        skipped, counted and named in a warning.
+        ``formation_energy``, ``energy_per_atom``, ``band_gap``, ...) and ``split``, if known. Crystals that cannot be read
+        are counted and named in a warning.
 
     Raises
     ------
@@ -77,17 +84,17 @@ def read_crystals(path: str | Path, split: str | None = None) -> list[Atoms]:
     """
     path = Path(path)
     if path.is_dir():
-        images = [atoms for name in SPLITS if (path / f'{name}.csv').is_file() for atoms in _read_csv(path / f'{name}.csv')]
-        if not images:
-            raise ValueError(f'a folder of crystals has train.csv, val.csv or test.csv; {path} has none that holds any')
+        images = _read_folder(path)
     elif not path.is_file():
         raise FileNotFoundError(f'crystals are read from a file; there is none at {path.absolute()}')
     elif path.suffix == '.npz':
         images = _read_npz(path)
     elif path.suffix == '.csv':
-        images = _read_csv(path)
+        images = readable(_read_csv(path), path, log, keep=True, what='cifs')
     else:
-        images = _read_other(path)
+        images = readable(_read_other(path), path, log, keep=True)
+    if not keep_unread:
+        images = [atoms for atoms in images if not is_unread(atoms)]
     if split is not None:
         if split not in SPLITS:
             raise ValueError(f'split is one of {SPLITS}, got {split!r}')
@@ -112,8 +119,7 @@ def _pairs(columns: dict) -> dict:
 
 
 def _read_npz(path):
-    with np.load(path, allow_pickle=False) as file:
-        data = {key: file[key] for key in file.files}
+    data = read_arrays(path)
     if missing := {'natoms', 'numbers', 'scaled_positions', 'cell'} - set(data):
         raise ValueError(f'a file of crystals holds natoms, numbers, scaled_positions and cell; {path} lacks {sorted(missing)}')
     ends = np.cumsum(data['natoms'].astype(int))
@@ -134,50 +140,70 @@ def _read_npz(path):
     return images
 
 
+def _read_folder(path):
+    """Read train.csv, val.csv and test.csv of a folder, or else its CIFs in the order of their names."""
+    tables = [path / f'{name}.csv' for name in SPLITS if (path / f'{name}.csv').is_file()]
+    if tables:
+        return [atoms for table in tables for atoms in readable(_read_csv(table), table, log, keep=True, what='cifs')]
+    files = sorted(file for file in path.iterdir() if file.name.lower().removesuffix('.gz').endswith(CIF) and file.is_file())
+    if not files:
+        raise ValueError(f'a folder of crystals has train.csv, val.csv or test.csv, or .cif files; {path} has none')
+    images = []
+    for file in files:
+        try:
+            found = read_each(file)
+        except (ValueError, OSError) as error:
+            found = [unread(error, file.name)]
+        for atoms in found:
+            if is_unread(atoms) and file.name not in atoms.info['unread']:
+                atoms = unread(atoms.info['unread'], file.name)
+            else:
+                atoms.info.setdefault('key_value_pairs', {})
+            images.append(atoms)
+    return readable(images, path, log, keep=True)
+
+
 def _read_csv(path):
     """Read a table with a cif column; without a split column the file name is the split."""
-    import ase.io
-
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    images, skipped = [], []
-    with open(path, newline='', encoding='utf-8') as file:
-        reader = csv.DictReader(file)
-        if 'cif' not in (reader.fieldnames or []):
-            raise ValueError(f'a table of crystals has a column cif; {path} has {reader.fieldnames}')
-        for number, row in enumerate(reader):
-            text = row.pop('cif')
-            name = row.get('material_id') or f'row {number}'
-            try:
-                atoms = ase.io.read(io.StringIO(text), format='cif')
-                if not len(atoms) or abs(atoms.cell.volume) < 1e-3:
-                    raise ValueError('no atoms, or a cell without volume')
-            except Exception as error:  # damaged cifs raise many kinds of errors
-                skipped.append(f'{name} ({type(error).__name__}: {str(error)[:80]})')
-                continue
-            row.pop('', None)  # the number of the row
-            if path.stem in SPLITS:
-                row.setdefault('split', path.stem)
-            atoms.info = {'key_value_pairs': _pairs(row)}
-            images.append(atoms)
-    if skipped:
-        more = f' and {len(skipped) - 10} more' if len(skipped) > 10 else ''
-        log.warning(
-            '%s: %d of %d cifs cannot be read and are skipped: %s%s',
-            path,
-            len(skipped),
-            len(skipped) + len(images),
-            '; '.join(skipped[:10]),
-            more,
-        )
+    images = []
+    try:
+        with open(path, newline='', encoding='utf-8-sig') as file:
+            reader = csv.DictReader(file)
+            if 'cif' not in (reader.fieldnames or []):
+                raise ValueError(f'a table of crystals has a column cif; {path} has {reader.fieldnames}')
+            for number, row in enumerate(reader):
+                images.append(_read_row(row, row.get('material_id') or f'row {number}'))
+                row.pop('', None)  # the number of the row
+                row.pop(None, None)  # cells without a column
+                if path.stem in SPLITS:
+                    row.setdefault('split', path.stem)
+                images[-1].info['key_value_pairs'] = _pairs(row)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f'{path} is no UTF-8 text (byte {error.start} is {error.object[error.start]:#x}); save it as UTF-8'
+        ) from None
+    except csv.Error as error:
+        raise ValueError(f'{path} is no table of comma-separated values: {error}') from None
     return images
+
+
+def _read_row(row, name):
+    """Return the crystal of a row, without its cif; its place where it cannot be read."""
+    text = row.pop('cif')
+    if not (text or '').strip():
+        return unread('the cif is empty', name)
+    try:
+        atoms = read_cif(text, name)[0]
+    except Exception as error:  # of any kind: the other rows are read
+        return unread(reason_of(error).removeprefix(f'{name} '), name)
+    return unread(atoms.info['unread'], name) if is_unread(atoms) else atoms
 
 
 def _read_other(path):
     """Read a database or another format of ASE; properties are key-value pairs and numbers in info."""
-    from .frames import read_frames
-
     images = []
-    for atoms in read_frames(path):
+    for atoms in read_places(path):
         pairs = {k: v for k, v in atoms.info.items() if isinstance(v, (int, float, str, np.number)) and not isinstance(v, bool)}
         pairs |= atoms.info.get('key_value_pairs', {})
         atoms.info['key_value_pairs'] = _pairs(pairs)

@@ -21,8 +21,6 @@ The slab of a frame is its leading block of atoms in FixAtoms; a mobile top laye
 
 from __future__ import annotations
 
-import gzip
-import io
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -37,6 +35,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from ..utils.atoms import frozen_mask
+from ..utils.unread import is_unread, readable, reason_of, unread
+from .files import read_each
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,17 @@ def read_frames(path: str | Path) -> list[Atoms]:
     ValueError
         An npz file has other contents, or a database of schnetpack has an unknown unit.
     """
+    return readable(read_places(path), path, log)
+
+
+def read_places(path: str | Path) -> list[Atoms]:
+    """Read frames like `read_frames`; one that cannot be read keeps its place (`ase_diffusion.utils.unread`).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in `read_frames`.
+    """
     path = SHIPPED.get(str(path), Path(path))
     if not path.is_file():
         raise FileNotFoundError(f'frames are read from a file; there is none at {path.absolute()}')
@@ -78,6 +89,32 @@ def read_frames(path: str | Path) -> list[Atoms]:
     if path.suffix in ('.db', '.json'):
         return _read_db(path)
     return _read_ase(path)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file.
+
+    Raises
+    ------
+    ValueError
+        It is no npz file, is damaged, or a column holds Python objects, which are never unpickled.
+    """
+    try:
+        file = np.load(path, allow_pickle=False)
+    except Exception as error:
+        raise ValueError(f'{path} is no npz file that can be read: {reason_of(error)}') from error
+    if not hasattr(file, 'files'):
+        raise ValueError(f'{path} holds one array; an npz file holds several by name')
+    arrays = {}
+    with file:
+        for name in file.files:
+            try:
+                arrays[name] = file[name]
+            except Exception as error:
+                objects = 'Object arrays' in str(error)
+                why = 'holds Python objects; write it as numbers or as text' if objects else f'is damaged: {reason_of(error)}'
+                raise ValueError(f'the column {name} of {path} {why}') from error
+    return arrays
 
 
 def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
@@ -242,8 +279,7 @@ def _slab_arrays(slabs):
 
 def _read_npz(path):
     """Read both forms of the npz file."""
-    with np.load(path, allow_pickle=False) as file:
-        data = {key: file[key] for key in file.files}
+    data = read_arrays(path)
     missing = [key for key in NEEDED if key not in data]
     if missing:
         raise ValueError(f'a file of frames holds {NEEDED}; {path} lacks {missing}; write it with write_frames')
@@ -316,7 +352,7 @@ def _read_db(path):
     if failed := len(everything) - len(rows):
         log.warning('%s: %d of %d rows are marked as failed and skipped', path, failed, len(everything))
     rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
-    images = [row_atoms(row) for row in rows]
+    images = [_row_or_place(row) for row in rows]
     if '_property_unit_dict' in db.metadata:
         _read_schnetpack(images, db.metadata, path)
     return images
@@ -328,6 +364,8 @@ def _read_schnetpack(images, metadata, path):
     length = _unit(metadata.get('_distance_unit'), 'positions', path)
     units = {name: _unit(known[name], name, path) for name in ('energy', 'forces') if name in known}
     for atoms in images:
+        if is_unread(atoms):
+            continue
         atoms.set_cell(atoms.cell[:] * length)
         atoms.set_positions(atoms.positions * length, apply_constraint=False)
         data = atoms.info.get('data', {})
@@ -356,6 +394,14 @@ def _unit(text, name, path):
         ) from None
 
 
+def _row_or_place(row):
+    """Return the Atoms of a row, or its place where the row cannot be read."""
+    try:
+        return row_atoms(row)
+    except Exception as error:  # of any kind: the other rows are read
+        return unread(reason_of(error), f'row {row.id}')
+
+
 def row_atoms(row: Any) -> Atoms:
     """Return the Atoms of a row with its keys and data in info."""
     atoms = row.toatoms()
@@ -367,15 +413,9 @@ def row_atoms(row: Any) -> Atoms:
 
 def _read_ase(path):
     """Read all frames of a file through ase.io."""
-    import ase.io
-
-    if path.name.endswith(('.extxyz.gz', '.xyz.gz')):  # decompressed in memory: ten times faster
-        with gzip.open(path, 'rt') as file:
-            images = ase.io.read(io.StringIO(file.read()), ':', format='extxyz')
-    else:
-        images = ase.io.read(path, ':')
+    images = read_each(path)
     for atoms in images:
         known = {key: kind(atoms.info[key]) for key, kind in ROW_KEYS.items() if key in atoms.info}
-        if known:
+        if known and not is_unread(atoms):
             atoms.info['key_value_pairs'] = {**known, **atoms.info.get('key_value_pairs', {})}
     return images

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from ..errors import GenerationFailed
-from ..utils.atoms import check_surface_cell, copy_atoms, parse_formula
+from ..utils.atoms import check_surface_cell, composition_text, copy_atoms, parse_formula
 from ..utils.checks import check_count, check_number, check_window
 from ..utils.provenance import forget_notes
 from ..utils.rng import RandomSource, coerce_rng
@@ -20,7 +20,7 @@ TRIES = 300  # positions tried for one atom before the structure is restarted
 
 def random_start(
     slab: Atoms,
-    numbers: str | Sequence[int],
+    numbers: str | Mapping[str, int] | Sequence[int],
     rng: RandomSource = None,
     *,
     height: tuple[float, float] = (1.0, 4.5),
@@ -33,9 +33,9 @@ def random_start(
     ----------
     slab : Atoms
         Cell vectors a and b in the xy plane, surface normal z. Not changed.
-    numbers : str or list of int
-        Formula such as ``'Ag6O3'``, or atomic numbers. The new atoms come last, in this order; they are placed in random
-        order.
+    numbers : str, dict or list of int
+        Formula such as ``'Ag6O3'``, numbers of atoms such as ``{'Ag': 6, 'O': 3}``, or atomic numbers. The new atoms come
+        last, in this order; they are placed in random
     rng : None, int, Generator, RandomState or numpy.random
         Random number generator or seed.
     height : (float, float)
@@ -57,7 +57,9 @@ def random_start(
     GenerationFailed
         The atoms did not fit.
     """
-    numbers = parse_formula(numbers) if isinstance(numbers, str) else [int(number) for number in numbers]
+    if isinstance(numbers, (str, Mapping)):
+        numbers = parse_formula(composition_text(numbers))
+    numbers = [int(number) for number in numbers]
     low, high = check_start(height, ratio, maxiter)
     check_surface_cell(slab)
     rng, blocked = coerce_rng(rng), {}
@@ -145,7 +147,7 @@ def check_composition(stoich: Composition) -> Composition:
     if isinstance(stoich, str):
         parse_formula(stoich)
         return stoich.strip()
-    if not isinstance(stoich, dict):
+    if not isinstance(stoich, Mapping):
         formulas = [check_composition(formula) for formula in stoich]
         if not formulas:
             raise ValueError('a composition is a formula, a list of formulas or a dict of ranges; got an empty list')

@@ -13,9 +13,8 @@ an npz, written under another name and then renamed, so that it can be read at a
     density                          kg/m^3
 """
 
-import gzip
-import io
 import itertools
+import logging
 import multiprocessing
 import os
 import signal
@@ -30,6 +29,10 @@ from ase import Atoms
 from ..porous.growth import LABELS, OUTCOMES, SEEN, SIZES, build, try_starts
 from ..utils.parallel import count_processes
 from ..utils.rng import spawn_seeds
+from ..utils.unread import readable
+from .files import read_each
+
+log = logging.getLogger(__name__)
 
 __all__ = ['Growth', 'grow_frameworks', 'read_zeolites']
 
@@ -259,13 +262,7 @@ def read_zeolites(path):
         if {'natoms', 'numbers', 'scaled_positions', 'cell'} <= data.keys():
             return _read_cells(data)
         raise ValueError(f'an npz of zeolites has natoms, scaled_positions and cells; {path} has {", ".join(data)}')
-    from ase.io import read
-
-    if path.suffix == '.gz' and path.stem.endswith('xyz'):
-        text = gzip.decompress(path.read_bytes()).decode()
-        images = read(io.StringIO(text), ':', format='extxyz')  # ten times as fast as by file name
-    else:
-        images = read(path, ':')
+    images = readable(read_each(path), path, log)
     for atoms in images:
         pairs = atoms.info.setdefault('key_value_pairs', {})
         pairs |= {OTHER_NAMES[name]: value for name, value in atoms.info.items() if name in OTHER_NAMES}

@@ -1,6 +1,7 @@
 """What users touch: one generator per file."""
 
 from .crystal.generator import CrystalDiffusion
+from .pointcloud import PointCloudDiffusion
 from .surface.generator import SurfaceDiffusion
 
-__all__ = ['CrystalDiffusion', 'SurfaceDiffusion']
+__all__ = ['CrystalDiffusion', 'PointCloudDiffusion', 'SurfaceDiffusion']

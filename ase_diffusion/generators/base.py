@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ase import Atoms
@@ -15,20 +18,27 @@ from ase.io.trajectory import Trajectory
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
 from ..representations import Failure
+from ..utils.atoms import copy_atoms, energy_of, mobile_formula
 from ..utils.checks import check_folder, check_integer
 from ..utils.interrupts import held_interrupts
 from ..utils.log import Log
 from ..utils.memory import keep_freed_memory
-from ..utils.provenance import note
+from ..utils.progress import Progress
+from ..utils.provenance import keep_own, note
 from ..utils.rng import spawn_seeds
 from .compiling import compile_core
 from .model import UNTRAINED, GenerativeModel, Outcome
+from .records import plain_options, record_of
 from .relaxation import relax_in_order
-from .selection import energy_of
-from .tasks import FromNoise
-from .text import shown_condition
+from .tasks import FromNoise, FromStructures
+from .text import plain, shown_condition
+
+log = logging.getLogger(__name__)
 
 __all__ = ['UNTRAINED', 'Generator', 'collect']
+
+
+FIRST = 16  # structures of a first batch on a CPU at most: something is finished early, at no cost
 
 
 class Generator(GenerativeModel):
@@ -87,6 +97,7 @@ class Generator(GenerativeModel):
         self.atoms: Atoms | None = None
         self.statistics = {'generated': 0, 'accepted': 0, 'rejected': 0}
         self.failures: Counter = Counter()
+        self._repeated: tuple[str, list] = ('', [])
 
     # what a subclass may say
 
@@ -112,6 +123,8 @@ class Generator(GenerativeModel):
             A keyword is no condition of this model.
         GenerationFailed
             Too many structures in a row were rejected; those accepted so far are in its ``.images``.
+        KeyboardInterrupt
+            After Ctrl-C; those accepted so far are in its ``.images``.
         """
         return collect(self.irun(1 if n is None else n, **conditions), n)
 
@@ -130,19 +143,23 @@ class Generator(GenerativeModel):
         tries = self.best_of if task is None else 1
         self._prepare(n * tries)
         done, refused, reasons = 0, 0, Counter()
+        progress = Progress(n, 'accepted')
         guidance = self.guidance
         spent, chosen = guidance and guidance.spent(), self.selection.calls if tries > 1 else 0
         try:
             while done < n:
                 batch = self.batch_size or self._auto_batch_size()
+                if not done and self.batch_size is None and self.device.type == 'cpu':
+                    batch = min(batch, FIRST)
                 size = min(n - done, max(1, batch // tries))
                 seeds = spawn_seeds(self.rng, size * tries)
+                record = self._record(seeds, batch, tries, conditions, task)
                 begun, before = time.perf_counter(), guidance and guidance.spent()
                 outcomes = self._outcomes([seeds[k : k + batch] for k in range(0, len(seeds), batch)], conditions, task, tries)
                 if guidance is not None:
                     guidance.warn(before)
                 seconds = (time.perf_counter() - begun) / size
-                for outcome in outcomes:
+                for index, outcome in enumerate(outcomes):
                     reason = self._reason(outcome, chosen=tries > 1)
                     if reason is not None:
                         refused += 1
@@ -151,7 +168,9 @@ class Generator(GenerativeModel):
                         self.statistics['rejected'] += 1
                         continue
                     done += 1
+                    outcome.info['data']['diffusion']['again'] = {'index': index, **record}
                     self._accept(outcome, done, seconds)
+                    progress.add()
                     yield outcome
                 if refused > self.maxtries * max(1, done):
                     raise GenerationFailed(
@@ -160,6 +179,7 @@ class Generator(GenerativeModel):
                         reasons,
                     )
         finally:
+            progress.close()
             self._close_trajectory()
             if reasons:
                 counts = ', '.join(f'{count} x {reason}' for reason, count in reasons.most_common())
@@ -213,7 +233,7 @@ class Generator(GenerativeModel):
         self.statistics['accepted'] += 1
         pairs = atoms.info['key_value_pairs']
         seed, closest = pairs.get('seed', ''), pairs.get('min_distance_ratio', float('nan'))
-        self.log.write(f'{number:5d} {atoms.get_chemical_formula():<24s} {seed:>20s} {closest:8.3f} {seconds:7.2f}')
+        self.log.write(f'{number:5d} {mobile_formula(atoms):<24s} {seed:>20s} {closest:8.3f} {seconds:7.2f}')
         if self._trajectory is not None:
             if self._opened is None:
                 owns = not hasattr(self._trajectory, 'write')
@@ -223,6 +243,126 @@ class Generator(GenerativeModel):
         for function, interval, args, kwargs in self.observers:
             if self.statistics['accepted'] % interval == 0:
                 function(*args, **kwargs)
+
+    # the same structure again
+
+    def _record(self, seeds: list[int], batch: int, tries: int, conditions: dict, task: FromNoise | None) -> dict:
+        """Return what :meth:`again` needs to repeat the work on these seeds, fit for JSON."""
+        asked = {name: value for name, value in conditions.items() if value is not None}
+        record = {
+            'seeds': [f's{seed:x}' for seed in seeds],
+            'batch': int(batch),
+            'tries': int(tries),
+            'conditions': asked,
+            'task': (FromNoise(None, 0) if task is None else task).todict(),
+            'relax': plain_options(self.relax),
+            'validate': self.validate,
+            'compiled': bool(self.compile),
+        }
+        return json.loads(json.dumps(record, default=plain))
+
+    def _task_again(self, values: dict) -> FromNoise | None:
+        """Return the task that :meth:`FromNoise.todict` described; None: from noise."""
+        if values['name'] == FromNoise.name:
+            return None
+        task = FromStructures(
+            self._parents_again(values['parents']), values['noise'], self.steps, values['start'], values['whole']
+        )
+        task.turn, task.keeps_species = values['turn'], values['keeps_species']
+        return task
+
+    def _parents_again(self, parents: list[dict]) -> list:
+        """Return recorded parents as the task takes them."""
+        return [Atoms(**parent) for parent in parents]
+
+    def again(self, atoms: Atoms) -> Atoms:
+        """Make a structure of this generator again, bit by bit on the same machine with the same number of threads.
+
+        The whole batch is made again, since sums in a batch round differently from those of one structure; structures of
+        one batch share it. The result is what the generator handed out, without what happened to it later (a relaxation by
+        :func:`ase_diffusion.relax.relax`, say); its own arrays and info are those of ``atoms``.
+
+        Parameters
+        ----------
+        atoms : Atoms
+            From :meth:`sample` or a file of ``.traj``, ``.db`` or ``.json``; other formats lose or round what is needed.
+
+        Raises
+        ------
+        ValueError
+            ``atoms`` carries no record of its making, or another generator made it; the differences are listed.
+        """
+        told, record = record_of(atoms)
+        self._check_same(told, record)
+        if record['compiled'] and not self.compile:
+            self.compile = True
+            compile_core(self.network)
+        elif self.compile and not record['compiled']:
+            log.warning('this generator is compiled, that of the structure was not: it comes back up to rounding')
+        key = json.dumps({**record, 'index': 0}, sort_keys=True)
+        if self._repeated[0] != key:
+            seeds, batch = [int(seed[1:], 16) for seed in record['seeds']], record['batch']
+            parts = [seeds[k : k + batch] for k in range(0, len(seeds), batch)]
+            conditions = self.check_conditions(record['conditions'])
+            before = dict(self.statistics)
+            made = list(self._outcomes(parts, conditions, self._task_again(record['task']), record['tries']))
+            self.statistics = before
+            self._repeated = (key, made)
+        new = self._repeated[1][record['index']]
+        if isinstance(new, Failure):
+            raise GenerationFailed(f'the structure came out otherwise, it failed: {new.reason}', Counter([new.reason]))
+        calc, new = new.calc, copy_atoms(new)
+        new.calc = calc
+        keep_own(atoms, new)
+        new.info['data']['diffusion']['again'] = record
+        return new
+
+    def _check_same(self, told: dict, record: dict) -> None:
+        """Raise a ValueError where this generator is not the one that wrote a record."""
+        mine = json.loads(json.dumps({**self.todict(), 'relax': plain_options(self.relax)}, default=plain))
+        theirs = {**told, 'relax': record['relax']}
+        for one in (mine, theirs):
+            one['model'] = Path(str(one.get('model'))).name
+        differ = [
+            f'{name} {theirs.get(name)!r}, now {mine.get(name)!r}'
+            for name in {**theirs, **mine}
+            if theirs.get(name) != mine.get(name)
+        ]
+        if differ:
+            raise ValueError(
+                f'a structure is made again by the generator that made it; it had {"; ".join(differ)}. '
+                f'{type(self).__name__}.from_record(atoms) makes that one'
+            )
+
+    @classmethod
+    def from_record(cls, atoms: Atoms, **options: Any) -> Generator:
+        """Return the generator that made a structure, for :meth:`again`, from what the structure says.
+
+        Parameters
+        ----------
+        atoms : Atoms
+        options
+            Of the constructor; they win over the record. Needed for what a record cannot hold, such as a calculator that is no
+            name.
+
+        Raises
+        ------
+        ValueError
+            There is no record, or it is of another class; a model or calculator is not there.
+        """
+        told, record = record_of(atoms)
+        if told['type'] != f'{cls.kind}-diffusion':
+            raise ValueError(f'the structure was made by a {told["type"]} generator; {cls.__name__} is another')
+        return cls(**{**cls._arguments(told, record, atoms), 'logfile': None, **options})
+
+    @classmethod
+    def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
+        """Return the arguments of the constructor that a record holds."""
+        found = {name: told.get(name) for name in ('model', 'steps', 'sampler', 'best_of', 'guidance')}
+        found |= {'relax': record['relax'], 'validate': record['validate'], 'calculator': told.get('selected_by')}
+        if found['calculator'] is not None and found['guidance'] is None:
+            found['guidance'] = False
+        return {name: value for name, value in found.items() if value is not None}
 
     def get_new_candidate(self, maxiter: int | None = None) -> Atoms | None:
         """Return one structure (the contract of a start generator of ase-ga), or None after ``maxiter`` rejections."""
@@ -270,12 +410,12 @@ class Generator(GenerativeModel):
 
 
 def collect(structures, n: int | None):
-    """Return the structures of an iterator as a list, or the only one where n is None; a failure carries those before it."""
+    """Return the structures of an iterator as a list, or the only one where n is None; a failure and Ctrl-C carry the others."""
     images: list[Atoms] = []
     try:
         for atoms in structures:
             images.append(atoms)
-    except GenerationFailed as error:
+    except (GenerationFailed, KeyboardInterrupt) as error:
         error.images = images
         raise
     return images[0] if n is None else images

@@ -18,15 +18,17 @@ from ..representations import Failure, Representation, representation_from_dict
 from ..representations.conditions import NumberCondition, conditions_of
 from ..training.checkpoint import save_checkpoint
 from ..training.recipe import train_method
+from ..training.trainer import check_lightning
 from ..utils.atoms import min_distance_ratio
-from ..utils.checks import check_integer
+from ..utils.checks import check_integer, check_output_folder
 from ..utils.device import pick_device
+from ..utils.progress import Steps
 from ..utils.provenance import note
 from ..utils.rng import coerce_rng, spawn_seeds
 from ..weights.zoo import load_networks
 from .compiling import compile_core, copy_network
 from .tasks import FromNoise
-from .text import as_text, condition_text, shown_condition
+from .text import as_text, condition_text, plain, shown_condition
 from .trajectory import DenoisingTrajectory
 
 log = logging.getLogger(__name__)
@@ -155,6 +157,9 @@ class GenerativeModel:
             Of the training recipe of the method and of :func:`ase_diffusion.training.train` (``minutes``, ``lr``,
             ``batch_size``, ...).
         """
+        check_lightning()
+        if out is not None:
+            check_output_folder(out)
         images = self._read(data) if isinstance(data, (str, Path)) else list(data)
         with tempfile.TemporaryDirectory() as folder:
             best = self._train(images, out or folder, steps=steps, **options)
@@ -257,8 +262,10 @@ class GenerativeModel:
         network = ClassifierFree(self.network, conditions['guidance_scale'])
         network = network if wrap is None else wrap(network)
         process, begin = task.begin(self.process, batch, noise, network)
-        with DenoisingTrajectory(self, begin['steps']) as movie:
-            return self._sampler()(network, process, batch, generator=noise, mask=mask, guidance=guides, callback=movie, **begin)
+        with DenoisingTrajectory(self, begin['steps']) as movie, Steps(begin['steps'], movie) as callback:
+            return self._sampler()(
+                network, process, batch, generator=noise, mask=mask, guidance=guides, callback=callback, **begin
+            )
 
     def _sampler(self) -> Callable:
         """Return the sampler with the options that the model has for it."""
@@ -331,7 +338,7 @@ class GenerativeModel:
             if value is not None:
                 notes[name if name == 'guidance_scale' else f'condition_{name}'] = condition_text(value)
         note(atoms, **notes)
-        atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict()))}
+        atoms.info['data'] = {**atoms.info.get('data', {}), 'diffusion': json.loads(json.dumps(self.todict(), default=plain))}
 
     def _min_distance_ratio(self, atoms: Atoms) -> float:
         """Return the shortest distance over the sum of the covalent radii, capped at 99, since ase.db cannot store inf."""

@@ -6,6 +6,7 @@ import inspect
 
 from ase import Atoms
 
+from ..calculators.default import check_installed, default_calculator
 from ..calculators.names import check_calculator, is_own_force_field
 from ..relax.relax import irelax
 from ..relax.relaxer import Relaxer
@@ -43,8 +44,11 @@ def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults
     bound = inspect.signature(irelax).bind([], **options)
     bound.apply_defaults()
     every = bound.arguments
-    calculator = every['calculator']
+    if (calculator := every['calculator']) is None:
+        calculator = default_calculator([] if template is None else [template])
+        options['calculator'] = calculator
     check_calculator(calculator)
+    check_installed(calculator)
     settings = Settings(**{name: every[name] for name in inspect.signature(Settings).parameters})
     check_limits(timeout=every['timeout'], batch_size=every['batch_size'])
     if is_own_force_field(calculator):
@@ -57,15 +61,23 @@ def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults
 def relax_in_order(images: list[Atoms], fit, keywords: dict, finish):
     """Yield the structures in their order, each relaxed as soon as that is done and those before it are.
 
-    Structures that are not ``fit(atoms)`` come back as they are. ``finish(atoms)`` makes the result of a relaxation.
+    Structures that are not ``fit(atoms)`` come back as they are. After Ctrl-C those that are relaxed
+    are handed out first. ``finish(atoms)`` makes the result of a relaxation.
     """
     wanted = [k for k, atoms in enumerate(images) if fit(atoms)]
     done = {k: atoms for k, atoms in enumerate(images) if k not in set(wanted)}
     turn = 0
     relaxations = irelax([images[k] for k in wanted], **keywords) if wanted else ()
-    for number, atoms in relaxations:
-        done[wanted[number]] = finish(atoms)
-        while turn in done:
-            yield done.pop(turn)
-            turn += 1
+    stop = None
+    try:
+        for number, atoms in relaxations:
+            done[wanted[number]] = finish(atoms)
+            while turn in done:
+                yield done.pop(turn)
+                turn += 1
+    except KeyboardInterrupt as interrupt:
+        stop = interrupt
+        done = {k: atoms for k, atoms in done.items() if k in set(wanted)}  # relaxed, while one before them was not
     yield from (done[k] for k in sorted(done))
+    if stop is not None:
+        raise stop

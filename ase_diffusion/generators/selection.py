@@ -11,6 +11,7 @@ from ..calculators.names import calculator_name, is_own_force_field
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings
 from ..representations import Failure
+from ..utils.atoms import energy_of
 from ..utils.provenance import note
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class BestOf:
             except ValueError as error:
                 raise ValueError(
                     f'best_of needs energies: {error}; or pass calculator=... (and guidance=False where it shall '
-                    'not guide), or relax=...'
+                    'not guide), or relax={...}'
                 ) from None
 
     def choose(self, images: list[Atoms | Failure], fit) -> list[Atoms | Failure]:
@@ -89,10 +90,3 @@ class BestOf:
         """End the process of the calculator, where there is one."""
         if self.relaxer is not None:
             self.relaxer.close()
-
-
-def energy_of(atoms: Atoms) -> float:
-    """Return the energy that a structure carries, eV; infinity where it carries none."""
-    results = {} if atoms.calc is None else atoms.calc.results
-    energy = results.get('energy', math.inf)
-    return energy if math.isfinite(energy) else math.inf

@@ -9,8 +9,7 @@ from ase import Atoms
 from ..diffusion import Batch, JointProcess
 from ..diffusion.joint import times
 from ..representations import Failure
-from ..utils.atoms import copy_atoms
-from ..utils.provenance import forget_notes
+from ..utils.provenance import keep_own
 
 FEWEST_STEPS = 10  # of a denoising that begins late
 
@@ -49,6 +48,10 @@ class FromNoise:
         """Return what the provenance of a structure says in addition."""
         return {}
 
+    def todict(self) -> dict:
+        """Return what :meth:`Generator.again` needs for the next batch of this task, fit for JSON."""
+        return {'name': self.name}
+
 
 class FromStructures(FromNoise):
     """Begin with given structures, noised.
@@ -71,7 +74,7 @@ class FromStructures(FromNoise):
 
     def __init__(self, parents: list[Atoms], noise: float, steps: int, start: float, whole: float = 1.0):
         super().__init__(None, min(steps, max(FEWEST_STEPS, math.ceil(steps * start / whole))), start)
-        self.noise, self.parents, self.turn, self.taken = noise, parents, 0, []
+        self.noise, self.parents, self.whole, self.turn, self.taken = noise, parents, whole, 0, []
 
     def take(self, seeds):
         """Return the parents whose turn it is."""
@@ -84,11 +87,7 @@ class FromStructures(FromNoise):
         """Return the structures with the own arrays and info of their parents."""
         for atoms, parent in zip(outcomes, self.taken, strict=True):
             if isinstance(atoms, Atoms) and isinstance(parent, Atoms):  # templates of slabs are copied by the representation
-                own = copy_atoms(parent)
-                forget_notes(own)
-                atoms.info = {**own.info, **atoms.info}
-                for name in set(own.arrays) - set(atoms.arrays):
-                    atoms.set_array(name, own.arrays[name])
+                keep_own(parent, atoms)
         return outcomes
 
     def begin(self, process, batch, noise, network):
@@ -98,6 +97,17 @@ class FromStructures(FromNoise):
 
     def labels(self):
         return {'operation': self.name, 'noise': self.noise}
+
+    def todict(self):
+        parents = [geometry(getattr(parent, 'atoms', parent)) for parent in self.parents]
+        own = {'noise': self.noise, 'start': self.start, 'whole': self.whole, 'turn': self.turn, 'parents': parents}
+        return {'name': self.name, **own, 'keeps_species': self.keeps_species}
+
+
+def geometry(atoms: Atoms) -> dict:
+    """Return numbers, tags, positions, cell and pbc, fit for JSON and exact: ``Atoms(**geometry(atoms))``."""
+    arrays = {name: getattr(atoms, name).tolist() for name in ('numbers', 'positions', 'cell', 'pbc')}
+    return {**arrays, 'tags': atoms.get_tags().tolist()}
 
 
 def given_structures(atoms) -> list[Atoms]:

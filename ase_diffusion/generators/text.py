@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from ase.data import chemical_symbols
 
 
@@ -12,6 +13,11 @@ def as_text(text: str, other: str) -> str:
     except ValueError:
         return text
     return other
+
+
+def plain(value: object):
+    """Return what JSON holds of an object: numbers of numpy as numbers, arrays as lists, all else as text; for ``json.dumps``."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
 
 
 def formula_text(stoich: str, numbers: list[int]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..utils.atoms import as_list
 from .crystals import formula_label, plot_crystals
 from .properties import PROPERTIES
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def plot_composition_grid(
-    images: Iterable[Atoms],
+    images: Atoms | Iterable[Atoms],
     *,
     values: Sequence[float] | None = None,
     prop: str | None = None,
@@ -52,7 +53,7 @@ def plot_composition_grid(
     ValueError
         The numbers of values and images differ, or no crystal has the property; errors of `plot_crystals`.
     """
-    images = list(images)
+    images = as_list(images)
     if values is None and prop is not None:
         from ..metrics import property_values
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
+from ..utils.atoms import as_list
 from .drawing import arrange, atom_colors, check_labels, crop, lighten, view_axes, window_axes
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def plot_crystal(
 
 
 def plot_crystals(
-    images: Iterable[Atoms],
+    images: Atoms | Iterable[Atoms],
     *,
     labels: Sequence[str] | None = None,
     directions: Sequence[Direction] = ('auto',),
@@ -296,7 +297,7 @@ def plot_crystals(
     """
     import matplotlib.pyplot as plt
 
-    images = list(images)
+    images = as_list(images)
     labels = [formula_label(atoms) for atoms in images] if labels is None else list(labels)
     check_labels(images, labels, 'crystals')
     if not len(directions):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ase.data import covalent_radii
 
-from ..utils.atoms import mobile_mask
+from ..utils.atoms import as_list, mobile_mask
 from .drawing import arrange, atom_colors, check_labels, crop, lighten, surface_axes, window_axes
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _check_view(view):
 
 
 def plot_structures(
-    images: Iterable[Atoms],
+    images: Atoms | Iterable[Atoms],
     *,
     labels: Sequence[str] | None = None,
     views: Sequence[str] = ('top', 'side'),
@@ -220,7 +220,7 @@ def plot_structures(
     """
     import matplotlib.pyplot as plt
 
-    images = list(images)
+    images = as_list(images)
     check_labels(images, labels, 'structures')
     for view in views:
         _check_view(view)

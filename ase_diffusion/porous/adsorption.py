@@ -48,7 +48,8 @@ def adsorption_properties(
         henry_coefficient_mol_kg_pa
             henry_coefficient / (R T density); only with a density.
         heat_of_adsorption
-            R (T - <E exp(-E / T)> / <exp(-E / T)>) in kJ/mol with E in K. Paper eq. 8. nan without allowed points.
+            R (T - <E exp(-E / T)> / <exp(-E / T)>) in kJ/mol with E in K. Paper eq. 8. nan where nothing is void: the mean
+            over a closed framework is that over overlapping atoms.
 
     Raises
     ------
@@ -78,8 +79,10 @@ def adsorption_properties(
     with np.errstate(over='ignore', under='ignore', invalid='ignore', divide='ignore'):
         henry = np.exp(-low[..., 0, 0, 0] / temperature) * total
         heat = KELVIN_TO_KJ_MOL * (temperature - (weight * np.where(allowed, energy, 0.0)).mean(axes) / total)
+    void = ((energy <= VOID * temperature) & allowed).mean(axes)
+    heat = np.where(void > 0, heat, np.nan)
     found = {
-        'void_fraction': ((energy <= VOID * temperature) & allowed).mean(axes),
+        'void_fraction': void,
         'henry_coefficient': henry,
         'heat_of_adsorption': heat,
     }

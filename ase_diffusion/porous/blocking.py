@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from .adsorption import VOID
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 __all__ = ['accessible_mask', 'find_channels']
 
 
-def find_channels(mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def find_channels(mask: ArrayLike, cell: Atoms | ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the connected regions of a periodic mask and the dimensions of their percolation.
 
     Parameters
     ----------
     mask : array_like of bool
-        ``(nx, ny, nz)``, periodic along all axes; points that share a face are connected.
+        ``(nx, ny, nz)``, periodic along all axes.
+    cell : Atoms, Cell or array_like, optional
+        Cell of the grid, (3, 3) rows in A. With it, points are connected whose Voronoi cells in the lattice of grid points share
+        a face, so that the result does not depend on the choice of the cell vectors. Without it, and for right angles, these
+        are the neighbors along the axes.
 
     Returns
     -------
@@ -28,44 +38,83 @@ def find_channels(mask: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
     Notes
     -----
-    Regions inside the cell are joined across its faces, with the periodic image of each (union-find). A region that meets its
-    own periodic image percolates along the difference of the images.
+    Each point of a region has the number of cell vectors that lead to it along a tree from the first one. A bond that
+    leads to another image of a point closes a path through the crystal; the rank of these vectors is the dimension.
     """
     mask = np.asarray(mask, bool)
     if mask.ndim != 3:
         raise ValueError(f'a mask is (nx, ny, nz); got an array of shape {mask.shape}')
-    labels, count = ndimage.label(mask)
-    parent = np.arange(count + 1)
-    image = np.zeros((count + 1, 3), int)  # image of a region relative to its parent
-    cycles = [[] for _ in range(count + 1)]
-
-    def root(k):
-        shift = np.zeros(3, int)
-        while parent[k] != k:
-            shift += image[k]
-            k = parent[k]
-        return k, shift
-
-    for axis in range(3):
-        step = np.eye(3, dtype=int)[axis]
-        low, high = labels.take(0, axis), labels.take(-1, axis)
-        touching = (low > 0) & (high > 0)
-        for one, other in set(zip(high[touching].tolist(), low[touching].tolist(), strict=True)):
-            (a, at_a), (b, at_b) = root(one), root(other)
-            between = at_a + step - at_b  # image of root b relative to root a
-            if a == b:
-                if between.any():
-                    cycles[a].append(between)
-            else:
-                parent[b], image[b] = a, between
-                cycles[a] += cycles[b]
-    roots = np.array([root(k)[0] for k in range(count + 1)])
-    names, merged = np.unique(roots, return_inverse=True)  # 0 stays 0
-    ranks = [np.linalg.matrix_rank(np.array(cycles[k])) if cycles[k] else 0 for k in names]
-    return merged[labels], np.array(ranks[1:], int)
+    shape = np.array(mask.shape)
+    steps = np.eye(3, dtype=int) if cell is None else _facing(np.array(getattr(cell, 'cell', cell), float) / shape[:, None])
+    if not mask.any():
+        return np.zeros(mask.shape, int), np.zeros(0, int)
+    index = np.full(mask.shape, -1)
+    points = np.argwhere(mask)  # (p, 3)
+    index[mask] = np.arange(len(points))
+    one, other, moved = [], [], []
+    for step in steps:
+        ends = points + step
+        partner = index[tuple((ends % shape).T)]
+        near = partner >= 0
+        one.append(np.flatnonzero(near))
+        other.append(partner[near])
+        moved.append((ends // shape)[near])
+    one, other, moved = (np.concatenate(each) for each in (one, other, moved))
+    count, region = connected_components(coo_matrix((np.ones(len(one)), (one, other)), (len(points),) * 2), directed=False)
+    image = _images(len(points), one, other, moved, region, count)
+    around = image[one] + moved - image[other]  # (bonds, 3), not 0 where a path closes through the crystal
+    closing = around.any(1)
+    dimensions = np.zeros(count, int)
+    for k in np.unique(region[one[closing]]):
+        vectors = np.unique(around[closing & (region[one] == k)], axis=0)
+        dimensions[k] = np.linalg.matrix_rank(vectors)
+    labels = np.zeros(mask.shape, int)
+    labels[mask] = region + 1
+    return labels, dimensions
 
 
-def accessible_mask(grid: ArrayLike, temperature: float = 298.0, *, threshold: float | None = None) -> np.ndarray:
+def _facing(vectors):
+    """Return the integer steps (m, 3), one of each pair, whose points share a face of their Voronoi cells in a lattice (3, 3)."""
+    from ase.geometry import minkowski_reduce
+
+    reduced, change = minkowski_reduce(vectors)
+    ranges = np.array([(i, j, k) for i in range(-2, 3) for j in range(-2, 3) for k in range(-2, 3) if (i, j, k) > (0, 0, 0)])
+    places = ranges @ reduced
+    lengths = (places**2).sum(1)
+    both = np.concatenate([places, -places])
+    # the middle of a facing pair is nearer to the two than to any other point
+    middle = ((places[:, None] / 2 - both[None]) ** 2).sum(-1)  # (m, 2 m)
+    own = np.arange(len(places))
+    middle[own, own] = np.inf
+    faces = (middle > lengths[:, None] / 4 * (1 + 1e-6)).all(1)
+    return (ranges[faces] @ change).astype(int)
+
+
+def _images(count, one, other, moved, region, regions):
+    """Return the image (n, 3) of each point relative to the first point of its region, along a tree of bonds."""
+    first = np.full(regions, count)
+    np.minimum.at(first, region, np.arange(count))
+    roots = np.full(regions, count)  # an extra point is bonded to the first one of each region
+    bonds = coo_matrix((np.ones(len(one) + regions), (np.r_[one, roots], np.r_[other, first])), (count + 1,) * 2).tocsr()
+    parent = breadth_first_order(bonds, count, directed=False)[1]
+    image = np.zeros((count + 1, 3), int)
+    parent[count] = count
+    parent[first] = first
+    key = np.r_[one * (count + 1) + other, other * (count + 1) + one]
+    shift = np.concatenate([moved, -moved])
+    order = np.argsort(key, kind='stable')
+    inner = np.flatnonzero(parent[:count] != np.arange(count))
+    at = np.searchsorted(key[order], parent[inner] * (count + 1) + inner)
+    image[inner] = shift[order[at]]
+    while (parent[:count] != parent[parent[:count]]).any():  # jumps of 1, 2, 4, ... bonds
+        image[:count] += image[parent[:count]]
+        parent = parent[parent]
+    return image[:count]
+
+
+def accessible_mask(
+    grid: ArrayLike, temperature: float = 298.0, *, threshold: float | None = None, cell: Atoms | ArrayLike | None = None
+) -> np.ndarray:
     """Return the points in channels through the crystal, without closed pockets.
 
     Parameters
@@ -76,6 +125,8 @@ def accessible_mask(grid: ArrayLike, temperature: float = 298.0, *, threshold: f
         Temperature in K.
     threshold : float, optional
         In K; points with E <= threshold are passable, by default 15 kB T.
+    cell : Atoms, Cell or array_like, optional
+        As in `find_channels`.
 
     Returns
     -------
@@ -89,5 +140,5 @@ def accessible_mask(grid: ArrayLike, temperature: float = 298.0, *, threshold: f
     """
     if np.ndim(grid) != 3:
         raise ValueError(f'an energy grid is (nx, ny, nz) in K; got an array of shape {np.shape(grid)}')
-    labels, dimensions = find_channels(np.asarray(grid) <= (VOID * temperature if threshold is None else threshold))
+    labels, dimensions = find_channels(np.asarray(grid) <= (VOID * temperature if threshold is None else threshold), cell)
     return np.concatenate([[False], dimensions > 0])[labels]

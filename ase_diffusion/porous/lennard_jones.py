@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import DTypeLike
 
-from .parameters import FrameworkLike, ProbeLike, pair_parameters
+from .parameters import FrameworkLike, ProbeLike, pair_parameters, unlisted, unlisted_text
 
 if TYPE_CHECKING:
     import torch
@@ -23,16 +23,18 @@ __all__ = ['density_grid', 'energy_grid', 'interaction', 'iter_energy_grids']
 BACKENDS = ('numba', 'torch', 'triton')
 CHUNK = {'cpu': 2**27, 'cuda': 2**30}  # bytes of grids per batch of the torch and triton back ends
 DENSITY_CUTOFF = 4.0  # A
+MOST_IMAGES = 2e7  # of atoms within the cutoff of a cell
 logger = logging.getLogger(__name__)
 
 
 def energy_grid(
     atoms: Atoms | Iterable[Atoms],
-    shape: tuple[int, int, int] = (32, 32, 32),
+    shape: int | tuple[int, int, int] = (32, 32, 32),
     *,
     probe: ProbeLike = 'CH4',
     cutoff: float = 12.0,
     framework: FrameworkLike = 'silica',
+    shifted: bool = False,
     device: str | torch.device | None = None,
     dtype: DTypeLike = np.float32,
     backend: str | None = None,
@@ -40,21 +42,24 @@ def energy_grid(
     """Compute the Lennard-Jones energy of a probe at the points of a periodic grid.
 
     ``4 eps ((sigma / r)^12 - (sigma / r)^6)`` summed over framework atoms and all their images with r < cutoff; truncated,
-    not shifted, no tail correction. Distances are at least 0.1 A, so that points on atoms have large finite values.
+    no tail correction. Distances are at least 0.1 A, so that points on atoms have large finite values.
 
     Parameters
     ----------
     atoms : Atoms or sequence of Atoms
         Periodic in three directions, with any cell. Positions may lie outside the cell.
-    shape : (int, int, int)
-        Points along the cell vectors; point i lies at fractional coordinates i / n.
+    shape : int or (int, int, int)
+        Points along the cell vectors, one number for all; point i lies at fractional coordinates i / n.
     probe : str, Probe or (epsilon, sigma)
         Name in `ase_diffusion.porous.PROBES` (CH4, Ar, Kr, Xe, N2, CO2), or K and A.
     cutoff : float
         Cutoff in A.
     framework : str or dict
         Parameters of the framework atoms: 'silica' (its O and Si; UFF for other elements), 'uff', or a dict symbol ->
-        (epsilon in K, sigma in A) laid over 'silica'. See `pair_parameters`.
+        (epsilon in K, sigma in A) laid over 'silica'. See `pair_parameters`. Elements that take UFF beside the O of silica
+        are named in a warning.
+    shifted : bool
+        Subtract the energy of each pair at the cutoff, so that it ends at 0, as force fields that were fitted so require.
     device : str or torch.device, optional
         By default a CUDA device if available, otherwise the CPU.
     dtype : numpy dtype
@@ -84,7 +89,8 @@ def energy_grid(
     images = [atoms] if isinstance(atoms, Atoms) else list(atoms)
     shape = check_shape(shape)
     check_memory(len(images), shape, np.dtype(dtype))
-    options = {'probe': probe, 'cutoff': cutoff, 'framework': framework, 'device': device, 'dtype': dtype, 'backend': backend}
+    options = {'probe': probe, 'cutoff': cutoff, 'framework': framework, 'shifted': shifted}
+    options |= {'device': device, 'dtype': dtype, 'backend': backend}
     grids = np.empty((len(images), *shape), dtype)
     for k, grid in enumerate(iter_energy_grids(images, shape, **options)):
         grids[k] = grid
@@ -93,11 +99,12 @@ def energy_grid(
 
 def iter_energy_grids(
     images: Iterable[Atoms],
-    shape: tuple[int, int, int] = (32, 32, 32),
+    shape: int | tuple[int, int, int] = (32, 32, 32),
     *,
     probe: ProbeLike = 'CH4',
     cutoff: float = 12.0,
     framework: FrameworkLike = 'silica',
+    shifted: bool = False,
     device: str | torch.device | None = None,
     dtype: DTypeLike = np.float32,
     backend: str | None = None,
@@ -109,11 +116,13 @@ def iter_energy_grids(
     shape, cutoff, dtype = check_shape(shape), check_cutoff(cutoff), check_dtype(dtype)
     check_memory(1, shape, dtype)
     backend, device = choose_backend(backend, device, dtype)
-    systems = (_system(atoms, probe, framework) for atoms in images)
+    systems = _told(images, probe, framework, cutoff, shape)
+    if shifted and backend == 'triton':  # its kernel has no shift
+        backend = 'torch'
     if backend == 'numba':
         from .numba_backend import cpu_grids
 
-        yield from cpu_grids(systems, shape, cutoff)
+        yield from cpu_grids(systems, shape, cutoff, shifted=shifted)
         return
     kind = 'cpu' if device.type == 'cpu' else 'cuda'
     for chunk in _chunks(systems, max(1, CHUNK[kind] // (int(np.prod(shape)) * dtype.itemsize))):
@@ -122,14 +131,38 @@ def iter_energy_grids(
 
             yield from triton_grids(chunk, shape, cutoff, device).cpu().numpy()
         else:
-            yield from _torch_grids(chunk, shape, cutoff, device, dtype)
+            yield from _torch_grids(chunk, shape, cutoff, device, dtype, shifted_pair(cutoff) if shifted else None)
+
+
+def _told(images, probe, framework, cutoff, shape):
+    """Yield the systems of structures; elements that silica does not list are named in one warning each."""
+    told = set()
+    for atoms in images:
+        system = _system(atoms, probe, framework)
+        _check_cost(system, cutoff, shape)
+        others = unlisted(atoms.symbols, framework) - told
+        if others:
+            told |= others
+            logger.warning(unlisted_text(others))
+        yield system
+
+
+def shifted_pair(cutoff):
+    """Return the pair function of torch_grid that is 0 at the cutoff."""
+    from .torch_backend import lennard_jones
+
+    def pair(square, a, b):
+        sixth = cutoff**-6
+        return lennard_jones(square, a, b) - sixth * (a * sixth - b)
+
+    return pair
 
 
 def density_grid(
     atoms: Atoms | Iterable[Atoms],
     symbol: str,
     *,
-    shape: tuple[int, int, int] = (32, 32, 32),
+    shape: int | tuple[int, int, int] = (32, 32, 32),
     cutoff: float = DENSITY_CUTOFF,
     width: float = 1.0,
     device: str | torch.device | None = None,
@@ -172,6 +205,7 @@ def density_grid(
         scaled = scaled[one.numbers == atomic_numbers[symbol]]
         ones = np.ones(len(scaled))
         system = (scaled, ones, ones / width**2, cell)
+        _check_cost(system, cutoff, shape)
         grids[k] = next(_torch_grids([system], shape, cutoff, device, dtype, gaussian))
     return grids[0] if isinstance(atoms, Atoms) else grids
 
@@ -234,14 +268,16 @@ def _takes_numba(dtype):
 
 
 def check_shape(shape: Any) -> tuple[int, int, int]:
-    """Return a shape as three positive integers, or raise a ValueError."""
+    """Return a shape as three positive integers, from one or three, or raise a ValueError."""
+    if np.ndim(shape) == 0 and not isinstance(shape, (bool, str)):
+        shape = (shape,) * 3
     try:
         values = tuple(int(n) for n in shape)
         good = len(values) == 3 and all(n >= 1 and n == m for n, m in zip(values, shape, strict=True))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         good = False
     if not good:
-        raise ValueError(f'a shape is three integers of at least 1, such as (32, 32, 32); got {shape!r}')
+        raise ValueError(f'a shape is one integer or three integers of at least 1, such as (32, 32, 32); got {shape!r}')
     return values
 
 
@@ -298,6 +334,18 @@ def _checked(atoms):
     scaled = atoms.positions @ np.linalg.inv(cell)
     scaled = scaled - np.floor(scaled)
     return np.where(scaled < 1.0, scaled, 0.0), cell
+
+
+def _check_cost(system, cutoff, shape):
+    """Raise a ValueError where a flat or skewed cell has more images within the cutoff than can be summed."""
+    scaled, *_, cell = system
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    images = np.prod(2 * np.ceil(cutoff / heights) + 1) * max(len(scaled), 1)
+    if not images <= MOST_IMAGES:
+        raise ValueError(
+            f'the planes of the cell are {heights.min():.3g} A apart: {images:.2g} images of atoms lie within the cutoff of '
+            f'{cutoff:g} A; reduce the cell (ase.geometry.minkowski_reduce), or correct it'
+        )
 
 
 def _system(atoms, probe, framework):

@@ -81,7 +81,7 @@ def _add_chord(typingctx, total, ramp, tail, end, last, square, offset, a, b):
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
-def _candidates(positions, a, b, images, px, py, reach, places, ca, cb):
+def _candidates(positions, a, b, ends, images, px, py, reach, places, ca, cb, ce):
     """List the lines of atoms within `reach` of the line through (px, py), nearest first; return their number."""
     n, k = len(positions), len(images)
     bucket = np.empty(n * k, np.int32)
@@ -105,7 +105,7 @@ def _candidates(positions, a, b, images, px, py, reach, places, ca, cb):
                 starts[q] += 1
                 for axis in range(3):
                     places[axis, m] = positions[i, axis] + images[j, axis]
-                ca[m], cb[m] = a[i], b[i]
+                ca[m], cb[m], ce[m] = a[i], b[i], ends[i]
     return count
 
 
@@ -133,10 +133,20 @@ def _chords(x, y, z, px, py, pz, periods, step, cutoff2, squares, offsets, first
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
-def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row):
+def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, ce, shifted, work, jumps, row):
     """Sum the chords of one grid line, and fold the parts beyond the cell back into it."""
     nz, origin, last = line.size, ramp.size // 2, 1
     work[:] = np.float32(0.0)
+    if shifted:  # the energy at the cutoff, once for each atom in reach: a sum of steps
+        jumps[:] = 0.0
+        for j in range(first.size):
+            if count[j] > 0:
+                jumps[first[j] + pad] -= ce[j]
+                jumps[first[j] + count[j] + pad] += ce[j]
+        total = 0.0
+        for k in range(nz + 2 * pad):
+            total += jumps[k]
+            work[k] = np.float32(total)
     for j in range(first.size):
         n = count[j]
         if n > 0:
@@ -163,7 +173,7 @@ def _sum_line(line, pad, ramp, masks, first, shift, count, squares, offsets, ca,
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model='numpy')
-def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ramp, masks):
+def _sum_lines(out, tiles, tile, positions, a, b, ends, images, cell, cutoff, pad, ramp, masks, shifted):
     """Fill the given tiles (m, 2) of a grid (nx, ny, nz).
 
     All vectors are in a frame whose third axis runs along the third cell vector.
@@ -171,16 +181,17 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
     nx, ny, nz = out.shape
     step = cell[2, 2] / nz
     most = len(positions) * len(images)
-    places, ca, cb = np.empty((3, most)), np.empty(most, np.float32), np.empty(most, np.float32)
+    places, ca, cb, ce = np.empty((3, most)), np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most)
     squares, offsets, numbers = np.empty(most, np.float32), np.empty(most, np.float32), np.empty((3, most), np.int32)
     work, row = np.zeros(nz + 2 * pad + 3 * WIDTH, np.float32), np.zeros(nz, np.float32)
+    jumps = np.zeros(work.size)
     for m in range(len(tiles)):
         x0, y0 = tiles[m, 0], tiles[m, 1]
         x1, y1 = min(x0 + tile[0], nx), min(y0 + tile[1], ny)
         center = 0.5 * ((x0 + x1 - 1) / nx * cell[0] + (y0 + y1 - 1) / ny * cell[1])
         one, other = 0.5 * (x1 - x0 - 1) / nx * cell[0], 0.5 * (y1 - y0 - 1) / ny * cell[1]
         radius = max(math.hypot(one[0] + other[0], one[1] + other[1]), math.hypot(one[0] - other[0], one[1] - other[1]))
-        size = _candidates(positions, a, b, images, center[0], center[1], cutoff + radius + 1e-6, places, ca, cb)
+        size = _candidates(positions, a, b, ends, images, center[0], center[1], cutoff + radius + 1e-6, places, ca, cb, ce)
         x, y, z = places[0, :size], places[1, :size], places[2, :size]
         first, shift, count = numbers[0, :size], numbers[1, :size], numbers[2, :size]
         for ix in range(x0, x1):
@@ -202,7 +213,9 @@ def _sum_lines(out, tiles, tile, positions, a, b, images, cell, cutoff, pad, ram
                     shift,
                     count,
                 )
-                _sum_line(out[ix, iy], pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, work, row)
+                _sum_line(
+                    out[ix, iy], pad, ramp, masks, first, shift, count, squares, offsets, ca, cb, ce, shifted, work, jumps, row
+                )
 
 
 def line_frame(cell: np.ndarray) -> np.ndarray:
@@ -230,6 +243,7 @@ def sum_grid(
     cutoff: float,
     pool: ThreadPoolExecutor | None = None,
     parts: int = 1,
+    shifted: bool = False,
 ) -> None:
     """Fill a float32 grid with the sum of a / r^12 - b / r^6 over atoms and images within the cutoff.
 
@@ -248,6 +262,8 @@ def sum_grid(
     pool : ThreadPoolExecutor, optional
     parts : int
         Number of threads.
+    shifted : bool
+        Subtract the energy of each pair at the cutoff.
     """
     steps = np.linalg.norm(cell, axis=1) / out.shape
     # lines along the finest axis (few and long loops); of equal axes along the last one (contiguous points)
@@ -265,12 +281,14 @@ def sum_grid(
         scaled[:, order] @ cell,
         a.astype(np.float32),
         b.astype(np.float32),
+        cutoff**-6 * (np.asarray(a, float) * cutoff**-6 - np.asarray(b, float)),
         lateral_images(cell, cutoff),
         cell,
         float(cutoff),
         pad,
         ramp,
         MASKS,
+        bool(shifted),
     )
     if pool is None or parts < 2:
         _sum_lines(out, corners, *rest)
@@ -283,6 +301,8 @@ def cpu_grids(
     shape: tuple[int, int, int],
     cutoff: float,
     threads: int | None = None,
+    *,
+    shifted: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yield the float32 grids of systems ``(scaled, a, b, cell)`` one by one; threads share one structure."""
     threads = threads or available_threads()
@@ -290,7 +310,7 @@ def cpu_grids(
         for scaled, a, b, cell in systems:
             out = np.zeros(shape, np.float32)
             if len(scaled):
-                sum_grid(out, scaled, a, b, cell, cutoff, pool, threads)
+                sum_grid(out, scaled, a, b, cell, cutoff, pool, threads, shifted)
             yield out
 
 

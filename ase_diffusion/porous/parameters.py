@@ -146,6 +146,25 @@ def find_table(framework: FrameworkLike) -> dict[str, tuple[float, float]]:
     return {**SILICA, **framework}
 
 
+def unlisted(symbols: Iterable[str], framework: FrameworkLike = 'silica') -> set[str]:
+    """Return the elements that take their parameters from UFF beside the O of silica, which holds those of silicon, too."""
+    if isinstance(framework, str) and framework.lower() != 'silica':
+        return set()
+    known = {'Si', 'O', 'X'} | (set() if isinstance(framework, str) else set(framework))
+    if not isinstance(framework, str) and 'O' in framework:  # another oxygen
+        return set()
+    return {str(symbol) for symbol in symbols} - known
+
+
+def unlisted_text(elements: Iterable[str]) -> str:
+    """Return the warning about elements that the table of silica takes from UFF."""
+    names = ', '.join(sorted(elements))
+    return (
+        f"the framework table 'silica' has Si and O only, and {names} from UFF, beside an O that holds the dispersion of Si; "
+        "for other frameworks take framework='uff' (--framework uff) or a dict of parameters"
+    )
+
+
 def pair_parameters(
     symbols: Iterable[str], probe: ProbeLike = 'CH4', framework: FrameworkLike = 'silica'
 ) -> dict[str, tuple[float, float]]:

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-X, Y, Z = 4, 4, 32  # lines across and points along a line of one program; powers of two
+X, Y, Z = 4, 2, 32  # lines across and points along a line of one program; powers of two
 NUMBERS = 12  # per structure, see `_describe`
 
 
@@ -116,5 +116,5 @@ def triton_grids(
     out = torch.empty((len(systems), *shape), dtype=torch.float32, device=device)
     bundles = triton.cdiv(shape[0], X) * triton.cdiv(shape[1], Y) * triton.cdiv(shape[2], Z)
     arguments = (send(places, np.float64), a, b, send(starts, np.int32), send(numbers, np.float64))
-    _fill[(len(systems), bundles)](out, *arguments, *shape, X=X, Y=Y, Z=Z, NUMBERS=NUMBERS)
+    _fill[(len(systems), bundles)](out, *arguments, *shape, X=X, Y=Y, Z=Z, NUMBERS=NUMBERS, num_warps=1)
     return out

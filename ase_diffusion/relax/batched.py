@@ -186,5 +186,5 @@ class _State:
         note(atoms, relax_steps=self.steps, relax_converged=self.converged, energy_generated=self.first)
         forces = np.zeros((len(atoms), 3))
         forces[~self.frozen] = self.forces
-        atoms.calc = SinglePointCalculator(atoms, energy=self.energy, forces=forces)
+        atoms.calc = SinglePointCalculator(atoms, energy=self.energy, free_energy=self.energy, forces=forces)
         return atoms

@@ -9,20 +9,20 @@ from typing import IO, Any
 
 from ase import Atoms
 
+from ..calculators.default import default_calculator
 from ..calculators.names import CalculatorLike, calculator_name
-from ..utils.atoms import frozen_mask
+from ..utils.atoms import frozen_mask, mobile_formula
 from ..utils.checks import check_limits
 from ..utils.log import Log
+from ..utils.progress import Progress
 from ..utils.provenance import note
 from .relaxer import Relaxer
 from .settings import Settings, optimizer_name
 
-DEFAULT = '7net-mf-0'
-
 
 def relax(
     images: Atoms | Iterable[Atoms],
-    calculator: CalculatorLike = DEFAULT,
+    calculator: CalculatorLike | None = None,
     *,
     optimizer: str | Callable[..., Any] = 'BFGS',
     fmax: float = 0.05,
@@ -53,8 +53,9 @@ def relax(
     ----------
     images : Atoms or list of Atoms
         Structures; atoms in FixAtoms have bit-identical positions in the result.
-    calculator : str, Path, callable or Calculator
-        As `get_calculator` takes it.
+    calculator : str, Path, callable, Calculator or None
+        As `get_calculator` takes it. None: ``'ag-o'`` if it knows all structures, else the first installed one of
+        ``'7net-mf-0'`` and ``'chgnet'``; the log and the key ``relax_calculator`` of the results say which.
     optimizer : str or class
         Name of a class of `ase.optimize`, such as ``'BFGS'``, ``'FIRE'`` or ``'LBFGS'``, or the class.
     fmax : float
@@ -101,20 +102,29 @@ def relax(
     ------
     ValueError
         The optimizer, the calculator or a number is not valid, a filter changes the cell of structures with fixed atoms, a
-        calculator with a time limit cannot be pickled, or a force field of this package knows none of the structures.
+        calculator with a time limit cannot be pickled, or a force field of this package knows none of the structures;
+        no calculator was named and none that is installed fits.
     MissingDependency
         The package of the calculator is not installed.
+    KeyboardInterrupt
+        After Ctrl-C; those that are relaxed are in its ``.images``.
     """
     options = {name: value for name, value in locals().items() if name not in ('images', 'calculator')}
     single = isinstance(images, Atoms)
-    relaxed = dict(irelax([images] if single else images, calculator, **options))
+    relaxed = {}
+    try:
+        for number, atoms in irelax([images] if single else images, calculator, **options):
+            relaxed[number] = atoms
+    except KeyboardInterrupt as stop:
+        stop.images = [relaxed[number] for number in sorted(relaxed)]
+        raise
     relaxed = [relaxed[number] for number in range(len(relaxed))]
     return relaxed[0] if single else relaxed
 
 
 def irelax(
     images: Iterable[Atoms],
-    calculator: CalculatorLike = DEFAULT,
+    calculator: CalculatorLike | None = None,
     *,
     timeout: float | None = None,
     batch_size: int = 16,
@@ -132,6 +142,8 @@ def irelax(
     inputs = _check_images(images)
     how = Settings(**settings)
     check_limits(timeout=timeout, batch_size=batch_size)
+    if calculator is None:
+        calculator = default_calculator(inputs) if inputs else 'ag-o'
     _check_filter(how.filter, inputs)
     relaxer = Relaxer(calculator, how, timeout=timeout, batch_size=batch_size, directory=directory, device=device)
     relaxer.check(inputs)
@@ -143,13 +155,14 @@ irelax.__signature__ = inspect.signature(relax).replace(return_annotation='Itera
 
 def _logged(images, relaxer, name, frames, logfile):
     how = relaxer.settings
-    with Log(logfile) as log:
+    with Log(logfile) as log, Progress(len(images), 'relaxed') as progress:
         log.write(f'relax: {name}, {optimizer_name(how.optimizer)}, fmax {how.fmax} eV/A, at most {how.steps} steps')
         log.write(f'{"#":>5s} {"formula":<20s} {"steps":>5s} {"start/eV":>12s} {"end/eV":>12s}  outcome')
         try:
             for number, result in relaxer.iterate(images, frames=frames):
                 note(result, relax_calculator=name)
                 log.write(_line(number, result))
+                progress.add()
                 yield number, result
         finally:
             relaxer.close()
@@ -158,7 +171,7 @@ def _logged(images, relaxer, name, frames, logfile):
 def _line(number, atoms):
     """Return the line of the log for one result."""
     pairs = atoms.info['key_value_pairs']
-    start = f'{number:5d} {atoms.get_chemical_formula():<20s}'
+    start = f'{number:5d} {mobile_formula(atoms):<20s}'
     if pairs.get('relax_failed'):
         return f'{start} {"-":>5s} {"-":>12s} {"-":>12s}  failed: {atoms.info["data"]["relax_error"]}'
     outcome = 'converged' if pairs['relax_converged'] else 'not converged'
@@ -185,6 +198,7 @@ def _check_filter(filter: Any, images: list[Atoms]) -> None:
     """Raise a ValueError if a filter would change the cell of structures with fixed atoms."""
     from ase.filters import StrainFilter, UnitCellFilter
 
+    filter = getattr(filter, 'func', filter)  # of a partial
     cell_filter = isinstance(filter, type) and issubclass(filter, (UnitCellFilter, StrainFilter))
     if cell_filter and any(frozen_mask(atoms).any() for atoms in images):
         raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..calculators.default import check_installed
 from ..calculators.factory import CalculatorFactory
 from ..calculators.names import CalculatorLike, get_calculator, is_own_force_field
 from ..errors import MissingDependency
@@ -39,6 +40,7 @@ class Relaxer:
         directory: str | Path | None = None,
         device: str | None = None,
     ) -> None:
+        check_installed(calculator)
         self.settings, self.batch_size, self.process, self.forcefield = settings, batch_size, None, None
         if timeout is not None:
             from ..calculators.process import CalculatorProcess
@@ -80,13 +82,18 @@ class Relaxer:
             The list of steps of each structure is appended.
         """
         numbers = range(len(images)) if numbers is None else numbers
-        if self.forcefield is not None and frames is None and self._batchable(images):
+        batch = [k for k, atoms in enumerate(images) if frames is None and self._batchable(atoms)]
+        if len(batch) > 1:
             from .batched import irelax_batched
 
-            yield from irelax_batched(images, self.forcefield, self.settings, batch_size=self.batch_size)
-            return
+            some = [images[k] for k in batch]
+            for k, result in irelax_batched(some, self.forcefield, self.settings, batch_size=self.batch_size):
+                yield batch[k], result
+        done = set(batch) if len(batch) > 1 else set()
         one = self._in_this_process if self.process is None else self._in_other_process
         for index, (number, atoms) in enumerate(zip(numbers, images, strict=True)):
+            if index in done:
+                continue
             result, path = one(number, atoms)
             if frames is not None:
                 frames.append(path)
@@ -110,17 +117,22 @@ class Relaxer:
         except CalculatorProcessFailed as err:
             return failed(atoms, str(err), number), []
 
-    def _batchable(self, images):
-        """Return whether a batch is possible: plain BFGS, one periodicity, mobile atoms, no constraint but FixAtoms."""
+    def _batchable(self, atoms):
+        """Return whether a structure can be part of a batch: plain BFGS on a slab, mobile atoms, no constraint but FixAtoms."""
+        if self.forcefield is None or self.forcefield.network.passive_edges:  # without edges between frozen atoms only
+            return False
         from ase.optimize import BFGS
 
-        if self.forcefield.network.passive_edges:  # these networks need no substrate and return forces on fixed atoms
+        from ..representations.slab import check_slab
+
+        how = self.settings
+        if self.batch_size == 1 or how.optimizer is not BFGS or any(x is not None for x in (how.filter, how.pbc, how.hessian)):
             return False
-        how, first = self.settings, images[0] if images else None
-        same = all((atoms.pbc == first.pbc).all() and not frozen_mask(atoms).all() for atoms in images)
-        same = same and not any(map(unsupported_constraints, images))
-        plain = how.optimizer is BFGS and how.filter is None and how.pbc is None and how.hessian is None
-        return same and plain and self.batch_size > 1 and len(images) > 1
+        try:
+            check_slab(atoms)
+        except ValueError:  # one by one the calculator decides
+            return False
+        return not frozen_mask(atoms).all() and not unsupported_constraints(atoms)
 
     def close(self) -> None:
         """End the process of the calculator, if any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..calculators.names import CalculatorLike, check_calculator
@@ -35,9 +36,14 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, 'optimizer', find_optimizer(self.optimizer))
         object.__setattr__(self, 'filter', find_filter(self.filter))
-        check_number('fmax', self.fmax, 'a positive force in eV/A, such as 0.05')
-        check_integer('steps', self.steps, 0)  # 0 is a single point
+        if optimizer_name(self.optimizer) == 'CellAwareBFGS':
+            object.__setattr__(self, 'filter', _filter_of_cell_aware(self.filter))
+        object.__setattr__(self, 'fmax', check_number('fmax', self.fmax, 'a positive force in eV/A, such as 0.05'))
+        object.__setattr__(self, 'steps', check_integer('steps', self.steps, 0))  # 0 is a single point
         check_limits(min_distance=self.min_distance, max_energy=self.max_energy)
+        for name in ('min_distance', 'max_energy'):
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value is None else float(value))
         if self.hessian is not None:
             self._check_hessian()
 
@@ -53,6 +59,16 @@ class Settings:
                 'without a filter'
             )
         check_calculator(self.hessian)
+
+
+def _filter_of_cell_aware(filter):
+    """Return the filter with the scale of the cell that CellAwareBFGS needs; raise a ValueError for none."""
+    from ase.filters import FrechetCellFilter, StrainFilter
+
+    if filter in (None, StrainFilter):
+        came = 'without a filter' if filter is None else 'with StrainFilter'
+        raise ValueError(f"CellAwareBFGS relaxes positions and cell; it came {came}; take filter='FrechetCellFilter', or BFGS")
+    return partial(FrechetCellFilter, exp_cell_factor=1.0) if filter is FrechetCellFilter else filter
 
 
 def find_optimizer(optimizer: str | Callable[..., Any]) -> Callable[..., Any]:

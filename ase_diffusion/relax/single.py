@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ..calculators.factory import needs_periodic
-from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio
+from ..calculators.names import calculator_title
+from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio, voigt_stress
 from ..utils.provenance import OF_RELAXATION, forget_notes, note
 from .settings import Settings
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CARRIED = ('free_energy', 'magmom', 'magmoms', 'charges')  # results kept besides energy, forces and stress
 MAX_TRAVEL = 50.0  # A; larger displacements are explosions
 MAX_FORCE = 1e3  # eV/A; larger final forces are outside the range of the potential
 
@@ -80,7 +84,7 @@ def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Ato
 
     def observe():
         energy, forces = evaluate(work, atoms)
-        guard(work, energy)
+        guard(work, work.get_potential_energy())  # what the optimizer lowers: constraints such as Hookean add to it
         frame = snapshot(work, energy, forces, atoms.pbc)
         note(frame, step=int(opt.nsteps))
         path.append(frame)
@@ -106,13 +110,19 @@ def check_end(forces: np.ndarray, steps: int) -> None:
 
 
 def evaluate(work: Atoms, origin: Atoms) -> tuple[float, np.ndarray]:
-    """Return energy (eV) and raw forces (n, 3) in eV/A; raise a RelaxationFailed if these or the positions are not valid."""
+    """Return energy (eV) and forces (n, 3) in eV/A of the calculator, without constraints.
+
+    Raises
+    ------
+    RelaxationFailed
+        These or the positions are not valid.
+    """
     if not np.isfinite(work.positions).all():
         raise RelaxationFailed('the positions became NaN or infinite')
     travel = np.linalg.norm(work.positions - origin.positions, axis=1).max(initial=0.0)
     if travel > MAX_TRAVEL and np.array_equal(work.cell[:], origin.cell[:]):
         raise RelaxationFailed(f'an atom moved {travel:.0f} A, which is more than {MAX_TRAVEL:.0f} A')
-    energy = np.asarray(work.get_potential_energy())
+    energy = np.asarray(work.get_potential_energy(apply_constraint=False))
     forces = np.array(work.get_forces(apply_constraint=False), dtype=float)  # (n, 3)
     if energy.size != 1 or forces.shape != (len(work), 3):
         raise RelaxationFailed(
@@ -136,11 +146,16 @@ def snapshot(work: Atoms, energy: float, forces: np.ndarray, pbc: Sequence[bool]
     """Return a copy with periodicity `pbc` and a SinglePointCalculator with energy (eV) and raw forces (eV/A)."""
     frame = copy_atoms(work)
     frame.pbc = pbc
+    found = getattr(work.calc, 'results', {})
     results = {'energy': energy, 'forces': forces}
-    stress = getattr(work.calc, 'results', {}).get('stress')
-    if stress is not None and frame.pbc.all():  # meaningless for a slab in vacuum
-        results['stress'] = np.array(stress)
+    for name in CARRIED:
+        if found.get(name) is not None:
+            value = np.array(found[name], dtype=float)  # ase.db writes float32 and reads float64
+            results[name] = value.item() if value.size == 1 and name in ('free_energy', 'magmom') else value
+    if found.get('stress') is not None and frame.pbc.all():  # meaningless for a slab in vacuum
+        results['stress'] = voigt_stress(found['stress'])
     frame.calc = SinglePointCalculator(frame, **results)
+    frame.calc.name = calculator_title(work.calc)
     return frame
 
 
@@ -151,9 +166,18 @@ def clean(atoms: Atoms) -> None:
         data.pop('relax_error', None)
 
 
+def reason_of(err: Exception) -> str:
+    """Return kind and text of an error; of one without text, where it was raised."""
+    if str(err):
+        return f'{type(err).__name__}: {err}'
+    frames = traceback.extract_tb(err.__traceback__)
+    where = f', raised in {Path(frames[-1].filename).name}, line {frames[-1].lineno}: {frames[-1].line}' if frames else ''
+    return f'{type(err).__name__} without a text{where}'
+
+
 def failed(atoms: Atoms, err: Exception | str, number: int) -> Atoms:
     """Return a copy of the input with the reason of the failure; `err` is an error or a text."""
-    text = err if isinstance(err, str) else f'{type(err).__name__}: {err}' if str(err) else type(err).__name__
+    text = err if isinstance(err, str) else reason_of(err)
     text = ' '.join(text.split())
     logger.warning('relaxation of structure %d (%s) failed: %s', number, atoms.get_chemical_formula(), text)
     result = copy_atoms(atoms)

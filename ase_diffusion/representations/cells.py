@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Callable
 
 import numpy as np
 import spglib
+import spglib.error
 from ase import Atoms
 
 log = logging.getLogger(__name__)
+
+SPGLIB_ERRORS = (spglib.error.SpglibError,) if hasattr(spglib.error, 'SpglibError') else ()  # since spglib 2.7
 
 
 def space_group(atoms: Atoms, tolerance: float = 0.01) -> int:
@@ -38,11 +43,22 @@ def conventional(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
 
 def _symmetry(atoms: Atoms, tolerance: float):
     """Return spglib's data set of a crystal, None where it finds no symmetry."""
-    try:
-        return spglib.get_symmetry_dataset((np.asarray(atoms.cell), atoms.get_scaled_positions(), atoms.numbers), tolerance)
-    except Exception as error:  # noqa: BLE001  newer versions raise an error of their own
-        log.debug('spglib finds no symmetry: %s', error)
-        return None
+    crystal = (np.asarray(atoms.cell), atoms.get_scaled_positions(), atoms.numbers)
+    return of_spglib(spglib.get_symmetry_dataset, crystal, tolerance)
+
+
+def of_spglib(function: Callable, *args, **options):
+    """Return what a function of spglib returns, None where it finds nothing: older versions return that, newer ones raise.
+
+    Its DeprecationWarning is no failure, also where warnings are errors; every other exception is raised.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)
+        try:
+            return function(*args, **options)
+        except SPGLIB_ERRORS as error:
+            log.debug('%s: %s', function.__name__, error)
+            return None
 
 
 def parameters_of_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

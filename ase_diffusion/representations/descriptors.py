@@ -10,7 +10,7 @@ from ase.data import chemical_symbols, covalent_radii
 from .elements import period_and_group
 
 STATES = range(-4, 9)  # oxidation states
-_TABLE = Path(__file__).parents[1] / 'metrics' / 'smact_elements.txt'  # source and licence: DATA.md beside it
+_TABLE = Path(__file__).parents[1] / 'metrics' / 'crystal' / 'smact_elements.txt'  # source and licence: DATA.md beside it
 _COLUMNS = 33  # groups 1 to 18 and those of the f elements
 
 

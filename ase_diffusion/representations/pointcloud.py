@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from ..diffusion import Batch, GeometricVP, JointProcess, Preconditioned
-from .base import Failure, PlainRepresentation, require
+from .base import Failure, PlainRepresentation, is_number, require
 from .cells import cells_of_parameters, parameters_of_cells
 from .cloudsites import MAX_ATOMS, POINTS, block_sites, clustered_sites, count_blocks
 from .crystal import check_crystal
@@ -320,6 +320,9 @@ class PointCloud(PlainRepresentation):
     def check_header(self, header: dict, networks: dict[str, torch.nn.Module]) -> None:
         """Raise a ValueError where a network was trained on another form or scale of the lattice, or there is no process."""
         require('process' in header, 'a model of point clouds has a process', None)
+        for number, sizes in header.get('sizes', {}).items():
+            fit = int(number) in (1, 2, 3) and all(0 < int(n) <= MAX_ATOMS and is_number(c) and c >= 0 for n, c in sizes.items())
+            require(fit and any(sizes.values()), 'sizes are counts of crystals by their numbers of elements and atoms', sizes)
         for network in networks.values():
             form = getattr(network, 'settings', {}).get('lattice', self.lattice)
             require(form == self.lattice, f'a network for the lattice {self.lattice!r} of the representation', form)

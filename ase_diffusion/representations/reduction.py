@@ -8,7 +8,10 @@ import numpy as np
 import spglib
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from ..utils.atoms import voigt_stress
+from .cells import of_spglib
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +26,7 @@ def niggli(atoms: Atoms) -> Atoms:
     cell = np.asarray(atoms.cell)
     if np.linalg.matrix_rank(cell) < 3:
         return atoms.copy()
-    try:
-        reduced = spglib.niggli_reduce(cell)
-    except Exception as error:  # newer versions raise an error of their own
-        log.debug('spglib cannot reduce the cell: %s', error)
-        reduced = None
+    reduced = of_spglib(spglib.niggli_reduce, cell)
     if reduced is None:
         reduced = cell
     whole = np.round(np.asarray(reduced) @ np.linalg.inv(cell))  # new vectors in terms of the old ones
@@ -44,13 +43,16 @@ def niggli(atoms: Atoms) -> Atoms:
 def _carry_results(atoms: Atoms, new: Atoms, turn: np.ndarray) -> None:
     """Give ``new`` the results of ``atoms``, whose row vectors times ``turn`` (3, 3) are its own."""
     results = {} if atoms.calc is None else atoms.calc.results
-    kept = {'energy': results['energy']} if 'energy' in results else {}
+    kept = {name: results[name] for name in ('energy', 'free_energy', 'magmom', 'magmoms', 'charges') if name in results}
+    if np.ndim(kept.get('magmoms', 0)) > 1:  # vectors
+        kept['magmoms'] = kept['magmoms'] @ turn
     if 'forces' in results:
         kept['forces'] = results['forces'] @ turn
     if 'stress' in results:
-        kept['stress'] = full_3x3_to_voigt_6_stress(turn.T @ voigt_6_to_full_3x3_stress(results['stress']) @ turn)
+        kept['stress'] = voigt_stress(turn.T @ voigt_6_to_full_3x3_stress(voigt_stress(results['stress'])) @ turn)
     if kept:
         new.calc = SinglePointCalculator(new, **kept)
+        new.calc.name = atoms.calc.name
 
 
 def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
@@ -64,11 +66,7 @@ def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     if not tolerance > 0:
         raise ValueError(f'symmetrize is a tolerance in A, positive; got {tolerance!r}')
     fractional = atoms.get_scaled_positions()
-    try:
-        found = spglib.get_symmetry((np.asarray(atoms.cell), fractional, atoms.numbers), symprec=tolerance)
-    except Exception as error:  # newer versions raise an error of their own
-        log.debug('spglib finds no symmetry: %s', error)
-        found = None
+    found = of_spglib(spglib.get_symmetry, (np.asarray(atoms.cell), fractional, atoms.numbers), symprec=tolerance)
     if found is None:
         return atoms.copy()
     metric = np.asarray(atoms.cell) @ np.asarray(atoms.cell).T

@@ -12,9 +12,10 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
-from ..utils.atoms import frozen_mask
+from ..utils.atoms import check_one_piece, frozen_mask, rotation_hint
 from .base import PlainRepresentation, require
 
+BELOW = 1.0  # A; mobile atoms of a slab may lie that far below the window
 FIX_HINT = (
     'mark the substrate with a constraint, e.g.\n'
     '    from ase.constraints import FixAtoms\n'
@@ -26,7 +27,7 @@ def check_slab(slab: Atoms) -> None:
     """Raise a ValueError if ``slab`` cannot carry an overlayer.
 
     Needed: at least one atom, finite positions, a cell whose a and b lie in the xy plane and whose c rises out of it,
-    periodic in the plane only, at least one atom held by FixAtoms.
+    periodic in the plane only, at least one atom held by FixAtoms, and those in one piece along z.
     """
     if not isinstance(slab, Atoms):
         raise TypeError(f'slab must be an ase.Atoms, got {type(slab).__name__}')
@@ -43,14 +44,37 @@ def check_slab(slab: Atoms) -> None:
         )
     if slab.pbc[2]:
         raise ValueError(f'a slab must not be periodic along z, got pbc={slab.pbc.tolist()}; set slab.pbc = (True, True, False)')
+    if not slab.pbc[:2].all():
+        raise ValueError(f'a slab is periodic in the plane, got pbc={slab.pbc.tolist()}; set slab.pbc = (True, True, False)')
     if np.abs(cell[:2, 2]).max() > 1e-6:
         raise ValueError(
             f'the first two cell vectors must lie in the xy plane (the surface normal is z), got '
-            f'{cell[:2].tolist()}; slab.rotate(slab.cell[2], "z", rotate_cell=True) turns a slab whose '
-            'third vector is the normal'
+            f'{cell[:2].tolist()}; {rotation_hint(slab)}'
         )
-    if not frozen_mask(slab).any():
+    frozen = frozen_mask(slab)
+    if not frozen.any():
         raise ValueError(f'the slab has no FixAtoms, so nothing says which atoms are the substrate; {FIX_HINT}')
+    check_one_piece(slab, frozen)
+
+
+def check_mobile_atoms(slab: Atoms, low: float) -> None:
+    """Raise a ValueError if atoms of the slab that no FixAtoms holds lie below the window, so that they would come on top.
+
+    Parameters
+    ----------
+    slab : Atoms
+    low : float
+        Lower end of the window, A above the topmost frozen atom.
+    """
+    bottom = surface_height(slab) + low - BELOW
+    below = np.flatnonzero(~frozen_mask(slab) & (slab.positions[:, 2] < bottom))
+    if len(below):
+        raise ValueError(
+            f'atoms that FixAtoms does not hold are generated, in the window that begins {low:g} A above the topmost fixed atom; '
+            f'atoms {below[:10].tolist()} of the slab lie below it and would be moved on top: hold them as well, e.g. '
+            'slab.set_constraint(FixAtoms(indices=range(len(slab)))), lower the window with height=(low, high), or turn the slab '
+            'over where its surface is the lower side: slab.rotate(180, "x", rotate_cell=True)'
+        )
 
 
 def check_same_pbc(images: list[Atoms]) -> None:
@@ -164,7 +188,7 @@ class Slab(PlainRepresentation):
             np.concatenate(
                 [each.atoms.numbers[~each.frozen] for each in templates] + [each.atoms.numbers[each.frozen] for each in templates]
             ),
-            np.stack([np.asarray(each.atoms.cell) for each in templates]),
+            np.stack([each.atoms.cell.complete()[:] for each in templates]),
             np.array([each.surface_z for each in templates]),
             [int((~each.frozen).sum()) for each in templates],
             [int(each.frozen.sum()) for each in templates],

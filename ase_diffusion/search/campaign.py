@@ -17,15 +17,18 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ..calculators.default import check_installed, default_calculator
 from ..calculators.factory import check_shared, freeze
 from ..calculators.names import CalculatorLike, calculator_name, check_calculator, is_own_force_field
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings, optimizer_name
 from ..relax.single import failed
+from ..utils.atoms import energy_of, mobile_formula
 from ..utils.checks import check_integer, check_limits
 from ..utils.log import Log, Logfile
+from ..utils.progress import Progress
 from ..utils.provenance import note
-from .executors import DaskExecutor, SerialExecutor
+from .executors import DaskExecutor, SerialExecutor, check_workers
 from .store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -50,8 +53,9 @@ class Campaign:
         generator. ``ase db search.db unique=1 -s energy`` lists the distinct structures.
     generate : callable
         ``generate(block, count)`` returns the first `count` Atoms of a block, the same ones at each call.
-    calculator : str, Path, callable or Calculator
-        As `get_calculator` takes it; picklable for other processes. An instance of GPAW, VASP or another calculator with files
+    calculator : str, Path, callable, Calculator or None
+        As `get_calculator` takes it; None: the first installed one of ``'7net-mf-0'`` and
+        ``'chgnet'``. Picklable for other processes. An instance of GPAW, VASP or another calculator with files
         has one folder and so allows one process; a name or a factory gives one calculator per structure.
     first_of_kind : callable, optional
         ``first_of_kind(number, atoms)`` returns the number of the first identical structure, or `number` for a new one
@@ -84,7 +88,7 @@ class Campaign:
         self,
         database: str | Path,
         generate: Callable[[int, int], Iterable[Atoms]],
-        calculator: CalculatorLike = '7net-mf-0',
+        calculator: CalculatorLike | None = None,
         *,
         first_of_kind: Callable[[int, Atoms], int] | None = None,
         made_by: dict[str, Any] | None = None,
@@ -98,15 +102,19 @@ class Campaign:
         logfile: Logfile = '-',
         **relaxation: Any,
     ) -> None:
+        calculator = default_calculator() if calculator is None else calculator
         check_calculator(calculator)
         self.settings = Settings(**relaxation)
         check_limits(timeout=timeout)
         check_integer('block', block, 1, 'the number of structures generated at once')
         check_integer('workers', workers, 0, 'the number of local processes (0 is this process)')
         check_shared(calculator, None if client is not None else workers)
+        if client is None:
+            check_installed(calculator)
+            check_workers(workers)
         self.generate, self.calculator, self.first_of_kind, self.block = generate, calculator, first_of_kind, int(block)
         self.options = {'timeout': timeout, 'directory': directory}
-        self.workers, self.client, self.retry_failed, self.logfile = workers, client, retry_failed, logfile
+        self.workers, self.client, self.retry_failed, self.logfile = int(workers), client, retry_failed, logfile
         self.frozen = None if self._is_serial() else freeze(calculator, self.settings, self.options)
         self.chunk = min(self.block, 16) if is_own_force_field(calculator) and timeout is None else 1
         self.store = Store(database, self._what(made_by or {}), patience=patience)
@@ -165,9 +173,9 @@ class Campaign:
         """Return the distinct structures among the first n, each with its lowest energy, sorted by energy."""
         best = {}
         for number, (first, atoms) in self.store.relaxed().items():
-            if number < n and (first not in best or atoms.get_potential_energy() < best[first].get_potential_energy()):
+            if number < n and (first not in best or energy_of(atoms) < energy_of(best[first])):
                 best[first] = atoms
-        return sorted(best.values(), key=lambda atoms: atoms.get_potential_energy())
+        return sorted(best.values(), key=energy_of)
 
 
 class _State:
@@ -199,7 +207,7 @@ class _State:
                 self.campaign.first_of_kind(number, atoms)
 
     def _note_energy(self, atoms):
-        formula, energy = atoms.get_chemical_formula(), atoms.get_potential_energy()
+        formula, energy = atoms.get_chemical_formula(), energy_of(atoms)
         self.best[formula] = min(self.best.get(formula, math.inf), energy)
         return self.best[formula]
 
@@ -208,6 +216,12 @@ class _State:
         self.log.write(f'working in {pool.description}')
         self.log.write(HEADER)
         self.begun = time.monotonic()
+        with Progress(self.n, 'relaxed', done=self.n - len(self.todo)) as self.progress:
+            self._loop(pool)
+        if self.stop is not None:
+            raise self.stop
+
+    def _loop(self, pool):
         while self.running or self.making is not None or (self.stop is None and (self.waiting or self.blocks)):
             if self.stop is None:
                 self._feed(pool)
@@ -216,8 +230,6 @@ class _State:
                 self._take_block(future)
             else:
                 self._take_result(pool, kind)
-        if self.stop is not None:
-            raise self.stop
 
     def _feed(self, pool):
         """Submit work: generate a block while few structures wait, and relax waiting structures."""
@@ -288,6 +300,7 @@ class _State:
         for number, atoms, first in lines:
             self.done += 1
             self.log.write(self._line(number, atoms, first))
+            self.progress.add()
 
     def finish(self):
         """Write results that arrived but were not handled yet, for example at Ctrl-C."""
@@ -305,14 +318,14 @@ class _State:
     def _line(self, number, atoms, first):
         pairs = atoms.info['key_value_pairs']
         rate = 3600 * self.done / max(time.monotonic() - self.begun, 1e-3)
-        start = f'{number:6d} {atoms.get_chemical_formula():<16s}'
+        start = f'{number:6d} {mobile_formula(atoms):<16s}'
         if pairs['failed']:
             self.failed += 1
             return f'{start} {"-":>5s} {"-":>12s} {"-":>12s} {"-":>12s} {rate:8.0f}  failed: {atoms.info["data"]["relax_error"]}'
         best = self.best[atoms.get_chemical_formula()]
         outcome = ('' if pairs['relax_converged'] else 'not converged, ') + ('new' if first == number else f'same as {first}')
         return (
-            f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {atoms.get_potential_energy():12.4f} '
+            f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {energy_of(atoms):12.4f} '
             f'{best:12.4f} {rate:8.0f}  {outcome}'
         )
 
@@ -321,7 +334,7 @@ class _State:
         text = f'{self.n} structures, {self.failed} failed, {len(images)} different'
         if images:
             number = images[0].info['key_value_pairs']['number']
-            text += f'; the best has {images[0].get_potential_energy():.4f} eV (number {number})'
+            text += f'; the best has {energy_of(images[0]):.4f} eV (number {number})'
         return text
 
 

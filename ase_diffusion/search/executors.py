@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
 from multiprocessing import parent_process
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency
+from ..utils.children import unshadowed
 from ..utils.provenance import note
 
 if TYPE_CHECKING:
@@ -112,6 +114,8 @@ class DaskExecutor:
             import dask
 
             self.configured = dask.config.set(LOCAL)  # until close
+            self.unshadowed = unshadowed()  # until close: processes that died are started again
+            self.unshadowed.__enter__()
             self.cluster, self.client = local_cluster(distributed, workers)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix='generate')
         local = f'{workers} local process{"es" if workers > 1 else ""}'
@@ -145,6 +149,13 @@ class DaskExecutor:
             self.client.close(timeout=5)
             self.cluster.close(timeout=20)
             self.configured.__exit__(None, None, None)
+            self.unshadowed.__exit__(None, None, None)
+
+
+def check_workers(workers: int) -> None:
+    """Raise a MissingDependency if local processes are asked for and dask is not installed; nothing is imported."""
+    if workers > 0 and (find_spec('dask') is None or find_spec('distributed') is None):
+        raise MissingDependency('dask[distributed]', 'search')
 
 
 def local_cluster(distributed: ModuleType, workers: int) -> tuple[Any, Any]:

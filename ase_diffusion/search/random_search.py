@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.data import atomic_numbers
 
+from ..calculators.default import check_installed, default_for_slab
 from ..calculators.factory import check_shared
 from ..calculators.names import CalculatorLike, calculator_name
 from ..data.frames import row_atoms
@@ -23,12 +25,14 @@ from ..data.starts import Composition, check_composition, check_start, draw_comp
 from ..errors import GenerationFailed
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings, optimizer_name
-from ..utils.atoms import copy_atoms
+from ..utils.atoms import copy_atoms, parse_formula
 from ..utils.checks import check_count, check_folder
+from ..utils.children import unshadowed
 from ..utils.log import Log, Logfile
+from ..utils.progress import Progress
 from ..utils.provenance import forget_notes, note, noted
 from ..utils.rng import RandomSource, coerce_rng
-from .store import same_slab, slab_settings
+from .store import same_slab, slab_settings, split_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -58,7 +62,8 @@ class RandomStructureSearch:
     calculator : str, Path, callable or Calculator
         As `ase_diffusion.relax.get_calculator` takes it; picklable for several workers: a name, a path, a class or a function at
         module level. Calculators that write files or keep wave functions (GPAW, VASP) and come from a name or a factory are
-        made anew for each run, in a separate folder.
+        made anew for each run, in a separate folder. None: ``'ag-o'`` if it knows the slab and the elements, else the first
+        installed one of ``'7net-mf-0'`` and ``'chgnet'``; the log says which.
     height, ratio, maxiter
         As in `random_start`.
     rng : None, int, Generator, RandomState or numpy.random
@@ -84,7 +89,7 @@ class RandomStructureSearch:
         self,
         slab: Atoms,
         stoich: Composition,
-        calculator: CalculatorLike = '7net-mf-0',
+        calculator: CalculatorLike | None = None,
         *,
         height: tuple[float, float] = (1.0, 4.5),
         ratio: float = 0.7,
@@ -105,14 +110,17 @@ class RandomStructureSearch:
             raise ValueError(f'the database of a search is an ASE sqlite file, *.db; got {str(database)!r}')
         check_folder('database', database)
         check_count('workers', 'the number of processes', workers)
-        check_shared(calculator, workers)
+        if calculator is not None:
+            check_shared(calculator, workers)
         self.settings = Settings(optimizer, fmax, steps)
         self.slab = copy_atoms(slab)
         self.slab.info.pop('adsorbate_info', None)  # set by ase.build; extxyz cannot write it
         forget_notes(self.slab)
         self.stoich = check_composition(stoich)
-        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), ratio, maxiter
-        self.calculator, self.directory = calculator, directory
+        self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), float(ratio), int(maxiter)
+        self.calculator = default_for_slab(self.slab, _elements(self.stoich)) if calculator is None else calculator
+        check_installed(self.calculator)
+        self.directory = directory
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)
 
@@ -140,7 +148,7 @@ class RandomStructureSearch:
         db = self._open()
         done = {row.run for row in db.select('last=True', include_data=False) if not row.get('failed')}
         todo = [run for run in range(n) if run not in done]
-        with Log(self.logfile) as log:
+        with Log(self.logfile) as log, Progress(n, 'relaxed', done=n - len(todo)) as progress:
             log.write(f'{type(self).__name__}: {calculator_name(self.calculator)}, seed {self.seed}, {self.database}')
             log.write(f'{n} runs, {n - len(todo)} of them done, {self.workers} worker{"s" * (self.workers > 1)}')
             log.write(HEADER)
@@ -148,6 +156,7 @@ class RandomStructureSearch:
             for run, frames, seconds in self._results(todo):
                 self._store(db, run, frames)
                 log.write(_line(run, frames[-1], seconds, len(self.slab)))
+                progress.add()
                 if frames[-1].info['key_value_pairs'].get('failed'):
                     failures[frames[-1].info['data']['relax_error']] += 1
         rows = [row for row in db.select('last=True') if row.run < n and not row.get('failed')]
@@ -252,7 +261,9 @@ class RandomStructureSearch:
             min(self.workers, len(todo)), get_context('spawn'), initializer=_start_worker, initargs=(self,)
         )
         try:
-            for future in as_completed([pool.submit(_work, run) for run in todo]):
+            with unshadowed():
+                futures = [pool.submit(_work, run) for run in todo]
+            for future in as_completed(futures):
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -262,14 +273,20 @@ class RandomStructureSearch:
         with db:
             db.delete([row.id for row in db.select(run=run, include_data=False)])
             for index, atoms in enumerate(frames):
-                pairs = noted(
-                    {'step': 0, 'converged': False} | atoms.info['key_value_pairs'], run=run, last=index == len(frames) - 1
-                )
-                db.write(atoms, data=atoms.info.get('data', {}), **pairs)
+                own, data = split_pairs(atoms)  # keys that a database cannot hold go into the data
+                pairs = noted({'step': 0, 'converged': False} | own, run=run, last=index == len(frames) - 1)
+                db.write(atoms, data=data, **pairs)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for workers, without the log (streams cannot be pickled)."""
         return {**self.__dict__, 'logfile': None}
+
+
+def _elements(stoich):
+    """Return the atomic numbers that may occur in a composition as returned by `check_composition`."""
+    if isinstance(stoich, dict):
+        return [atomic_numbers[symbol] for symbol in stoich]
+    return sorted({number for text in ([stoich] if isinstance(stoich, str) else stoich) for number in parse_formula(text)})
 
 
 def _one_run(search, relaxer, run):

@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,10 @@ class Store:
         self.remote = self.url.startswith(('postgresql://', 'postgres://'))
         if not self.remote and Path(self.url).suffix != '.db':
             raise ValueError(f'the database of a campaign is an ASE sqlite file, *.db, or postgresql://...; got {self.url!r}')
+        if self.remote and find_spec('ase_db_backends') is None:
+            raise MissingDependency('ase-db-backends', 'postgresql')
+        if not self.remote:
+            check_folder('database', self.url)
         self.settings = json.loads(json.dumps(settings))
         self.patience, self._lock = patience, None
 
@@ -330,7 +335,8 @@ def split_pairs(atoms: Atoms) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (key-value pairs allowed as columns of a database, data with the others)."""
     from ase.db.core import check
 
-    pairs, data = {}, dict(atoms.info.get('data', {}))
+    data = atoms.info.get('data', {})
+    pairs, data = {}, dict(data) if isinstance(data, dict) else {'data': data}
     for key, value in atoms.info.get('key_value_pairs', {}).items():
         value = value.item() if isinstance(value, np.generic) else value
         try:

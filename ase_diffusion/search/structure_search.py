@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..calculators.default import default_calculator
 from ..calculators.names import CalculatorLike
 from ..metrics.surface import Distinct
 from ..utils.rng import RandomSource, coerce_rng
@@ -37,8 +38,9 @@ class StructureSearch(Campaign):
         several candidates are relaxed further.
     database : str or Path
         ``*.db`` or ``postgresql://...``, see :class:`ase_diffusion.search.campaign.Campaign`.
-    calculator : str, Path, callable or Calculator
-        As `ase_diffusion.relax.get_calculator` takes it.
+    calculator : str, Path, callable, Calculator or None
+        As `ase_diffusion.relax.get_calculator` takes it. None: ``'ag-o'`` if it knows the structures, else the first installed
+        one of ``'7net-mf-0'`` and ``'chgnet'``; the log says which.
     conditions : dict, optional
         Keywords of ``generator.sample``.
     rng : None, int, Generator, RandomState or numpy.random
@@ -61,7 +63,7 @@ class StructureSearch(Campaign):
         self,
         generator: Any,
         database: str | Path = 'search.db',
-        calculator: CalculatorLike = '7net-mf-0',
+        calculator: CalculatorLike | None = None,
         *,
         conditions: dict[str, Any] | None = None,
         rng: RandomSource = None,
@@ -70,6 +72,9 @@ class StructureSearch(Campaign):
     ) -> None:
         self.generator, self.conditions = generator, dict(conditions or {})
         generator.check_conditions(self.conditions)
+        if calculator is None:
+            template = getattr(generator, 'template', None)
+            calculator = default_calculator([] if template is None else [template])
         self.seed = _find_seed(rng, database)
         self.seen = Distinct()
         made_by = {'seed': self.seed, 'generator': generator.todict(), 'conditions': self.conditions}

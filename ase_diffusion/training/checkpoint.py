@@ -16,19 +16,12 @@ from ..networks import NETWORKS
 from ..representations import REPRESENTATIONS, representation_from_dict
 from ..representations.base import is_number, require
 from ..representations.conditions import conditions_of
+from ..utils.header import FORMAT, KEY, SINGLE
+from ..utils.header import read_header as read_any_header
 
-FORMAT = 2
-SINGLE = 'denoiser'  # name of a network that is alone
-_KEY = 'ase_diffusion'
 _DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 _TABLES = ('data', 'conditions', 'defaults', 'sampling', 'metrics', 'units')
 _SAMPLING = ('sampler', 'steps', 'focus', *{name: None for sampler in SAMPLERS.values() for name in sampler.options})
-_NEW_NAMES = {  # values of format 1 -> of today
-    'Components': 'ProductProcess',
-    'Embedded': 'EmbeddedCategorical',
-    'SmoothCrystal': 'LogLatticeCrystal',
-    'resampling': 'renoised_ancestral',
-}
 _NEW_KEYS = {'properties.': 'conditions.', 'known': 'given'}  # beginnings of keys of weights of format 1 -> of today
 
 
@@ -62,7 +55,7 @@ def save_checkpoint(
     full = {**header, 'format': FORMAT, 'networks': described}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
-    save_file(tensors, str(partial), metadata={_KEY: json.dumps(full)})
+    save_file(tensors, str(partial), metadata={KEY: json.dumps(full)})
     os.replace(partial, path)
     return path
 
@@ -73,56 +66,12 @@ def read_header(path) -> dict:
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, or was not written by this package.
+        The file is missing, damaged, or was not written by this package; it asks for a network that is not known.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'no checkpoint at {path}')
-    try:
-        with safe_open(str(path), framework='pt') as file:
-            text = (file.metadata() or {}).get(_KEY)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f'{path} is not a readable safetensors file ({error}); it may be truncated') from error
-    if text is None:
-        raise CheckpointError(f'{path} is a safetensors file, but not an ase_diffusion checkpoint (no header)')
-    try:
-        header = json.loads(text)
-        if header['format'] > FORMAT:
-            raise CheckpointError(
-                f'{path} has format {header["format"]}, this version reads up to {FORMAT}; upgrade ase_diffusion'
-            )
-        if header['format'] == 1:
-            header = _upgraded(header)
-        names = {name: (entry['name'], entry['settings']) for name, entry in header['networks'].items()}
-        if not names or not all(isinstance(cls, str) and isinstance(settings, dict) for cls, settings in names.values()):
-            raise TypeError('expected: networks, each with a name (text) and settings (table)')
-    except (json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f'{path} has a damaged header ({error!r})') from error
-    if unknown := sorted({cls for cls, _ in names.values()} - set(NETWORKS)):
+    header = read_any_header(path)
+    if unknown := sorted({entry['name'] for entry in header['networks'].values()} - set(NETWORKS)):
         raise CheckpointError(f'{path} asks for the network {unknown[0]!r}; known: {sorted(NETWORKS)}')
     return header
-
-
-def _renamed(value):
-    """Return a value of format 1 with the class names of today."""
-    if isinstance(value, dict):
-        return {key: _renamed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_renamed(item) for item in value]
-    return _NEW_NAMES.get(value, value) if isinstance(value, str) else value
-
-
-def _upgraded(header: dict) -> dict:
-    """Return a header of format 1 as one of today: of one network, properties, known and scheme 'paper' renamed."""
-    header = _renamed(header)
-    network = header.pop('network')
-    if 'properties' in network['settings']:
-        network['settings']['conditions'] = network['settings'].pop('properties')
-    if 'known' in header:
-        header['csp_fraction'] = header.pop('known')
-    if header.get('scheme') == 'paper':
-        header['scheme'] = 'd3pm'
-    return {**header, 'networks': {SINGLE: network}}
 
 
 def _tensors(path, header: dict) -> dict[str, torch.Tensor]:

@@ -148,7 +148,7 @@ def _elements(found: set[int], known) -> list[int]:
         return sorted(found)
     if beyond := sorted(found - set(known)):
         symbols, names = (', '.join(chemical_symbols[z] for z in numbers) for numbers in (beyond, sorted(known)))
-        raise ValueError(f'the network never saw {symbols}; it knows {names}. Leave out crystals with others, or train a new one')
+        raise ValueError(f'the network never saw {symbols}; it knows {names}; leave out crystals with others, or train a new one')
     return [int(z) for z in known]
 
 

@@ -172,7 +172,7 @@ def split_images(images: list[Atoms], train: Sequence[str] = ('train',)) -> tupl
         return images, None
     if missing := set(train) - set(present):
         raise ValueError(
-            f'the data has no split {sorted(missing)}; it has {present}. Name those to train on, or take the key split away'
+            f'the data has no split {sorted(missing)}; it has {present}; name those to train on, or take the key split away'
         )
     held = [atoms for atoms, split in zip(images, splits, strict=True) if split == 'val' and 'val' not in train]
     return [atoms for atoms, split in zip(images, splits, strict=True) if split in train], held or None

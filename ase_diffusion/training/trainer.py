@@ -8,6 +8,7 @@ import math
 import time
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -66,6 +67,12 @@ def _single(value):
     if isinstance(value, (tuple, list)):
         return type(value)(_single(item) for item in value)
     return value.float() if torch.is_tensor(value) and value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def check_lightning() -> None:
+    """Raise a MissingDependency if Lightning is not installed; nothing is imported."""
+    if find_spec('lightning') is None:
+        raise MissingDependency('lightning', 'train')
 
 
 def _lightning():

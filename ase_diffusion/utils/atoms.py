@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from .checks import check_integer
 
 __all__ = [
+    'check_one_piece',
     'check_surface_cell',
     'copy_atoms',
     'frozen_mask',
     'is_valid',
+    'join_slab',
     'mobile_mask',
     'neighbors',
     'parse_formula',
@@ -23,7 +30,9 @@ __all__ = [
 ]
 
 VALID_RATIO = 0.7  # shortest distance over the sum of covalent radii
+PIECES_APART = 5.0  # A; layers of a slab are closer
 INDEX_NAMES = ('index', 'indices', 'pairs', 'triples')  # attributes of constraints of ASE that hold indices of atoms
+BINS = 1000  # largest number of bins per atom in a neighbor search
 
 
 def copy_atoms(atoms: Atoms) -> Atoms:
@@ -63,6 +72,11 @@ def _from_zero(found, count: int, constraint) -> np.ndarray | list[int] | int:
     return type(found)(indices.tolist()) if isinstance(found, (list, tuple, int)) else indices
 
 
+def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
+    """Return structures as a list; one structure is a list of one."""
+    return [images] if isinstance(images, Atoms) else list(images)
+
+
 def frozen_mask(atoms: Atoms) -> np.ndarray:
     """Return the mask of atoms in a FixAtoms constraint, bool (n,).
 
@@ -81,6 +95,15 @@ def frozen_mask(atoms: Atoms) -> np.ndarray:
 def mobile_mask(atoms: Atoms) -> np.ndarray:
     """Return the mask of atoms that are not in a FixAtoms constraint, bool (n,)."""
     return ~frozen_mask(atoms)
+
+
+def judged(atoms: Atoms) -> Atoms:
+    """Return a structure for metrics of its mobile atoms: where every atom is fixed, a copy in which none is."""
+    if mobile_mask(atoms).any():
+        return atoms
+    free = atoms.copy()
+    free.set_constraint()
+    return free
 
 
 def unsupported_constraints(atoms: Atoms) -> list[str]:
@@ -109,8 +132,105 @@ def check_surface_cell(slab: Atoms) -> None:
         raise ValueError(
             'a slab has atoms, and its cell vectors a and b span the xy plane; got '
             f'{len(slab)} atoms and a = {plane[0].tolist()}, b = {plane[1].tolist()}; '
-            'build it with ase.build, or turn it: slab.rotate(slab.cell[0], "x", rotate_cell=True)'
+            f'build it with ase.build; {rotation_hint(slab)}'
         )
+    check_one_piece(slab)
+
+
+def rotation_hint(slab: Atoms) -> str:
+    """Return the line of code that turns a and b of a slab into the xy plane, with c upwards."""
+    a, b, c = slab.cell.complete()[:]
+    first, second = (0, 1) if np.dot(np.cross(a, b), c) >= 0 else (1, 0)
+    return (
+        f'slab.rotate(numpy.cross(slab.cell[{first}], slab.cell[{second}]), "z", rotate_cell=True) turns a and b into that plane'
+    )
+
+
+def cut_of(slab: Atoms, which: np.ndarray | None = None) -> tuple[float, float] | None:
+    """Return height and width in A of the gap that cuts a slab in two pieces along z, as wrapping across the cell does.
+
+    Parameters
+    ----------
+    slab : Atoms
+    which : bool array (n,), optional
+        Atoms to look at; all by default.
+
+    Returns
+    -------
+    (float, float) or None
+        None: the atoms are one piece, or the cell has no height.
+    """
+    z = np.sort(slab.positions[:, 2] if which is None else slab.positions[which, 2])
+    height = abs(float(slab.cell[2, 2]))
+    if len(z) < 2 or height < 1e-6:
+        return None
+    gaps = np.diff(z)
+    widest = int(gaps.argmax())
+    outside = height - (z[-1] - z[0])  # through the boundary of the cell
+    if gaps[widest] <= PIECES_APART or gaps[widest] <= outside:
+        return None
+    return float((z[widest] + z[widest + 1]) / 2), float(gaps[widest])
+
+
+def check_one_piece(slab: Atoms, which: np.ndarray | None = None) -> None:
+    """Raise a ValueError if the atoms (those of the mask ``which``) lie in two pieces, see :func:`cut_of`."""
+    if (cut := cut_of(slab, which)) is not None:
+        sign = '-' if slab.cell[2, 2] > 0 else '+'
+        raise ValueError(
+            f'the atoms of a slab are one piece along z; these are two, {cut[1]:.1f} A apart, as after a wrap across the cell. '
+            f'slab.positions[slab.positions[:, 2] > {cut[0]:.3f}] {sign}= slab.cell[2] joins them; where the gap is real, '
+            'enlarge the cell along z until it is smaller than the vacuum'
+        )
+
+
+def join_slab(slab: Atoms) -> None:
+    """Move the upper piece of a slab that was wrapped across its cell under the lower one, in place, see :func:`cut_of`."""
+    if (cut := cut_of(slab)) is not None:
+        positions = slab.positions.copy()
+        positions[positions[:, 2] > cut[0]] -= np.sign(slab.cell[2, 2]) * slab.cell[2]
+        slab.set_positions(positions, apply_constraint=False)
+
+
+def energy_of(atoms: Atoms) -> float:
+    """Return the energy (eV) of the calculator that a structure carries, without constraints; infinity where it carries none."""
+    energy = ({} if atoms.calc is None else atoms.calc.results).get('energy', math.inf)
+    return energy if math.isfinite(energy) else math.inf
+
+
+def mobile_formula(atoms: Atoms) -> str:
+    """Return the formula of the atoms that no FixAtoms holds, of all where it holds all or none; for logs."""
+    mobile = mobile_mask(atoms)
+    return Formula.from_list([chemical_symbols[z] for z in atoms.numbers[mobile if mobile.any() else ~mobile]]).format('hill')
+
+
+def composition_text(stoich: str | Mapping[str, int]) -> str:
+    """Return a composition, a formula or the numbers of atoms of elements, as a formula in the given order.
+
+    Raises
+    ------
+    TypeError
+        It is neither.
+    ValueError
+        It is no formula, or a number is no whole number of 0 or more.
+    """
+    if isinstance(stoich, Mapping):
+        for symbol, count in stoich.items():
+            if symbol not in chemical_symbols[1:]:
+                raise ValueError(f'a composition has numbers of atoms of elements, such as {{"Ag": 12, "O": 6}}; got {symbol!r}')
+            check_integer(f'the number of {symbol} atoms', count, 0)
+        stoich = ''.join(f'{symbol}{int(count)}' for symbol, count in stoich.items() if count)
+    if not isinstance(stoich, str):
+        raise TypeError(
+            f"a composition is a formula such as 'Ag12O6', or a dict such as {{'Ag': 12, 'O': 6}}; got {type(stoich).__name__}"
+        )
+    parse_formula(stoich)
+    return stoich.strip()
+
+
+def voigt_stress(stress: np.ndarray) -> np.ndarray:
+    """Return a stress, (6,) or (3, 3), as (6,) in the order xx, yy, zz, yz, xz, xy."""
+    stress = np.array(stress, dtype=float)
+    return full_3x3_to_voigt_6_stress(stress) if stress.shape == (3, 3) else stress.reshape(6)
 
 
 def parse_formula(text: str) -> list[int]:
@@ -137,7 +257,35 @@ def neighbors(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.n
     from matscipy.neighbours import neighbour_list
 
     # missing cell vectors (slabs without vacuum, molecules) would make the cell singular
-    return neighbour_list('ijd', positions=atoms.positions, cell=atoms.cell.complete().array, pbc=atoms.pbc, cutoff=float(cutoff))
+    cell = atoms.cell.complete().array
+    span = np.ptp(atoms.positions, axis=0).prod() if len(atoms) else 0.0
+    if max(abs(np.linalg.det(cell)), span) > BINS * (len(atoms) + 1) * cutoff**3:  # its bins would fill the memory
+        return _sparse_neighbors(atoms.positions, cell, atoms.pbc, float(cutoff))
+    return neighbour_list('ijd', positions=atoms.positions, cell=cell, pbc=atoms.pbc, cutoff=float(cutoff))
+
+
+def _sparse_neighbors(positions, cell, pbc, cutoff):
+    """Return i, j, d of all periodic pairs by a tree of the atoms and of their images near the faces of the cell."""
+    from scipy.spatial import cKDTree
+
+    inverse = np.linalg.inv(cell)
+    scaled = positions @ inverse
+    scaled = np.where(pbc, scaled - np.floor(scaled), scaled)
+    margins = cutoff * np.linalg.norm(inverse, axis=0) + 1e-9  # (3,) in fractions of the cell
+    owner, images = np.arange(len(positions)), scaled
+    for axis in np.flatnonzero(pbc):
+        reach = int(np.ceil(margins[axis]))
+        parts = [(owner, images)]
+        for n in (*range(-reach, 0), *range(1, reach + 1)):
+            place = images[:, axis] + n
+            near = (place > -margins[axis]) & (place < 1 + margins[axis])
+            parts.append((owner[near], images[near] + n * np.eye(3)[axis]))
+        owner, images = (np.concatenate(each) for each in zip(*parts, strict=True))
+    home = scaled @ cell
+    pairs = cKDTree(home).sparse_distance_matrix(cKDTree(images @ cell), cutoff, output_type='ndarray')
+    pairs = pairs[pairs['j'] != pairs['i']]  # the images begin with the atoms themselves
+    order = np.argsort(pairs['i'], kind='stable')
+    return pairs['i'][order], owner[pairs['j'][order]], pairs['v'][order]
 
 
 def min_distance_ratio(atoms: Atoms) -> float:
@@ -151,9 +299,9 @@ def min_distance_ratio(atoms: Atoms) -> float:
     -------
     float
         Dimensionless; periodic images of the same atom count. inf without such a pair (no mobile atom, or none within twelve
-        bond lengths), nan for positions that are not finite.
+        bond lengths); nan without atoms, for positions that are not finite and for atoms X, which are no elements.
     """
-    if not np.isfinite(atoms.positions).all():
+    if not len(atoms) or not np.isfinite(atoms.positions).all() or not (atoms.numbers > 0).all():
         return float('nan')
     mobile = mobile_mask(atoms)
     if not mobile.any():
@@ -169,5 +317,8 @@ def min_distance_ratio(atoms: Atoms) -> float:
 
 
 def is_valid(atoms: Atoms, ratio: float = VALID_RATIO) -> bool:
-    """Return whether all distances of mobile atoms are at least `ratio` times the sum of covalent radii."""
-    return bool(min_distance_ratio(atoms) >= ratio)
+    """Return whether all distances of mobile atoms are at least `ratio` times the sum of covalent radii.
+
+    Where every atom is fixed, all are judged. Without atoms, and with atoms X, which are no elements, it is False.
+    """
+    return bool(min_distance_ratio(judged(atoms)) >= ratio)

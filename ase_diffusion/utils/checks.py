@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ LIMITS = {
     'timeout': 'a time in seconds',
     'time_limit': 'a time in seconds',
 }
+
+
+CALCULATOR_KEYWORDS = ('restart', 'label', 'atoms', 'directory')  # of ase.calculators.calculator.Calculator
 
 
 def check_limits(*, batch_size: Any = 1, **limits: float | None) -> None:
@@ -119,7 +124,7 @@ def check_window(name: str, value: Any, what: str) -> tuple[float, float]:
 
 
 def check_folder(name: str, path: Any) -> None:
-    """Raise a FileNotFoundError if the folder of an output file does not exist.
+    """Raise an OSError if an output file cannot be written; a file that exists is not changed.
 
     Parameters
     ----------
@@ -127,7 +132,58 @@ def check_folder(name: str, path: Any) -> None:
         Name of the argument.
     path : str, Path or other
         ``'-'`` and objects other than paths are not checked.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError, OSError
+        The folder does not exist, the path is a folder, or the file cannot be opened for writing.
     """
-    if isinstance(path, (str, Path)) and str(path) != '-' and not Path(path).absolute().parent.is_dir():
-        folder = Path(path).absolute().parent
+    if not isinstance(path, (str, Path)) or str(path) == '-':
+        return
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
         raise FileNotFoundError(f'{name}={str(path)!r} needs the folder {folder}, which does not exist: mkdir -p {folder}')
+    check_writable(path)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise an OSError if no file can be written at a path; a file that exists is not changed, a new one does not stay.
+
+    Raises
+    ------
+    IsADirectoryError, OSError
+        The path is a folder; the file cannot be opened for writing, with the reason of the system.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f'a file is written, but {path} is a folder; name a file in it')
+    try:
+        if path.is_file():
+            with open(path, 'r+b'):
+                return
+        if not path.exists():  # pipes and devices are not tried
+            with open(path, 'xb'):
+                pass
+            path.unlink()
+    except OSError as err:
+        raise type(err)(f'{path} cannot be written ({err.strerror or err}); choose another file or folder') from err
+
+
+def check_output_folder(path: str | Path) -> None:
+    """Raise an OSError if files cannot be written in a folder that may have to be made; nothing is left behind.
+
+    Raises
+    ------
+    NotADirectoryError, OSError
+        The path or one of its parents is a file; no file can be made there, with the reason of the system.
+    """
+    path = Path(path)
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f'files are written into a folder, but {there} is a file; name another folder')
+    try:
+        descriptor, trial = tempfile.mkstemp(dir=there)
+    except OSError as err:
+        raise type(err)(f'no file can be written in {path} ({err.strerror or err}); choose another folder') from err
+    os.close(descriptor)
+    os.unlink(trial)

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import IO, Any
 
+from .progress import above_bars
+
 __all__ = ['Log', 'Logfile']
 
 Logfile = str | os.PathLike | IO[str] | None  # argument of `Log`
@@ -47,9 +49,10 @@ class Log:
         """Write one line and a newline."""
         stream = self._stream()
         if stream is not None:
-            stream.write(f'{line}\n')
-            if hasattr(stream, 'flush'):
-                stream.flush()
+            with above_bars(stream):
+                stream.write(f'{line}\n')
+                if hasattr(stream, 'flush'):
+                    stream.flush()
 
     def close(self) -> None:
         """Close a file opened by this object; the next line reopens it."""

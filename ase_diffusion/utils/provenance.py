@@ -11,6 +11,8 @@ from collections.abc import Collection
 
 from ase import Atoms
 
+from .atoms import copy_atoms
+
 MARKER = 'provenance'
 OF_RELAXATION = frozenset(
     {'relax_steps', 'relax_converged', 'relax_calculator', 'energy_generated', 'relax_failed'}
@@ -49,6 +51,17 @@ def _notes_without_names(pairs: dict) -> set[str]:
     if ours & {'relax_steps', 'relax_failed'} or {'run', 'step', 'last', 'converged'} <= set(pairs):
         ours |= (OF_RELAXATION | {'run'}) & set(pairs)
     return ours
+
+
+def keep_own(source: Atoms, atoms: Atoms) -> None:
+    """Give a structure the own arrays and info of another one of as many atoms; what it has stays."""
+    own = copy_atoms(source)
+    forget_notes(own)
+    pairs = own.info.get('key_value_pairs', {}) | atoms.info.get('key_value_pairs', {})
+    data = own.info.get('data', {}) | atoms.info.get('data', {})
+    atoms.info = {**own.info, **atoms.info, **({'key_value_pairs': pairs} if pairs else {}), **({'data': data} if data else {})}
+    for name in set(own.arrays) - set(atoms.arrays):
+        atoms.set_array(name, own.arrays[name])
 
 
 def forget_notes(atoms: Atoms, names: Collection[str] | None = None) -> None:

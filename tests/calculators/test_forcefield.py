@@ -38,6 +38,55 @@ def test_forces_are_the_negative_gradient(images):
     assert np.all(forces[:16] == 0)
 
 
+def test_double_precision_gives_the_gradient_to_1e_6(images):
+    atoms, h = images[0], 1e-4
+    atoms.calc = get_calculator('ag-o', dtype='float64')
+    forces = atoms.get_forces(apply_constraint=False)
+    energies = []
+    for k, axis in [(k, axis) for k in (16, 20, 24) for axis in range(3)]:
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions[k, axis] += sign * h
+            moved.calc = atoms.calc
+            energies.append(moved.get_potential_energy())
+    slopes = -np.diff(np.reshape(energies, (9, 2)), axis=1)[:, 0] / (-2 * h)
+    assert np.abs(slopes - forces[[16, 20, 24]].ravel()).max() < 1e-6 * max(1, np.abs(forces).max())
+    single = atoms.copy()
+    single.calc = get_calculator('ag-o')
+    assert single.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-3)
+
+
+def test_as_a_calculator_of_ase(images):
+    """What ASE asks of a calculator: results are kept until something changes, and do not depend on shifts and order."""
+    atoms = images[0]
+    calc = atoms.calc = get_calculator('ag-o', dtype='float64')
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces(apply_constraint=False)
+    assert calc.check_state(atoms) == [] and not calc.calculation_required(atoms, ['energy', 'forces'])
+    assert set(calc.results) == set(calc.implemented_properties) and calc.results['free_energy'] == energy
+    with pytest.raises(NotImplementedError):
+        atoms.get_stress()
+    order = np.random.default_rng(0).permutation(len(atoms))
+    moved = atoms[order]
+    moved.set_positions(moved.positions + [1.3, -0.4, 2.0], apply_constraint=False)
+    moved.calc = calc
+    assert moved.get_potential_energy() == pytest.approx(energy, abs=1e-8)
+    assert np.allclose(moved.get_forces(apply_constraint=False), forces[order], atol=1e-8)
+    twice = atoms.repeat((2, 1, 1))
+    twice.calc = calc
+    assert twice.get_potential_energy() == pytest.approx(2 * energy, abs=1e-7)
+    flat = atoms.copy()
+    flat.cell[2] = 0  # not periodic there
+    flat.calc = calc
+    assert flat.get_potential_energy() == pytest.approx(energy, abs=1e-8)
+    assert repr(calc) == "ForceFieldCalculator('ag-o-forcefield', device='cpu', dtype='float64')"
+    assert calc.todict()['model'] == 'ag-o-forcefield' and calc.name == 'ag-o-forcefield'
+
+
+def test_other_precisions_are_refused():
+    with pytest.raises(ValueError, match="'float32' or 'float64'; got 'float16'"):
+        get_calculator('ag-o', dtype='float16')
+
+
 def test_batched_relaxation_reaches_the_minima_of_ase_bfgs(images):
     batched = relax_batched(images, 'ag-o', fmax=0.02, steps=300, batch_size=2)
     for start, result in zip(images, batched, strict=True):

@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from ase_diffusion.errors import MissingDependency
-from ase_diffusion.relax import calculator_name, get_calculator
+from ase_diffusion.relax import calculator_name, get_calculator, relax
 
 
 def test_names_give_the_calculators_of_ase():
@@ -128,3 +128,18 @@ def test_calculator_name():
     assert calculator_name('EMT') == 'emt'
     assert calculator_name(EMT()) == calculator_name(EMT) == 'EMT'
     assert calculator_name('/some/where/1.safetensors') == '1.safetensors'
+
+
+@pytest.mark.parametrize('name', ['ag-o', 'emt', 'lj', 'chgnet', '7net-0'])
+def test_unknown_keywords_are_refused(name):
+    if name in ('chgnet', '7net-0'):
+        pytest.importorskip({'chgnet': 'chgnet', '7net-0': 'sevenn'}[name])
+    with pytest.raises(TypeError, match='typo'):
+        get_calculator(name, typo=2)
+
+
+def test_a_device_is_for_those_that_have_the_choice():
+    atoms = bulk('Cu')
+    assert 'relax_failed' not in relax(atoms, 'emt', device='cpu', steps=0).info['key_value_pairs']
+    pytest.importorskip('chgnet')
+    assert str(get_calculator('chgnet', device='cpu').device) == 'cpu'

@@ -34,7 +34,7 @@ def test_a_trajectory_grows_as_structures_come(starts, tmp_path):
 
 def test_nothing_written_leaves_the_old_file(starts, tmp_path):
     write(tmp_path / 'out.traj', starts)
-    with Output(tmp_path / 'out.traj'):
+    with Output(tmp_path / 'out.traj', force=True):
         pass
     assert len(read(tmp_path / 'out.traj', ':')) == 3
 
@@ -57,7 +57,7 @@ def test_output_that_cannot_be_written_is_an_error_at_once(name, error, tmp_path
 def test_formats_that_would_lose_structures_are_refused(tmp_path):
     for name in ('out.vasp', 'POSCAR'):
         assert Output(tmp_path / name).expect(1).count == 0
-        with pytest.raises(ValueError, match='holds one structure; 2 are to be written. Take .traj'):
+        with pytest.raises(ValueError, match='holds one structure; 2 are to be written; take .traj'):
             Output(tmp_path / name).expect(2)
     for name in ('out.cif', 'out.traj', 'out.db', 'out.extxyz', 'out.json', 'out.npz'):
         Output(tmp_path / name).expect(2)

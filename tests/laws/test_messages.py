@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / 'ase_diffusion'
-NOT_YET = ('cli', 'generators', 'training')  # shrink this list
+NOT_YET = ('cli/evaluate.py', 'cli/grid.py')  # shrink this list
 PROPER = ('FixAtoms', 'Lennard-Jones', 'S.U.N.', 'SMACT', 'CHGNet', 'BFGS', 'A is the ampere')
 
 
@@ -34,13 +34,13 @@ def test_the_style(first, last, answer):
     assert is_in_style(first, last) is answer
 
 
-def test_the_rooms_that_are_not_done_exist():
-    assert all((PACKAGE / room).is_dir() for room in NOT_YET)
+def test_the_files_that_are_not_done_exist():
+    assert all((PACKAGE / name).is_file() for name in NOT_YET)
 
 
 @pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_messages_are_in_style(path):
-    if path.relative_to(PACKAGE).parts[0] in NOT_YET:
+    if path.relative_to(PACKAGE).as_posix() in NOT_YET:
         pytest.skip('not yet')
     found = messages(ast.parse(path.read_text(encoding='utf-8')))
     assert not [f'{path.name}:{line} {first} ... {last}' for line, first, last in found if not is_in_style(first, last)]

@@ -244,7 +244,7 @@ class TestDensity:
             ('', {}, 'element'),
             ('Si', {'width': 0}, 'width'),
             ('Si', {'cutoff': -1}, 'cutoff'),
-            ('Si', {'shape': 3}, 'shape'),
+            ('Si', {'shape': (3, 3)}, 'shape'),
         ],
     )
     def test_errors(self, lta, symbol, options, word):

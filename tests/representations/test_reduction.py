@@ -1,11 +1,14 @@
 """Niggli cells and symmetrisation: the crystal stays the same, or becomes exactly symmetric."""
 
+import warnings
+
 import numpy as np
 import pytest
 import spglib
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from ase_diffusion.representations.cells import conventional, space_group
 from ase_diffusion.representations.reduction import niggli, symmetrize
 
 
@@ -80,3 +83,40 @@ def test_energy_forces_and_stress_turn_with_the_crystal():
     assert np.allclose(new.get_stress(), fresh.get_stress(), atol=1e-9)
     assert np.abs(before[0] - new.get_forces()).max() > 0.01 and np.abs(before[1] - new.get_stress()).max() > 1e-4
     assert niggli(awkward()).calc is None
+
+
+def test_warnings_as_errors_change_no_result():
+    """The DeprecationWarning of spglib used to pass for a failure: cells came back unreduced, and nothing was symmetrised."""
+    atoms = awkward(1)
+    noisy = bulk('ZnS', 'wurtzite', a=3.8, c=6.2)
+    noisy.rattle(0.004, seed=3)
+    plain = niggli(atoms), symmetrize(noisy, 0.1), space_group(noisy, 0.1), conventional(noisy, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        strict = niggli(atoms), symmetrize(noisy, 0.1), space_group(noisy, 0.1), conventional(noisy, 0.1)
+    assert plain[2] == strict[2] == 186
+    for k in (0, 1, 3):
+        assert np.array_equal(plain[k].positions, strict[k].positions) and np.array_equal(plain[k].cell, strict[k].cell)
+    assert not np.allclose(plain[0].cell.cellpar(), atoms.cell.cellpar())
+    assert not np.allclose(plain[1].positions, noisy.positions, atol=1e-4)
+
+
+def test_other_errors_than_those_of_spglib_are_raised(monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError('a fault')
+
+    monkeypatch.setattr(spglib, 'niggli_reduce', broken)
+    monkeypatch.setattr(spglib, 'get_symmetry', broken)
+    for function in (niggli, symmetrize):
+        with pytest.raises(RuntimeError, match='a fault'):
+            function(awkward())
+
+
+def test_own_arrays_and_info_stay():
+    atoms = awkward(2)
+    atoms.set_initial_magnetic_moments([1, -1, 2, -2])
+    atoms.set_array('own', np.arange(8).reshape(4, 2))
+    atoms.info = {'mine': 1, 'key_value_pairs': {'a': 2}}
+    for new in (niggli(atoms), symmetrize(atoms, 0.3)):
+        assert new.get_initial_magnetic_moments().tolist() == [1, -1, 2, -2]
+        assert np.array_equal(new.arrays['own'], atoms.arrays['own']) and new.info == atoms.info

@@ -7,9 +7,10 @@ from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111, molecule
 from ase.constraints import FixAtoms, FixBondLength
 
+from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
 from ase_diffusion.representations import Slab
-from ase_diffusion.representations.slab import check_slab, frozen_mask, surface_height
+from ase_diffusion.representations.slab import check_mobile_atoms, check_slab, frozen_mask, surface_height
 
 
 def overlayer(size=(2, 2, 2), adatoms=3, seed=0, fixed_tags=(1, 2)):
@@ -105,7 +106,8 @@ def test_the_window_starts_at_the_topmost_frozen_atom():
 def test_a_direction_that_is_not_periodic_ends_in_mirrors():
     atoms = overlayer()
     atoms.pbc = (True, False, False)
-    check_slab(atoms)
+    with pytest.raises(ValueError, match=r'periodic in the plane, got pbc=.*slab\.pbc = \(True, True, False\)'):
+        check_slab(atoms)  # no structure to train on or to generate; encoding knows it all the same
     batch = Slab().encode([atoms])
     plane = batch.domains['positions'][0]
     assert plane.periodic == (True, False) and batch.extras['pbc'] == (True, False, False)
@@ -172,6 +174,30 @@ def test_what_is_no_slab_is_refused_with_the_law_and_the_way_out(name):
     atoms, text = REFUSED[name]
     with pytest.raises(ValueError, match=text):
         check_slab(atoms)
+
+
+def test_the_hint_for_a_missing_third_vector_works():
+    atoms = overlayer()
+    atoms.cell[2] = 0
+    with pytest.raises(ValueError, match='slab.center') as caught:
+        check_slab(atoms)
+    text = str(caught.value)
+    exec(text[text.index('slab.center') : text.index(' makes one')], {'slab': atoms})
+    check_slab(atoms)
+
+
+def test_free_atoms_below_the_window_are_refused():
+    slab = fcc111('Ag', (2, 2, 3), a=4.16, vacuum=8)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() == 2))  # the middle layer
+    with pytest.raises(ValueError, match=r'atoms \[0, 1, 2, 3\] of the slab lie below'):
+        check_mobile_atoms(slab, 0.0)
+    check_mobile_atoms(slab, -3.0)
+    with pytest.raises(ValueError, match='lie below'):
+        SurfaceDiffusion(slab, 'O', logfile=None)
+    with pytest.raises(ValueError, match='lie below'):
+        SurfaceDiffusion(slab, 'O', model='untrained', logfile=None)
+    SurfaceDiffusion(slab, 'O', height=(-3.0, 5.0), logfile=None)
 
 
 def test_only_atoms_are_slabs():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -14,10 +15,10 @@ from ase.data import chemical_symbols
 from ...data.crystals import read_crystals
 from ...diffusion import Batch
 from ...representations import Crystal
-from ...representations.reduction import niggli, symmetrize
+from ...representations.reduction import niggli
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import split_crystals
-from ...utils.atoms import parse_formula
+from ...utils.atoms import composition_text, parse_formula
 from ...utils.checks import check_integer
 from ...weights.zoo import list_models
 from ..base import Generator, collect
@@ -26,14 +27,13 @@ from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, given_structures
 from ..text import formula_text
+from .forms import check_tolerance, finished, reason_to_reject
 from .guidance import CrystalGuidance
-from .tasks import AllowedElements, perturbation, shortest_distance
+from .tasks import AllowedElements, perturbation
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL, DEFAULT_PREDICTOR = 'mp-le20', 'mp-le20-prediction'
-SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
-LARGEST = 5000.0  # A^3 per atom: above it is a gas, in which looking for neighbors takes for ever
 
 
 class CrystalDiffusion(Generator):
@@ -41,8 +41,8 @@ class CrystalDiffusion(Generator):
 
     Parameters
     ----------
-    stoich : str, optional
-        Content of the cell, e.g. ``'Ti4O8'``: its structure is predicted.
+    stoich : str or dict, optional
+        Content of the cell, e.g. ``'Ti4O8'`` or ``{'Ti': 4, 'O': 8}``: its structure is predicted.
     natoms : int, optional
         Atoms per cell; by default as many as in the training data, at random with their frequencies.
     elements : list of str, optional
@@ -90,7 +90,7 @@ class CrystalDiffusion(Generator):
 
     def __init__(
         self,
-        stoich: str | None = None,
+        stoich: str | Mapping[str, int] | None = None,
         natoms: int | None = None,
         *,
         elements: list[str] | None = None,
@@ -103,17 +103,16 @@ class CrystalDiffusion(Generator):
         **options,
     ):
         super().__init__(**options)
-        if not isinstance(stoich, (str, type(None))):
+        if not isinstance(stoich, (str, Mapping, type(None))):
             raise TypeError(f"stoich is a formula such as 'Ti4O8', got {type(stoich).__name__}; natoms=... counts atoms")
-        self.stoich = None if stoich is None else stoich.strip()
-        self.numbers = None if stoich is None else parse_formula(stoich)
+        self.stoich = None if stoich is None else composition_text(stoich)
+        self.numbers = None if stoich is None else parse_formula(self.stoich)
         self.natoms = None if natoms is None else check_integer('natoms', natoms, 1)
         self.elements = None if elements is None else _elements(elements)
         _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
-        if symmetrize is not None and (isinstance(symmetrize, (bool, str)) or not symmetrize > 0):
-            raise ValueError(f'symmetrize is a tolerance in A, positive; got {symmetrize!r}')
+        check_tolerance(symmetrize)
         self.conditioning, self.symmetrize = conditioning, symmetrize
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
@@ -166,13 +165,7 @@ class CrystalDiffusion(Generator):
         return f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
-        if not np.isfinite(atoms.positions).all():
-            return 'numbers that are not finite'
-        if not atoms.cell.volume >= SMALLEST:
-            return f'a volume below {SMALLEST} A^3'
-        if atoms.cell.volume > LARGEST * len(atoms):
-            return f'a volume above {LARGEST:g} A^3 per atom'
-        return None if shortest_distance(atoms) >= SHORTEST else f'atoms closer than {SHORTEST} A, or a flat cell'
+        return reason_to_reject(atoms)
 
     def _count(self, seed: int) -> int:
         """Return the number of atoms of the structure with this seed."""
@@ -204,11 +197,7 @@ class CrystalDiffusion(Generator):
         return final
 
     def _finish(self, atoms: Atoms) -> Atoms:
-        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
-            return atoms  # rejected by _reason_to_reject
-        if self.symmetrize is not None:
-            atoms = symmetrize(atoms, self.symmetrize)
-        return niggli(atoms)
+        return finished(atoms, self.symmetrize)
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
         return super()._after_relaxation(niggli(atoms))
@@ -252,6 +241,11 @@ class CrystalDiffusion(Generator):
         )
         task.keeps_species = not species and self.header.get('csp_fraction', 1) > 0
         return collect(self._iterate(count, conditions, task), n)
+
+    @classmethod
+    def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
+        own = {name: told.get(name) for name in ('stoich', 'natoms', 'elements', 'symmetrize')}
+        return {**super()._arguments(told, record, atoms), **{name: value for name, value in own.items() if value is not None}}
 
     def fit(self, data, out=None, *, steps: int = 20_000, **options):
         """Train on crystals and use the result; returns self.

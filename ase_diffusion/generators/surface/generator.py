@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,13 +14,21 @@ from ase.data import covalent_radii
 
 from ...diffusion import Batch
 from ...representations import Failure
-from ...representations.slab import Slab, SlabTemplate, check_slab, mobile_layer_height, surface_height
+from ...representations.slab import Slab, SlabTemplate, check_mobile_atoms, check_slab, mobile_layer_height, surface_height
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
-from ...utils.atoms import VALID_RATIO, copy_atoms, frozen_mask, parse_formula, unsupported_constraints
+from ...utils.atoms import (
+    VALID_RATIO,
+    check_one_piece,
+    composition_text,
+    copy_atoms,
+    frozen_mask,
+    parse_formula,
+    unsupported_constraints,
+)
 from ...utils.checks import check_integer
 from ...utils.provenance import forget_notes
-from ..base import Generator, collect
+from ..base import Generator, collect, record_of
 from ..compiling import copy_network
 from ..relaxation import relax_keywords
 from ..selection import BestOf
@@ -42,8 +51,8 @@ class SurfaceDiffusion(Generator):
     slab : Atoms
         Substrate. Atoms held by ``FixAtoms`` stay where they are, bit by bit; slab atoms that are not fixed are mobile and are
         generated as well. Periodic in the plane only. Never changed.
-    stoich : str
-        What is put on it, e.g. ``'Ag12O6'``.
+    stoich : str or dict
+        What is put on it, e.g. ``'Ag12O6'`` or ``{'Ag': 12, 'O': 6}``.
     height : (low, high), optional
         Window of the mobile atoms in A above the topmost fixed atom; default: that of the training data, higher by as much as
         slab atoms that are not fixed reach above the fixed ones.
@@ -89,7 +98,7 @@ class SurfaceDiffusion(Generator):
     def __init__(
         self,
         slab: Atoms,
-        stoich: str,
+        stoich: str | Mapping[str, int],
         *,
         height: tuple[float, float] | None = None,
         model=None,
@@ -100,14 +109,16 @@ class SurfaceDiffusion(Generator):
     ):
         super().__init__(**options)
         check_slab(slab)
-        self.numbers = parse_formula(stoich)
-        self.stoich = stoich.strip()
+        check_one_piece(slab)
+        self.stoich = composition_text(stoich)
+        self.numbers = parse_formula(self.stoich)
         self.overlayer = SlabTemplate(_extended(slab, self.numbers))
         self.relax = relax_keywords(relax, self.device, self.overlayer)
-        self._height, self._thickness = height, mobile_layer_height(slab)
+        self._height, self._thickness, self._slab = height, mobile_layer_height(slab), copy_atoms(slab)
         self._load(DEFAULT_MODEL if model is None else model)
-        if not self.networks and height is not None:
-            check_window(height, self.overlayer)
+        if not self.networks:
+            low, _ = (0.0, 0.0) if height is None else check_window(height, self.overlayer)
+            check_mobile_atoms(slab, low)
         self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.overlayer, self.device)
         if self.best_of > 1:
             judge = None if self.relax is not None else 'ag-o' if calculator is None else calculator
@@ -137,7 +148,9 @@ class SurfaceDiffusion(Generator):
         self.overlayer.check_known(header.get('data', {}), 'the model', hint)
         low, high = representation.height
         height = (low, high + self._thickness) if self._height is None else self._height
-        return Slab(height=check_window(height, self.overlayer))
+        height = check_window(height, self.overlayer)
+        check_mobile_atoms(self._slab, height[0])
+        return Slab(height=height)
 
     def _auto_batch_size(self) -> int:
         """Return a batch whose largest tensors stay under the 32 MB from which glibc maps memory anew at each use."""
@@ -238,6 +251,29 @@ class SurfaceDiffusion(Generator):
             template, check_indices(indices, template), check_integer('repeats', repeats, 1), self._start(), self.steps
         )
         return collect(self._iterate(count, conditions, task), n)
+
+    def _task_again(self, values: dict) -> FromNoise | None:
+        if values['name'] != Inpaint.name:
+            return super()._task_again(values)
+        [parent] = self._parents_again(values['parents'])
+        return Inpaint(parent, values['indices'], values['repeats'], self._start(), self.steps)
+
+    def _parents_again(self, parents: list[dict]) -> list[SlabTemplate]:
+        return [as_template(parent, self.overlayer) for parent in super()._parents_again(parents)]
+
+    def again(self, atoms: Atoms) -> Atoms:
+        record_of(atoms)
+        as_template(atoms, self.overlayer)  # raises a ValueError for another slab
+        return super().again(atoms)
+
+    again.__doc__ = Generator.again.__doc__
+
+    @classmethod
+    def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
+        slab = copy_atoms(atoms)
+        del slab[len(slab) - len(parse_formula(told['stoich'])) :]
+        slab.calc = None
+        return {**super()._arguments(told, record, atoms), 'slab': slab, 'stoich': told['stoich'], 'height': told['height']}
 
     def fit(self, data, out=None, *, steps: int = 20_000, **options):
         """Train on overlayers and use the result; returns self.

@@ -89,7 +89,7 @@ class Guidance(CallCounter):
             try:
                 check_known(template, own.header, own.network.passive_edges)
             except ValueError as error:
-                raise ValueError(f'guidance needs forces: {error}; or pass calculator=...') from None
+                raise ValueError(f'guidance needs forces: {error}; or pass another calculator') from None
         else:
             self.compute = Forces(own, self.directory)
 

@@ -14,7 +14,7 @@ from ...diffusion.inpainting import Inpainting
 from ...representations.slab import SlabTemplate
 from ...utils.atoms import copy_atoms
 from ...utils.provenance import forget_notes
-from ..tasks import FromNoise
+from ..tasks import FromNoise, geometry
 
 SAME_SUBSTRATE = 1e-3  # A; files that are text round positions
 
@@ -39,7 +39,7 @@ class Inpaint(FromNoise):
         chosen = np.zeros(len(parent.atoms), bool)
         chosen[indices] = True
         self.kept = ~chosen[~parent.frozen]  # (n_mobile,)
-        self.count, self.repeats = len(indices), repeats
+        self.parent, self.indices, self.count, self.repeats = parent, list(indices), len(indices), repeats
 
     def begin(self, process, batch, noise, network):
         """Return a process in which the kept atoms are given."""
@@ -61,6 +61,10 @@ class Inpaint(FromNoise):
 
     def labels(self):
         return {'operation': self.name, 'regenerated': self.count, 'repeats': self.repeats}
+
+    def todict(self):
+        own = {'indices': self.indices, 'repeats': self.repeats, 'parents': [geometry(self.parent.atoms)]}
+        return {'name': self.name, **own}
 
 
 def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:

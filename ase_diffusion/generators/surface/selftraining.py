@@ -19,7 +19,7 @@ from ...relax.settings import Settings
 from ...representations.slab import surface_height
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
-from ...utils.atoms import frozen_mask, parse_formula
+from ...utils.atoms import energy_of, frozen_mask, parse_formula
 from ...utils.provenance import note
 from ...weights.zoo import load_networks
 
@@ -101,7 +101,7 @@ class SelfTraining:
             ]
             if differ:
                 raise ValueError(
-                    f'a folder belongs to one training; {self.out} was begun with {"; ".join(differ)}. Take the '
+                    f'a folder belongs to one training; {self.out} was begun with {"; ".join(differ)}; take the '
                     'same values or another folder'
                 )
         self.out.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,8 @@ class SelfTraining:
             ended, random = self._label(number)
             temperature, items = self._draw(number)
             self._train(number, items)
-            energies = [atoms.get_potential_energy() for atoms in ended]
-            best = self.found[0].get_potential_energy() if self.found else np.nan
+            energies = [energy_of(atoms) for atoms in ended]
+            best = energy_of(self.found[0]) if self.found else np.nan
             log.write(
                 f'{number:5d} {temperature:7.3f} {self.calls:7d} {best:11.4f} '
                 f'{np.median(energies) if energies else np.nan:11.4f} {random:7d} {len(self.frames):7d} '
@@ -152,7 +152,7 @@ class SelfTraining:
             if not pairs.get('relax_failed'):
                 ended.append(frames[-1])
                 self.frames += [*frames[:-1:FRAME_STRIDE], frames[-1]]
-        self.found = sorted([*self.found, *ended], key=lambda atoms: atoms.get_potential_energy())
+        self.found = sorted([*self.found, *ended], key=energy_of)
         return ended, random
 
     def _relaxed(self, start: Atoms, number: int) -> list[Atoms]:
@@ -193,9 +193,9 @@ class SelfTraining:
         """Return the temperature that was used (eV) and training items, drawn from the buffer by Boltzmann's weights."""
         if not self.frames:
             raise GenerationFailed(f'the calculator failed for every structure so far; see info["data"] in {self.out}')
-        self.frames.sort(key=lambda atoms: atoms.get_potential_energy())
+        self.frames.sort(key=energy_of)
         del self.frames[self.plan.buffer :]
-        energies = np.array([atoms.get_potential_energy() for atoms in self.frames])
+        energies = np.array([energy_of(atoms) for atoms in self.frames])
         temperature = self.plan.temperature_at(number) * int((~frozen_mask(self.frames[0])).sum())
         weights = boltzmann(energies, temperature)
         while 1 / np.square(weights).sum() < min(FEWEST, len(weights)) * 0.999 and temperature < 1e3:

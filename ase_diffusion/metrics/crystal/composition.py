@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase.data import chemical_symbols
 
-from .structures import check_crystals, reduced_formula
+from .structures import check_crystals, is_crystal, reduced_formula
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -48,9 +48,9 @@ def compositional_validity(images: Iterable[Atoms]) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        bool, shape (n,).
+        bool, shape (n,); False for structures that are no crystals.
     """
-    return np.array([is_charge_neutral(reduced_formula(atoms)) for atoms in check_crystals(images)])
+    return np.array([is_crystal(atoms) and is_charge_neutral(reduced_formula(atoms)) for atoms in check_crystals(images)])
 
 
 @lru_cache(maxsize=100_000)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...utils.rng import RandomSource, coerce_rng
+from ...utils.unread import is_unread
 from .composition import compositional_validity
 from .fingerprints import composition_fingerprints, structure_fingerprints
 from .structures import FEATURES, check_crystals, crystal_features, density, structural_validity
@@ -267,7 +268,9 @@ def property_values(images: Iterable[Atoms], name: str) -> np.ndarray:
 
 
 def _property(atoms, name):
-    """Return a property of one crystal, nan if missing."""
+    """Return a property of one crystal, nan if missing or if the crystal could not be read."""
+    if is_unread(atoms):
+        return float('nan')
     value = atoms.info.get('key_value_pairs', {}).get(name, atoms.info.get(name))
     if value is None and name == 'energy':
         value = getattr(atoms.calc, 'results', {}).get('energy')

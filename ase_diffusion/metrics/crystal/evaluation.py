@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...utils.rng import RandomSource
+from ...utils.unread import is_unread, named
 from ..reports import number, percent, plain
 from .composition import compositional_validity
 from .distributions import checked_cutoffs, coverage, ks_statistics, property_values, success_rates, wasserstein_distances
 from .hull import chgnet_class, energies_above_hull, formation_energies, sun
 from .matching import match_rate, novel, unique
-from .structures import check_crystals, crystal_features, structural_validity
+from .structures import check_crystals, crystal_features, is_crystal, no_crystals, structural_validity
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+
+logger = logging.getLogger(__name__)
 
 CHGNET = 'chgnet_energy_per_atom'  # eV/atom by CHGNet 0.3.0, stored in some data sets
 
@@ -37,6 +41,7 @@ def evaluate(
     processes: int | None = None,
     progress: bool = False,
     before_chgnet: Callable[[dict[str, Any]], Any] | None = None,
+    on_part: Callable[[dict[str, Any]], Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate crystals with all metrics that the arguments allow.
 
@@ -70,11 +75,15 @@ def evaluate(
         Show progress bars on stderr.
     before_chgnet : callable, optional
         Called with the rest of the report before the CHGNet part, so that it is not lost if CHGNet fails.
+    on_part : callable, optional
+        Called with the report so far after each metric, so that it is not lost if a later one is interrupted.
 
     Returns
     -------
     dict
-        Nested dict of numbers and lists (see `report_rows`); None for numbers that do not exist.
+        Nested dict of numbers and lists (see `report_rows`); None for numbers that do not exist. Images that could not be read
+        (`ase_diffusion.utils.unread`) or are no crystals count in ``n`` and fail in all metrics; ``n_unread`` and
+        ``n_no_crystal`` count them where there are any, and they are named in a warning.
 
     Raises
     ------
@@ -94,28 +103,36 @@ def evaluate(
         phases = known if phases is None else check_crystals(phases, 'phases')
     groups = None if targets is None else _candidates(images, check_crystals(targets, 'targets'))
     values = None if prop is None or known is None else (property_values(images, prop), property_values(known, prop))
+    _warn(images)
+    report = {}
+
+    def add(**part):
+        report.update(part)
+        if on_part is not None:
+            on_part(plain(report))
+
     sound, neutral = structural_validity(images), compositional_validity(images)
+    add(
+        n=len(images),
+        **_count(images),
+        structural_validity=sound.mean(),
+        compositional_validity=neutral.mean(),
+        validity=(sound & neutral).mean(),
+    )
+    if values is not None:
+        add(success={'property': prop, **success_rates(*values)})
+    if groups is not None:
+        add(prediction=match_rate(groups, targets, **options) | {'candidates': len(groups[0])})
     is_unique = unique(images, **options)
-    report = {
-        'n': len(images),
-        'structural_validity': sound.mean(),
-        'compositional_validity': neutral.mean(),
-        'validity': (sound & neutral).mean(),
-        'uniqueness': is_unique.mean(),
-    }
+    add(uniqueness=is_unique.mean())
     if known is not None:
         is_novel = novel(images, known, **options)
-        report |= {'novelty': is_novel.mean(), 'unique_novel': (is_unique & is_novel).mean(), 'n_known': len(known)}
+        add(novelty=is_novel.mean(), unique_novel=(is_unique & is_novel).mean(), n_known=len(known))
     if reference is not None:
-        report['n_reference'] = len(reference)
-        report['wasserstein'] = wasserstein_distances(images, reference, rng=rng)
-        report['ks'] = ks_statistics(crystal_features(images, **options), crystal_features(reference, **options))
+        add(n_reference=len(reference), wasserstein=wasserstein_distances(images, reference, rng=rng))
+        add(ks=ks_statistics(crystal_features(images, **options), crystal_features(reference, **options)))
         if cov:
-            report['coverage'] = coverage(images, reference, cutoffs=cutoffs, **options)
-    if values is not None:
-        report['success'] = {'property': prop, **success_rates(*values)}
-    if groups is not None:
-        report['prediction'] = match_rate(groups, targets, **options) | {'candidates': len(groups[0])}
+            add(coverage=coverage(images, reference, cutoffs=cutoffs, **options))
     if chgnet:
         if before_chgnet is not None:
             before_chgnet(plain(report))
@@ -124,6 +141,20 @@ def evaluate(
 
 
 evaluate_crystals = evaluate  # the name in `ase_diffusion.metrics`
+
+
+def _warn(images):
+    """Name the structures that are no crystals in one warning."""
+    reasons = no_crystals(images)
+    if reasons:
+        logger.warning('%d of %d structures are no crystals and count as invalid: %s', len(reasons), len(images), named(reasons))
+
+
+def _count(images):
+    """Return the numbers of structures that were not read and that are no crystals, where there are any."""
+    unread = sum(map(is_unread, images))
+    others = sum(not is_crystal(atoms) for atoms in images) - unread
+    return {name: n for name, n in (('n_unread', unread), ('n_no_crystal', others)) if n}
 
 
 def _candidates(images, targets):
@@ -183,12 +214,13 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     """
     known = f'against {report["n_known"]} known crystals' if 'n_known' in report else ''
     rows = [
-        ('crystals', str(report['n']), ''),
+        ('crystals', str(report['n']), _failures(report)),
         ('structural validity', percent(report['structural_validity']), 'distances >= 0.5 A, volume >= 0.1 A^3'),
         ('compositional validity', percent(report['compositional_validity']), 'charges and electronegativities (SMACT)'),
         ('validity', percent(report['validity']), 'both'),
-        ('unique', percent(report['uniqueness']), 'first of their kind'),
     ]
+    if 'uniqueness' in report:
+        rows.append(('unique', percent(report['uniqueness']), 'first of their kind'))
     if 'novelty' in report:
         rows += [('novel', percent(report['novelty']), known), ('unique and novel', percent(report['unique_novel']), '')]
     if 'coverage' in report:
@@ -213,7 +245,12 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     if 'prediction' in report:
         part = report['prediction']
         rows += [
-            ('match rate', percent(part['match_rate']), f'of {part["n"]} targets, {part["candidates"]} candidates each'),
+            (
+                'match rate',
+                percent(part['match_rate']),
+                f'of {part["n"]} targets, {part["candidates"]} candidates each'
+                + (f'; {part["n_unread"]} targets could not be read' if part.get('n_unread') else ''),
+            ),
             ('RMSE', number(part['rmse']), '(V / n)^(1/3)'),
         ]
     if 'stability' in report:
@@ -224,3 +261,11 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
         ]
         rows.append(('S.U.N.', percent(part['sun']), f'stable up to {part["limit"]:g} eV/atom, unique, novel'))
     return rows
+
+
+def _failures(report):
+    """Return how many structures were not read or are no crystals, as text."""
+    words = (('n_unread', 'could not be read'), ('n_no_crystal', 'are no crystals'))
+    return ', '.join(f'{report[key]} {text}' for key, text in words if report.get(key)) + (
+        ', counted as invalid' if any(report.get(key) for key, _ in words) else ''
+    )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...utils.parallel import parallel_map
-from .structures import check_crystals, is_sound, reduced_formula, to_structure
+from .structures import check_crystals, is_crystal, is_sound, reduced_formula, to_structure
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -103,7 +103,16 @@ def structure_fingerprints(images: Iterable[Atoms], *, processes: int | None = N
         Shape (n, 61), dimensionless; nan for invalid crystals and errors of CrystalNN.
     """
     images = check_crystals(images)
-    return np.array(parallel_map(_structure_fingerprint, images, processes=processes, progress=progress, label='CrystalNN'))
+    return np.array(
+        parallel_map(
+            _structure_fingerprint,
+            images,
+            processes=processes,
+            progress=progress,
+            lost=np.full(LENGTH, np.nan),
+            label='CrystalNN',
+        )
+    )
 
 
 @lru_cache(maxsize=1)
@@ -128,9 +137,12 @@ def composition_fingerprints(images: Iterable[Atoms], *, scale: bool = True) -> 
     Returns
     -------
     numpy.ndarray
-        Shape (n, 132): for each of 22 properties minimum, maximum, range, mean, average deviation, mode.
+        Shape (n, 132): for each of 22 properties minimum, maximum, range, mean, average deviation, mode; nan for structures
+        that are no crystals.
     """
-    vectors = np.array([_magpie(reduced_formula(atoms)) for atoms in check_crystals(images)])
+    nothing = np.full(STATISTICS * _properties().shape[1], np.nan)
+    images = check_crystals(images)
+    vectors = np.array([_magpie(reduced_formula(atoms)) if is_crystal(atoms) else nothing for atoms in images])
     if not scale:
         return vectors
     mean, deviation = _scale()

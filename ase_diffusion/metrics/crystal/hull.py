@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from ...errors import MissingDependency
 from ...utils.parallel import parallel_map
+from ...utils.unread import named
 from .structures import check_crystals, structural_validity, to_structure
 
 if TYPE_CHECKING:
@@ -74,12 +75,27 @@ def chgnet_energies(
         graphs = {int(index): _graph(model, images[index]) for index in block}
         graphs = {index: graph for index, graph in graphs.items() if graph is not None}
         if graphs:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # tensor construction in CHGNet
-                found = model.predict_graph(list(graphs.values()), task='e', batch_size=batch_size)
-            found = [found] if isinstance(found, dict) else found  # for a single graph
-            energies[list(graphs)] = [float(each['e']) for each in found]
+            for index, energy in _predict(model, graphs, batch_size).items():
+                energies[index] = energy
+    lost = np.flatnonzero(np.isnan(energies))
+    if len(lost):
+        names = [f'number {k} ({images[k].get_chemical_formula() or "no atoms"})' for k in lost.tolist()]
+        logger.warning('%d of %d structures have no energy by CHGNet: %s', len(lost), len(images), named(names))
     return energies
+
+
+def _predict(model, graphs, batch_size):
+    """Return {index: energy in eV/atom} of graphs; where a batch fails, of those that do not fail alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # tensor construction in CHGNet
+        try:
+            found = model.predict_graph(list(graphs.values()), task='e', batch_size=batch_size)
+        except Exception:  # one element beyond its table, one isolated atom
+            if len(graphs) == 1:
+                return {}
+            return {k: e for index, graph in graphs.items() for k, e in _predict(model, {index: graph}, 1).items()}
+    found = [found] if isinstance(found, dict) else found  # for a single graph
+    return {index: float(each['e']) for index, each in zip(graphs, found, strict=True)}
 
 
 def chgnet_class() -> type:
@@ -138,11 +154,11 @@ def formation_energies(
     references = elemental_references() if references is None else references
     energies = chgnet_energies(images, **options) if energies is None else np.asarray(energies, float)
     _check_lengths(images, energies, 'energies')
-    unknown = sorted({z for atoms in images for z in atoms.numbers.tolist()} - set(references))
+    unknown = sorted({z for atoms in images for z in atoms.numbers.tolist()} - {0, *references})
     if unknown:
         names = ', '.join(chemical_symbols[z] for z in unknown)
         logger.warning('no elemental reference for %s: crystals with it have no formation energy', names)
-    zero = [np.mean([references.get(z, np.nan) for z in atoms.numbers.tolist()]) for atoms in images]
+    zero = [np.mean([references.get(z, np.nan) for z in atoms.numbers.tolist()]) if len(atoms) else np.nan for atoms in images]
     return energies - zero
 
 
@@ -191,13 +207,13 @@ def energies_above_hull(
     targets = np.array([_fractions(atoms) for atoms in images])
     distinct, place = np.unique(targets, axis=0, return_inverse=True)
     tasks = [task for begin in range(0, len(distinct), BLOCK) for task in _mixtures(distinct[begin : begin + BLOCK], *hull)]
-    zero = parallel_map(_hull_energy, tasks, processes=processes, progress=progress, label='hull')
+    zero = parallel_map(_hull_energy, tasks, processes=processes, progress=progress, lost=float('nan'), label='hull')
     return energies - np.array(zero)[place.ravel()]
 
 
 def _fractions(atoms):
     """Return the atomic fractions by atomic number, (119,)."""
-    return np.bincount(atoms.numbers, minlength=119) / len(atoms)
+    return np.bincount(atoms.numbers, minlength=119) / max(len(atoms), 1)
 
 
 def _lowest(phases, energies):
@@ -225,6 +241,8 @@ def _hull_energy(task):
     from scipy.optimize import linprog
 
     fractions, points, energies = task
+    if not len(fractions):  # a structure without atoms
+        return float('nan')
     if len(fractions) == 1:
         return float(energies.min())
     found = linprog(energies, A_eq=points.T, b_eq=fractions, method='highs')

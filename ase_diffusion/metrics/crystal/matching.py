@@ -10,20 +10,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from ase import Atoms
 
-from ...utils.parallel import parallel_map
-from .structures import check_crystals, is_sound, reduced_formula, to_structure
-
-if TYPE_CHECKING:
-    from ase import Atoms
-
+from ...utils.parallel import Workers, parallel_map, progress_bar
+from ...utils.unread import is_unread
+from .structures import check_crystals, is_crystal, is_sound, reduced_formula, to_structure
 
 SAME = {'ltol': 0.2, 'stol': 0.3, 'angle_tol': 5.0}  # uniqueness and novelty
 PREDICTED = {'ltol': 0.3, 'stol': 0.5, 'angle_tol': 10.0}  # structure prediction
-BLOCK = 64  # largest number of comparisons per task
+BLOCK = 16  # largest number of comparisons per task
+LARGEST_BLOCK = 64  # crystals of a group that are compared at the same time
 
 
 @lru_cache(maxsize=8)
@@ -69,16 +68,59 @@ def _first_match(task):
     return next((place for place, other in enumerate(others) if _same(other, one, tolerances)), None)
 
 
-def _classes(task):
-    """Return for each structure of a list the index of its first duplicate."""
-    structures, tolerances = task
-    firsts, found = [], []
-    for place, structure in enumerate(structures):
-        match = next((first for first in firsts if _same(structures[first], structure, tolerances)), None)
-        if match is None:
-            firsts.append(place)
-        found.append(place if match is None else match)
-    return found
+def _all_matches(task):
+    """Return the indices of all structures of a list that match another one."""
+    one, others, tolerances = task
+    return [place for place, other in enumerate(others) if _same(other, one, tolerances)]
+
+
+def _first_duplicates(structures, tolerances, workers, update):
+    """Return for each structure the index of its first duplicate, -1 for None; `update` is told of compared pairs.
+
+    Each group grows in blocks: their structures are compared with the first ones of the classes so far, and those without a
+    match among themselves. The result is that of one loop, and all processes work also on one group.
+    """
+    first = [-1] * len(structures)
+    groups = [[rows, [], 0, 1] for rows in _groups(structures).values()]  # rows, firsts, next row, size of the block
+    while groups:
+        blocks = [rows[at : at + size] for rows, _, at, size in groups]
+        tasks, owners = [], []
+        for (_, firsts, *_), block in zip(groups, blocks, strict=True):
+            for row in block:
+                for part in (firsts[k : k + BLOCK] for k in range(0, len(firsts), BLOCK)):
+                    tasks.append((structures[row], [structures[k] for k in part], tolerances))
+                    owners.append((row, part))
+        for index, place in workers.run(_first_match, tasks, chunk=1, lost=None):
+            row, part = owners[index]
+            update(len(part))
+            if place is not None:
+                first[row] = part[place] if first[row] < 0 else min(first[row], part[place])
+        tasks, owners = [], []
+        for block in blocks:
+            new = [row for row in block if first[row] < 0]
+            for place, row in enumerate(new[1:], 1):
+                tasks.append((structures[row], [structures[k] for k in new[:place]], tolerances))
+                owners.append((row, new[:place]))
+        matches = {}
+        for index, places in workers.run(_all_matches, tasks, chunk=1, lost=()):
+            row, before = owners[index]
+            update(len(before))
+            matches[row] = [before[place] for place in places]
+        for group, block in zip(groups, blocks, strict=True):
+            skipped = -len(group[1]) * len(block)
+            for row in block:
+                if first[row] < 0:
+                    first[row] = next((k for k in matches.get(row, ()) if first[k] == k), row)
+                if first[row] == row:
+                    group[1].append(row)
+            # pairs that need no comparison, as one of them is a duplicate
+            new = sum(row in matches for row in block)
+            skipped += sum(range(group[2], group[2] + len(block))) - new * (new + 1) // 2
+            update(skipped)
+            group[2] += len(block)
+            group[3] = min(2 * group[3], LARGEST_BLOCK)
+        groups = [group for group in groups if group[2] < len(group[0])]
+    return first
 
 
 def _tolerances(ltol, stol, angle_tol):
@@ -119,14 +161,10 @@ def crystal_duplicates(
     """
     tolerances = _tolerances(ltol, stol, angle_tol)
     options = {'processes': processes, 'progress': progress}
-    structures = parallel_map(_reduce, check_crystals(images), label='reduce', **options)
-    groups = sorted(_groups(structures).values(), key=lambda rows: (-len(rows), rows))  # long tasks first
-    tasks = [([structures[k] for k in rows], tolerances) for rows in groups]
-    first = [-1] * len(structures)
-    for rows, places in zip(groups, parallel_map(_classes, tasks, label='unique', **options), strict=True):
-        for row, place in zip(rows, places, strict=True):
-            first[row] = rows[place]
-    return first
+    structures = parallel_map(_reduce, check_crystals(images), label='reduce', lost=None, **options)
+    pairs = sum(len(rows) * (len(rows) - 1) // 2 for rows in _groups(structures).values())
+    with Workers(processes) as workers, progress_bar(pairs, progress, 'unique') as update:
+        return _first_duplicates(structures, tolerances, workers, update)
 
 
 def unique(images: Iterable[Atoms], **options: Any) -> np.ndarray:
@@ -177,8 +215,8 @@ def novel(
     options = {'processes': processes, 'progress': progress}
     images = check_crystals(images)
     formulas = {reduced_formula(atoms) for atoms in images}
-    known = [atoms for atoms in check_crystals(known, 'known') if reduced_formula(atoms) in formulas]
-    structures = parallel_map(_reduce, images + known, label='reduce', **options)
+    known = [a for a in check_crystals(known, 'known') if is_crystal(a) and reduced_formula(a) in formulas]
+    structures = parallel_map(_reduce, images + known, label='reduce', lost=None, **options)
     ours, theirs = _groups(structures[: len(images)]), _groups(structures[len(images) :])
     owners, tasks = [], []
     for key, rows in ours.items():
@@ -188,7 +226,7 @@ def novel(
                 owners.append(row)
                 tasks.append((structures[row], others[begin : begin + BLOCK], tolerances))
     answer = np.array([structure is not None for structure in structures[: len(images)]])
-    for row, match in zip(owners, parallel_map(_first_match, tasks, label='novel', **options), strict=True):
+    for row, match in zip(owners, parallel_map(_first_match, tasks, label='novel', lost=None, **options), strict=True):
         answer[row] &= match is None
     return answer
 
@@ -219,8 +257,9 @@ def match_rate(
     Returns
     -------
     dict
-        'match_rate', 'rmse' (nan without a match), 'n' (targets) and 'rms', the RMS distance of each target, None without a
-        match.
+        'match_rate', 'rmse' (nan without a match), 'n' (targets), 'n_unread' (targets that could not be read; they count in no
+        rate) and 'rms', the RMS distance of each target, None without a match. A prediction that is no crystal or could not be
+        read is a miss for its own target.
 
     Raises
     ------
@@ -229,16 +268,21 @@ def match_rate(
     """
     tolerances = _tolerances(ltol, stol, angle_tol)
     targets = check_crystals(targets, 'targets')
-    candidates = [check_crystals(each, 'predictions') for each in predictions]
+    candidates = [[each] if isinstance(each, Atoms) else list(each) for each in predictions]
+    for atoms in (atoms for each in candidates for atoms in each):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f'predictions: a crystal is an ase.Atoms; one is {type(atoms).__name__}')
     if len(candidates) != len(targets):
         raise ValueError(f'each target has one prediction, or one list of them; got {len(candidates)} for {len(targets)}')
     tasks = [(each, target, tolerances) for each, target in zip(candidates, targets, strict=True)]
-    rms = parallel_map(_best_rms, tasks, processes=processes, progress=progress, label='match')
+    rms = parallel_map(_best_rms, tasks, processes=processes, progress=progress, label='match', lost=None)
     met = [value for value in rms if value is not None]
+    known = sum(not is_unread(atoms) for atoms in targets)
     return {
-        'match_rate': len(met) / len(targets),
+        'match_rate': len(met) / known,
         'rmse': float(np.mean(met)) if met else float('nan'),
-        'n': len(targets),
+        'n': known,
+        'n_unread': len(targets) - known,
         'rms': rms,
     }
 
@@ -246,6 +290,8 @@ def match_rate(
 def _best_rms(task):
     """Return the smallest RMS distance between candidates and a target, None without a match."""
     candidates, target, tolerances = task
+    if not is_sound(target):
+        return None
     formula, best = reduced_formula(target), None
     for atoms in candidates:
         if reduced_formula(atoms) != formula or not is_sound(atoms):

@@ -17,6 +17,7 @@ from ase import Atoms
 
 from ...utils.atoms import neighbors
 from ...utils.parallel import parallel_map
+from ...utils.unread import is_unread, named
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -31,7 +32,7 @@ AMU_PER_A3 = 1.66053906660  # g/cm^3
 
 
 def check_crystals(images: Atoms | Iterable[Atoms], name: str = 'images') -> list[Atoms]:
-    """Return a list of crystals.
+    """Return a list of structures, at least one of them a crystal; the others are invalid in all metrics.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def check_crystals(images: Atoms | Iterable[Atoms], name: str = 'images') -> lis
     Raises
     ------
     ValueError
-        The list is empty, or an object has no atoms or is not periodic in three directions.
+        The list is empty, or no structure has atoms and is periodic in three directions.
     TypeError
         An object is not an Atoms object.
     """
@@ -55,15 +56,30 @@ def check_crystals(images: Atoms | Iterable[Atoms], name: str = 'images') -> lis
                 f'{name}: a crystal is an ase.Atoms; number {index} is {type(atoms).__name__}; '
                 'for pymatgen structures: AseAtomsAdaptor.get_atoms(structure)'
             )
-        if not len(atoms):
-            raise ValueError(f'{name}: a crystal has atoms; number {index} has none; leave it out')
-        if not atoms.pbc.all():
-            formula = atoms.get_chemical_formula()
-            raise ValueError(
-                f'{name}: a crystal is periodic in three directions; number {index} ({formula}) has pbc '
-                f'{atoms.pbc.tolist()}; set atoms.pbc = True if its cell is meant'
-            )
+    if not any(is_crystal(atoms) for atoms in images):
+        raise ValueError(f'{name}: a metric needs at least one crystal; {named(no_crystals(images))}')
     return images
+
+
+def is_crystal(atoms: Atoms) -> bool:
+    """Return whether a structure has atoms, all of them elements, and is periodic in three directions."""
+    return bool(len(atoms) and atoms.pbc.all() and (atoms.numbers > 0).all())
+
+
+def no_crystals(images: Iterable[Atoms]) -> list[str]:
+    """Return why structures are no crystals, each with its number."""
+    reasons = []
+    for index, atoms in enumerate(images):
+        if is_unread(atoms):
+            reasons.append(f'number {index} was not read ({atoms.info["unread"]})')
+        elif not len(atoms):
+            reasons.append(f'number {index} has no atoms')
+        elif not (atoms.numbers > 0).all():
+            reasons.append(f'number {index} ({atoms.get_chemical_formula()}) has atoms X, which are no elements')
+        elif not atoms.pbc.all():
+            pbc = f'pbc {atoms.pbc.tolist()}, set atoms.pbc = True if its cell is meant'
+            reasons.append(f'number {index} ({atoms.get_chemical_formula()}) has {pbc}')
+    return reasons
 
 
 def structural_validity(images: Iterable[Atoms]) -> np.ndarray:
@@ -87,7 +103,7 @@ def is_sound(atoms: Atoms) -> bool:
     """Return whether one crystal is structurally valid."""
     cell = atoms.cell.array
     volume = atoms.cell.volume
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()) or volume < MIN_VOLUME:
+    if not is_crystal(atoms) or not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()) or volume < MIN_VOLUME:
         return False
     if np.linalg.norm(cell, axis=1).min() < MIN_DISTANCE:  # its own image
         return False
@@ -141,7 +157,14 @@ def crystal_features(
     """
     images = check_crystals(images)
     rows = np.array(
-        parallel_map(partial(_features, symprec=symprec), images, processes=processes, progress=progress, label='symmetry')
+        parallel_map(
+            partial(_features, symprec=symprec),
+            images,
+            processes=processes,
+            progress=progress,
+            lost=np.full(len(FEATURES) - 1, np.nan),
+            label='symmetry',
+        )
     )
     named = dict(zip([name for name in FEATURES if name != 'Z'], rows.T, strict=True))
     sound = [atoms.numbers for atoms, row in zip(images, rows, strict=True) if np.isfinite(row[0])]

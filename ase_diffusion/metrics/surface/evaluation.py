@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ...utils.atoms import judged
 from ..reports import number, percent, plain
 from .overlayers import (
     ENERGY_TOL,
@@ -68,7 +69,7 @@ def evaluate(
         One is not an Atoms object.
     """
     images = _check(images, 'images')
-    ratios = np.array([min_distance_ratio(atoms) for atoms in images])
+    ratios = np.array([min_distance_ratio(judged(atoms)) for atoms in images])
     valid = ratios >= ratio  # nan is not
     good = [atoms for atoms, is_good in zip(images, valid, strict=True) if is_good]
     finite = ratios[np.isfinite(ratios)]

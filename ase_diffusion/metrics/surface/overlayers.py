@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from ase import Atoms
 
-from ...utils.atoms import VALID_RATIO, is_valid, min_distance_ratio, mobile_mask, neighbors
+from ...utils.atoms import VALID_RATIO, as_list, is_valid, judged, min_distance_ratio, mobile_mask, neighbors
 
 __all__ = [
     'Distinct',
@@ -34,8 +34,9 @@ ENERGY_TOL = 0.02  # eV per structure
 FINGERPRINT_TOL = 0.07  # random displacements of 0.03 A give up to 0.065, one O of six on another site 0.08 and more
 
 
-def validity(images: Sequence[Atoms], ratio: float = VALID_RATIO) -> float:
-    """Return the share of valid structures (see `is_valid`); nan for an empty list."""
+def validity(images: Atoms | Iterable[Atoms], ratio: float = VALID_RATIO) -> float:
+    """Return the share of valid structures (see `is_valid`) of a list, or of one; nan for an empty list."""
+    images = as_list(images)
     return float(np.mean([is_valid(atoms, ratio) for atoms in images])) if len(images) else float('nan')
 
 
@@ -90,7 +91,9 @@ def _kind(atoms):
     return tuple(tuple(np.bincount(atoms.numbers[part], minlength=119)) for part in (mobile, ~mobile))
 
 
-def duplicates(images: Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, fingerprint_tol: float = FINGERPRINT_TOL) -> list[int]:
+def duplicates(
+    images: Atoms | Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, fingerprint_tol: float = FINGERPRINT_TOL
+) -> list[int]:
     """Return for each structure the index of its first duplicate.
 
     Duplicates have equal compositions (mobile and frozen), fingerprints within `fingerprint_tol` and, if both have energies,
@@ -110,14 +113,15 @@ def duplicates(images: Iterable[Atoms], energy_tol: float = ENERGY_TOL, *, finge
         Index of the first duplicate (its own for a new one) of each image; ``len(set(...))`` counts the distinct structures.
     """
     seen = Distinct(energy_tol, fingerprint_tol)
-    return [seen.add(index, atoms) for index, atoms in enumerate(images)]
+    return [seen.add(index, atoms) for index, atoms in enumerate(as_list(images))]
 
 
 class Distinct:
     """Set of distinct structures that grows one by one; :func:`duplicates` does the same for a list.
 
     Fingerprints are invariant under symmetries of the substrate, so duplicates may differ by a translation, rotation or mirror
-    that maps the frozen atoms onto themselves, and by the order of the atoms.
+    that maps the frozen atoms onto themselves, and by the order of the atoms. Where every atom is fixed, all count as mobile.
+    Structures without atoms, with atoms X or with positions that are not finite have no duplicates.
 
     Parameters
     ----------
@@ -137,7 +141,10 @@ class Distinct:
         name : int or str
         atoms : Atoms
         """
-        energy, print_ = stored_energy(atoms), fingerprint(atoms)
+        if not len(atoms) or not np.isfinite(atoms.positions).all() or not (atoms.numbers > 0).all():
+            return name  # no structure, and so no duplicate
+        energy, atoms = stored_energy(atoms), judged(atoms)
+        print_ = fingerprint(atoms)
         names, energies, prints = self.groups.setdefault(_kind(atoms), ([], [], []))
         if names:
             far = np.linalg.norm(np.asarray(prints) - print_, axis=1)  # (firsts,)
@@ -151,7 +158,7 @@ class Distinct:
         return name
 
 
-def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None = None) -> np.ndarray:
+def relative_energies(images: Atoms | Iterable[Atoms], reference: float | Atoms | None = None) -> np.ndarray:
     """Return the energies of structures relative to a reference.
 
     Parameters
@@ -172,6 +179,7 @@ def relative_energies(images: Sequence[Atoms], reference: float | Atoms | None =
     ValueError
         The reference has no energy or another composition.
     """
+    images = as_list(images)
     energies = np.array([stored_energy(atoms) for atoms in images], float)
     if reference is None:
         formulas = np.array([atoms.get_chemical_formula() for atoms in images])

@@ -1,0 +1,95 @@
+"""The calculator where the user names none, and whether the package of a calculator is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ..errors import MissingDependency
+from .names import CalculatorLike
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+PACKAGES = {  # name: package on PyPI and of imports, extra of ase_diffusion
+    '7net-mf-0': ('sevenn', '7net'),
+    '7net-0': ('sevenn', '7net'),
+    'chgnet': ('chgnet', 'chgnet'),
+    'gpaw': ('gpaw', 'gpaw'),
+}
+UNIVERSAL = ('7net-mf-0', 'chgnet')  # for nearly all elements, the preferred one first
+
+
+def default_calculator(images: Iterable[Atoms] = ()) -> str:
+    """Return the name of a calculator for structures, without making it.
+
+    That is ``'ag-o'`` where the shipped force field knows all structures (overlayers of Ag and O on two frozen layers of
+    Ag(111)), else the first installed one of ``'7net-mf-0'`` and ``'chgnet'``, which know nearly all elements.
+
+    Parameters
+    ----------
+    images : iterable of Atoms
+        Structures to relax; none: any.
+
+    Raises
+    ------
+    ValueError
+        None fits; the message lists the choices.
+    """
+    images = list(images)
+    reason = _unknown_to_ag_o(images) if images else 'nothing is known of the structures'
+    if reason is None:
+        return 'ag-o'
+    for name in UNIVERSAL:
+        if _installed(PACKAGES[name][0]):
+            return name
+    ways = ' or '.join(f'{name!r} after pip install {PACKAGES[name][0]}' for name in UNIVERSAL)
+    raise ValueError(
+        f'no calculator was named, and none that is installed fits by default (ag-o: {reason}); name one: {ways}; '
+        "'emt' for some metals, 'lj', 'gpaw', 'vasp', a .safetensors force field, or any ASE calculator in Python"
+    )
+
+
+def default_for_slab(slab: Atoms, numbers: Sequence[int]) -> str:
+    """Return `default_calculator` for overlayers of the elements ``numbers`` on a slab."""
+    atoms = slab.copy()
+    for number in numbers:
+        atoms.append(number)
+    return default_calculator([atoms])
+
+
+def check_installed(calculator: CalculatorLike) -> None:
+    """Raise a MissingDependency if the package of a calculator given by name is not installed; nothing is imported."""
+    package, extra = PACKAGES.get(calculator.lower(), (None, None)) if isinstance(calculator, str) else (None, None)
+    if package is not None and not _installed(package):
+        raise MissingDependency(package, extra)
+
+
+def _installed(package):
+    """Return whether a package is there, without importing it."""
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # a module without a spec, put into sys.modules
+        return True
+
+
+@lru_cache(maxsize=1)
+def _ag_o_header():
+    from ..utils.header import read_header
+    from ..weights.zoo import find_model
+
+    return read_header(find_model('ag-o-forcefield'))
+
+
+def _unknown_to_ag_o(images):
+    """Return why the shipped force field cannot relax the structures, None where it can."""
+    from .forcefield import check_known
+
+    for atoms in images:
+        try:
+            check_known(atoms, _ag_o_header(), False)
+        except ValueError as err:
+            return ' '.join(str(err).split())
+    return None

@@ -1,0 +1,56 @@
+"""Options of point clouds for ``sample`` and ``train``."""
+
+from pathlib import Path
+
+from ase_diffusion.cli.common import given
+
+
+def add_sample(parser):
+    """Add what says which crystals are sampled."""
+    parser.add_argument(
+        '--elements', nargs='+', action='extend', required=True, metavar='X', help='one to three elements, all of them occur'
+    )
+    parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell, up to 16 (as in the training data)')
+    parser.add_argument('--min-distance', type=float, metavar='D', help='reject atoms closer than this, A (0.5)')
+    parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
+
+
+def make(cls, args, **options):
+    """Return the generator of the arguments."""
+    return cls(**given(args, 'elements', 'natoms', 'min_distance', 'symmetrize'), **options)
+
+
+def add_train(parser):
+    """Add the options of a training."""
+    parser.add_argument(
+        'data',
+        metavar='DATA',
+        help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept',
+    )
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        default=['train'],
+        metavar='NAME',
+        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
+    )
+    parser.add_argument(
+        '--conditions', nargs='*', metavar='NAME', help='conditions to learn beside the elements (all numbers of the data)'
+    )
+    parser.add_argument('--features', type=int, metavar='N', help='width of the network (192)')
+    parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
+
+
+def train(args, **options) -> Path:
+    """Train the denoiser; return the path of the best checkpoint."""
+    from ase_diffusion.data.crystals import read_crystals
+    from ase_diffusion.training.pointcloud import train_pointcloud
+
+    images = read_crystals(args.data)
+    print(f'{len(images)} crystals from {args.data}')
+    if header := options.pop('header', None):
+        options['elements'] = header['representation']['elements']
+    return train_pointcloud(images, args.out, split=args.split, **options, **given(args, 'features', 'blocks', 'conditions'))
+
+
+NEXT = 'ase-diffusion sample pointcloud --elements Mg O --model {best}'

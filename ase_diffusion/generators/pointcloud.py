@@ -1,0 +1,221 @@
+"""Generate crystals of given elements by the diffusion of clouds of 128 points (Li et al., PCCD)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from ..data.crystals import read_crystals
+from ..diffusion import Batch
+from ..representations.conditions import ElementsCondition, conditions_of
+from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, slots_of
+from ..representations.reduction import niggli
+from ..training.pointcloud import SAMPLING, train_pointcloud
+from ..utils.checks import check_integer
+from .base import Generator
+from .compiling import copy_network
+from .crystal.forms import SHORTEST, check_tolerance, finished, reason_to_reject
+from .relaxation import relax_keywords
+from .tasks import FromNoise
+
+DEFAULT_MODEL = 'pointcloud-mp'
+LONGEST = 3.0  # A, largest distance that can be asked for
+_ELEMENTS = ElementsCondition(tuple(range(1, len(chemical_symbols))))
+
+
+class PointCloudDiffusion(Generator):
+    """Generate crystals that have exactly the given elements, up to three, and at most 16 atoms in the cell.
+
+    Parameters
+    ----------
+    elements : list of str
+        One to three chemical symbols; their order does not matter. A sample that lacks one of them is rejected, counted and
+        drawn again; others cannot occur.
+    natoms : int, optional
+        Atoms per cell, up to 16; by default at random with the frequencies of the training data for as many elements.
+    model : str or Path
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first).
+    min_distance : float
+        Crystals with atoms closer than this are rejected, A; 0.5 to 3.
+    symmetrize : float, optional
+        Average every structure over the symmetry that spglib finds within this tolerance, A.
+    relax : dict, optional
+        Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a structure is returned. One whose
+        relaxation fails is rejected, and another takes its place.
+    rng, steps, sampler, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries, validate
+        See :class:`ase_diffusion.generators.base.Generator`. There is no ``best_of``: energies of different compositions cannot
+        be compared.
+
+    Raises
+    ------
+    ValueError
+        No elements or more than three, an unknown one, one that the model does not know; ``natoms`` above 16 or below the
+        number of elements; ``best_of``.
+    CheckpointError
+        The model cannot be loaded.
+
+    Notes
+    -----
+    The guidance scale weighs all that is asked for, the elements included: the unconditional network knows neither these nor
+    the conditions of :meth:`sample`.
+
+    Examples
+    --------
+    >>> gen = PointCloudDiffusion(['Mg', 'Mn', 'O'])                                        # doctest: +SKIP
+    >>> images = gen.sample(16, band_gap='semiconductor', formation_energy=-2.0)           # doctest: +SKIP
+    """
+
+    kind = 'pointcloud'
+    default_sampling: ClassVar[dict] = SAMPLING
+    default_batch_size = 64
+
+    def __init__(
+        self,
+        elements: list[str],
+        *,
+        natoms: int | None = None,
+        model=DEFAULT_MODEL,
+        min_distance: float = SHORTEST,
+        symmetrize: float | None = None,
+        relax: dict | None = None,
+        **options,
+    ):
+        self.elements = check_elements(elements)
+        self.natoms = None if natoms is None else _check_natoms(natoms, self.elements)
+        if options.get('best_of', 1) != 1:
+            raise ValueError(
+                f'best_of={options["best_of"]!r} compares energies, so that all candidates need one composition; point clouds '
+                'have different ones: leave best_of out, or use CrystalDiffusion with stoich'
+            )
+        super().__init__(**options)
+        self.min_distance = _check_distance(min_distance)
+        check_tolerance(symmetrize)
+        self.symmetrize = symmetrize
+        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        self._load(model)
+
+    def _adapt(self, representation: PointCloud, networks: dict, header: dict) -> PointCloud:
+        self._check_known(self.model, representation.elements)
+        if self.natoms is None and not self._sizes(header):
+            known = ', '.join(sorted(header.get('sizes', {})))
+            raise ValueError(f'{self.model} saw crystals of {known} elements, not of {len(self.elements)}; pass natoms=...')
+        return representation
+
+    def _check_known(self, name: str, known) -> None:
+        """Raise a ValueError where a model, or one trained on such data, lacks an element of this generator."""
+        if unknown := [symbol for symbol in self.elements if chemical_symbols.index(symbol) not in known]:
+            names = ', '.join(chemical_symbols[z] for z in sorted(known))
+            raise ValueError(f'{name} never saw {", ".join(unknown)}; it knows {names}')
+
+    def _sizes(self, header: dict) -> dict[int, float]:
+        """Return how many crystals of as many elements had how many atoms."""
+        table = header.get('sizes', {}).get(str(len(self.elements)), {})
+        return {int(n): count for n, count in table.items() if len(self.elements) <= int(n) <= MAX_ATOMS}
+
+    def check_conditions(self, conditions: dict) -> dict:
+        """Return all conditions of a call with their defaults, checked; see the base class. The guidance scale is 0 or more."""
+        merged = super().check_conditions(conditions)
+        if merged['guidance_scale'] < 0:
+            raise ValueError(
+                f'guidance_scale is 0 or more, got {merged["guidance_scale"]:g}; 1 is the plain conditional model, 0 the '
+                'unconditional one'
+            )
+        return merged
+
+    def _hint(self) -> str:
+        return '; elements and natoms are arguments of PointCloudDiffusion'
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        return reason_to_reject(atoms, self.min_distance)
+
+    def _count(self, seed: int) -> int:
+        """Return the number of atoms of the structure with this seed."""
+        if self.natoms is not None:
+            return self.natoms
+        sizes = self._sizes(self.header)
+        weights = np.array(list(sizes.values()), float)
+        return int(np.random.default_rng(seed).choice(list(sizes), p=weights / weights.sum()))
+
+    def _template(self, seed: int) -> int:
+        return self._count(seed)
+
+    def _encode(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
+        known = conditions_of(self.header)
+        asked = {name: form.tensor([conditions[name]] * len(seeds)) for name, form in known.items()}
+        slots = slots_of([chemical_symbols.index(symbol) for symbol in self.elements])
+        return self.representation.blank(task.take(seeds), [slots] * len(seeds), asked).to(self.device)
+
+    def _finish(self, atoms: Atoms) -> Atoms:
+        return finished(atoms, self.symmetrize)
+
+    def _after_relaxation(self, atoms: Atoms) -> Atoms:
+        return super()._after_relaxation(niggli(atoms))
+
+    def _min_distance_ratio(self, atoms: Atoms) -> float:
+        return super()._min_distance_ratio(atoms) if reason_to_reject(atoms) is None else 0.0
+
+    def _identity(self) -> dict:
+        return {'elements': '-'.join(self.elements)}
+
+    def fit(self, data, out=None, *, steps: int = 20_000, **options):
+        """Train on crystals and use the result; returns self.
+
+        Parameters
+        ----------
+        data : list of Atoms, or a path that :func:`ase_diffusion.data.crystals.read_crystals` reads
+            Crystals with more than 16 atoms or three elements are left out. Numbers in ``info['key_value_pairs']`` are
+            conditions; ``band_gap`` (eV) becomes a class. A split ``train`` is used where there is one.
+        out : path, optional
+            Folder for checkpoints and log; the same folder resumes an interrupted training. Default: a temporary one.
+        steps : int
+        options : see :func:`ase_diffusion.training.pointcloud.train_pointcloud` and :func:`ase_diffusion.training.train`.
+        """
+        return super().fit(data, out, steps=steps, **options)
+
+    def _read(self, path) -> list[Atoms]:
+        return read_crystals(path)
+
+    def _train(self, images: list[Atoms], out, **options) -> Path:
+        if self.networks:
+            network = copy_network(self.network).requires_grad_(True)
+            options = {'network': network, 'elements': self.representation.elements, **options}
+        else:
+            self._check_known('a model of these data', {int(z) for atoms in images for z in atoms.numbers})
+        return train_pointcloud(images, out, **options)
+
+    def todict(self) -> dict:
+        """Return what made the structures, JSON-serialisable."""
+        told = {'elements': list(self.elements), 'natoms': self.natoms, 'min_distance': self.min_distance}
+        return {**super().todict(), **told, 'symmetrize': self.symmetrize}
+
+
+def check_elements(elements) -> tuple[str, ...]:
+    """Return one to three symbols by atomic number; raise a ValueError for what is no such set."""
+    try:
+        symbols = _ELEMENTS.check('elements', elements)
+    except ValueError as error:
+        raise ValueError(str(error).replace(', or None;', ';')) from None
+    if len(symbols) > MAX_ELEMENTS:
+        raise ValueError(
+            f'elements are one to three chemical symbols, got {len(symbols)}: {", ".join(symbols)}; CrystalDiffusion takes more'
+        )
+    return symbols
+
+
+def _check_natoms(natoms, elements: tuple[str, ...]) -> int:
+    count = check_integer('natoms', natoms, len(elements), f'the atoms per cell, one of each of {", ".join(elements)} at least')
+    if count > MAX_ATOMS:
+        raise ValueError(f'a point cloud has at most {MAX_ATOMS} sites, got natoms={count}; CrystalDiffusion makes larger cells')
+    return count
+
+
+def _check_distance(value) -> float:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not SHORTEST <= value <= LONGEST:
+        raise ValueError(f'min_distance is a distance of atoms in A, {SHORTEST} to {LONGEST:g}; got {value!r}')
+    return float(value)

@@ -1,0 +1,268 @@
+"""Training recipe of the model of point clouds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from ..diffusion import JointProcess, NoiseStream
+from ..networks import CloudTokens
+from ..representations.conditions import ClassCondition
+from ..representations.crystal import check_crystal
+from ..representations.descriptors import element_descriptors
+from ..representations.pointcloud import (
+    BAND_GAP_CLASSES,
+    MAX_ATOMS,
+    MAX_ELEMENTS,
+    POINTS,
+    PointCloud,
+    band_gap_class,
+    multi_hot,
+)
+from ..representations.reduction import niggli
+from .data import NUMBERS, RandomBatches, Structures, split_images
+from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
+
+log = logging.getLogger(__name__)
+SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 30}
+UNITS = {'cloud': '1', 'formation_energy': 'eV per atom', 'energies': 'eV or eV per atom, as in the data'}
+LEVELS = (-0.7, 1.4)  # mean and standard deviation of ln(noise over signal of an atom)
+WEIGHTS = (1.0, 0.5, 0.5)  # of positions, species, lattice
+
+
+def train_pointcloud(
+    images: list[Atoms],
+    out,
+    *,
+    validation: list[Atoms] | None = None,
+    conditions: Sequence[str] | None = None,
+    split: Sequence[str] = ('train',),
+    steps: int = 20_000,
+    features: int = 192,
+    blocks: int = 6,
+    batch_size: int = 64,
+    dropout: float = 0.1,
+    seed: int = 0,
+    network: CloudTokens | None = None,
+    elements: Sequence[int] | None = None,
+    warmup: int = 300,
+    settings: dict | None = None,
+    sampling: dict | None = None,
+    **options,
+) -> Path:
+    """Train a :class:`~ase_diffusion.networks.CloudTokens`; returns the path of the best checkpoint.
+
+    Parameters
+    ----------
+    images : list of Atoms
+        Crystals; see :func:`suitable` for what is left out. They are learned in their Niggli cells.
+    validation : list of Atoms, optional
+        Default: the split 'val' of the images, else 5 % of the compositions.
+    conditions : list of str, optional
+        Key-value pairs to learn, numbers or words such as a magnetic order; by default all numbers that are no bookkeeping.
+        ``band_gap`` (eV) becomes the class 'metal', 'semiconductor' or 'insulator'. Elements are always a condition.
+    split : sequence of str
+        Splits to train on, where the images carry any.
+    batch_size, dropout, seed
+        See :class:`~ase_diffusion.training.data.EndlessBatches`; ``dropout`` is of the conditions, elements included.
+    network : CloudTokens, optional
+        The network to fine-tune.
+    elements : sequence of int, optional
+        Atomic numbers that ``network`` was trained with; the data may have fewer. Default: those of the data.
+    settings : dict, optional
+        More settings of the network.
+    sampling : dict, optional
+        How to sample by default.
+    options : passed to :func:`ase_diffusion.training.train`.
+
+    Raises
+    ------
+    ValueError
+        No crystal is suitable, a condition is not in the data, or ``network`` lacks a condition or an element.
+    """
+    training, held = _data(images, validation, conditions, split, seed)
+    found = {*training.elements(), *held.elements()}
+    if elements is not None and (unknown := sorted(found - set(elements))):
+        names = ', '.join(chemical_symbols[z] for z in unknown)
+        raise ValueError(f'the network never saw {names}; leave out crystals with them, or train a new one')
+    representation = _representation(sorted(found) if elements is None else elements, network)
+    process = representation.process()
+    forms = {name: _form(name, values) for name, values in training.conditions.items()}
+
+    def build() -> CloudTokens:
+        scales = condition_scales(forms, training.conditions)
+        return new_network(representation, scales, features=features, blocks=blocks, **(settings or {}))
+
+    header = header_of(
+        'pointcloud',
+        representation,
+        process,
+        units=UNITS,
+        conditions=forms,
+        sampling=SAMPLING if sampling is None else sampling,
+        data=training.describe(),
+        sizes=sizes_of(training.images),
+    )
+    common = dict(batch_size=batch_size, dropout=dropout, seed=seed)
+    source, fixed = (CloudData(part, representation, forms, **common) for part in (training, held))
+    network = network_to_train(network, build, list(forms), seed)
+    more = dict(header=header, steps=steps, objective=TokenLoss(process), seed=seed, warmup=warmup)
+    return run(network, process, source, fixed, out, **more, **options)
+
+
+def suitable(images: list[Atoms]) -> list[Atoms]:
+    """Return the crystals with at most 16 atoms and three elements, in their Niggli cells; a warning counts and names others.
+
+    Raises
+    ------
+    ValueError
+        An image is not a crystal, or none is left.
+    """
+    for k, atoms in enumerate(images):
+        check_crystal(atoms, f'structure {k} of the data')
+    fit = [len(atoms) <= MAX_ATOMS and len(set(atoms.numbers.tolist())) <= MAX_ELEMENTS for atoms in images]
+    law = f'point clouds have at most {MAX_ATOMS} atoms and {MAX_ELEMENTS} elements'
+    if not any(fit):
+        raise ValueError(f'{law}; none of the {len(images)} crystals has')
+    others = [atoms.get_chemical_formula() for atoms, good in zip(images, fit, strict=True) if not good]
+    if others:
+        more = ', ...' if len(others) > 5 else ''
+        log.warning('%s; %d of %d crystals are left out: %s%s', law, len(others), len(images), ', '.join(others[:5]), more)
+    return [niggli(atoms) for atoms, good in zip(images, fit, strict=True) if good]
+
+
+def new_network(representation: PointCloud, conditions: dict, **settings) -> CloudTokens:
+    """Return a network for a representation, told the descriptors of the elements.
+
+    Parameters
+    ----------
+    conditions : dict
+        See :class:`~ase_diffusion.networks.conditions.ConditionEmbedding`.
+    settings
+        Of :class:`~ase_diffusion.networks.CloudTokens`; ``hidden`` is four times ``features`` by default.
+    """
+    table = torch.as_tensor(element_descriptors(), dtype=torch.float32)  # (119, K)
+    if 'features' in settings:
+        settings = {'hidden': 4 * settings['features'], **settings}
+    scales = {name: list(representation.scales[name]) for name in ('positions', 'angles', 'lengths')}
+    network = CloudTokens(
+        descriptors=table.shape[1], conditions=conditions, lattice=representation.lattice, scales=scales, **settings
+    )
+    network.descriptors.copy_(table)
+    return network
+
+
+def sizes_of(images: list[Atoms]) -> dict[str, dict[str, int]]:
+    """Return how many crystals have how many atoms, by their number of elements."""
+    table: dict = {}
+    for atoms in images:
+        row = table.setdefault(str(len(set(atoms.numbers.tolist()))), {})
+        row[str(len(atoms))] = row.get(str(len(atoms)), 0) + 1
+    return {k: dict(sorted(row.items(), key=lambda pair: int(pair[0]))) for k, row in sorted(table.items())}
+
+
+def _data(images, validation, conditions, split, seed: int) -> tuple[Structures, Structures]:
+    """Return training and validation structures with the same conditions."""
+    if conditions is not None:
+        check_names(conditions)
+    held = validation
+    if validation is None:
+        images, held = split_images(list(images), split)
+    data = _labelled(Structures.from_atoms(suitable(images), conditions))
+    if held is None:
+        return data.split(seed=seed)
+    held = suitable(list(held))
+    values = {name: [atoms.info.get('key_value_pairs', {}).get(name) for atoms in held] for name in data.conditions}
+    return data, _labelled(Structures(held, values))
+
+
+def _labelled(data: Structures) -> Structures:
+    """Return the structures with classes in place of band gaps in eV."""
+    gaps = data.conditions.get('band_gap')
+    if gaps is None:
+        return data
+    words = [_gap_word(gap) for gap in gaps]
+    return Structures(data.images, {**data.conditions, 'band_gap': words})
+
+
+def _gap_word(gap) -> str | None:
+    if not isinstance(gap, NUMBERS):
+        return gap
+    index = band_gap_class([gap])[0]
+    return BAND_GAP_CLASSES[int(index)] if np.isfinite(index) else None
+
+
+def _form(name: str, values: Sequence):
+    return ClassCondition(BAND_GAP_CLASSES) if name == 'band_gap' else condition_forms({name: values})[name]
+
+
+def _representation(elements, network: CloudTokens | None) -> PointCloud:
+    """Return the representation of some elements; its lattice and scales are those of a network to start from."""
+    if network is None:
+        return PointCloud(elements=tuple(elements))
+    settings = network.settings
+    return PointCloud(
+        elements=tuple(elements), lattice=settings['lattice'], scales={n: tuple(v) for n, v in settings['scales'].items()}
+    )
+
+
+class CloudData(RandomBatches):
+    """Draw crystals as clouds, with their elements among the conditions; see :class:`RandomBatches`."""
+
+    def batch_of(self, index, rng=None):
+        """Return a batch of some crystals with all their conditions."""
+        batch = super().batch_of(index, rng)
+        batch.conditions = {'elements': multi_hot(batch.extras['elements']), **batch.conditions}
+        return batch
+
+
+class TokenLoss:
+    """Squared errors of the estimates of atoms and lattice, weighted as in EDM (arXiv 2206.00364, table 1).
+
+    Rows of a cloud are copies: s, noise over signal of a row, is s / sqrt(copies) of an atom. Levels are drawn for atoms, and
+    (1 + s^2) / s^2 of an atom, a species and the lattice takes the place of that of rows.
+
+    Parameters
+    ----------
+    process : JointProcess
+        With the field 'cloud' and a geometric schedule.
+    levels : (mean, std)
+        Of ln s of an atom, normal.
+    weights : (positions, species, lattice)
+    """
+
+    def __init__(self, process: JointProcess, levels=LEVELS, weights=WEIGHTS):
+        self.process, self.levels, self.weights = process, tuple(levels), tuple(weights)
+
+    def __call__(self, network, batch, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Return ``{'loss': ..., 'positions': ..., 'species': ..., 'lattice': ...}`` averaged over the batch."""
+        like, counts, slots = batch.fields['cloud'], batch.extras['counts'], batch.extras['elements']
+        u = (torch.randperm(batch.size, generator=generator) + torch.rand(batch.size, generator=generator)) / batch.size
+        copies = (POINTS // counts).to(like)  # (B,) of an atom
+        ln_s = self.levels[0] + self.levels[1] * torch.special.ndtri(u.clamp(1e-5, 1 - 1e-5)).to(like) + copies.log() / 2
+        t = self._times(ln_s)
+        noisy, target = self.process.add_noise(batch, t, NoiseStream(generator))
+        pred = network(noisy, self.process.c_noise(t), batch.conditions)
+        square = (pred['cloud'] - target['cloud']).square()  # (B, 3, 128, 3)
+        s = torch.exp(4 * self.process.c_noise(t))  # (B,)
+        shared = (slots[:, :, None] == slots[:, None]).sum(-1)  # (B, 3) slots of the same element
+        number = [copies[:, None], copies[:, None] * shared, torch.full_like(copies, POINTS // 2)[:, None]]
+        parts = {}
+        for k, name in enumerate(('positions', 'species', 'lattice')):
+            weight = (number[k] + s[:, None] ** 2) / (1 + s[:, None] ** 2)  # (B, 1 or 3), over that of rows
+            parts[name] = (square[:, k].mean(1) * weight).mean()
+        total = sum(weight * part for weight, part in zip(self.weights, parts.values(), strict=True))
+        return {'loss': total, **{name: part.detach() for name, part in parts.items()}}
+
+    def _times(self, ln_s: Tensor) -> Tensor:
+        """Return the times (B,) of ln(noise over signal) of rows."""
+        schedule = self.process.processes['cloud'].schedule
+        low, high = (float(np.log(x)) for x in (schedule.sigma_min, schedule.sigma_max))
+        return ((ln_s - low) / (high - low)).clamp(0.0, 1.0)

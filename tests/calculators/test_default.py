@@ -1,0 +1,134 @@
+"""The calculator where none is named, and packages that are missing: said before any work."""
+
+import sys
+
+import pytest
+from ase.build import bulk, fcc111
+from ase.constraints import FixAtoms
+from ase.io import read, write
+
+from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
+from ase_diffusion.calculators import default
+from ase_diffusion.calculators.default import check_installed, default_calculator, default_for_slab
+from ase_diffusion.errors import MissingDependency
+from ase_diffusion.metrics import ag6_model
+from ase_diffusion.relax import relax
+from ase_diffusion.search import RandomStructureSearch, StructureSearch
+from ase_diffusion.search.campaign import Campaign
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Make all packages but the named ones look missing."""
+
+    def install(*names):
+        monkeypatch.setattr(default, '_installed', lambda package: package in names)
+
+    return install
+
+
+@pytest.fixture
+def copper():
+    slab = fcc111('Cu', (2, 2, 2), vacuum=8.0)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms(range(8)))
+    return slab
+
+
+def test_the_shipped_force_field_where_it_knows_the_structures(only, copper):
+    only('sevenn', 'chgnet')
+    assert default_calculator([ag6_model()]) == 'ag-o'
+    assert default_calculator([ag6_model(), bulk('Cu')]) == '7net-mf-0'
+    assert default_calculator([copper]) == '7net-mf-0'
+    assert default_calculator() == '7net-mf-0'
+    only('chgnet')
+    assert default_calculator([copper]) == 'chgnet'
+
+
+def test_without_any_that_fits_the_choices_are_named(only):
+    only()
+    with pytest.raises(ValueError, match="no calculator was named.*'7net-mf-0' after pip install sevenn or 'chgnet'.*emt"):
+        default_calculator([bulk('Cu')])
+
+
+def test_slabs_and_elements(only, copper):
+    only('sevenn')
+    ag = ag6_model()
+    slab = ag[[atom.index for atom in ag if atom.index in set(ag.constraints[0].index)]]
+    slab.set_constraint(FixAtoms(range(len(slab))))
+    assert default_for_slab(slab, [47, 8]) == 'ag-o'
+    assert default_for_slab(slab, [29]) == '7net-mf-0'
+    assert default_for_slab(copper, [29]) == '7net-mf-0'
+
+
+def test_relax_says_what_it_chose(only, tmp_path):
+    only()
+    log = tmp_path / 'log'
+    result = relax(ag6_model(), steps=1, logfile=log)
+    assert result.info['key_value_pairs']['relax_calculator'] == 'ag-o'
+    assert log.read_text().startswith('relax: ag-o, BFGS')
+    assert relax([]) == []
+    with pytest.raises(ValueError, match='no calculator was named'):
+        relax(bulk('Cu'))
+
+
+def test_generators_and_searches_choose_when_they_are_made(only, ag_slab, copper, tmp_path):
+    only()
+    gen = SurfaceDiffusion(ag_slab, 'Ag2O', relax={'steps': 1}, logfile=None)
+    assert gen.relax['calculator'] == 'ag-o'
+    assert StructureSearch(gen, tmp_path / 's.db', workers=0, logfile=None).calculator == 'ag-o'
+    assert RandomStructureSearch(ag_slab, {'Ag': (1, 2), 'O': 1}, database=tmp_path / 'r.db').calculator == 'ag-o'
+    with pytest.raises(ValueError, match='no calculator was named'):
+        RandomStructureSearch(copper, 'Cu2', database=tmp_path / 'r.db')
+    with pytest.raises(ValueError, match='no calculator was named'):
+        CrystalDiffusion(model='untrained', relax={'steps': 1})
+
+
+@pytest.mark.parametrize('name', ['7net-mf-0', '7net-0', 'CHGNet', 'gpaw'])
+def test_missing_packages_are_said_first(only, name, ag_slab, tmp_path):
+    only()
+    with pytest.raises(MissingDependency, match='pip install'):
+        check_installed(name)
+    for timeout in (None, 10.0):
+        with pytest.raises(MissingDependency):
+            relax(ag6_model(), name, timeout=timeout)
+    with pytest.raises(MissingDependency):
+        SurfaceDiffusion(ag_slab, 'Ag2O', relax={'calculator': name}, logfile=None)
+    with pytest.raises(MissingDependency):
+        RandomStructureSearch(ag_slab, 'Ag2O', name, database=tmp_path / 'r.db')
+    with pytest.raises(MissingDependency):
+        Campaign(tmp_path / 'c.db', list, name, workers=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_others_need_no_package(only):
+    only()
+    for calculator in ('emt', 'lj', 'ag-o', 'vasp', object()):
+        check_installed(calculator)
+
+
+def test_dask_and_lightning_are_looked_for_first(monkeypatch, ag_slab, tmp_path):
+    monkeypatch.setitem(sys.modules, 'distributed', None)
+    monkeypatch.setitem(sys.modules, 'lightning', None)
+    with pytest.raises(MissingDependency, match='dask'):
+        Campaign(tmp_path / 'c.db', list, 'emt', workers=2)
+    Campaign(tmp_path / 'c.db', list, 'emt', workers=0)
+    gen = SurfaceDiffusion(ag_slab, 'Ag2O', logfile=None)
+    monkeypatch.setattr(gen, '_read', lambda path: pytest.fail('read'))
+    with pytest.raises(MissingDependency, match='lightning'):
+        gen.fit('data.npz', tmp_path / 'model')
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_chooses_and_says_so(tmp_path, monkeypatch, capsys, only):
+    from ase_diffusion.cli.main import main
+
+    only()
+    monkeypatch.chdir(tmp_path)
+    write('a.traj', ag6_model())
+    write('c.traj', bulk('Cu'))
+    assert main(['relax', 'a.traj', '--steps', '1']) == 0
+    assert 'ag-o (by default)' in capsys.readouterr().out
+    assert read('relaxed.traj').info['key_value_pairs']['relax_calculator'] == 'ag-o'
+    assert main(['relax', 'c.traj']) == 2
+    assert 'no calculator was named' in capsys.readouterr().err
