@@ -327,7 +327,8 @@ def _compare(atoms, counts, units):
     if np.ptp(ratios) > tolerance:
         return text
     factor = ratios.mean()
-    return '' if units is None or min(abs(factor - units), abs(factor - 1)) <= tolerance else text
+    whole = units is not None and all(abs(n / units - round(n / units)) < 1e-6 for n in counts.values())
+    return '' if units is None or abs(factor - units) <= tolerance or (whole and abs(factor - 1) <= tolerance) else text
 
 
 def _multiplicities(block, sites, atoms):

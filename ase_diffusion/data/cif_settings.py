@@ -63,6 +63,11 @@ def _of_spglib(function, hall):
         return getattr(spglib, function)(hall)
 
 
+def _words(hall):
+    """Return a Hall symbol in lower case with single blanks, which count: P 62 is not P 6 2."""
+    return ' '.join(hall.replace('_', ' ').lower().split())
+
+
 @lru_cache(maxsize=1)
 def _settings():
     """Return rows (Hall number, group, names, Hall symbol, choice) of all settings."""
@@ -70,13 +75,15 @@ def _settings():
     for hall in range(1, 531):
         kind = _of_spglib('get_spacegroup_type', hall)
         full = kind.international_full
-        names = {_plain(full), _plain(' '.join(word for word in full.split() if word != '1'))}
-        if not 3 <= kind.number <= 15:
+        names = {_plain(full)}
+        if 3 <= kind.number <= 15:  # a short symbol belongs to the setting that its full symbol means
+            names |= {_plain(' '.join(word for word in full.split() if word != '1'))}
+        else:
             names |= {_plain(kind.international_short), *(_plain(word) for word in kind.international.split('='))}
         new, old = OLD_NAMES.get(kind.number, ('', ''))
         if names & {new, old}:
             names |= {new, old}
-        rows.append((hall, kind.number, names - {''}, _plain(kind.hall_symbol), kind.choice.lower()))
+        rows.append((hall, kind.number, names - {''}, _words(kind.hall_symbol), kind.choice.lower()))
     return rows
 
 
@@ -96,7 +103,7 @@ def describe(hall: int) -> str:
 
 def find_hall(symbol: str) -> list[int]:
     """Return the Hall number of a Hall symbol, none where it is not in the table."""
-    return [hall for hall, _, _, known, _ in _settings() if known == _plain(symbol)]
+    return [hall for hall, _, _, known, _ in _settings() if known == _words(symbol)]
 
 
 def find_settings(name: str | None, number: int | None, code: str | None = None) -> list[int]:

@@ -27,6 +27,7 @@ MIN_DISTANCE = 0.5  # A
 MIN_VOLUME = 0.1  # A^3
 SKEWED = 1.0  # A; cells with closer planes are reduced before the neighbor search
 SYMPREC = 0.01  # A
+VACUUM = 25.0  # A
 FEATURES = ('a', 'b', 'c', 'alpha', 'beta', 'gamma', 'space_group', 'Z', 'density', 'n_elements')
 AMU_PER_A3 = 1.66053906660  # g/cm^3
 
@@ -126,10 +127,36 @@ def reduced_formula(atoms: Atoms) -> tuple[tuple[int, int], ...]:
 
 
 def to_structure(atoms: Atoms) -> Structure:
-    """Return the pymatgen Structure of a crystal (lattice, species and positions only)."""
+    """Return the pymatgen Structure of a crystal (lattice, species and positions only), vacuum beyond 25 A cut."""
     from pymatgen.core import Lattice, Structure
 
+    atoms = cut_vacuum(atoms)
     return Structure(Lattice(atoms.cell.array), atoms.numbers.tolist(), atoms.get_scaled_positions())
+
+
+def cut_vacuum(atoms: Atoms, width: float = VACUUM) -> Atoms:
+    """Return a crystal whose empty layers are no wider than `width` (A); one without wider ones is returned unchanged.
+
+    The costs of comparisons and of Voronoi cells grow with the third power of an empty layer, and nothing depends on it.
+    """
+    if atoms.cell.lengths().max() <= width:
+        return atoms
+    from ase.geometry import minkowski_reduce
+
+    cell = np.array(minkowski_reduce(atoms.cell.array)[0])  # it may be the array of the input
+    scaled = np.linalg.solve(cell.T, atoms.positions.T).T % 1.0
+    changed = False
+    for axis in range(3):
+        height = 1 / np.linalg.norm(np.linalg.inv(cell)[:, axis])
+        order = np.argsort(scaled[:, axis])
+        heights = scaled[order, axis] * height
+        gaps = np.diff(np.append(heights, heights[0] + height))
+        if gaps.max() > width:
+            kept = np.minimum(gaps, width)
+            scaled[order, axis] = np.append(0.0, np.cumsum(kept)[:-1]) / kept.sum()
+            cell[axis] *= kept.sum() / height
+            changed = True
+    return Atoms(atoms.numbers, scaled_positions=scaled, cell=cell, pbc=True) if changed else atoms
 
 
 def crystal_features(
