@@ -112,7 +112,14 @@ def test_a_database_that_takes_no_rows_is_said_first(call, starts_file, no_work,
 def test_reserved_keys_cost_nothing(call, starts, tmp_path, name):
     call('models')
     for atoms in starts:
-        atoms.info['key_value_pairs'] = {'energy': -1.0, 'origin': 'x', 'many': [1, 2], 'none': None, 'text': '12', 'np': np.int64(3)}
+        atoms.info['key_value_pairs'] = {
+            'energy': -1.0,
+            'origin': 'x',
+            'many': [1, 2],
+            'none': None,
+            'text': '12',
+            'np': np.int64(3),
+        }
     write('in.traj', starts)
     status, _, err = call(f'relax in.traj --calculator emt --steps 1 -o {name}')
     assert status == 0, err
