@@ -36,12 +36,12 @@ SYSTEMS = {  # cell, what is on it, potential
     'ag6o3-7net': ((3, 3), 'Ag6O3', '7net-mf-0'),
     'ag12o6-7net': ((4, 4), 'Ag12O6', '7net-mf-0'),
 }
-SAMPLER = f'{SurfaceDiffusion.default_sampler}-{SurfaceDiffusion.default_steps}'
+SAMPLER = '{sampler}-{steps}'.format(**SurfaceDiffusion.default_sampling)
 CHUNK = {'ag-o': 32, '7net-mf-0': 4}  # independent attempts per file
 OPTIONS = {
     'diffusion': {},
     'guided': {'guidance': True},
-    'long': {'steps': 4 * SurfaceDiffusion.default_steps},
+    'long': {'steps': 4 * SurfaceDiffusion.default_sampling['steps']},
     'screened': {'guidance': True, 'best_of': 4, 'relax': {'calculator': 'ag-o', **RELAX}},
 }
 NAMES = {

@@ -25,7 +25,7 @@ def crystal(data, batch_size: int):
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.networks import CrystalTransformer
     from ase_diffusion.representations.crystal import LogLatticeCrystal
-    from ase_diffusion.training.crystal import FOCUS
+    from ase_diffusion.training.crystal import DENSITY
     from ase_diffusion.training.crystal_data import CrystalData, Crystals
     from ase_diffusion.training.data import fixed_batches
     from ase_diffusion.training.objectives import DenoisingLoss
@@ -47,7 +47,7 @@ def crystal(data, batch_size: int):
     )
     source = CrystalData(training, representation, batch_size=batch_size)
     validation = fixed_batches(CrystalData(held, representation), limit=64, size=64)
-    return network, DenoisingLoss(representation.process(), {'species': 0.33}, FOCUS), source, validation
+    return network, DenoisingLoss(representation.process(), {'species': 0.33}, DENSITY), source, validation
 
 
 def surface(data, batch_size: int):

@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from ase_diffusion.metrics.fingerprints import composition_fingerprints
 
 from ase_diffusion.data.crystals import read_crystals
+from ase_diffusion.metrics.crystal.fingerprints import composition_fingerprints
 
 OUT = Path(__file__).resolve().parents[1] / 'ase_diffusion' / 'metrics' / 'crystal' / 'magpie_scale.txt'
 

@@ -82,6 +82,13 @@ def given(args, *names):
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
+def command(*words):
+    """Return a command as it is typed: words that a shell would split are quoted."""
+    import shlex
+
+    return ' '.join(shlex.quote(str(word)) for word in words)
+
+
 def say(line):
     """Print a line at once, above the progress bars of the terminal."""
     from ase_diffusion.utils.log import Log

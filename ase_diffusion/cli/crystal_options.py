@@ -73,6 +73,3 @@ def train(args, **options) -> Path:
         options['elements'] = header['representation']['elements']
     more = given(args, 'features', 'blocks', 'conditions', 'scheme', 'conditioning', 'csp_fraction', 'coupled')
     return train_crystal(training, args.out, validation=held, **options, **more)
-
-
-NEXT = 'ase-diffusion sample crystal --model {best}'

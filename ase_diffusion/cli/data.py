@@ -70,7 +70,7 @@ def _add_convert(parser):
 
 def run_rss(args):
     """Bring a search to n relaxations."""
-    from ase_diffusion.cli.common import given, read_slab
+    from ase_diffusion.cli.common import command, given, read_slab
     from ase_diffusion.search import RandomStructureSearch
 
     options = given(args, 'height', 'ratio', 'optimizer', 'fmax', 'steps')
@@ -88,7 +88,8 @@ def run_rss(args):
     except KeyboardInterrupt:
         print(f'stopped; what was done is in {args.db}, and the same line goes on')
         return 130
-    print(f'next: ase-diffusion data convert {args.db} frames.npz && ase-diffusion train surface frames.npz --out model')
+    convert = command('ase-diffusion', 'data', 'convert', args.db, 'frames.npz')
+    print(f'next: {convert} && ase-diffusion train surface frames.npz --out model')
 
 
 def parse_stoich(texts):

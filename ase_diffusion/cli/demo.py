@@ -28,7 +28,7 @@ def run(args):
     import time
 
     from ase_diffusion import SurfaceDiffusion
-    from ase_diffusion.cli.common import check_path
+    from ase_diffusion.cli.common import check_path, command
     from ase_diffusion.relax import get_calculator
     from ase_diffusion.utils.checks import check_output_folder
 
@@ -51,8 +51,8 @@ def run(args):
     write(images, folder)
     print(
         f'\nwhole demo: {time.monotonic() - begun:.0f} s. Next:\n'
-        f'  ase gui {folder / "candidates.traj"}\n'
-        f'  ase-diffusion sample surface {folder / "slab.traj"} --stoich Ag12O6 -n 32 -o out.traj\n'
+        f'  {command("ase", "gui", folder / "candidates.traj")}\n'
+        f'  {command("ase-diffusion", "sample", "surface", folder / "slab.traj")} --stoich Ag12O6 -n 32 -o out.traj\n'
         '  ase-diffusion relax out.traj -o relaxed.traj --calculator ag-o'
     )
 

@@ -23,7 +23,8 @@ class Method:
         Default file of ``sample``.
     options : str, optional
         Module of this package with more options: ``add_sample(parser)``, ``make(cls, args, **options) -> generator``,
-        ``add_train(parser)``, ``train(args, **options) -> Path``; all but the first two may be left out.
+        ``add_train(parser)``, ``train(args, **options) -> Path``, ``next_step(args, best) -> command``; all but the
+        first two may be left out.
     """
 
     generator: str

@@ -106,12 +106,14 @@ def next_steps(atoms, args):
     from pathlib import Path
 
     from ase_diffusion.calculators.default import default_calculator
+    from ase_diffusion.cli.common import command
 
-    look = f'ase gui {args.out}' if Path(args.out).suffix != '.npz' else f'ase-diffusion info {args.out}'
+    look = command(*(('ase', 'gui') if Path(args.out).suffix != '.npz' else ('ase-diffusion', 'info')), args.out)
+    relax = command('ase-diffusion', 'relax', args.out)
     if args.relax:
         return look
     try:
         calculator = default_calculator([atoms])
     except ValueError:
-        return f'{look}   (to relax crystals of any elements: pip install sevenn or chgnet, then ase-diffusion relax {args.out})'
-    return f'{look}   or: ase-diffusion relax {args.out} -o relaxed.traj --calculator {calculator}'
+        return f'{look}   (to relax crystals of any elements: pip install sevenn or chgnet, then {relax})'
+    return f'{look}   or: {relax} -o relaxed.traj --calculator {calculator}'

@@ -10,7 +10,11 @@ def add_arguments(parser, again):
 
     METHODS['surface'].add('sample', parser)
     parser.add_argument('--model', metavar='NAME', help='shipped model or .safetensors file (ag-o-overlayer)')
-    parser.add_argument('--sampler', metavar='NAME', help='renoised_ancestral, ancestral, euler_maruyama, ddim, heun or dpmpp_2m')
+    parser.add_argument(
+        '--sampler',
+        metavar='NAME',
+        help='renoised_ancestral, predictor_corrector, ancestral, euler_maruyama, ddim, heun or dpmpp_2m',
+    )
     add_conditions(parser)
     parser.add_argument('-n', type=int, default=100, metavar='N', help='structures in all (100)')
     parser.add_argument(
@@ -45,7 +49,7 @@ def run(args):
     """Bring a search to n structures."""
     from ase_diffusion.calculators.default import check_installed
     from ase_diffusion.calculators.names import check_calculator
-    from ase_diffusion.cli.common import given
+    from ase_diffusion.cli.common import command, given
     from ase_diffusion.cli.conditions import check_names, parse_conditions
     from ase_diffusion.cli.methods import METHODS
     from ase_diffusion.search import StructureSearch
@@ -79,7 +83,8 @@ def run(args):
     except KeyboardInterrupt:
         print(f'stopped; what was done is in {search.store.name}, and the same line goes on')
         return 130
-    print(f'next: ase db {search.store.name} unique=1 -s energy' + (f'   or: ase gui {args.db}@unique=1' if images else ''))
+    look = command('ase', 'gui', f'{args.db}@unique=1')
+    print(f'next: {command("ase", "db", search.store.name)} unique=1 -s energy' + (f'   or: {look}' if images else ''))
     return 0 if images else 1
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ase_diffusion.cli.common import add_height, add_slab, given, pairs_of, read_images, read_slab
+from ase_diffusion.cli.common import add_height, add_slab, command, given, pairs_of, read_images, read_slab
 from ase_diffusion.cli.conditions import name_and_text
 
 
@@ -96,4 +96,15 @@ def read_frames_of(paths):
     return images
 
 
-NEXT = 'ase-diffusion sample surface slab.traj --stoich ... --model {best}'
+def next_step(args, best):
+    """Return a command that samples with the trained model, on the slab of the last structure, written beside the model."""
+    import ase.io
+
+    from ase_diffusion.utils.atoms import mobile_mask
+
+    atoms = read_images(args.data[-1])[-1]
+    mobile = mobile_mask(atoms)
+    slab, path = atoms[~mobile], Path(best).with_name('slab.traj')
+    ase.io.write(path, slab)
+    stoich = atoms[mobile].get_chemical_formula()
+    return command('ase-diffusion', 'sample', 'surface', path, '--stoich', stoich, '--model', best)

@@ -60,14 +60,18 @@ def run(args, train):
     logging.getLogger('ase_diffusion').setLevel(logging.INFO)
     options = {**given(args, *SHARED), 'compile_network': args.compile, 'progress': not args.quiet}
     best = train(args, **options, **start_from(args.init, args.kind))
-    print(f'best model: {best}\nnext: {_next(args.kind).format(best=best)}')
+    print(f'best model: {best}\nnext: {_next(args, best)}')
 
 
-def _next(kind):
-    """Return the command that uses a model of a kind."""
-    if kind == 'forcefield':
-        return 'ase-diffusion relax structures.traj --calculator {best}'
-    return getattr(METHODS[kind].module(), 'NEXT', f'ase-diffusion sample {kind} --model {{best}}')
+def _next(args, best):
+    """Return a command that uses the trained model."""
+    from ase_diffusion.cli.common import command
+
+    if args.kind == 'forcefield':
+        return command('ase-diffusion', 'relax', args.data[0], '-o', 'relaxed.traj', '--calculator', best)
+    if (function := getattr(METHODS[args.kind].module(), 'next_step', None)) is not None:
+        return function(args, best)
+    return command('ase-diffusion', 'sample', args.kind, '--model', best)
 
 
 def train_field(args, **options):

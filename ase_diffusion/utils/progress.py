@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,6 +20,14 @@ def somebody_watches() -> bool:
         return True
     shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
     return shell is not None and 'IPKernelApp' in getattr(shell, 'config', {})
+
+
+def _columns() -> int:
+    """Return the width of the terminal of stderr, 0 where there is none or it does not say."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 class Progress:
@@ -41,15 +50,11 @@ class Progress:
         if total > 0 and somebody_watches():
             from tqdm import tqdm
 
+            width = (
+                {'dynamic_ncols': True} if _columns() else {'ncols': 80, 'nrows': 20}
+            )  # a terminal of size 0 would show nothing
             self._bar = tqdm(
-                total=total,
-                desc=label,
-                initial=done,
-                unit=f' {unit}s',
-                leave=False,
-                delay=DELAY,
-                dynamic_ncols=True,
-                file=sys.stderr,
+                total=total, desc=label, initial=done, unit=f' {unit}s', leave=False, delay=DELAY, file=sys.stderr, **width
             )
 
     def add(self, count: int = 1) -> None:

@@ -53,8 +53,11 @@ def test_after_a_search_and_a_training(call, slab_file, none_installed, tmp_path
     status, out, _ = call(train + tiny)
     assert status == 0
     [line] = commands(out)
-    line = line.replace('--stoich ...', '--stoich Ag2O')
+    assert '--stoich Ag' in line
     assert call(f'{line} -n 1 --steps 4')[0] in (0, 2)  # the network knows nothing: atoms may be too close
+    status, out, _ = call(train.replace('surface', 'forcefield').replace('model', 'field') + f'{tiny} --max-force 1000')
+    assert status == 0
+    assert call(f'{commands(out)[0]} --steps 1')[0] == 0
 
 
 def test_after_a_demo(call, tmp_path):

@@ -32,7 +32,7 @@ GROUPS = [
 ]
 PLACE = {room: place for place, group in enumerate(GROUPS) for room in group}
 CIRCLES = ()  # rooms with a circle that is still to be opened
-SLOW = ('torch', 'schnetpack', 'lightning', 'matplotlib', 'pymatgen', 'scipy', 'numpy', 'ase', 'h5py')
+SLOW = ('torch', 'schnetpack', 'lightning', 'matplotlib', 'pymatgen', 'scipy', 'numpy', 'ase')
 
 
 def sources(*folders):
