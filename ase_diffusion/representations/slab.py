@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
-from ..utils.atoms import check_one_piece, frozen_mask, rotation_hint
+from ..utils.atoms import check_one_piece, copy_atoms, frozen_mask, rotation_hint
 from .base import PlainRepresentation, require
 
 BELOW = 1.0  # A; mobile atoms of a slab may lie that far below the window
@@ -148,7 +148,7 @@ class SlabTemplate:
 
     def with_mobile(self, positions: np.ndarray) -> Atoms:
         """Return a copy with new positions (n_mobile, 3) of the mobile atoms; frozen atoms keep their bits."""
-        atoms, new = self.atoms.copy(), self.atoms.positions.copy()
+        atoms, new = copy_atoms(self.atoms), self.atoms.positions.copy()
         new[~self.frozen] = positions
         atoms.set_positions(new, apply_constraint=False)
         return atoms
