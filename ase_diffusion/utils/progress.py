@@ -50,7 +50,9 @@ class Progress:
         if total > 0 and somebody_watches():
             from tqdm import tqdm
 
-            width = {'dynamic_ncols': True} if _columns() else {'ncols': 80, 'nrows': 20}  # a terminal of size 0 would show nothing
+            width = (
+                {'dynamic_ncols': True} if _columns() else {'ncols': 80, 'nrows': 20}
+            )  # a terminal of size 0 would show nothing
             self._bar = tqdm(
                 total=total, desc=label, initial=done, unit=f' {unit}s', leave=False, delay=DELAY, file=sys.stderr, **width
             )
