@@ -149,7 +149,7 @@ class Generator(GenerativeModel):
         try:
             while done < n:
                 batch = self.batch_size or self._auto_batch_size()
-                if not done and self.batch_size is None and self.device.type == 'cpu':
+                if not (done or self.batch_size or self.compile) and self.device.type == 'cpu':
                     batch = min(batch, FIRST)
                 size = min(n - done, max(1, batch // tries))
                 seeds = spawn_seeds(self.rng, size * tries)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sqlite3
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +147,8 @@ class RandomStructureSearch:
             The atoms do not fit into the window (earlier runs stay in the database), or all runs failed.
         """
         check_count('n', 'the number of runs', n)
-        db = self._open()
+        with _named_faults(self.database):
+            db = self._open()
         done = {row.run for row in db.select('last=True', include_data=False) if not row.get('failed')}
         todo = [run for run in range(n) if run not in done]
         with Log(self.logfile) as log, Progress(n, 'relaxed', done=n - len(todo)) as progress:
@@ -154,7 +157,8 @@ class RandomStructureSearch:
             log.write(HEADER)
             failures = Counter()
             for run, frames, seconds in self._results(todo):
-                self._store(db, run, frames)
+                with _named_faults(self.database):
+                    self._store(db, run, frames)
                 log.write(_line(run, frames[-1], seconds, len(self.slab)))
                 progress.add()
                 if frames[-1].info['key_value_pairs'].get('failed'):
@@ -280,6 +284,17 @@ class RandomStructureSearch:
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for workers, without the log (streams cannot be pickled)."""
         return {**self.__dict__, 'logfile': None}
+
+
+@contextmanager
+def _named_faults(database):
+    """Raise errors of sqlite as an OSError that names the database."""
+    try:
+        yield
+    except sqlite3.Error as err:
+        raise OSError(
+            f'{database} must be an ASE database that can be written; it cannot ({err}); the runs in it stay, and the same call goes on'
+        ) from err
 
 
 def _elements(stoich):

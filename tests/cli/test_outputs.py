@@ -99,6 +99,8 @@ def test_a_database_that_takes_no_rows_is_said_first(call, starts_file, no_work,
     (tmp_path / 'text.db').write_text('not a database')
     status, _, err = call('relax starts.traj --calculator emt -o text.db')
     assert status == 2 and 'text.db' in err and err.count('\n') == 1
+    status, _, err = call('data rss starts.traj --stoich Ag3O --calculator emt --db text.db -n 1')
+    assert status == 2 and 'text.db' in err and err.count('\n') == 1
     with connect('locked.db') as db:
         db.write(bulk('Cu'))
     other = sqlite3.connect('locked.db')
