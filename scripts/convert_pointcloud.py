@@ -79,7 +79,7 @@ def header_of_weights(info: dict, data: Structures, minutes: float | None) -> di
         data={**data.describe(), 'held_out': list(HELD_OUT)},
         sizes=sizes,
         steps=info['step'],
-        metrics={name: round(float(value), 6) for name, value in metrics.items()},
+        metrics={name: value if name == 'step' else round(float(value), 6) for name, value in metrics.items()},
         **({} if minutes is None else {'minutes': minutes}),
     )
 
