@@ -11,6 +11,7 @@ __version__ = '0.1.0'
 _PUBLIC = {
     'SurfaceDiffusion': 'ase_diffusion.generators.surface',
     'CrystalDiffusion': 'ase_diffusion.generators.crystal',
+    'ZeoliteDiffusion': 'ase_diffusion.generators.zeolite',
     'load_model': 'ase_diffusion.weights.zoo',
     'list_models': 'ase_diffusion.weights.zoo',
     'metrics': 'ase_diffusion.metrics',

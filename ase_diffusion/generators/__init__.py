@@ -2,5 +2,6 @@
 
 from .crystal.generator import CrystalDiffusion
 from .surface.generator import SurfaceDiffusion
+from .zeolite import ZeoliteDiffusion
 
-__all__ = ['CrystalDiffusion', 'SurfaceDiffusion']
+__all__ = ['CrystalDiffusion', 'SurfaceDiffusion', 'ZeoliteDiffusion']
