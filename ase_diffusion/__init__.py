@@ -12,6 +12,7 @@ _PUBLIC = {
     'SurfaceDiffusion': 'ase_diffusion.generators.surface',
     'CrystalDiffusion': 'ase_diffusion.generators.crystal',
     'PointCloudDiffusion': 'ase_diffusion.generators.pointcloud',
+    'ZeoliteDiffusion': 'ase_diffusion.generators.zeolite',
     'load_model': 'ase_diffusion.weights.zoo',
     'list_models': 'ase_diffusion.weights.zoo',
     'metrics': 'ase_diffusion.metrics',

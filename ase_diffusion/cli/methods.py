@@ -81,4 +81,10 @@ METHODS = {
         'crystals.traj',
         'ase_diffusion.cli.pointcloud_options',
     ),
+    'zeolite': Method(
+        'ase_diffusion.generators.zeolite:ZeoliteDiffusion',
+        'SiO2 frameworks: cell, space group, grids',
+        'zeolites.traj',
+        'ase_diffusion.cli.zeolite_options',
+    ),
 }

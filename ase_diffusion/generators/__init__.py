@@ -3,5 +3,6 @@
 from .crystal.generator import CrystalDiffusion
 from .pointcloud import PointCloudDiffusion
 from .surface.generator import SurfaceDiffusion
+from .zeolite import ZeoliteDiffusion
 
-__all__ = ['CrystalDiffusion', 'PointCloudDiffusion', 'SurfaceDiffusion']
+__all__ = ['CrystalDiffusion', 'PointCloudDiffusion', 'SurfaceDiffusion', 'ZeoliteDiffusion']

@@ -1,0 +1,485 @@
+"""Generate pure-silica zeolites by the diffusion of energy and density grids (Park et al., J. Mater. Chem. A 12, 6507, 2024)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from ..data.zeolite_cells import IDENTITY, ZeoliteCells, shipped_cells
+from ..data.zeolites import read_zeolites
+from ..diffusion import Batch, ClassifierFree
+from ..porous import adsorption_properties, check_framework, energy_grid
+from ..representations import Failure
+from ..representations.voxels import GridSymmetry, symmetric_shape
+from ..training.zeolite import SAMPLING, new_voxels, train_zeolite
+from ..utils.checks import check_integer
+from ..utils.provenance import note
+from .base import Generator, collect
+from .compiling import copy_network
+from .tasks import FromNoise
+from .trajectory import DenoisingTrajectory
+
+DEFAULT_MODEL = 'zeolite-silica'
+PROPERTIES = ('void_fraction', 'heat_of_adsorption', 'henry_coefficient')
+STRAIN = 0.02  # standard deviation of the relative change of a cell that is drawn
+DRAWS = 50  # until a cell fits grids of a fixed shape
+SYMPREC = 0.05  # A
+MOST_COST = 0.03  # A^2 per T: valid; IZA frameworks have 3e-4 (median)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is given of a framework: the edges of its cell, its space group, T number and grid.
+
+    Parameters
+    ----------
+    edges : numpy.ndarray
+        ``(3,)`` A.
+    shape : (int, int, int)
+        Points of the grid.
+    silicon : int
+    symmetry : GridSymmetry or None
+    """
+
+    edges: np.ndarray
+    shape: tuple[int, int, int]
+    silicon: int
+    symmetry: GridSymmetry | None
+
+
+class ZeoliteDiffusion(Generator):
+    """Generate SiO2 frameworks.
+
+    Cell, space group and number of T sites are drawn together from known frameworks, near the target where there is one; the
+    network denoises the grids, and a framework is restored from them (:mod:`ase_diffusion.porous.silica`). Only frameworks with
+    four O at every Si, two Si at every O and little strain come back.
+
+    Parameters
+    ----------
+    model : str or Path
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first).
+    symmetry : bool
+        Average the noise and the predictions over the space group. False: no symmetry, as in the paper; few grids give a
+        framework.
+    cell : array_like, optional
+        Edges (3,) or an orthogonal cell (3, 3), A; it is fitted a little with the atoms. Default: drawn.
+    space_group : int or list of int, optional
+        Numbers to draw from.
+    max_cost : float
+        Largest cost of the distance least squares, A^2 per T: 0.03 is valid, 0.01 good, 0.003 like real zeolites.
+    probe_shape : (int, int, int)
+        Points of the energy grid from which the properties of a result are computed.
+    rng, steps, sampler, batch_size, device, logfile, trajectory, denoising_trajectory, best_of, maxtries, validate
+        See :class:`ase_diffusion.generators.base.Generator`.
+
+    Raises
+    ------
+    ValueError
+        A cell that is not orthogonal; a space group that no known framework has.
+    CheckpointError
+        The model cannot be loaded.
+
+    Notes
+    -----
+    ``info['key_value_pairs']`` of a result has ``space_group`` (of spglib, 0.05 A), ``void_fraction``, ``henry_coefficient``
+    and ``heat_of_adsorption`` (methane, 298 K), ``cost`` (A^2 per T), ``moved`` (A, distance of the T sites from the peaks of
+    the grid) and ``restored_by``, the step of the restoration that succeeded.
+
+    Examples
+    --------
+    >>> gen = ZeoliteDiffusion()                                                            # doctest: +SKIP
+    >>> images = gen.sample(8, void_fraction=0.2)                                           # doctest: +SKIP
+    """
+
+    kind = 'zeolite'
+    default_sampling: ClassVar[dict] = SAMPLING
+    default_guidance_scale = 2.0
+
+    def __init__(
+        self,
+        model=DEFAULT_MODEL,
+        *,
+        symmetry: bool = True,
+        cell=None,
+        space_group=None,
+        max_cost: float = MOST_COST,
+        probe_shape=(32, 32, 32),
+        **options,
+    ):
+        options.setdefault('maxtries', 60)  # a grid is cheap, and most give no framework
+        super().__init__(**options)
+        self.symmetry, self.cell, self.max_cost = bool(symmetry), _edges(cell), float(max_cost)
+        if not self.max_cost > 0:
+            raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {max_cost!r}')
+        self.probe_shape = tuple(check_integer('probe_shape', n, 1) for n in probe_shape)
+        self.cells: ZeoliteCells = shipped_cells()
+        self.space_group = _groups(space_group, self.cells)
+        if self.space_group is not None and not self.symmetry:
+            raise ValueError('space_group needs symmetry=True; leave it out to generate without symmetry')
+        self.rows = self._rows()
+        self._load(model)
+
+    def _rows(self) -> np.ndarray:
+        """Return which known cells may be drawn, bool (n,)."""
+        rows = np.ones(len(self.cells), bool)
+        if self.space_group is not None:
+            rows &= np.isin(self.cells.group, self.space_group)
+        if self.cell is not None and self.symmetry:
+            lengths = self.cells.lengths
+            fits = [_is_compatible(self.cell, rotations) for rotations, _ in self.cells.sets]
+            rows &= np.array(fits)[self.cells.which]
+            near = np.abs(np.log(lengths / self.cell)).max(1)
+            rows &= near <= max(0.15, np.sort(near[rows])[:20].max(initial=0.0))
+        if not rows.any():
+            raise ValueError(f'no known framework has the space group {space_group_text(self.space_group)} in such a cell')
+        return rows
+
+    # draws
+
+    def _draw(self, seed: int, targets: dict[str, float]) -> Draw:
+        """Return cell, space group, T number and grid of the structure with this seed."""
+        rng = np.random.default_rng([seed % 2**32, seed >> 32])
+        weights, voxels = self.cells.weights(targets, self.rows), self.representation
+        for _ in range(DRAWS):
+            row = int(rng.choice(len(weights), p=weights))
+            strain = 1 + STRAIN * rng.standard_normal()
+            edges = self.cells.lengths[row].astype(float) * strain if self.cell is None else self.cell
+            silicon = int(self.cells.silicon[row])
+            if self.cell is not None:
+                silicon = max(1, round(silicon * edges.prod() / self.cells.lengths[row].astype(float).prod()))
+            operations = self.cells.operations(row) if self.symmetry else IDENTITY
+            shape = voxels.shape or symmetric_shape(edges, operations, voxels.pitch, voxels.multiple)
+            if not self.symmetry:
+                return Draw(edges, tuple(shape), silicon, None)
+            try:
+                return Draw(edges, tuple(shape), silicon, GridSymmetry.of(*operations, shape))
+            except ValueError:  # the grid of a model with a fixed shape has not this symmetry
+                continue
+        return Draw(edges, tuple(shape), silicon, None)
+
+    def _draws(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Draw]:
+        if isinstance(task, Interpolation):
+            return [task.draw] * len(seeds)
+        targets = {name: conditions[name] for name in PROPERTIES if conditions.get(name) is not None}
+        return [self._draw(seed, targets) for seed in seeds]
+
+    def _groups_of(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[list[int]]:
+        """Return the places of seeds whose grids have one shape; on a CPU one by one, which costs the same there."""
+        if self.device.type == 'cpu':
+            return [[k] for k in range(len(seeds))]
+        groups = defaultdict(list)
+        for k, draw in enumerate(self._draws(seeds, conditions, task)):
+            groups[draw.shape].append(k)
+        return list(groups.values())
+
+    # batches
+
+    def _candidates(self, seeds, conditions, task):
+        outcomes: list = [None] * len(seeds)
+        for places in self._groups_of(seeds, conditions, task):
+            for k, outcome in zip(places, super()._candidates([seeds[k] for k in places], conditions, task), strict=True):
+                outcomes[k] = outcome
+        return outcomes
+
+    def sample_batches(self, n: int, **conditions) -> Iterator[Batch]:
+        """Yield finished batches, of n samples in all, each of grids of one shape."""
+        n, conditions, task = check_integer('n', n, 1), self.check_conditions(conditions), self._task()
+        return (
+            self._sample_batch([seeds[k] for k in places], conditions, task)
+            for seeds in self._seeds(n)
+            for places in self._groups_of(seeds, conditions, task)
+        )
+
+    def sample_grids(self, n: int, **conditions) -> list[dict[str, np.ndarray]]:
+        """Return grids before a framework is restored from them.
+
+        Returns
+        -------
+        list of dict
+            ``energy`` (X, Y, Z), E / kB of methane in K inside [-4000, 5000]; ``Si`` and ``O``, sums of Gaussians of height 1;
+            ``cell`` (3, 3) in A. Shapes differ from grid to grid.
+        """
+        out = []
+        for batch in self.sample_batches(n, **conditions):
+            grids = {name: grid.cpu().numpy() for name, grid in self.representation.to_grids(batch.fields['grids']).items()}
+            cells = batch.extras['cells'].double().cpu().numpy()
+            out += [{**{name: grid[k] for name, grid in grids.items()}, 'cell': cells[k]} for k in range(batch.size)]
+        return out
+
+    def _sample_batch(self, seeds, conditions, task):
+        draws, voxels = self._draws(seeds, conditions, task), self.representation
+        known = self.network.settings.get('conditions', {})
+        asked = {name: [conditions[name]] * len(seeds) for name in known if conditions.get(name) is not None}
+        asked = {name: [float(v) for v in values] for name, values in asked.items()}
+        if 'volume_per_t' in known and 'volume_per_t' not in asked:
+            asked['volume_per_t'] = [draw.edges.prod() / draw.silicon for draw in draws]
+        batch = voxels.empty(np.stack([np.diag(draw.edges) for draw in draws]), draws[0].shape, asked)
+        if 'multiplicity' in known:
+            values = [1.0 if draw.symmetry is None else draw.symmetry.multiplicity for draw in draws]
+            batch.extras['multiplicity'] = torch.tensor(values, dtype=voxels.dtype)
+        batch = batch.to(self.device)
+        symmetries = [draw.symmetry for draw in draws]
+        target = any(conditions.get(name) is not None for name in PROPERTIES)
+        network = ClassifierFree(_with_multiplicity(self.network), conditions['guidance_scale'] if target else 1.0)
+        noise = SymmetricNoise(seeds, symmetries)
+        process, begin = task.begin(self.process, batch, noise, network)
+        with DenoisingTrajectory(self, begin['steps']) as movie, _half(self.device):
+            final = self._sampler()(_averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
+        return final
+
+    def _finish(self, atoms: Atoms) -> Atoms | Failure:
+        """Return a framework with its notes, or why it is none."""
+        info = {name: atoms.info.pop(name) for name in ('step', 'moved', 'cost') if name in atoms.info}
+        if self.validate:
+            if (fault := check_framework(atoms)) is not None:
+                return Failure(fault)
+            if not info.get('cost', 0.0) < self.max_cost:
+                return Failure('strained')
+        found = adsorption_properties(energy_grid(atoms, shape=self.probe_shape))
+        notes = {name: round(float(found[name]), 6) for name in PROPERTIES if math.isfinite(found[name])}
+        notes |= {name: round(float(info[name]), 6) for name in ('moved', 'cost') if name in info}
+        notes |= {'restored_by': str(info['step'])} if info.get('step') else {}
+        note(atoms, space_group=space_group_of(atoms), **notes)
+        return atoms
+
+    # interpolation
+
+    def interpolate(self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int | None = None, noise: float = 2.0, **conditions):
+        """Return a framework, or a list of n, between two: both noised, mixed, and denoised.
+
+        Parameters
+        ----------
+        a, b : Atoms
+            SiO2 frameworks in orthogonal cells whose grids have one shape (cells that differ by less than about 10 %). Never
+            changed.
+        weight : float
+            0 (a) to 1 (b).
+        n : int, optional
+        noise : float
+            Noise over signal from which to denoise; more noise forgets more of both.
+        conditions
+            As for :meth:`sample`.
+
+        Raises
+        ------
+        ValueError
+            A structure is no such framework, grids differ in shape, or weight or noise is out of range.
+        GenerationFailed
+            See :meth:`sample`.
+        """
+        count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
+        if not 0 <= weight <= 1:
+            raise ValueError(f'weight is the share of the second framework, 0 to 1; got {weight!r}')
+        schedule = self.process.processes['grids'].schedule
+        low, high = schedule.sigma_min, schedule.sigma_max
+        if not low < noise <= high:
+            raise ValueError(f'noise lies above {low:g} and at most at {high:g}, those of the model; got {noise!r}')
+        for name, atoms in (('first', a), ('second', b)):
+            _check_given(name, atoms)
+        shapes = [self.representation.shape_of(atoms) for atoms in (a, b)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f'frameworks to interpolate have grids of one shape; got {shapes[0]} and {shapes[1]}: take two with similar '
+                'cells, or swap the axes of one'
+            )
+        x = self.representation.encode([a, b]).fields['grids']  # (2, C, X, Y, Z)
+        edges = (1 - weight) * a.cell.lengths() + weight * b.cell.lengths()
+        silicon = round((1 - weight) * (a.numbers == 14).sum() + weight * (b.numbers == 14).sum())
+        start = math.log(noise / low) / math.log(high / low)
+        task = Interpolation(x, weight, Draw(edges, shapes[0], silicon, None), self.steps, start)
+        return collect(self._iterate(count, conditions, task), n)
+
+    # training
+
+    def _read(self, path) -> list[Atoms]:
+        return read_zeolites(path)
+
+    def _train(self, images: list[Atoms], out, **options) -> Path:
+        if self.networks:
+            options = {
+                'network': copy_network(self.network).requires_grad_(True),
+                'representation': self.representation,
+                'sampling': self.sampling,
+                **options,
+            }
+        return train_zeolite(images, out, **options)
+
+    def _untrained(self, images):
+        return new_voxels(images)
+
+    def _identity(self) -> dict:
+        return {'symmetry': self.symmetry}
+
+    def todict(self) -> dict:
+        """Return what made the structures, JSON-serialisable."""
+        return {
+            **super().todict(),
+            'cell': None if self.cell is None else self.cell.tolist(),
+            'space_group': self.space_group,
+            'max_cost': self.max_cost,
+        }
+
+
+class SymmetricNoise:
+    """Draw the noise of every structure from its own generator on the CPU, averaged over its space group at unit variance.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+    symmetries : sequence of GridSymmetry or None
+    """
+
+    def __init__(self, seeds, symmetries):
+        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.symmetries = list(symmetries)
+
+    def bind(self, rows: Tensor) -> SymmetricNoise:
+        """Return the source for a dense field: itself."""
+        return self
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Draw standard normal numbers (B, C, X, Y, Z)."""
+        parts = []
+        for generator, symmetry in zip(self.generators, self.symmetries, strict=True):
+            noise = torch.randn(like.shape[1:], generator=generator, dtype=like.dtype)
+            parts.append(noise if symmetry is None else symmetry.average(noise, noise=True))
+        return torch.stack(parts).to(like.device)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Draw uniform numbers, without symmetry."""
+        parts = [torch.rand(like.shape[1:], generator=generator, dtype=like.dtype) for generator in self.generators]
+        return torch.stack(parts).to(like.device)
+
+
+class Interpolation(FromNoise):
+    """Begin with two frameworks, noised and mixed.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``(2, C, X, Y, Z)``, their fields.
+    weight : float
+        Of the second.
+    draw : Draw
+    steps : int
+        Of a generation from noise.
+    start : float
+        Time at which to begin.
+    """
+
+    name, relaxes = 'interpolate', True
+
+    def __init__(self, x: Tensor, weight: float, draw: Draw, steps: int, start: float):
+        super().__init__(None, max(10, math.ceil(steps * start)), start)
+        self.x, self.weight, self.draw = x, float(weight), draw
+
+    def begin(self, process, batch, noise, network):
+        """Return the process and the keywords of the sampler; the mixed noise keeps its variance."""
+        one, like = process.processes['grids'], batch.fields['grids']
+        x = self.x.to(like)
+        t = torch.full((len(like),), self.start, dtype=torch.float64)
+        alpha, sigma = one.scales(t.to(like.device), like)
+        first, second = noise.normal(like), noise.normal(like)
+        share = torch.tensor([1 - self.weight, self.weight], dtype=like.dtype, device=like.device)
+        eps = (share[0] * first + share[1] * second) / share.square().sum().sqrt()
+        mean = share[0] * x[0] + share[1] * x[1]
+        mixed = batch.with_fields(grids=alpha * mean + sigma * eps)
+        return process, {'start': self.start, 'steps': self.steps, 'initial': mixed}
+
+    def labels(self):
+        return {'operation': self.name, 'weight': self.weight}
+
+
+def _with_multiplicity(network):
+    """Return the network with the multiplicity of the symmetry as a condition that guidance does not drop."""
+
+    def call(batch, c_noise, conditions):
+        given = batch.extras.get('multiplicity')
+        return network(batch, c_noise, conditions if given is None else {**conditions, 'multiplicity': given})
+
+    return call
+
+
+def _averaged(network, symmetries):
+    """Return the network with every prediction averaged over the space group of its structure."""
+
+    def call(batch, c_noise, conditions):
+        grids = network(batch, c_noise, conditions)['grids']  # (B, C, X, Y, Z)
+        parts = [x if symmetry is None else symmetry.average(x) for x, symmetry in zip(grids, symmetries, strict=True)]
+        return {'grids': torch.stack(parts)}
+
+    return call
+
+
+def _half(device: torch.device):
+    """Return bfloat16 autocast where the device has it."""
+    if device.type in ('cpu', 'cuda'):
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def space_group_of(atoms: Atoms, symprec: float = SYMPREC) -> int:
+    """Return the number of the space group that spglib finds within ``symprec`` (A); 1 where it finds none."""
+    import spglib
+
+    found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), symprec=symprec)
+    return 1 if found is None else int(found.number)
+
+
+def space_group_text(groups) -> str:
+    """Return numbers of space groups for a message."""
+    return 'asked for' if groups is None else ', '.join(map(str, groups))
+
+
+def _edges(cell) -> np.ndarray | None:
+    """Return the edges (3,) of an orthogonal cell; raise a ValueError for another."""
+    if cell is None:
+        return None
+    try:
+        values = np.array(cell, float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape == (3, 3) and np.abs(values - np.diag(np.diag(values))).max() < 1e-6:
+        values = np.diag(values)
+    if values.shape != (3,) or not np.isfinite(values).all() or not (values > 4).all() or not (values < 60).all():
+        raise ValueError(f'cell is three edges, or an orthogonal cell (3, 3) along x, y and z, of 4 to 60 A; got {cell!r}')
+    return values.copy()
+
+
+def _groups(space_group, cells: ZeoliteCells) -> list[int] | None:
+    """Return numbers of space groups, sorted; raise a ValueError for one that no known cell has."""
+    if space_group is None:
+        return None
+    numbers = np.atleast_1d(space_group).tolist()
+    known = sorted(set(cells.group.tolist()))
+    if not numbers or (unknown := [number for number in numbers if number not in known]):
+        raise ValueError(f'space_group is one or several of {", ".join(map(str, known))}; got {unknown if numbers else numbers}')
+    return sorted({int(number) for number in numbers})
+
+
+def _is_compatible(edges: np.ndarray, rotations: np.ndarray) -> bool:
+    """Tell whether axes that rotations exchange have equal edges, within 1 %."""
+    coupled = np.abs(rotations).sum(0) > 0  # (3, 3)
+    return all(abs(math.log(edges[i] / edges[j])) < 0.01 for i in range(3) for j in range(3) if coupled[i, j])
+
+
+def _check_given(name: str, atoms: Atoms) -> None:
+    """Raise a ValueError where a structure is no SiO2 framework in an orthogonal cell."""
+    cell = atoms.cell.array
+    if (fault := check_framework(atoms)) is not None:
+        raise ValueError(f'frameworks to interpolate are of SiO2, four O at each Si; the {name}, {atoms.symbols}: {fault}')
+    if np.abs(cell - np.diag(np.diag(cell))).max() > 1e-4:
+        raise ValueError(
+            f'frameworks to interpolate have orthogonal cells along x, y and z; the {name} has the angles '
+            f'{np.round(atoms.cell.angles(), 2).tolist()}'
+        )

@@ -1,0 +1,110 @@
+"""Training recipe of the model of zeolites: grids of one shape, with random translations, reflections and axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from ase import Atoms
+
+from ..networks.voxelnet import VoxelNet
+from ..representations.voxels import Voxels
+from .recipe import train_method
+
+SAMPLING = {'sampler': 'ancestral', 'steps': 20}
+UNITS = {'grids': '1', 'void_fraction': '1', 'heat_of_adsorption': 'kJ/mol', 'henry_coefficient': '1'}
+CONDITIONS = ('void_fraction', 'heat_of_adsorption', 'henry_coefficient')
+SHAPE = (16, 16, 16)
+SCALED_ON = 256  # structures from which means and standard deviations of the channels are taken
+SMALLEST_STD = 0.05
+
+
+def new_voxels(
+    images: list[Atoms], *, shape=SHAPE, channels: int = 3, width: float = 1.0, features: int = 64, blocks: int = 5, **settings
+) -> tuple[Voxels, Callable[..., VoxelNet]]:
+    """Return representation and network of a new model.
+
+    Parameters
+    ----------
+    images : list of Atoms
+        Frameworks, for the scales of the channels.
+    shape : (int, int, int)
+        Points of the grid, even numbers.
+    channels : int
+        3, or 4 with the Boltzmann channel.
+    width : float
+        A, of the Gaussians.
+    features, blocks
+        Width and residual blocks of the network.
+    settings
+        More of :class:`~ase_diffusion.networks.voxelnet.VoxelNet`.
+    """
+    plain = Voxels(shape=shape, channels=channels, width=width)
+    some = images[:: max(1, len(images) // SCALED_ON)]
+    x = torch.cat([plain.encode([atoms]).fields['grids'] for atoms in some]).double()  # (n, C, X, Y, Z)
+    mean, std = x.mean((0, 2, 3, 4)), x.std((0, 2, 3, 4)).clamp(min=SMALLEST_STD)
+    voxels = Voxels(shape=shape, channels=channels, width=width, mean=mean.tolist(), std=std.tolist(), sigma=(0.08, 40.0))
+    settings = {'attention': 0, **settings}
+    return voxels, partial(VoxelNet, channels=channels, width=features, blocks=blocks, **settings)
+
+
+def train_zeolite(
+    images: list[Atoms],
+    out,
+    *,
+    conditions: Sequence[str] | dict | None = None,
+    network: VoxelNet | None = None,
+    representation: Voxels | None = None,
+    shape=None,
+    batch_size: int = 16,
+    sampling: dict | None = None,
+    settings: dict | None = None,
+    **options,
+) -> Path:
+    """Train a :class:`~ase_diffusion.networks.voxelnet.VoxelNet`; returns the path of the best checkpoint.
+
+    Parameters
+    ----------
+    images : list of Atoms
+        SiO2 frameworks, such as :func:`ase_diffusion.data.zeolites.read_zeolites` returns.
+    conditions : list of str or dict, optional
+        Key-value pairs to learn; by default those of `CONDITIONS` that a framework has.
+    network, representation : optional
+        The network to fine-tune, and its representation.
+    shape : (int, int, int), optional
+        Points of the grids, equal for all frameworks; 16 x 16 x 16 by default, or that of the representation.
+    settings : dict, optional
+        Of :func:`new_voxels`.
+    options
+        Of :func:`ase_diffusion.training.recipe.train_method`.
+
+    Raises
+    ------
+    ValueError
+        Nothing to train on, or a condition that no framework has.
+    """
+    images = list(images)
+    if not images:
+        raise ValueError('there is nothing to train on; give frameworks')
+    if conditions is None:
+        pairs = [atoms.info.get('key_value_pairs', {}) for atoms in images]
+        conditions = [name for name in CONDITIONS if any(name in each for each in pairs)]
+    if network is None:
+        representation, network = new_voxels(images, shape=SHAPE if shape is None else shape, **(settings or {}))
+    elif representation.shape is None or shape is not None:
+        values = {**representation.todict(), 'shape': SHAPE if shape is None else shape}
+        representation = Voxels.fromdict(values)
+    return train_method(
+        representation,
+        network,
+        images,
+        out,
+        kind='zeolite',
+        conditions=conditions,
+        units=UNITS,
+        sampling=SAMPLING if sampling is None else sampling,
+        batch_size=batch_size,
+        **options,
+    )
