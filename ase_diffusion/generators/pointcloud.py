@@ -103,7 +103,7 @@ class PointCloudDiffusion(Generator):
         self._check_known(self.model, representation.elements)
         if self.natoms is None and not self._sizes(header):
             known = ', '.join(sorted(header.get('sizes', {})))
-            raise ValueError(f'{self.model} saw crystals of {known} elements, not of {len(self.elements)}; pass natoms=...')
+            raise ValueError(f'{self.model} saw crystals of {known} elements, not of {len(self.elements)}; pass natoms')
         return representation
 
     def _check_known(self, name: str, known) -> None:

@@ -67,7 +67,9 @@ def _filter_of_cell_aware(filter):
 
     if filter in (None, StrainFilter):
         came = 'without a filter' if filter is None else 'with StrainFilter'
-        raise ValueError(f"CellAwareBFGS relaxes positions and cell; it came {came}; take filter='FrechetCellFilter', or BFGS")
+        raise ValueError(
+            f"the optimizer CellAwareBFGS relaxes positions and cell; it came {came}; take filter='FrechetCellFilter', or BFGS"
+        )
     return partial(FrechetCellFilter, exp_cell_factor=1.0) if filter is FrechetCellFilter else filter
 
 

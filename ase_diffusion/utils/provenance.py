@@ -22,6 +22,7 @@ OF_GENERATION = frozenset(
     {'generator', 'model', 'stoich', 'sampler', 'sampling_steps', 'seed', 'min_distance_ratio', 'guidance_scale'}
     | {'guidance_calls', 'operation', 'noise', 'regenerated', 'repeats', 'best_of', 'selected_by'}
 )
+OF_OTHERS = frozenset({'raw_score'})  # of ase-ga: the fitness of this very structure
 OF_DATA = ('diffusion', 'relax_error')  # keys of ``info['data']``
 
 
@@ -43,7 +44,8 @@ def notes_of(atoms: Atoms) -> set[str]:
 
 def _notes_without_names(pairs: dict) -> set[str]:
     """Return the names of notes that ``provenance`` does not list: those of earlier versions, and some that are always ours."""
-    ours = {name for name in pairs if name == 'energy_generated' or (name.startswith('relax_') and name in OF_RELAXATION)}
+    ours = {name for name in pairs if name in OF_OTHERS or name == 'energy_generated'}
+    ours |= {name for name in pairs if name.startswith('relax_') and name in OF_RELAXATION}
     if MARKER in pairs:
         return ours
     if str(pairs.get('generator', '')).endswith('Diffusion'):

@@ -56,7 +56,7 @@ def test_labels_are_those_of_the_grid(grown):
         found = adsorption_properties(energy_grid(atoms, (32, 32, 32), device='cpu'))
         assert pairs['void_fraction'] == pytest.approx(found['void_fraction'], abs=1e-6)
         assert pairs['henry_coefficient'] == pytest.approx(found['henry_coefficient'], rel=1e-3)
-        assert pairs['heat_of_adsorption'] == pytest.approx(found['heat_of_adsorption'], rel=1e-3)
+        assert pairs['heat_of_adsorption'] == pytest.approx(found['heat_of_adsorption'], rel=1e-3, nan_ok=True)
 
 
 def test_nets_are_distinct_and_counted(grown):

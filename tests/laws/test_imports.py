@@ -12,7 +12,7 @@ import ase_diffusion
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / 'ase_diffusion'
-MAX_LINES = 450
+MAX_LINES = 500
 
 # from left to right; a room imports itself, what stands left of its group, and the first group
 GROUPS = [

@@ -118,7 +118,7 @@ def test_command_line(trained, tmp_path, monkeypatch, capsys):
     line = ['sample', 'toy', '--model', str(trained), '-n', '3', '--seed', '1', '-o', 'out.extxyz']
     assert main([*line, '--condition', 'filling=two', '--guidance-scale', '2']) in (None, 0)
     assert len(read('out.extxyz', ':')) == 3
-    assert main([*line, '--condition', 'filling=three']) == 2
+    assert main([*line, '--condition', 'filling=three', '--force']) == 2
     assert 'filling is one of one, two' in capsys.readouterr().err
     assert main(['info', str(trained)]) in (None, 0)
     assert 'toy' in capsys.readouterr().out

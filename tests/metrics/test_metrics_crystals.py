@@ -28,16 +28,23 @@ class TestWhatIsRefused:
             function([])
 
     def test_no_atoms(self, function):
-        with pytest.raises(ValueError, match='number 1 has none'):
-            function([bulk('Cu'), Atoms(cell=[3] * 3, pbc=True)])
+        with pytest.raises(ValueError, match='number 0 has no atoms'):
+            function([Atoms(cell=[3] * 3, pbc=True)])
 
     def test_what_is_not_periodic(self, function):
-        with pytest.raises(ValueError, match=r'number 1 .* pbc'):
-            function([bulk('Cu'), molecule('H2O')])
+        with pytest.raises(ValueError, match=r'number 0 .*periodic'):
+            function([molecule('H2O')])
 
     def test_other_objects(self, function):
         with pytest.raises(TypeError, match='str'):
             function(['Cu'])
+
+
+@pytest.mark.parametrize('bad', [Atoms(cell=[3] * 3, pbc=True), molecule('H2O')], ids=['no atoms', 'not periodic'])
+def test_one_that_is_no_crystal_counts_as_invalid_and_ends_nothing(bad):
+    images = [bulk('Cu'), bad]
+    for function in (metrics.structural_validity, metrics.compositional_validity, metrics.unique):
+        assert function(images).tolist() == [True, False]
 
 
 class TestStructure:

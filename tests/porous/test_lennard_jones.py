@@ -277,7 +277,6 @@ def box(**changes):
         (box(), {'framework': {'O': (1, -1)}}, 'O has'),
         (box(), {'framework': 7}, 'table'),
         (box(), {'shape': (32, 32)}, 'three integers'),
-        (box(), {'shape': 32}, 'three integers'),
         (box(), {'shape': (32, 32, 0)}, 'three integers'),
         (box(), {'shape': (32, 32, 1.5)}, 'three integers'),
         (box(), {'cutoff': 0}, 'cutoff'),

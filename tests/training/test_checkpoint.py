@@ -260,7 +260,7 @@ def test_headers_that_generators_cannot_read_are_refused(tmp_path, kind, change)
         load_checkpoint(save_checkpoint(path, build(), {**header, **change}))
 
 
-@pytest.mark.parametrize('kind', ['zeolite', None, ['surface'], 3])
+@pytest.mark.parametrize('kind', ['liquid', None, ['surface'], 3])
 def test_unknown_kinds_are_refused(tmp_path, kind):
     header = {**HEADER, 'kind': kind, 'process': 'nonsense', 'conditions': 7}
     with pytest.raises(CheckpointError, match='the kind is one of crystal, .*surface'):

@@ -129,7 +129,7 @@ def test_the_splits_that_are_asked_for_are_taken_or_refused():
     crystals = images()
     for k, atoms in enumerate(crystals):
         atoms.info['key_value_pairs'] = {'split': ('val', 'test')[k % 2]}
-    with pytest.raises(ValueError, match=r"no split \['train'\]; it has \['test', 'val'\]. Name those"):
+    with pytest.raises(ValueError, match=r"no split \['train'\]; it has \['test', 'val'\]. name those"):
         split_crystals(crystals)
     with pytest.raises(ValueError, match=r"no split \['test'\]; it has \['val'\]"):
         split_crystals(crystals[::2], ['test'])

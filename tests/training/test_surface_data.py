@@ -102,14 +102,10 @@ def test_the_share_and_the_size_of_repeats(data):
         assert small.draw(k).extras['rows'].bincount().max() <= 16
 
 
-def test_nothing_is_repeated_where_it_is_not_periodic():
-    data = Overlayers.from_atoms([frame(k, pbc=(True, False, False)) for k in range(3)])
-    length = float(np.linalg.norm(data.items[0].cell[1]))
-    cells = torch.cat([OverlayerData(data, Slab(), repeat=1.0, max_atoms=999).draw(k).extras['cell'] for k in range(5)])
-    assert torch.allclose(cells[:, 1].norm(dim=-1), torch.tensor(length))
-    assert (cells[:, 0].norm(dim=-1) > 1.9 * length).all()
-    data = Overlayers.from_atoms([frame(0, pbc=False)])
-    assert OverlayerData(data, Slab(), batch_size=2, repeat=1.0).draw(0).fields['positions'].shape == (4, 3)
+@pytest.mark.parametrize('pbc', [(True, False, False), False])
+def test_slabs_are_periodic_in_the_plane(pbc):
+    with pytest.raises(ValueError, match='structure 0 of the data: a slab is periodic in the plane'):
+        Overlayers.from_atoms([frame(k, pbc=pbc) for k in range(3)])
 
 
 @pytest.mark.parametrize('fraction', [0.05, 0.3, 0.6])
