@@ -16,7 +16,7 @@ from ase_diffusion.data.cif import read_cif
 from ase_diffusion.data.cif_settings import find_hall, find_settings, operations_of, parse_operation
 from ase_diffusion.utils.unread import is_unread
 
-STANDARD = {3: 3, 81: 14, 90: 15, 212: 41, 292: 62, 304: 64, 430: 143, 432: 145, 439: 150, 441: 152, 463: 169, 465: 171, 471: 180}
+STANDARD = {3: 3, 81: 14, 90: 15, 212: 43, 292: 62, 304: 64, 430: 143, 432: 145, 439: 150, 441: 152, 463: 169, 465: 171, 471: 177}
 CELL = ('length_a', 'length_b', 'length_c', 'angle_alpha', 'angle_beta', 'angle_gamma')
 SITES = 'loop_\n_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n'
 
