@@ -110,7 +110,7 @@ def test_ctrl_c(slab_file, tmp_path, environment):
         ('sample surface free.traj --stoich Ag3O', 'FixAtoms'),
         ('relax slab.traj --calculator magic', 'magic'),
         ('relax slab.traj --calculator emt --fmax -1', 'fmax'),
-        ('relax free.traj', 'FixAtoms'),
+        ('relax free.traj --calculator ag-o', 'FixAtoms'),
         ('info nothing', 'nothing'),
         ('info nothing.traj', 'nothing.traj'),
         ('plot nothing.traj', 'nothing.traj'),
