@@ -293,8 +293,7 @@ def _named_faults(database):
         yield
     except sqlite3.Error as err:
         raise OSError(
-            f'{database} must be an ASE database that can be written; it cannot ({err}); the runs in it stay, and the same call '
-            'goes on'
+            f'{database} must be an ASE database that can be written; it cannot ({err}); its runs stay, and the same call goes on'
         ) from err
 
 
