@@ -3,8 +3,8 @@
     python scripts/zeolite_cells.py zeolites.npz
 
 zeolites.npz has natoms, numbers, cell (n, 3, 3), operation_count, rotations, translations_24, info_space_group,
-info_void_fraction, info_Qst_kJ_mol, info_KH_unitless. Frameworks above 9,000 A^3, with
-edges above 30 A or without symmetry are left out.
+info_void_fraction, info_Qst_kJ_mol, info_KH_unitless. Frameworks above 9,000 A^3, with edges above 30 A or without symmetry
+are left out.
 """
 
 import sys

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 __all__ = ['Growth', 'grow_frameworks', 'read_zeolites']
 
+SHIPPED = {'silica-frameworks': Path(__file__).with_name('silica_frameworks.npz')}
 PART = 100  # starts that a process makes at a time
 COLUMNS = {
     'cell_lengths': np.float32,
@@ -236,7 +237,8 @@ def read_zeolites(path):
     Parameters
     ----------
     path : str or Path
-        A file of `grow_frameworks`, an npz with cells (3, 3) and columns ``info_*``, or what ASE reads, gzipped or not.
+        'silica-frameworks' (3,672 grown ones, shipped), a file of `grow_frameworks`, an npz with cells (3, 3) and columns
+        ``info_*``, or what ASE reads, gzipped or not.
 
     Returns
     -------
@@ -251,9 +253,9 @@ def read_zeolites(path):
     ValueError
         The npz holds no frameworks.
     """
-    path = Path(path)
+    path = SHIPPED.get(str(path), Path(path))
     if not path.exists():
-        raise FileNotFoundError(f'zeolites are read from a file; there is no {path}')
+        raise FileNotFoundError(f'zeolites are read from a file or by name ({", ".join(SHIPPED)}); there is no {path}')
     if path.suffix == '.npz':
         with np.load(path) as file:
             data = {name: file[name] for name in file.files}
