@@ -17,9 +17,8 @@ from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, sl
 from ..representations.reduction import niggli
 from ..training.pointcloud import SAMPLING, train_pointcloud
 from ..utils.checks import check_integer
-from .base import Generator
+from .bulk import SHORTEST, BulkGenerator, check_symmetrize
 from .compiling import copy_network
-from .crystal.forms import SHORTEST, check_tolerance, finished, reason_to_reject
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 
@@ -28,7 +27,7 @@ LONGEST = 3.0  # A, largest distance that can be asked for
 _ELEMENTS = ElementsCondition(tuple(range(1, len(chemical_symbols))))
 
 
-class PointCloudDiffusion(Generator):
+class PointCloudDiffusion(BulkGenerator):
     """Generate crystals that have exactly the given elements, up to three, and at most 16 atoms in the cell.
 
     Parameters
@@ -94,8 +93,7 @@ class PointCloudDiffusion(Generator):
             )
         super().__init__(**options)
         self.min_distance = _check_distance(min_distance)
-        check_tolerance(symmetrize)
-        self.symmetrize = symmetrize
+        self.symmetrize = check_symmetrize(symmetrize)
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self._load(model)
 
@@ -130,9 +128,6 @@ class PointCloudDiffusion(Generator):
     def _hint(self) -> str:
         return '; elements and natoms are arguments of PointCloudDiffusion'
 
-    def _reason_to_reject(self, atoms: Atoms) -> str | None:
-        return reason_to_reject(atoms, self.min_distance)
-
     def _count(self, seed: int) -> int:
         """Return the number of atoms of the structure with this seed."""
         if self.natoms is not None:
@@ -150,14 +145,8 @@ class PointCloudDiffusion(Generator):
         slots = slots_of([chemical_symbols.index(symbol) for symbol in self.elements])
         return self.representation.blank(task.take(seeds), [slots] * len(seeds), asked).to(self.device)
 
-    def _finish(self, atoms: Atoms) -> Atoms:
-        return finished(atoms, self.symmetrize)
-
-    def _after_relaxation(self, atoms: Atoms) -> Atoms:
-        return super()._after_relaxation(niggli(atoms))
-
-    def _min_distance_ratio(self, atoms: Atoms) -> float:
-        return super()._min_distance_ratio(atoms) if reason_to_reject(atoms) is None else 0.0
+    def _reduced(self, atoms: Atoms) -> Atoms:
+        return niggli(atoms)
 
     def _identity(self) -> dict:
         return {'elements': '-'.join(self.elements)}

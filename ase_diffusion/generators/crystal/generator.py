@@ -21,13 +21,13 @@ from ...training.crystal_data import split_crystals
 from ...utils.atoms import composition_text, parse_formula
 from ...utils.checks import check_integer
 from ...weights.zoo import list_models
-from ..base import Generator, collect
+from ..base import collect
+from ..bulk import BulkGenerator, check_symmetrize
 from ..compiling import copy_network
 from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, given_structures
 from ..text import formula_text
-from .forms import check_tolerance, finished, reason_to_reject
 from .guidance import CrystalGuidance
 from .tasks import AllowedElements, perturbation
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 DEFAULT_MODEL, DEFAULT_PREDICTOR = 'mp-le20', 'mp-le20-prediction'
 
 
-class CrystalDiffusion(Generator):
+class CrystalDiffusion(BulkGenerator):
     """Generate crystals with a joint diffusion of lattice, fractional coordinates and species.
 
     Parameters
@@ -112,8 +112,7 @@ class CrystalDiffusion(Generator):
         _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
-        check_tolerance(symmetrize)
-        self.conditioning, self.symmetrize = conditioning, symmetrize
+        self.conditioning, self.symmetrize = conditioning, check_symmetrize(symmetrize)
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
         if self.best_of > 1:
@@ -164,16 +163,11 @@ class CrystalDiffusion(Generator):
     def _hint(self) -> str:
         return f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
 
-    def _reason_to_reject(self, atoms: Atoms) -> str | None:
-        return reason_to_reject(atoms)
-
     def _count(self, seed: int) -> int:
         """Return the number of atoms of the structure with this seed."""
         if self.numbers is not None or self.natoms is not None:
             return self.natoms if self.numbers is None else len(self.numbers)
-        sizes = {int(n): count for n, count in self.header['sizes'].items()}
-        weights = np.array(list(sizes.values()), float)
-        return int(np.random.default_rng(seed).choice(list(sizes), p=weights / weights.sum()))
+        return self._drawn_count(seed)
 
     def _template(self, seed: int) -> Atoms:
         """Return placeholders: the wanted species where they are given."""
@@ -196,14 +190,8 @@ class CrystalDiffusion(Generator):
         final.extras['labels'] = {'guidance_calls': (self.guidance.calls - before) // len(seeds)}
         return final
 
-    def _finish(self, atoms: Atoms) -> Atoms:
-        return finished(atoms, self.symmetrize)
-
-    def _after_relaxation(self, atoms: Atoms) -> Atoms:
-        return super()._after_relaxation(niggli(atoms))
-
-    def _min_distance_ratio(self, atoms: Atoms) -> float:
-        return super()._min_distance_ratio(atoms) if self._reason_to_reject(atoms) is None else 0.0
+    def _reduced(self, atoms: Atoms) -> Atoms:
+        return niggli(atoms)
 
     def _identity(self) -> dict:
         return {} if self.stoich is None else {'stoich': formula_text(self.stoich, self.numbers)}

@@ -6,16 +6,12 @@ import logging
 
 import numpy as np
 import torch
-from ase import Atoms
 
 from ...representations.crystal import Crystal, check_crystal
 from ...representations.reduction import niggli
-from ...utils.atoms import neighbors
 from ..tasks import FromStructures, check_noise
 
 log = logging.getLogger(__name__)
-
-FLAT = 0.1  # volume over the product of the lengths; at least 0.7 for a Niggli cell
 
 
 def perturbation(parents, noise, process, representation: Crystal, *, limit: int, steps: int, numbers=None) -> FromStructures:
@@ -68,19 +64,3 @@ class AllowedElements:
         pred = self.network(batch, c_noise, conditions)
         allowed = self.allowed.to(pred['species'].device)
         return {**pred, 'species': torch.where(allowed, pred['species'], -torch.inf)}
-
-
-def shortest_distance(atoms: Atoms) -> float:
-    """Return the shortest distance between atoms of a reduced cell, images of the same one included, A.
-
-    inf beyond 3 A; 0 where numbers are not finite or the cell is flat: looking for neighbors in it would take for ever.
-    """
-    if not (np.isfinite(atoms.cell[:]).all() and np.isfinite(atoms.positions).all()):
-        return 0.0
-    lengths = atoms.cell.lengths()
-    if not atoms.cell.volume > FLAT * lengths.prod():
-        return 0.0
-    if lengths.min() < 0.1:
-        return float(lengths.min())
-    _, _, d = neighbors(atoms, 3.0)
-    return float(d.min(initial=np.inf))

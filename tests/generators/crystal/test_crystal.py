@@ -17,8 +17,8 @@ from ase.db import connect
 
 from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
 from ase_diffusion.errors import CheckpointError, GenerationFailed
+from ase_diffusion.generators.bulk import shortest_distance
 from ase_diffusion.generators.crystal.guidance import CrystalGuidance
-from ase_diffusion.generators.crystal.tasks import shortest_distance
 from ase_diffusion.representations import Crystal
 
 SMALL = dict(
@@ -367,7 +367,7 @@ def test_guidance_gives_each_crystal_a_calculator_that_writes_files(model, tmp_p
 
 
 def test_structures_too_close_are_rejected_and_counted(model, monkeypatch):
-    monkeypatch.setattr('ase_diffusion.generators.crystal.forms.shortest_distance', lambda atoms: 0.1)
+    monkeypatch.setattr('ase_diffusion.generators.bulk.shortest_distance', lambda atoms: 0.1)
     with pytest.raises(GenerationFailed, match='atoms closer than 0.5 A'):
         CrystalDiffusion(model=model, **{**QUICK, 'maxtries': 2}).sample(2)
 

@@ -1,0 +1,220 @@
+"""Training recipe of CrysTens images."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch.nn.functional import cross_entropy
+
+from ..diffusion import Batch, NoiseStream, TimeDensity
+from ..networks import RowTransformer
+from ..networks.image_layout import ATOMS, HEADER, is_present
+from ..representations import CrysTens
+from ..representations.cells import conventional
+from ..representations.conditions import ClassCondition, Condition, or_unknown
+from ..representations.crystens import table_of
+from .data import EndlessBatches, Structures, known_values, numbers_of, pairs_of, split_images
+from .objectives import DenoisingLoss
+from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
+
+log = logging.getLogger(__name__)
+SAMPLING = {'sampler': 'heun', 'steps': 40}
+DENSITY = TimeDensity(0.61, 0.18)  # ln sigma = 0.5 +- 1.8 from 0.004 to 80
+UNITS = {'image': '1', 'formation_energy': 'eV/atom', 'space_group': 'number', 'elements': 'symbols'}
+GROUPS = ClassCondition(tuple(str(k) for k in range(1, 231)))
+
+
+class ImageLoss(DenoisingLoss):
+    """Squared error of F with every field of an image weighed alike, and cross-entropies of Z and of the space group.
+
+    Parameters
+    ----------
+    process, density
+        See :class:`~ase_diffusion.training.objectives.DenoisingLoss`.
+    representation : CrysTens
+    entropy : float
+        Weight of the cross-entropy of Z in nats, a mean over atoms; that of the space group has 0.3 of it.
+    """
+
+    def __init__(self, process, representation: CrysTens, density=DENSITY, entropy: float = 0.1):
+        super().__init__(process, density=density)
+        self.representation, self.entropy = representation, float(entropy)
+
+    def __call__(self, network, batch: Batch, generator: torch.Generator | None) -> dict[str, torch.Tensor]:
+        """Return ``{'loss': ...}`` averaged over the batch, and in training the ``nats`` of a tied network."""
+        image, counts = batch.fields['image'], batch.extras['counts']
+        order = torch.randperm(batch.size, generator=generator) + torch.rand((), generator=generator)
+        t = self.times(order / batch.size).to(image.device, image.dtype)
+        noisy, target = self.process.add_noise(batch, t, NoiseStream(generator))
+        level = self.process.c_noise(t)
+        out = network(noisy, level, batch.conditions)
+        weights = network.loss_weights(counts, level)  # (B, 4, 64, 64)
+        loss = ((out['image'] - target['image']).square() * weights).mean()
+        if 'elements' not in out or not self.entropy:
+            return {'loss': loss}
+        nats = self.nats(image, counts, out)
+        return {'loss': loss + self.entropy * nats, 'nats': nats.detach()}
+
+    def nats(self, image: torch.Tensor, counts: torch.Tensor, out: dict) -> torch.Tensor:
+        """Return the cross-entropy of Z, a mean over atoms, plus 0.3 of that of the space group, a mean over crystals."""
+        z = self.whole(image[:, 0, 0, HEADER:], 0)  # (B, 52)
+        group = self.whole(image[:, 0, 10, HEADER], 10)  # (B,)
+        here = is_present(counts).to(image.dtype)
+        each = cross_entropy(out['elements'].transpose(1, 2), (z - 1).clamp(min=0), reduction='none') * here
+        return (each.sum(1) / counts).mean() + 0.3 * cross_entropy(out['groups'], group - 1)
+
+    def whole(self, pixels: torch.Tensor, field: int) -> torch.Tensor:
+        """Return the whole numbers of a field."""
+        return (pixels * self.representation.scale[field] + self.representation.shift[field]).round().long()
+
+
+class ImageBatches(EndlessBatches):
+    """Draw crystals and build their images batch by batch; options of :class:`~ase_diffusion.training.data.EndlessBatches`.
+
+    Parameters
+    ----------
+    data : Structures
+    representation : CrysTens
+    forms : dict of str to Condition
+    """
+
+    def __init__(self, data: Structures, representation: CrysTens, forms: dict[str, Condition], **options):
+        super().__init__(representation, len(data), **options)
+        self.table = table_of(data.images)
+        self.sizes = self.table[2]
+        known = {name: or_unknown(form, known_values(data.conditions[name])) for name, form in forms.items()}
+        self.conditions = {name: form.tensor(known[name]) for name, form in forms.items()}
+
+    def batch_of(self, index, rng=None) -> Batch:
+        """Return a batch of some crystals with all their conditions."""
+        index = np.asarray(index)
+        conditions = {name: values[torch.from_numpy(index)] for name, values in self.conditions.items()}
+        return self.representation.assemble(*(values[index] for values in self.table), conditions)
+
+
+def train_crystens(
+    images: list[Atoms],
+    out,
+    *,
+    validation: list[Atoms] | None = None,
+    conditions: list[str] | None = None,
+    network: RowTransformer | None = None,
+    representation: CrysTens | None = None,
+    steps: int = 20_000,
+    features: int = 192,
+    blocks: int = 6,
+    batch_size: int = 64,
+    dropout: float = 0.33,
+    entropy: float = 0.1,
+    seed: int = 0,
+    settings: dict | None = None,
+    **options,
+) -> Path:
+    """Train a :class:`RowTransformer` on crystals; returns the path of the best checkpoint.
+
+    Parameters
+    ----------
+    images, validation : list of Atoms
+        Made conventional; those of more than 52 atoms are left out. Without ``validation`` the splits 'train' and 'val' that they
+        carry, else 5 % of the compositions are held out.
+    conditions : list of str, optional
+        Numbers of the key-value pairs, 'space_group' and 'elements'; default: all of them.
+    network : RowTransformer, optional
+        To start from, with its ``representation``.
+    features, blocks : int
+        Of a new network; the hidden layers have 4 features.
+    dropout : float
+        See :func:`ase_diffusion.training.data.drop_conditions`.
+    entropy : float
+        See :class:`ImageLoss`.
+    settings : dict, optional
+        More settings of a new network.
+    options : passed to :func:`ase_diffusion.training.train`.
+
+    Raises
+    ------
+    ValueError
+        No crystal is small enough; a condition that the data or ``network`` do not have; an image is no crystal.
+    """
+    training, held = _split(images, validation, conditions, seed)
+    forms = condition_forms({name: values for name, values in training.conditions.items() if name != 'space_group'})
+    if 'space_group' in training.conditions:
+        forms['space_group'] = GROUPS
+    scales = condition_scales(forms, training.conditions)
+    source = ImageBatches(training, representation or CrysTens(), forms, batch_size=batch_size, dropout=dropout, seed=seed)
+    if representation is None:
+        representation = source.representation = CrysTens.of_table(*source.table)
+
+    def build() -> RowTransformer:
+        mine = {name: representation.todict()[name] for name in ('shift', 'scale', 'absent', 'log_lengths')}
+        return RowTransformer(**mine, features=features, blocks=blocks, hidden=4 * features, conditions=scales, **settings or {})
+
+    sizes, frequency = np.unique(source.sizes, return_counts=True)
+    process = representation.process()
+    return run(
+        network_to_train(network, build, list(forms), seed),
+        process,
+        source,
+        ImageBatches(held, representation, forms, seed=seed),
+        out,
+        header=header_of(
+            'crystens',
+            representation,
+            process,
+            units=UNITS,
+            conditions=forms,
+            sampling=SAMPLING,
+            data=training.describe(),
+            sizes={str(n): int(k) for n, k in zip(sizes, frequency, strict=True)},
+        ),
+        steps=steps,
+        objective=ImageLoss(process, representation, entropy=entropy),
+        seed=seed,
+        **options,
+    )
+
+
+def _split(images, validation, conditions, seed) -> tuple[Structures, Structures]:
+    """Return training and validation crystals with the same conditions."""
+    if validation is None:
+        images, validation = split_images(list(images))
+    images = small_crystals(images)
+    names = [*numbers_of(images)[0], 'space_group', 'elements'] if conditions is None else list(conditions)
+    data = Structures.from_atoms(images, _values(images, sorted(set(names))))
+    missing = [name for name, values in data.conditions.items() if all(v is None for v in known_values(values))]
+    if missing:
+        raise ValueError(f'no crystal has a key-value pair {missing}; leave it out of conditions, or write it')
+    if validation is None:
+        return data.split(seed=seed)
+    held = small_crystals(validation)
+    return data, Structures(held, _values(held, list(data.conditions)))
+
+
+def _values(images: list[Atoms], names: list[str]) -> dict[str, list]:
+    """Return the values of conditions: words of space groups, sets of symbols, else key-value pairs."""
+    made = {
+        'space_group': lambda atoms: str(pairs_of(atoms)['space_group']),
+        'elements': lambda atoms: sorted(set(atoms.get_chemical_symbols())),
+    }
+    return {name: [made.get(name, lambda a, name=name: pairs_of(a).get(name))(atoms) for atoms in images] for name in names}
+
+
+def small_crystals(images: list[Atoms]) -> list[Atoms]:
+    """Return crystals in their conventional cells, but for those of more than 52 atoms; a warning says how many were left out.
+
+    Raises
+    ------
+    ValueError
+        None is left.
+    """
+    every = [conventional(atoms) for atoms in images]
+    kept = [atoms for atoms in every if len(atoms) <= ATOMS]
+    if len(kept) < len(every):
+        log.warning('%d of %d crystals have conventional cells of more than %d atoms', len(every) - len(kept), len(every), ATOMS)
+    if not kept:
+        raise ValueError(f'no crystal to train on: {len(every)} came, and none has a conventional cell of at most {ATOMS} atoms')
+    return kept

@@ -1,0 +1,143 @@
+"""The generator of CrysTens images: trained for seconds, saved, sampled; arguments that make no sense."""
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from ase_diffusion.diffusion import Batch
+from ase_diffusion.errors import GenerationFailed
+from ase_diffusion.generators.crystens import MERGED, CrysTensDiffusion
+from ase_diffusion.representations import Failure
+from ase_diffusion.training.checkpoint import load_checkpoint
+
+TINY = dict(
+    features=16, blocks=1, settings=dict(heads=2, pair_hidden=8, pair_width=8, waves=1, shells=4), steps=3, progress=False
+)
+
+
+def crystals():
+    """Rock salt and cesium chloride structures with an energy each."""
+    images = []
+    for k, (a, b) in enumerate([('Na', 'Cl'), ('K', 'Cl'), ('Li', 'F'), ('Mg', 'O'), ('Cs', 'Cl'), ('Cs', 'Br')]):
+        lattice = 'rocksalt' if k < 4 else 'cesiumchloride'
+        atoms = bulk(a + b, lattice, a=5.0 + 0.1 * k if k < 4 else 4.2)
+        atoms.info['key_value_pairs'] = {'formation_energy': -2.0 + 0.1 * k}
+        images.append(atoms)
+    return images
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    """The path of a model that was trained for three steps."""
+    gen = CrysTensDiffusion('untrained', logfile=None)
+    gen.fit(crystals(), batch_size=4, **TINY)
+    return gen.save(tmp_path_factory.mktemp('crystens') / 'tiny.safetensors')
+
+
+def generator(model, **options):
+    return CrysTensDiffusion(model, **dict(rng=0, steps=3, logfile=None, validate=False, batch_size=4) | options)
+
+
+def test_the_header_says_what_the_model_knows(model):
+    networks, header = load_checkpoint(model)
+    assert header['kind'] == 'crystens' and set(header['conditions']) == {'formation_energy', 'space_group', 'elements'}
+    assert set(header['sizes']) == {'2', '8'} and sum(header['sizes'].values()) == header['data']['structures'] == 5
+    assert list(networks['denoiser'].settings['shift']) == header['representation']['shift']
+
+
+def test_images_become_crystals_with_labels(model):
+    images = generator(model).sample(3, natoms=5, space_group=225, elements=['Na', 'Cl'], formation_energy=-1.8)
+    for atoms in images:
+        notes = atoms.info['key_value_pairs']
+        assert atoms.pbc.all() and 1 <= len(atoms) <= 5 and 1 <= notes['space_group'] <= 230
+        assert notes['condition_elements'] == 'Na-Cl' and notes['condition_natoms'] == 5
+        assert atoms.info['data']['diffusion']['type'] == 'crystens-diffusion'
+
+
+def test_the_same_seed_gives_the_same_crystals_at_any_batch_size(model):
+    one, two = (generator(model, batch_size=size).sample(3) for size in (1, 3))
+    for a, b in zip(one, two, strict=True):
+        assert a.get_chemical_formula() == b.get_chemical_formula()
+        assert a.cell.cellpar() == pytest.approx(b.cell.cellpar(), abs=1e-2)
+
+
+def test_raw_images_have_the_layout_of_the_paper(model):
+    images = generator(model).sample_images(5, natoms=3)
+    assert images.shape == (5, 4, 64, 64) and np.isfinite(images).all()
+    assert (images[:, :, 0, 12:15] >= 1).all() and not images[:, :, :, 15:].any() and not images[:, :, :12, :12].any()
+    assert images[:, :, :12, 12:] == pytest.approx(images[:, :, 12:, :12].transpose(0, 1, 3, 2))
+    assert images[:, 1:, 12:, 12:] == pytest.approx(-images[:, 1:, 12:, 12:].transpose(0, 1, 3, 2), abs=1e-5)
+
+
+def test_numbers_of_atoms_come_from_the_data(model):
+    gen = generator(model)
+    sizes = {int(n) for n in gen.header['sizes']}
+    assert {gen._drawn_count(seed) for seed in range(50)} == sizes
+
+
+def test_an_image_without_atoms_is_a_counted_failure(model, monkeypatch):
+    gen = generator(model, maxtries=1)
+    empty = torch.full((4, 4, 64, 64), -1.0)
+    monkeypatch.setattr(gen, '_denoise', lambda batch, *args, **options: Batch.dense('image', empty[: batch.size]))
+    with pytest.raises(GenerationFailed):
+        gen.sample(1)
+    assert gen.failures == {'no atom is present': 2}
+    assert isinstance(gen.candidates([1])[0], Failure)
+
+
+def test_fewer_atoms_than_asked_for_are_rejected(model):
+    gen = generator(model, validate=True)
+    atoms = bulk('Cu', cubic=True)
+    atoms.info['key_value_pairs'] = {'condition_natoms': 4.0}
+    assert gen._reason_to_reject(atoms) is None
+    assert gen._reason_to_reject(atoms[:3]) == MERGED
+    atoms.set_scaled_positions(np.zeros((4, 3)))
+    assert 'closer' in gen._reason_to_reject(atoms)
+
+
+@pytest.mark.parametrize(
+    ('conditions', 'error', 'match'),
+    [
+        (dict(space_group=0), ValueError, '1 to 230; got 0'),
+        (dict(space_group='Fm-3m'), ValueError, 'space_group is one of'),
+        (dict(natoms=53), ValueError, 'at most 52'),
+        (dict(natoms=0), ValueError, 'natoms'),
+        (dict(elements=['Na', 'Xx']), ValueError, 'Xx'),
+        (dict(band_gap=1.0), TypeError, 'natoms is the number of atoms'),
+    ],
+)
+def test_conditions_without_meaning_are_refused(model, conditions, error, match):
+    with pytest.raises(error, match=match):
+        generator(model).sample(**conditions)
+
+
+@pytest.mark.parametrize(
+    ('options', 'match'),
+    [
+        (dict(network='wgan'), 'not shipped yet'),
+        (dict(network='cascade'), 'not shipped yet'),
+        (dict(network='unet'), 'network is one of'),
+        (dict(natoms=60), 'at most 52'),
+        (dict(symmetrize=0.0), 'tolerance'),
+        (dict(best_of=2), 'stoich'),
+    ],
+)
+def test_options_without_meaning_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        CrysTensDiffusion('untrained', logfile=None, **options)
+
+
+def test_a_fitted_model_trains_on(model):
+    gen = generator(model)
+    gen.fit(crystals(), batch_size=4, steps=2, progress=False)
+    assert gen.model == 'fitted' and len(gen.sample(1)) == 1
+
+
+def test_too_large_crystals_are_left_out_and_named(caplog):
+    gen = CrysTensDiffusion('untrained', logfile=None)
+    large = bulk('Cu', cubic=True).repeat((3, 3, 2))
+    large.rattle(0.1, seed=0)
+    with pytest.raises(ValueError, match='none has a conventional cell of at most 52 atoms'):
+        gen.fit([large], **TINY)
+    assert '1 of 1 crystals' in caplog.text
