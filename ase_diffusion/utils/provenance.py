@@ -22,6 +22,7 @@ OF_GENERATION = frozenset(
     {'generator', 'model', 'stoich', 'sampler', 'sampling_steps', 'seed', 'min_distance_ratio', 'guidance_scale'}
     | {'guidance_calls', 'operation', 'noise', 'regenerated', 'repeats', 'best_of', 'selected_by'}
 )
+OF_GA = frozenset({'raw_score', 'extinct', 'relaxed', 'generation', 'origin', 'gaid'})  # what ase-ga notes of a candidate
 OF_DATA = ('diffusion', 'relax_error')  # keys of ``info['data']``
 
 
@@ -67,11 +68,13 @@ def keep_own(source: Atoms, atoms: Atoms) -> None:
 def forget_notes(atoms: Atoms, names: Collection[str] | None = None) -> None:
     """Remove notes, all or those of ``names``, from a structure; what its owner wrote stays.
 
-    Without ``names`` the entries of ``info['data']`` that this package writes are removed as well.
+    Without ``names`` the entries of ``info['data']`` that this package writes are removed as well, and the score of ase-ga.
     """
     pairs = atoms.info.get('key_value_pairs', {})
     noted_names = notes_of(atoms)
     gone = noted_names | _notes_without_names(pairs)
+    if names is None and {'raw_score', 'extinct'} & set(pairs):
+        gone |= OF_GA & set(pairs)
     gone = gone if names is None else gone & set(names)
     if gone or (names is None and MARKER in pairs):
         left = noted_names - gone
