@@ -22,7 +22,7 @@ OF_GENERATION = frozenset(
     {'generator', 'model', 'stoich', 'sampler', 'sampling_steps', 'seed', 'min_distance_ratio', 'guidance_scale'}
     | {'guidance_calls', 'operation', 'noise', 'regenerated', 'repeats', 'best_of', 'selected_by'}
 )
-OF_OTHERS = frozenset({'raw_score'})  # of ase-ga: the fitness of this very structure
+OF_GA = frozenset({'raw_score', 'extinct', 'relaxed', 'generation', 'origin', 'gaid'})  # what ase-ga notes of a candidate
 OF_DATA = ('diffusion', 'relax_error')  # keys of ``info['data']``
 
 
@@ -44,8 +44,7 @@ def notes_of(atoms: Atoms) -> set[str]:
 
 def _notes_without_names(pairs: dict) -> set[str]:
     """Return the names of notes that ``provenance`` does not list: those of earlier versions, and some that are always ours."""
-    ours = {name for name in pairs if name in OF_OTHERS or name == 'energy_generated'}
-    ours |= {name for name in pairs if name.startswith('relax_') and name in OF_RELAXATION}
+    ours = {name for name in pairs if name == 'energy_generated' or (name.startswith('relax_') and name in OF_RELAXATION)}
     if MARKER in pairs:
         return ours
     if str(pairs.get('generator', '')).endswith('Diffusion'):
@@ -69,11 +68,13 @@ def keep_own(source: Atoms, atoms: Atoms) -> None:
 def forget_notes(atoms: Atoms, names: Collection[str] | None = None) -> None:
     """Remove notes, all or those of ``names``, from a structure; what its owner wrote stays.
 
-    Without ``names`` the entries of ``info['data']`` that this package writes are removed as well.
+    Without ``names`` the entries of ``info['data']`` that this package writes are removed as well, and the score of ase-ga.
     """
     pairs = atoms.info.get('key_value_pairs', {})
     noted_names = notes_of(atoms)
     gone = noted_names | _notes_without_names(pairs)
+    if names is None and {'raw_score', 'extinct'} & set(pairs):
+        gone |= OF_GA & set(pairs)
     gone = gone if names is None else gone & set(names)
     if gone or (names is None and MARKER in pairs):
         left = noted_names - gone
