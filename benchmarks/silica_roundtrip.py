@@ -113,8 +113,11 @@ def main() -> None:
             row = measure(frameworks, grid, 1.0 if grid >= 24 else 1.2, noise, args.seed)
             rows.append(row)
             counts = ' / '.join(str(row['exact'].get(way, 0)) for way in ('mutual', *WAYS))
-            print(f'grid {grid:5.2f}  width {row["width"]}  noise {noise:.1f}  {counts}  {row["process_ms_direct"]} ms  '
-                  f'{row["reasons"]}', flush=True)  # fmt: skip
+            print(
+                f'grid {grid:5.2f}  width {row["width"]}  noise {noise:.1f}  {counts}  {row["process_ms_direct"]} ms  '
+                f'{row["reasons"]}',
+                flush=True,
+            )
             Path(args.out).write_text(json.dumps({'machine': machine, 'seed': args.seed, 'rows': rows}, indent=1) + '\n')
 
 

@@ -1,11 +1,14 @@
 """Make the structures of a file again, from the record of seeds that they carry."""
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 HELP = 'make structures again from their record'
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     parser.add_argument('images', metavar='FILE', help='.traj, .db or .json of sample or search')
     parser.add_argument('-o', '--out', metavar='FILE', help='where the structures go (nowhere: they are only compared)')
@@ -14,7 +17,7 @@ def add_arguments(parser, again):
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> Any:
     """Make every structure again; return 0, or 1 where one came out otherwise."""
     from contextlib import nullcontext
 

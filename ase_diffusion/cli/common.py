@@ -1,9 +1,12 @@
 """What verbs share: reading and writing structures, ranges, tables."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 
-def read_images(path, keep_unread=False):
+def read_images(path: str | Path, keep_unread: bool = False) -> Any:
     """Return all structures of a file; what cannot be read is named in a warning, and keeps its place where asked for.
 
     Raises
@@ -29,7 +32,7 @@ def read_images(path, keep_unread=False):
     return images
 
 
-def add_slab(parser):
+def add_slab(parser: Any) -> None:
     """Add the argument that `read_slab` takes."""
     parser.add_argument('slab', help='file with the slab (its last structure); FixAtoms marks the substrate')
     parser.add_argument(
@@ -39,7 +42,7 @@ def add_slab(parser):
     )
 
 
-def read_slab(args):
+def read_slab(args: Any) -> Any:
     """Return the slab of the arguments: the last structure of the file.
 
     Raises
@@ -66,7 +69,7 @@ def read_slab(args):
     return slab
 
 
-def add_height(parser, above='fixed'):
+def add_height(parser: Any, above: str = 'fixed') -> None:
     """Add ``--height LOW HIGH``, measured from the topmost fixed atom, or from the topmost slab atom."""
     parser.add_argument(
         '--height',
@@ -77,31 +80,31 @@ def add_height(parser, above='fixed'):
     )
 
 
-def given(args, *names):
+def given(args: Any, *names: Any) -> Any:
     """Return the named options that were given (not None) as keywords."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
-def command(*words):
+def command(*words: Any) -> Any:
     """Return a command as it is typed: words that a shell would split are quoted."""
     import shlex
 
     return ' '.join(shlex.quote(str(word)) for word in words)
 
 
-def say(line):
+def say(line: str) -> None:
     """Print a line at once, above the progress bars of the terminal."""
     from ase_diffusion.utils.log import Log
 
     Log('-').write(line)
 
 
-def add_force(parser):
+def add_force(parser: Any) -> None:
     """Add ``--force``."""
     parser.add_argument('--force', action='store_true', help='replace files that exist')
 
 
-def chosen_path(path, default, force=False):
+def chosen_path(path: str | Path, default: Any, force: bool = False) -> Any:
     """Return the file that was named; where none was, the default, or a free name like it (relaxed-1.traj)."""
     if path is not None:
         return path
@@ -112,7 +115,7 @@ def chosen_path(path, default, force=False):
     return str(path)
 
 
-def check_picture(path, force=True):
+def check_picture(path: str | Path, force: bool = True) -> None:
     """Raise where matplotlib could not write a picture: an ending that it does not know, or what `check_path` says."""
     from matplotlib.backend_bases import FigureCanvasBase
 
@@ -122,7 +125,7 @@ def check_picture(path, force=True):
     check_path(path, force)
 
 
-def check_path(path, force=True):
+def check_path(path: str | Path, force: bool = True) -> None:
     """Raise where no file can be written, or where there is one that must not be replaced; nothing is changed.
 
     Raises
@@ -156,7 +159,7 @@ class Output:
         The file exists, or cannot be written; ASE does not know how to write the format; a ``.db`` is no database of ASE.
     """
 
-    def __init__(self, path, force=False):
+    def __init__(self, path: str | Path, force: bool = False) -> None:
         self.path, self.count, self._file, self._waiting = Path(path), 0, None, []
         check_path(path, force or self.path.suffix == '.db')
         if self.path.suffix != '.npz':
@@ -204,7 +207,7 @@ class Output:
 
         return connect(self.path, use_lock_file=False)  # sqlite has its own locks; the file of a killed process would stay
 
-    def expect(self, count, *, crystals=False, source=None):
+    def expect(self, count: int, *, crystals: bool = False, source: Any = None) -> Any:
         """Return this, ready for so many structures.
 
         Parameters
@@ -236,7 +239,7 @@ class Output:
             raise ValueError(f'rows are added to a database, but {self.path} is read as well; name another file')
         return self
 
-    def write(self, atoms):
+    def write(self, atoms: Any) -> None:
         """Add a structure; Ctrl-C waits until it is complete."""
         from ase_diffusion.utils.interrupts import held_interrupts
 
@@ -261,7 +264,7 @@ class Output:
         else:
             self._waiting.append(atoms)
 
-    def close(self):
+    def close(self) -> None:
         """Finish the file.
 
         Raises
@@ -296,10 +299,10 @@ class Output:
         finally:
             part.unlink(missing_ok=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self.close()
 
 
@@ -327,7 +330,7 @@ def _rescued(images):
     return path
 
 
-def table(header, rows):
+def table(header: Any, rows: Any) -> Any:
     """Return a table as text: the first column to the left, the last one to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
@@ -341,12 +344,12 @@ def table(header, rows):
     return '\n'.join([lines[0], '  '.join('-' * w for w in widths), *lines[1:]])
 
 
-def pairs_of(atoms):
+def pairs_of(atoms: Any) -> Any:
     """Return the key value pairs of a structure."""
     return atoms.info.get('key_value_pairs', {})
 
 
-def energy_of(atoms):
+def energy_of(atoms: Any) -> Any:
     """Return the energy (eV) that a structure carries, nan without one."""
     energy = getattr(atoms.calc, 'results', {}).get('energy')
     return float('nan') if energy is None else float(energy)

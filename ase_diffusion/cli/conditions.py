@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add_conditions(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def check_names(args: argparse.Namespace) -> None:
         raise ValueError(f'a condition has one value; --condition names {", ".join(twice)} more than once: leave one of each')
 
 
-def parse_conditions(generator, args: argparse.Namespace) -> dict:
+def parse_conditions(generator: Any, args: argparse.Namespace) -> dict:
     """Return the conditions of the arguments, read as the model of the generator says.
 
     Raises

@@ -1,11 +1,14 @@
 """Options of crystals for ``sample`` and ``train``."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 from ase_diffusion.cli.common import given
 
 
-def add_sample(parser):
+def add_sample(parser: Any) -> None:
     """Add what says which crystals are sampled."""
     parser.add_argument('--stoich', metavar='FORMULA', help='content of the cell, such as Ti4O8: predict its structure')
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell (as in the training data)')
@@ -16,12 +19,12 @@ def add_sample(parser):
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
-def make(cls, args, **options):
+def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
     return cls(**given(args, 'stoich', 'natoms', 'elements', 'conditioning', 'symmetrize'), **options)
 
 
-def add_train(parser):
+def add_train(parser: Any) -> None:
     """Add the options of a training."""
     parser.add_argument(
         'data',
@@ -61,7 +64,7 @@ def add_train(parser):
     parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
 
 
-def train(args, **options) -> Path:
+def train(args: Any, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.training.crystal import train_crystal

@@ -1,9 +1,13 @@
 """Make training data by random structure search, and convert files of frames."""
 
+from __future__ import annotations
+
+from typing import Any
+
 HELP = 'make and convert training data'
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
     _add_rss(
@@ -68,7 +72,7 @@ def _add_convert(parser):
     parser.set_defaults(run=run_convert)
 
 
-def run_rss(args):
+def run_rss(args: Any) -> Any:
     """Bring a search to n relaxations."""
     from ase_diffusion.cli.common import command, given, read_slab
     from ase_diffusion.search import RandomStructureSearch
@@ -92,7 +96,7 @@ def run_rss(args):
     print(f'next: {convert} && ase-diffusion train surface frames.npz --out model')
 
 
-def parse_stoich(texts):
+def parse_stoich(texts: Any) -> Any:
     """Return a formula, a list of formulas or a dict of ranges from the words of the command line."""
     if len(texts) > 1:
         return texts
@@ -108,7 +112,7 @@ def parse_stoich(texts):
     return ranges
 
 
-def run_convert(args):
+def run_convert(args: Any) -> None:
     """Convert a file of frames."""
     from pathlib import Path
 
@@ -128,7 +132,7 @@ def run_convert(args):
     print(f'{count} frames in {args.out} ({out.path.stat().st_size / 1e6:.2f} MB)')
 
 
-def check_every(text):
+def check_every(text: str) -> Any:
     """Return N of --every N, or 'geometric'."""
     if text == 'geometric':
         return text

@@ -1,6 +1,9 @@
 """Generate Ag12O6 overlayers on p(4x4) Ag(111), relax them and show the best: all with what ships, on one core."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 HELP = 'generate, relax and draw Ag12O6 overlayers on Ag(111)'
 RELAX = {'fmax': 0.05, 'steps': 150}
@@ -8,7 +11,7 @@ SHOWN = 4  # structures in the picture
 FILES = ('candidates.traj', 'candidates.png', 'slab.traj')
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     parser.add_argument('-n', type=int, default=16, metavar='N', help='structures (16)')
     parser.add_argument(
@@ -23,7 +26,7 @@ def add_arguments(parser, again):
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> None:
     """Run the demo."""
     import time
 
@@ -57,7 +60,7 @@ def run(args):
     )
 
 
-def chosen_folder(path, force):
+def chosen_folder(path: str | Path, force: Any) -> Any:
     """Return the folder that was named; where none was, this one, or demo-1, ... where this one has files of such names."""
     if path is not None or force:
         return Path(path or '.')
@@ -65,7 +68,7 @@ def chosen_folder(path, force):
     return next(folder for folder in folders if not any((folder / name).exists() for name in FILES))
 
 
-def make_slab():
+def make_slab() -> Any:
     """Return p(4x4) Ag(111), two layers, all atoms held."""
     from ase.build import fcc111
     from ase.constraints import FixAtoms
@@ -76,7 +79,7 @@ def make_slab():
     return slab
 
 
-def relax(images, calculator, steps):
+def relax(images: Any, calculator: Any, steps: int) -> Any:
     """Return the relaxed images, the lowest energy first and failed ones last, and the relaxed Ag6 model."""
     import math
 
@@ -94,7 +97,7 @@ def relax(images, calculator, steps):
     return sorted(relaxed, key=rank), reference
 
 
-def report(images, reference):
+def report(images: Any, reference: Any) -> None:
     """Print one row per candidate."""
     from ase_diffusion.cli.common import energy_of, pairs_of, table
     from ase_diffusion.metrics import duplicates
@@ -120,14 +123,14 @@ def report(images, reference):
         )
 
 
-def ag6(atoms):
+def ag6(atoms: Any) -> Any:
     """Tell whether a candidate is the Ag6 model."""
     from ase_diffusion.metrics import is_ag6
 
     return is_ag6(atoms)
 
 
-def note(atoms):
+def note(atoms: Any) -> Any:
     """Return what is special about a candidate."""
     from ase_diffusion.cli.common import pairs_of
 
@@ -135,7 +138,7 @@ def note(atoms):
     return ', '.join(notes + ([] if pairs_of(atoms)['relax_converged'] else ['not converged']))
 
 
-def write(images, folder):
+def write(images: Any, folder: Any) -> None:
     """Write candidates.traj, slab.traj and candidates.png."""
     import ase.io
 
@@ -149,7 +152,7 @@ def write(images, folder):
         print(f'\nwritten: {folder / "candidates.traj"}, {folder / "candidates.png"}, {folder / "slab.traj"}')
 
 
-def draw(images):
+def draw(images: Any) -> Any:
     """Return a figure: the best different structures from the top and the side, and the ladder of all energies.
 
     Parameters

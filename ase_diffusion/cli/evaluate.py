@@ -1,9 +1,13 @@
 """Judge crystals, whoever made them, by all metrics: a table, a JSON file and a picture."""
 
+from __future__ import annotations
+
+from typing import Any
+
 HELP = 'judge crystals: validity, novelty, stability, ...'
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     parser.add_argument(
         'images', metavar='FILE', help='crystals: .extxyz, .cif, .traj, .db, .npz, .csv with cifs, a folder of cifs, ...'
@@ -35,7 +39,7 @@ def add_arguments(parser, again):
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> Any:
     """Evaluate the crystals of a file."""
     import matplotlib
 
@@ -98,7 +102,7 @@ def run(args):
     return 0
 
 
-def write_json(path, report):
+def write_json(path: Any, report: Any) -> None:
     """Write a report in one step: an interrupt leaves the file of before."""
     import json
     import os
@@ -113,7 +117,7 @@ def write_json(path, report):
     os.replace(part, path)
 
 
-def read(path, n, option, keep_unread=False):
+def read(path: Any, n: int, option: Any, keep_unread: bool = False) -> Any:
     """Return the first n crystals of a file or folder, all where n is None; those that cannot be read where asked for."""
     from pathlib import Path
 
@@ -127,7 +131,7 @@ def read(path, n, option, keep_unread=False):
     return (read_crystals if own else read_images)(path, keep_unread=keep_unread)[:n]
 
 
-def read_reference(path, n):
+def read_reference(path: Any, n: int) -> Any:
     """Return crystals for the distributions, known ones, phases and the number of those that could not be read.
 
     These are the test split, the training split and all; without splits all.

@@ -1,10 +1,14 @@
 """Energy grids of a probe in porous frameworks, and the adsorption properties that follow from them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 HELP = 'energy grids, adsorption in porous frameworks'
 COLUMNS = ('structure', 'void', 'Henry', 'mol/kg/Pa', 'Q/(kJ/mol)', 'Henry, open', 'pores')
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     parser.add_argument(
         'files', nargs='+', metavar='FILE', help='structures: .cif, .extxyz, .traj, ..., folders of .cif; all in each file'
@@ -30,7 +34,7 @@ def add_arguments(parser, again):
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> Any:
     """Go through the files; a structure that fails does not stop the others, and Ctrl-C keeps what is done."""
     from pathlib import Path
 
@@ -63,13 +67,13 @@ def run(args):
     return status or int(failures > 0)
 
 
-def heat(found):
+def heat(found: Any) -> Any:
     """Return the heat of adsorption as text; a closed framework has none."""
     value = found['heat_of_adsorption']
     return f'{value:.3f}' if value == value else '-'
 
 
-def check(args):
+def check(args: Any) -> Any:
     """Return the options of `compute` as a dict, or raise a ValueError before any work is done."""
     from ase_diffusion.porous.lennard_jones import check_cutoff, check_shape
     from ase_diffusion.porous.parameters import find_probe, find_table
@@ -114,7 +118,7 @@ def check(args):
     }
 
 
-def find_jobs(files):
+def find_jobs(files: Any) -> Any:
     """Yield (name, Atoms or the text of an error) for every structure of files and folders of CIFs; names are unique."""
     from pathlib import Path
 
@@ -130,7 +134,7 @@ def find_jobs(files):
             yield (name if seen[name] == 1 else f'{name}~{seen[name]}'), atoms
 
 
-def read_each(path):
+def read_each(path: Any) -> Any:
     """Return the structures of a file or of a folder of CIFs, or the text of an error in the place of one that cannot be read."""
     from pathlib import Path
 
@@ -141,7 +145,7 @@ def read_each(path):
     return [atoms.info['unread'] if is_unread(atoms) else atoms for atoms in images]
 
 
-def warn_of_elements(jobs, options):
+def warn_of_elements(jobs: Any, options: Any) -> None:
     """Name the elements of all structures that the table of silica takes from UFF, in one warning."""
     import logging
 
@@ -152,7 +156,7 @@ def warn_of_elements(jobs, options):
         logging.getLogger(__name__).warning(unlisted_text(others))
 
 
-def results(jobs, options, processes):
+def results(jobs: Any, options: Any, processes: int) -> Any:
     """Yield (name, properties or the text of an error) in the order of the jobs."""
     if processes == 1:
         for job in jobs:
@@ -174,7 +178,7 @@ def results(jobs, options, processes):
                 place += 1
 
 
-def attempt(job, options):
+def attempt(job: Any, options: Any) -> Any:
     """Return the properties of one structure, or what went wrong in one line."""
     import logging
 
@@ -192,7 +196,7 @@ def attempt(job, options):
         logging.getLogger('ase_diffusion.porous.lennard_jones').setLevel(logging.NOTSET)
 
 
-def compute(name, atoms, options):
+def compute(name: str, atoms: Any, options: Any) -> Any:
     """Compute one structure and write what was asked for; return its properties."""
     import os
     from pathlib import Path
@@ -234,7 +238,7 @@ def compute(name, atoms, options):
     return found
 
 
-def draw(path, grid, atoms):
+def draw(path: Any, grid: Any, atoms: Any) -> None:
     """Draw the pore wall, where there is one, and a slice."""
     import matplotlib
 

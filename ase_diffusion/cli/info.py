@@ -1,17 +1,20 @@
 """Say what a checkpoint or a file of structures holds."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 HELP = 'say what a model or a file of structures holds'
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     parser.add_argument('what', metavar='FILE_OR_MODEL', help='shipped model, .safetensors, .traj, .db, .npz, ...')
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> None:
     """Print a summary."""
     path = Path(args.what)
     looks_like_a_file = path.suffix not in ('', '.safetensors')
@@ -20,7 +23,7 @@ def run(args):
     print('\n'.join(f'{key:<{width}s}  {value}' for key, value in lines))
 
 
-def describe_model(name):
+def describe_model(name: str) -> Any:
     """Return (key, text) lines for the header of a checkpoint."""
     from ase_diffusion.utils.header import read_header
     from ase_diffusion.weights.zoo import find_model
@@ -44,7 +47,7 @@ def _flat(tree, prefix=''):
             yield prefix + key, value if not isinstance(value, float) else f'{value:.6g}'
 
 
-def describe_images(path):
+def describe_images(path: str | Path) -> Any:
     """Return (key, text) lines for a file of structures."""
     from collections import Counter
 

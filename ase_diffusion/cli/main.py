@@ -1,8 +1,11 @@
 """The command ``ase-diffusion``: parse, call the verb, turn a user's error into one line."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from typing import Any
 
 from ase_diffusion import __version__
 from ase_diffusion.cli import again as again_verb
@@ -20,7 +23,7 @@ first steps:
 `ase-diffusion VERB --help` lists the options of a verb."""
 
 
-def main(argv=None):
+def main(argv: Any = None) -> Any:
     """Run a command line and return its exit status.
 
     Parameters
@@ -50,7 +53,7 @@ def main(argv=None):
         return 2
 
 
-def make_parser():
+def make_parser() -> Any:
     """Return the parser of all verbs."""
     parser = argparse.ArgumentParser(
         prog='ase-diffusion',

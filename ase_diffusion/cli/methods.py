@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class Method:
         if (function := getattr(self.module(), f'add_{what}', None)) is not None:
             function(parser)
 
-    def make(self, args: argparse.Namespace, **options):
+    def make(self, args: argparse.Namespace, **options: Any) -> Any:
         """Return the generator of parsed arguments."""
         module = self.module()
         return self.load()(**options) if module is None else module.make(self.load(), args, **options)
 
-    def train(self, args: argparse.Namespace, **options) -> Path:
+    def train(self, args: argparse.Namespace, **options: Any) -> Path:
         """Train as the arguments say; return the path of the best checkpoint."""
         if hasattr(self.module(), 'train'):
             return self.module().train(args, **options)

@@ -1,14 +1,18 @@
 """List the weights that ship with the package."""
 
+from __future__ import annotations
+
+from typing import Any
+
 HELP = 'list the shipped weights'
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> None:
     """Print one row per model."""
     from ase_diffusion import list_models
     from ase_diffusion.cli.common import table

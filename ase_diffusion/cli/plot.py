@@ -1,11 +1,15 @@
 """Draw the structures of a file, or their energies or properties."""
 
+from __future__ import annotations
+
+from typing import Any
+
 HELP = 'draw structures, energies or properties'
 KINDS = ('structures', 'crystals', 'ladder', 'histogram', 'property', 'denoising')
 COMPARED = ('ladder', 'histogram', 'property')
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     from ase_diffusion.cli.common import add_force
 
@@ -28,7 +32,7 @@ def add_arguments(parser, again):
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> None:
     """Draw into a file."""
     import matplotlib
 
@@ -56,7 +60,7 @@ def run(args):
     print(f'picture: {args.out}')
 
 
-def crystals(images, args):
+def crystals(images: Any, args: Any) -> Any:
     """Return the grid of unit cells, labelled by formula and property."""
     from ase_diffusion import plot
 
@@ -64,7 +68,7 @@ def crystals(images, args):
     return plot.plot_composition_grid(images, prop=args.property, count=args.n or 16, **options)
 
 
-def histogram(images, args):
+def histogram(images: Any, args: Any) -> Any:
     """Return the histogram of a property; `images` maps names of files to their structures."""
     from ase_diffusion import metrics, plot
     from ase_diffusion.cli.evaluate import read
@@ -78,7 +82,7 @@ def histogram(images, args):
     return plot.plot_property_histogram(values, data, target=target, xlabel=label).figure
 
 
-def draw(kind, images, n):
+def draw(kind: str, images: Any, n: int) -> Any:
     """Return the figure of a kind; `images` maps names of files to their structures."""
     from ase_diffusion import plot
     from ase_diffusion.cli.common import energy_of

@@ -1,11 +1,14 @@
 """Options of point clouds for ``sample`` and ``train``."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 from ase_diffusion.cli.common import given
 
 
-def add_sample(parser):
+def add_sample(parser: Any) -> None:
     """Add what says which crystals are sampled."""
     parser.add_argument(
         '--elements', nargs='+', action='extend', required=True, metavar='X', help='one to three elements, all of them occur'
@@ -15,12 +18,12 @@ def add_sample(parser):
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
-def make(cls, args, **options):
+def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
     return cls(**given(args, 'elements', 'natoms', 'min_distance', 'symmetrize'), **options)
 
 
-def add_train(parser):
+def add_train(parser: Any) -> None:
     """Add the options of a training."""
     parser.add_argument(
         'data',
@@ -41,7 +44,7 @@ def add_train(parser):
     parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
 
 
-def train(args, **options) -> Path:
+def train(args: Any, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.training.pointcloud import train_pointcloud

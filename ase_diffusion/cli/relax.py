@@ -1,9 +1,13 @@
 """Relax structures with any calculator. Ctrl-C keeps those that are done."""
 
+from __future__ import annotations
+
+from typing import Any
+
 HELP = 'relax structures with a calculator'
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     from ase_diffusion.cli.common import add_force
 
@@ -27,7 +31,7 @@ def add_arguments(parser, again):
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> Any:
     """Relax the structures of a file into another."""
     from ase_diffusion.calculators.default import default_calculator
     from ase_diffusion.cli.common import Output, chosen_path, read_images, say
@@ -64,13 +68,13 @@ def run(args):
     return status or int(failed == len(images))
 
 
-def write(atoms, out):
+def write(atoms: Any, out: Any) -> None:
     """Write a structure that did not fail."""
     if atoms is not None:
         out.write(atoms)
 
 
-def line(number, atoms):
+def line(number: int, atoms: Any) -> Any:
     """Return the line for one result."""
     from ase_diffusion.cli.common import energy_of, pairs_of
 

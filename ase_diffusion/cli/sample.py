@@ -1,13 +1,16 @@
 """Generate structures with a trained model. Ctrl-C keeps what was accepted."""
 
+from __future__ import annotations
+
 from argparse import BooleanOptionalAction
+from typing import Any
 
 from ase_diffusion.cli.methods import METHODS
 
 HELP = 'generate structures'
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb, for every method."""
     methods = parser.add_subparsers(dest='method', metavar='METHOD', required=True)
     for word, method in METHODS.items():
@@ -48,7 +51,7 @@ def _add_common(parser, method):
     parser.add_argument('--denoising-trajectory', metavar='FILE', help='every step of the first structure of a batch')
 
 
-def run(args):
+def run(args: Any) -> Any:
     """Sample into a file; return the exit status."""
     from ase_diffusion.cli.common import Output, check_path, chosen_path, given
     from ase_diffusion.cli.conditions import check_names, parse_conditions
@@ -101,7 +104,7 @@ def _count(out, args):
     return f'{out.count} of {args.n} structures in {args.out}' if out.count else 'no structure was accepted'
 
 
-def next_steps(atoms, args):
+def next_steps(atoms: Any, args: Any) -> Any:
     """Return commands for the file of the arguments that work as they stand."""
     from pathlib import Path
 

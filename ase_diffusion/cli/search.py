@@ -1,9 +1,13 @@
 """Sample, relax and collect the different structures in one database. The same line goes on where it was stopped."""
 
+from __future__ import annotations
+
+from typing import Any
+
 HELP = 'sample, relax and collect structures for hours'
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
     from ase_diffusion.cli.conditions import add_conditions
     from ase_diffusion.cli.methods import METHODS
@@ -45,7 +49,7 @@ def add_arguments(parser, again):
     parser.set_defaults(run=run)
 
 
-def run(args):
+def run(args: Any) -> Any:
     """Bring a search to n structures."""
     from ase_diffusion.calculators.default import check_installed
     from ase_diffusion.calculators.names import check_calculator
@@ -88,7 +92,7 @@ def run(args):
     return 0 if images else 1
 
 
-def connect(address):
+def connect(address: Any) -> Any:
     """Return a client of a running dask scheduler, None without an address."""
     if address is None:
         return None

@@ -1,13 +1,16 @@
 """Options of overlayers for ``sample``, ``search`` and ``train``."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ase_diffusion.cli.common import add_height, add_slab, command, given, pairs_of, read_images, read_slab
 from ase_diffusion.cli.conditions import name_and_text
 
 
-def add_sample(parser):
+def add_sample(parser: argparse.ArgumentParser) -> None:
     """Add what says which overlayers are sampled: slab, formula, window, force guidance, energy."""
     add_slab(parser)
     parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
@@ -24,7 +27,7 @@ def add_sample(parser):
     add_height(parser)
 
 
-def energy(text):
+def energy(text: str) -> Any:
     """Return the condition of --energy E, a number or none."""
     if text.lower() != 'none':
         try:
@@ -34,7 +37,7 @@ def energy(text):
     return name_and_text(f'energy={text}')
 
 
-def make(cls, args, **options):
+def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
     options |= given(args, 'height')
     if args.force_guidance:
@@ -42,7 +45,7 @@ def make(cls, args, **options):
     return cls(read_slab(args), args.stoich, **options)
 
 
-def add_train(parser):
+def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the options of a training."""
     add_data(parser)
     parser.add_argument('--repeat', type=float, metavar='SHARE', help='share repeated in the plane (0.25)')
@@ -55,7 +58,7 @@ def add_train(parser):
     add_height(parser)
 
 
-def add_data(parser):
+def add_data(parser: argparse.ArgumentParser) -> None:
     """Add data and sizes of networks on overlayers."""
     parser.add_argument('data', nargs='+', metavar='DATA', help='.npz, .db, .traj, .extxyz: overlayers on fixed slabs')
     parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
@@ -63,7 +66,7 @@ def add_data(parser):
     parser.add_argument('--cutoff', type=float, metavar='R', help='A (6)')
 
 
-def train(args, **options) -> Path:
+def train(args: Any, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.training.surface import train_surface
 
@@ -72,7 +75,7 @@ def train(args, **options) -> Path:
     return train_surface(read_data(args.data), args.out, **options, **more)
 
 
-def read_data(paths):
+def read_data(paths: Any) -> Any:
     """Return the data set of all files, and tell its size."""
     from ase_diffusion.training import Overlayers
 
@@ -82,7 +85,7 @@ def read_data(paths):
     return data
 
 
-def read_frames_of(paths):
+def read_frames_of(paths: Any) -> Any:
     """Return the frames of all files; the relaxations of different files stay different ones."""
     images, offset = [], 0
     for path in paths:
@@ -96,7 +99,7 @@ def read_frames_of(paths):
     return images
 
 
-def next_step(args, best):
+def next_step(args: Any, best: Any) -> Any:
     """Return a command that samples with the trained model, on the slab of the last structure, written beside the model."""
     import ase.io
 

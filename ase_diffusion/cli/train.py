@@ -1,6 +1,9 @@
 """Train a model on your own data; a run that was interrupted goes on with the same line."""
 
+from __future__ import annotations
+
 from functools import partial
+from typing import Any
 
 from ase_diffusion.cli.methods import METHODS
 
@@ -8,7 +11,7 @@ HELP = 'train a model or a force field'
 SHARED = ('steps', 'minutes', 'batch_size', 'lr', 'seed', 'devices', 'accelerator', 'precision', 'every')
 
 
-def add_arguments(parser, again):
+def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb: one kind for each method, and the force field."""
     kinds = parser.add_subparsers(dest='kind', metavar='KIND', required=True)
     for word, method in METHODS.items():
@@ -46,7 +49,7 @@ def _add_common(parser):
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
-def run(args, train):
+def run(args: Any, train: Any) -> None:
     """Train into a folder."""
     import logging
 
@@ -74,7 +77,7 @@ def _next(args, best):
     return command('ase-diffusion', 'sample', args.kind, '--model', best)
 
 
-def train_field(args, **options):
+def train_field(args: Any, **options: Any) -> Any:
     """Train a force field; return the path of the best checkpoint."""
     from ase_diffusion.cli.common import given
     from ase_diffusion.cli.surface_options import read_data
@@ -85,7 +88,7 @@ def train_field(args, **options):
     return train_forcefield(read_data(args.data), args.out, **options, **more)
 
 
-def start_from(model, kind):
+def start_from(model: Any, kind: str) -> Any:
     """Return network and header of the model to start from, none without one; ValueError if it is of another kind."""
     if model is None:
         return {}

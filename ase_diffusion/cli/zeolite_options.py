@@ -1,11 +1,14 @@
 """Options of zeolites for ``sample`` and ``train``."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 from ase_diffusion.cli.common import given
 
 
-def add_sample(parser):
+def add_sample(parser: Any) -> None:
     """Add what says which frameworks are sampled."""
     parser.add_argument(
         '--no-symmetry', dest='symmetry', action='store_false', default=None, help='no space group (few grids give a framework)'
@@ -18,12 +21,12 @@ def add_sample(parser):
     parser.add_argument('--maxtries', type=int, metavar='N', help='rejected grids per framework before giving up (60)')
 
 
-def make(cls, args, **options):
+def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
     return cls(**given(args, 'symmetry', 'cell', 'space_group', 'max_cost', 'maxtries'), **options)
 
 
-def add_train(parser):
+def add_train(parser: Any) -> None:
     """Add the options of a training."""
     parser.add_argument(
         'data', metavar='DATA', help='frameworks: silica-frameworks, an npz of ase-diffusion data zeolites, or what ASE reads'
@@ -34,7 +37,7 @@ def add_train(parser):
     parser.add_argument('--blocks', type=int, metavar='N', help='residual blocks (5)')
 
 
-def train(args, **options) -> Path:
+def train(args: Any, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.data.zeolites import read_zeolites
     from ase_diffusion.representations.voxels import Voxels

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class ZeoliteCells:
     table : dict of str to numpy.ndarray
     """
 
-    def __init__(self, table: dict[str, np.ndarray]):
+    def __init__(self, table: dict[str, np.ndarray]) -> None:
         self.lengths, self.silicon, self.group = (table[name] for name in ('lengths', 'silicon', 'group'))
         self.labels = {name: table[name].astype(float) for name in WIDTHS}
         ends = np.cumsum(table['counts'])[:-1]
@@ -41,7 +42,7 @@ class ZeoliteCells:
         self.which = table['operations']
 
     @classmethod
-    def load(cls, path=FILE) -> ZeoliteCells:
+    def load(cls, path: Any = FILE) -> ZeoliteCells:
         """Read a table."""
         with np.load(path) as file:
             return cls({name: file[name] for name in file.files})

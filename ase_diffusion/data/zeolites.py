@@ -13,6 +13,8 @@ an npz, written under another name and then renamed, so that it can be read at a
     density                          kg/m^3
 """
 
+from __future__ import annotations
+
 import itertools
 import logging
 import multiprocessing
@@ -22,6 +24,7 @@ import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -72,17 +75,17 @@ class Growth:
         Compute adsorption properties of every framework found (about 5 ms each).
     """
 
-    def __init__(self, seed, *, sizes=SIZES, labels=True):
+    def __init__(self, seed: int, *, sizes: Any = SIZES, labels: bool = True) -> None:
         self.seed, self.sizes, self.labels = int(seed), tuple(int(n) for n in sizes), labels
         self.starts = 0
         self.positions, self.columns = [], {name: [] for name in COLUMNS}
         self.seen = set()  # hashes of the nets
         self.counts = dict.fromkeys(OUTCOMES, 0)
 
-    def __len__(self):
+    def __len__(self) -> Any:
         return len(self.positions)
 
-    def add(self, last, counts, found, count=None):
+    def add(self, last: int, counts: np.ndarray, found: Any, count: int | None = None) -> None:
         """Take over the starts before `last`, as `try_starts` returned them; end where there are `count` frameworks."""
         for name, number in counts.items():
             self.counts[name] += number
@@ -100,7 +103,7 @@ class Growth:
                 self.starts = start  # it is made again when the growth goes on: it may give more
                 return
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write the file at once: another name, then renamed."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ class Growth:
             temporary.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path, *, labels=True):
+    def load(cls, path: str | Path, *, labels: bool = True) -> Any:
         """Return the growth that a file holds, ready to go on."""
         with np.load(path) as file:
             data = {name: file[name] for name in file.files}
@@ -142,8 +145,17 @@ class Growth:
 
 
 def grow_frameworks(
-    path, *, minutes=None, count=None, rng=None, sizes=SIZES, labels=True, processes=1, save_every=60.0, progress=None
-):
+    path: str | Path,
+    *,
+    minutes: Any = None,
+    count: int | None = None,
+    rng: Any = None,
+    sizes: Any = SIZES,
+    labels: bool = True,
+    processes: int = 1,
+    save_every: float = 60.0,
+    progress: bool | None = None,
+) -> Any:
     """Grow silica frameworks into a file until a time is up or a number is reached.
 
     Parameters
@@ -231,7 +243,7 @@ def _one_thread():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def read_zeolites(path):
+def read_zeolites(path: str | Path) -> Any:
     """Read silica frameworks with their labels.
 
     Parameters

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..diffusion.batch import Batch
 
 
 @dataclass
@@ -82,7 +86,7 @@ class Batch:
             new[name] = torch.where(as_mask(mask, x, name), other.fields[name], x)
         return self.with_fields(**new)
 
-    def to(self, device) -> Batch:
+    def to(self, device: str | torch.device | None) -> Batch:
         """Return the batch on another device."""
 
         def move(value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -34,10 +34,10 @@ class Categorical(Process):
         Weight of -log p(x_0 | x_t) beside the Kullback-Leibler term (Austin et al., eq. 5).
     """
 
-    discrete = True
-    langevin = False
+    discrete: ClassVar[bool] = True
+    langevin: ClassVar[bool] = False
 
-    def __init__(self, schedule: Schedule, classes: int, steps: int = 1000, auxiliary: float = 0.0):
+    def __init__(self, schedule: Schedule, classes: int, steps: int = 1000, auxiliary: float = 0.0) -> None:
         self.schedule, self.classes, self.steps, self.auxiliary = schedule, int(classes), int(steps), float(auxiliary)
         if self.classes < 1 or self.steps < 2:
             raise ValueError(f'need at least one class and two steps, got {classes} and {steps}')

@@ -51,10 +51,10 @@ class Torus:
     cell: Tensor
     periodic: tuple[bool, ...] = (True, True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.inverse = torch.linalg.inv(self.cell)
 
-    def to(self, device) -> Torus:
+    def to(self, device: str | torch.device | None) -> Torus:
         """Return the domain on another device."""
         return Torus(self.cell.to(device), self.periodic)
 
@@ -135,7 +135,7 @@ class Interval:
     low: Tensor
     high: Tensor
 
-    def to(self, device) -> Interval:
+    def to(self, device: str | torch.device | None) -> Interval:
         """Return the domain on another device."""
         return Interval(self.low.to(device), self.high.to(device))
 

@@ -17,7 +17,7 @@ class ClassifierFree:
     the plain conditional network (one call), 0 the unconditional one.
     """
 
-    def __init__(self, network, scale: float = 1.0):
+    def __init__(self, network: torch.nn.Module, scale: float = 1.0) -> None:
         self.network, self.scale = network, float(scale)
 
     def __call__(self, batch: Batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:

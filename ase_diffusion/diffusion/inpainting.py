@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class Inpainting(JointProcess):
         How often every step is taken.
     """
 
-    def __init__(self, process: JointProcess, clean: Batch, given: Mapping[str, Tensor], network, repeats: int = 5):
+    def __init__(self, process: JointProcess, clean: Batch, given: Mapping[str, Tensor], network: Any, repeats: int = 5) -> None:
         super().__init__(process.processes, process.weights, process.clock)
         self.clean, self.given, self.network, self.repeats = clean, given, network, int(repeats)
 

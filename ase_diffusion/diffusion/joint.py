@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class JointProcess:
         There is no field, or ``weights`` or ``clock`` name others.
     """
 
-    def __init__(self, processes: dict[str, Process], weights: dict[str, float] | None = None, clock: str | None = None):
+    def __init__(self, processes: dict[str, Process], weights: dict[str, float] | None = None, clock: str | None = None) -> None:
         self.processes = dict(processes)
         if not self.processes:
             raise ValueError('a joint process needs at least one field, got none')
@@ -209,9 +209,9 @@ class ProductProcess(Process):
         with one domain per part.
     """
 
-    discrete = False
+    discrete: ClassVar[bool] = False
 
-    def __init__(self, parts: Iterable[tuple[tuple[int, int], Process]]):
+    def __init__(self, parts: Iterable[tuple[tuple[int, int], Process]]) -> None:
         self.parts = [((int(start), int(stop)), process) for (start, stop), process in parts]
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class NoiseStream:
         None uses torch's global generator.
     """
 
-    def __init__(self, generator: torch.Generator | None = None):
+    def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
 
     def bind(self, rows: Tensor) -> NoiseStream:
@@ -58,7 +58,7 @@ class NoisePerStructure:
         One seed per structure of the batch.
     """
 
-    def __init__(self, seeds):
+    def __init__(self, seeds: Any) -> None:
         self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
     def bind(self, rows: Tensor) -> _Bound:

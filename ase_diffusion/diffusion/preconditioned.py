@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Preconditioned(Gaussian):
         The schedule is not variance-preserving.
     """
 
-    def __init__(self, schedule: Schedule, clip_norm: float | None = None, **options):
+    def __init__(self, schedule: Schedule, clip_norm: float | None = None, **options: Any) -> None:
         super().__init__(schedule, clip_norm, **options)
         t = torch.linspace(0, 1, 5, dtype=torch.float64)
         total = schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2
@@ -88,9 +88,9 @@ class EmbeddedCategorical(Preconditioned):
         The point of every category; unit variance by column.
     """
 
-    discrete = True
+    discrete: ClassVar[bool] = True
 
-    def __init__(self, schedule: Schedule, table):
+    def __init__(self, schedule: Schedule, table: Any) -> None:
         super().__init__(schedule)
         self.table = torch.as_tensor(table, dtype=torch.float64)
         if self.table.dim() != 2 or len(torch.unique(self.table, dim=0)) != len(self.table):

@@ -7,7 +7,7 @@ process in free space and the parent of most others. Times ``t`` are given per r
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -123,9 +123,9 @@ class Gaussian(Process):
         A bound or ``delta`` is not positive, both bounds are given, or the loss is unknown.
     """
 
-    domain = Free()
-    discrete = False
-    langevin = False
+    domain: ClassVar[Any] = Free()
+    discrete: ClassVar[bool] = False
+    langevin: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Gaussian(Process):
         clip_sample: float | None = None,
         loss: str = 'mse',
         delta: float = 1.0,
-    ):
+    ) -> None:
         if clip_norm is not None and clip_sample is not None:
             raise ValueError(
                 f'clean data is bounded by clip_norm (vectors) or clip_sample (elements), got both, {clip_norm:g} and '

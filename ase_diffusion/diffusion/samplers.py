@@ -21,6 +21,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ class Sampler:
         Names and defaults of its own keywords.
     """
 
-    def __init__(self, step: Callable, calls: int, density: TimeDensity | None = None):
+    def __init__(self, step: Callable, calls: int, density: TimeDensity | None = None) -> None:
         self.__doc__, self.__name__, self.__module__ = step.__doc__, step.__name__, step.__module__
         own = [p for p in inspect.signature(step).parameters.values() if p.kind is p.KEYWORD_ONLY]
         self.step, self.name, self.calls = step, step.__name__, calls
@@ -85,7 +86,7 @@ class Sampler:
         callback: Callable | None = None,
         start: float = 1.0,
         initial: Batch | None = None,
-        **options,
+        **options: Any,
     ) -> Batch:
         """Return the batch with sampled fields.
 
@@ -189,7 +190,7 @@ def _guide(process: JointProcess, x: Batch, before: Batch, guidance: Sequence[Ca
 
 
 @sampler(calls=2, density=TimeDensity(0.5, 0.15, 0.9))
-def renoised_ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+def renoised_ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
     """Sample by ancestral steps, before each of which the estimate of the clean data is noised to the same time again.
 
     A second estimate at every time: errors of the network are not carried along. Noising a *sample* of p(x_0 | x_t) would keep
@@ -206,7 +207,7 @@ def renoised_ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None):
 
 
 @sampler(calls=2)
-def predictor_corrector(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, corrector: float = 0.04):
+def predictor_corrector(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, corrector: float = 0.04) -> Any:
     """Sample by one Langevin step, then one ancestral step (Song et al., arXiv 2011.13456, alg. 2; DiffCSP, alg. 3).
 
     Fields on a torus are corrected, two network calls a step; without such a field this is :func:`ancestral`. A Langevin step has
@@ -220,28 +221,28 @@ def predictor_corrector(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, corr
 
 
 @sampler(calls=1)
-def ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, eta: float = 1.0):
+def ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, eta: float = 1.0) -> Any:
     """Sample by the posterior q(x_s | x_t, x_0) (DDPM, arXiv 2006.11239, eq. 7), stochastic; ``eta`` as in DDIM, eq. 16."""
     pred = run.predict(x, t)
     return run.process.reverse(x, pred, t, s, run.generator, eta), run.process.to_x0(x, pred, t)
 
 
 @sampler(calls=1)
-def euler_maruyama(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+def euler_maruyama(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
     """Sample the reverse SDE by Euler-Maruyama (Ronne et al. 2024, eq. 2)."""
     pred = run.predict(x, t)
     return run.process.sde_step(x, pred, t, s, run.generator), run.process.to_x0(x, pred, t)
 
 
 @sampler(calls=1)
-def ddim(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+def ddim(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
     """Sample deterministically along the probability-flow ODE, first order (DDIM, arXiv 2010.02502)."""
     pred = run.predict(x, t)
     return run.process.reverse(x, pred, t, s, run.generator, 0.0), run.process.to_x0(x, pred, t)
 
 
 @sampler(calls=2)
-def heun(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+def heun(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
     """Sample the probability-flow ODE to second order, two calls a step (Karras et al., arXiv 2206.00364, alg. 1)."""
     pred = run.predict(x, t)
     x0 = run.process.to_x0(x, pred, t)
@@ -253,7 +254,7 @@ def heun(run: Run, x: Batch, t: Tensor, s: Tensor | None):
 
 
 @sampler(calls=1)
-def dpmpp_2m(run: Run, x: Batch, t: Tensor, s: Tensor | None):
+def dpmpp_2m(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
     """Sample with DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2): second order at one call a step."""
     pred = run.predict(x, t)
     x0 = run.process.to_x0(x, pred, t)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ class GeometricVE(Schedule):
     sigma_min: float = 0.02
     sigma_max: float = 8.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f'need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}')
 
@@ -175,7 +176,7 @@ class TimeDensity:
     std: float
     weight: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, (bool, str)) or not math.isfinite(value):
                 raise ValueError(f'a time density is mean, std and weight, three finite numbers; {name} is {value!r}')
@@ -183,7 +184,7 @@ class TimeDensity:
             raise ValueError(f'a time density needs std > 0 and a weight in [0, 1], got {(self.mean, self.std, self.weight)}')
 
     @classmethod
-    def of(cls, value) -> TimeDensity | None:
+    def of(cls, value: Any) -> TimeDensity | None:
         """Return a density from itself, from (mean, std, weight) or from :meth:`todict`; None stays None."""
         if value is None or isinstance(value, cls):
             return value

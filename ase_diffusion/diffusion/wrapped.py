@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class WrappedNormal(Gaussian):
     end in mirrors, which mirror the noise too.
     """
 
-    langevin = True
+    langevin: ClassVar[bool] = True
 
     def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
         """Draw uniformly over the box."""
@@ -87,9 +87,9 @@ class WrappedScore(WrappedNormal):
         In units of the period.
     """
 
-    domain = UnitTorus()
+    domain: ClassVar[Any] = UnitTorus()
 
-    def __init__(self, schedule: GeometricVE, *, loss: str = 'mse', delta: float = 1.0):
+    def __init__(self, schedule: GeometricVE, *, loss: str = 'mse', delta: float = 1.0) -> None:
         super().__init__(schedule, loss=loss, delta=delta)
         if schedule.sigma_max > SIGMA_UNIFORM:
             raise ValueError(

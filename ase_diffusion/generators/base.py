@@ -85,7 +85,16 @@ class Generator(GenerativeModel):
     compile_from: ClassVar[int | None] = None
     relax: dict | None = None
 
-    def __init__(self, *, logfile='-', trajectory=None, best_of=1, maxtries=20, validate=True, **options: Any):
+    def __init__(
+        self,
+        *,
+        logfile: str = '-',
+        trajectory: Any = None,
+        best_of: int = 1,
+        maxtries: int = 20,
+        validate: bool = True,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.best_of, self.maxtries = check_integer('best_of', best_of, 1), check_integer('maxtries', maxtries, 1)
         self.validate, self.selection = bool(validate), None
@@ -112,7 +121,7 @@ class Generator(GenerativeModel):
 
     # the run
 
-    def sample(self, n: int | None = None, **conditions):
+    def sample(self, n: int | None = None, **conditions: Any) -> Any:
         """Return one structure (n=None) or a list of n.
 
         Raises
@@ -128,7 +137,7 @@ class Generator(GenerativeModel):
         """
         return collect(self.irun(1 if n is None else n, **conditions), n)
 
-    def irun(self, n: int, **conditions) -> Iterator[Atoms]:
+    def irun(self, n: int, **conditions: Any) -> Iterator[Atoms]:
         """Check the arguments at once and return an iterator over n structures, each as it is accepted.
 
         Everything accepted before an interruption is in the trajectory and has been handed out.
@@ -375,7 +384,7 @@ class Generator(GenerativeModel):
         finally:
             self.maxtries = before
 
-    def attach(self, function, interval: int = 1, *args, **kwargs) -> None:
+    def attach(self, function: Any, interval: int = 1, *args: Any, **kwargs: Any) -> None:
         """Call ``function(*args, **kwargs)`` after every ``interval``-th accepted structure (``self.atoms``)."""
         if not callable(function) and hasattr(function, 'write'):
             writer = function
@@ -396,10 +405,10 @@ class Generator(GenerativeModel):
             self.selection.close()
         self.log.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -409,7 +418,7 @@ class Generator(GenerativeModel):
         return f'{type(self).__name__}({shown})'
 
 
-def collect(structures, n: int | None):
+def collect(structures: Any, n: int | None) -> Any:
     """Return the structures of an iterator as a list, or the only one where n is None; a failure and Ctrl-C carry the others."""
     images: list[Atoms] = []
     try:

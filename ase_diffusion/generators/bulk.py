@@ -61,7 +61,7 @@ class BulkGenerator(Generator):
         return int(np.random.default_rng(seed).choice(list(sizes), p=weights / weights.sum()))
 
 
-def check_symmetrize(tolerance) -> float | None:
+def check_symmetrize(tolerance: float) -> float | None:
     """Return the tolerance; raise a ValueError where it is neither positive nor None."""
     if tolerance is not None and (isinstance(tolerance, (bool, str)) or not tolerance > 0):
         raise ValueError(f'symmetrize is a tolerance in A, positive; got {tolerance!r}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -64,20 +64,20 @@ class CrysTensDiffusion(BulkGenerator):
     >>> images = gen.sample(8, space_group=225, elements=['Na', 'Cl'], guidance_scale=2)  # doctest: +SKIP
     """
 
-    kind = 'crystens'
+    kind: ClassVar[str] = 'crystens'
     default_sampling: ClassVar[dict] = SAMPLING
-    default_batch_size = 32
+    default_batch_size: ClassVar[int] = 32
 
     def __init__(
         self,
-        model='crystens-mp',
+        model: str = 'crystens-mp',
         *,
         natoms: int | None = None,
         network: str = 'diffusion',
         symmetrize: float | None = None,
         relax: dict | None = None,
-        **options,
-    ):
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         _check_network(network)
         if self.best_of > 1:
@@ -134,7 +134,7 @@ class CrysTensDiffusion(BulkGenerator):
         natoms = atoms.info.get('key_value_pairs', {}).get('condition_natoms')
         return MERGED if natoms is not None and len(atoms) != natoms else super()._reason_to_reject(atoms)
 
-    def sample_images(self, n: int, **conditions) -> np.ndarray:
+    def sample_images(self, n: int, **conditions: Any) -> np.ndarray:
         """Return raw images in the units of the paper, before they are decoded and without rejection.
 
         Parameters
@@ -155,7 +155,7 @@ class CrysTensDiffusion(BulkGenerator):
         for batch in self.sample_batches(n, **conditions):
             yield self.representation.raw(batch.fields['image']).float().numpy()
 
-    def fit(self, data, out=None, *, steps: int = 20_000, **options):
+    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
         """Train on crystals and use the result; returns self.
 
         Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any
 
 from ..calculators.names import check_calculator
 
@@ -35,7 +36,7 @@ class CallCounter:
         """Return calls, failures and seconds that came after ``before``, which :meth:`spent` returned."""
         return tuple(now - then for now, then in zip(self.spent(), before, strict=True))
 
-    def timed(self, function):
+    def timed(self, function: Any) -> Any:
         """Return the function, its time counted."""
 
         def call(*args):
@@ -60,7 +61,7 @@ class CallCounter:
         return f'guidance: {calls} calculator calls, {failures} failed, {seconds:.1f} s; cost per accepted structure: {each}'
 
 
-def guidance_options(kind, guidance, calculator):
+def guidance_options(kind: str, guidance: Any, calculator: Any) -> Any:
     """Return a copy of the guidance that a user asked for, of the class ``kind``, or None.
 
     Parameters

@@ -64,14 +64,14 @@ class GenerativeModel:
     def __init__(
         self,
         *,
-        rng=None,
+        rng: Any = None,
         steps: int | None = None,
         sampler: str | None = None,
         batch_size: int | None = None,
         device: str | None = None,
-        denoising_trajectory=None,
+        denoising_trajectory: Any = None,
         compile: bool | None = None,
-    ):
+    ) -> None:
         self.rng = coerce_rng(rng)
         self._asked = {
             'steps': None if steps is None else check_integer('steps', steps, 2),
@@ -85,7 +85,7 @@ class GenerativeModel:
         self.representation: Representation | None = None
 
     @classmethod
-    def from_pretrained(cls, name_or_path, *args, **options):
+    def from_pretrained(cls, name_or_path: str | Path, *args: Any, **options: Any) -> Any:
         """Return a generator with a shipped model or a checkpoint file; the other arguments are those of the class."""
         return cls(*args, model=name_or_path, **options)
 
@@ -144,7 +144,7 @@ class GenerativeModel:
         """Return the representation of a model as this generator uses it; raise a ValueError where the model does not fit."""
         return representation
 
-    def fit(self, data, out=None, *, steps: int = 20_000, **options):
+    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
         """Train on structures and use the result; returns self.
 
         Parameters
@@ -185,7 +185,7 @@ class GenerativeModel:
         """Return representation and network of a new model: ``network(conditions={...})`` builds one."""
         raise NotImplementedError
 
-    def save(self, path) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Write the model as one safetensors file that ``model=path`` reads."""
         if not self.networks:
             raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
@@ -288,7 +288,7 @@ class GenerativeModel:
             outcomes.append(outcome)
         return outcomes
 
-    def candidates(self, seeds: list[int], task: FromNoise | None = None, **conditions) -> list[Outcome]:
+    def candidates(self, seeds: list[int], task: FromNoise | None = None, **conditions: Any) -> list[Outcome]:
         """Return one structure or :class:`~ase_diffusion.representations.Failure` for each seed, without checks and relaxation.
 
         Parameters
@@ -300,7 +300,7 @@ class GenerativeModel:
         """
         return self._candidates(list(seeds), self.check_conditions(conditions), self._task() if task is None else task)
 
-    def sample_batches(self, n: int, **conditions) -> Iterator[Batch]:
+    def sample_batches(self, n: int, **conditions: Any) -> Iterator[Batch]:
         """Yield finished batches, of n samples in all, before they are decoded: the tensors of the fields."""
         n, conditions = check_integer('n', n, 1), self.check_conditions(conditions)
         return (self._sample_batch(seeds, conditions, self._task()) for seeds in self._seeds(n))

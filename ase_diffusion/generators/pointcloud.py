@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -69,21 +69,21 @@ class PointCloudDiffusion(BulkGenerator):
     >>> images = gen.sample(16, band_gap='semiconductor', formation_energy=-2.0)           # doctest: +SKIP
     """
 
-    kind = 'pointcloud'
+    kind: ClassVar[str] = 'pointcloud'
     default_sampling: ClassVar[dict] = SAMPLING
-    default_batch_size = 64
+    default_batch_size: ClassVar[int] = 64
 
     def __init__(
         self,
         elements: list[str],
         *,
         natoms: int | None = None,
-        model=DEFAULT_MODEL,
+        model: Any = DEFAULT_MODEL,
         min_distance: float = SHORTEST,
         symmetrize: float | None = None,
         relax: dict | None = None,
-        **options,
-    ):
+        **options: Any,
+    ) -> None:
         self.elements = check_elements(elements)
         self.natoms = None if natoms is None else _check_natoms(natoms, self.elements)
         if options.get('best_of', 1) != 1:
@@ -151,7 +151,7 @@ class PointCloudDiffusion(BulkGenerator):
     def _identity(self) -> dict:
         return {'elements': '-'.join(self.elements)}
 
-    def fit(self, data, out=None, *, steps: int = 20_000, **options):
+    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
         """Train on crystals and use the result; returns self.
 
         Parameters
@@ -183,7 +183,7 @@ class PointCloudDiffusion(BulkGenerator):
         return {**super().todict(), **told, 'symmetrize': self.symmetrize}
 
 
-def check_elements(elements) -> tuple[str, ...]:
+def check_elements(elements: Any) -> tuple[str, ...]:
     """Return one to three symbols by atomic number; raise a ValueError for what is no such set."""
     try:
         symbols = _ELEMENTS.check('elements', elements)

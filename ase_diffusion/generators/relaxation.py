@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from ase import Atoms
 
@@ -14,7 +15,7 @@ from ..relax.settings import Settings
 from ..utils.checks import check_limits
 
 
-def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults) -> dict | None:
+def relax_keywords(relax: bool, device: str | None = None, template: Atoms | None = None, **defaults: Any) -> dict | None:
     """Return the keywords of :func:`ase_diffusion.relax.irelax`, checked; None where nothing is relaxed.
 
     Parameters
@@ -58,7 +59,7 @@ def relax_keywords(relax, device=None, template: Atoms | None = None, **defaults
     return options
 
 
-def relax_in_order(images: list[Atoms], fit, keywords: dict, finish):
+def relax_in_order(images: list[Atoms], fit: Any, keywords: dict, finish: Any) -> Any:
     """Yield the structures in their order, each relaxed as soon as that is done and those before it are.
 
     Structures that are not ``fit(atoms)`` come back as they are. After Ctrl-C those that are relaxed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 from ase import Atoms
 
@@ -35,13 +36,13 @@ class BestOf:
         Single points so far.
     """
 
-    def __init__(self, best_of: int, calculator=None, device=None):
+    def __init__(self, best_of: int, calculator: Any = None, device: str | None = None) -> None:
         self.best_of, self.calculator, self.calls, self.relaxer = best_of, calculator, 0, None
         if calculator is not None:
             settings = Settings(steps=0, min_distance=None, max_energy=None)
             self.relaxer = Relaxer(calculator, settings, device=device if is_own_force_field(calculator) else None)
 
-    def check(self, template) -> None:
+    def check(self, template: Any) -> None:
         """Raise a ValueError where our own force field does not know the elements of ``template``."""
         if self.relaxer is not None:
             try:
@@ -52,7 +53,7 @@ class BestOf:
                     'not guide), or relax={...}'
                 ) from None
 
-    def choose(self, images: list[Atoms | Failure], fit) -> list[Atoms | Failure]:
+    def choose(self, images: list[Atoms | Failure], fit: Any) -> list[Atoms | Failure]:
         """Return one structure for every ``best_of`` of ``images``; those that are not ``fit(atoms)`` are out of the race.
 
         Of candidates that are all unfit the first comes back. What comes back carries its energy, unless all are without.

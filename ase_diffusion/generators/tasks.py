@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 from ase import Atoms
 
@@ -29,14 +30,14 @@ class FromNoise:
 
     name, relaxes, keeps_species = 'sample', True, False
 
-    def __init__(self, template, steps: int, start: float = 1.0):
+    def __init__(self, template: Any, steps: int, start: float = 1.0) -> None:
         self.template, self.steps, self.start = template, steps, start
 
     def take(self, seeds: list[int]) -> list:
         """Return the templates of a batch, one for each seed."""
         return [self.template(seed) for seed in seeds]
 
-    def begin(self, process: JointProcess, batch: Batch, noise, network) -> tuple[JointProcess, dict]:
+    def begin(self, process: JointProcess, batch: Batch, noise: Any, network: Any) -> tuple[JointProcess, dict]:
         """Return the process and the keywords of the sampler with which a batch begins."""
         return process, {'start': self.start, 'steps': self.steps}
 
@@ -70,35 +71,35 @@ class FromStructures(FromNoise):
         Time at which a generation from noise begins.
     """
 
-    name = 'perturb'
+    name: ClassVar[str] = 'perturb'
 
-    def __init__(self, parents: list[Atoms], noise: float, steps: int, start: float, whole: float = 1.0):
+    def __init__(self, parents: list[Atoms], noise: float, steps: int, start: float, whole: float = 1.0) -> None:
         super().__init__(None, min(steps, max(FEWEST_STEPS, math.ceil(steps * start / whole))), start)
         self.noise, self.parents, self.whole, self.turn, self.taken = noise, parents, whole, 0, []
 
-    def take(self, seeds):
+    def take(self, seeds: Any) -> Any:
         """Return the parents whose turn it is."""
         numbers = [(self.turn + k) % len(self.parents) for k in range(len(seeds))]
         self.turn = (self.turn + len(seeds)) % len(self.parents)
         self.taken = [self.parents[number] for number in numbers]
         return self.taken
 
-    def restore(self, outcomes, batch):
+    def restore(self, outcomes: Any, batch: Batch) -> Any:
         """Return the structures with the own arrays and info of their parents."""
         for atoms, parent in zip(outcomes, self.taken, strict=True):
             if isinstance(atoms, Atoms) and isinstance(parent, Atoms):  # templates of slabs are copied by the representation
                 keep_own(parent, atoms)
         return outcomes
 
-    def begin(self, process, batch, noise, network):
+    def begin(self, process: Any, batch: Batch, noise: Any, network: Any) -> Any:
         """Return the process and the keywords of the sampler; the batch is noised first, and the sampler keeps what is given."""
         noised, _ = process.add_noise(batch, times(batch, self.start), noise)
         return process, {'start': self.start, 'steps': self.steps, 'initial': noised}
 
-    def labels(self):
+    def labels(self) -> Any:
         return {'operation': self.name, 'noise': self.noise}
 
-    def todict(self):
+    def todict(self) -> Any:
         parents = [geometry(getattr(parent, 'atoms', parent)) for parent in self.parents]
         own = {'noise': self.noise, 'start': self.start, 'whole': self.whole, 'turn': self.turn, 'parents': parents}
         return {'name': self.name, **own, 'keeps_species': self.keeps_species}
@@ -110,7 +111,7 @@ def geometry(atoms: Atoms) -> dict:
     return {**arrays, 'tags': atoms.get_tags().tolist()}
 
 
-def given_structures(atoms) -> list[Atoms]:
+def given_structures(atoms: Atoms) -> list[Atoms]:
     """Return one structure or several as a list; raise a ValueError where there is none."""
     parents = [atoms] if isinstance(atoms, Atoms) else list(atoms)
     if not parents:
@@ -118,7 +119,7 @@ def given_structures(atoms) -> list[Atoms]:
     return parents
 
 
-def check_noise(noise, least: float = 0.0) -> float:
+def check_noise(noise: Any, least: float = 0.0) -> float:
     """Return ``noise`` as a float; raise a ValueError where it is no length above ``least`` (A)."""
     try:
         sigma = float(noise)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase.data import chemical_symbols
 
@@ -15,7 +17,7 @@ def as_text(text: str, other: str) -> str:
     return other
 
 
-def plain(value: object):
+def plain(value: object) -> Any:
     """Return what JSON holds of an object: numbers of numpy as numbers, arrays as lists, all else as text; for ``json.dumps``."""
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
 

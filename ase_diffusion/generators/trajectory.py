@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from ase.io.trajectory import Trajectory
 
@@ -20,18 +22,18 @@ class DenoisingTrajectory:
     steps : int
     """
 
-    def __init__(self, gen, steps: int):
+    def __init__(self, gen: Any, steps: int) -> None:
         self.gen, self.steps, self.file = gen, steps, None
         self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
         self.every = max(1, steps // FRAMES)
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         if self.path is None:
             return None
         self.file = Trajectory(str(self.path), 'w')
         return self
 
-    def __call__(self, k: int, t: float, batch, x0) -> None:
+    def __call__(self, k: int, t: float, batch: Any, x0: torch.Tensor) -> None:
         if k % self.every and k != self.steps - 1:
             return
         atoms = self.gen._frame(batch)
@@ -41,6 +43,6 @@ class DenoisingTrajectory:
         with held_interrupts():
             self.file.write(atoms)
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         if self.file is not None:
             self.file.close()

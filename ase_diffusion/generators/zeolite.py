@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -101,21 +101,21 @@ class ZeoliteDiffusion(Generator):
     >>> images = gen.sample(8, void_fraction=0.2)                                           # doctest: +SKIP
     """
 
-    kind = 'zeolite'
+    kind: ClassVar[str] = 'zeolite'
     default_sampling: ClassVar[dict] = SAMPLING
-    default_guidance_scale = 2.0
+    default_guidance_scale: ClassVar[float] = 2.0
 
     def __init__(
         self,
-        model=DEFAULT_MODEL,
+        model: Any = DEFAULT_MODEL,
         *,
         symmetry: bool = True,
-        cell=None,
-        space_group=None,
+        cell: np.ndarray | None = None,
+        space_group: Any = None,
         max_cost: float = MOST_COST,
-        probe_shape=(32, 32, 32),
-        **options,
-    ):
+        probe_shape: Any = (32, 32, 32),
+        **options: Any,
+    ) -> None:
         options.setdefault('maxtries', 60)  # a grid is cheap, and most give no framework
         super().__init__(**options)
         self.symmetry, self.cell, self.max_cost = bool(symmetry), _edges(cell), float(max_cost)
@@ -191,7 +191,7 @@ class ZeoliteDiffusion(Generator):
                 outcomes[k] = outcome
         return outcomes
 
-    def sample_batches(self, n: int, **conditions) -> Iterator[Batch]:
+    def sample_batches(self, n: int, **conditions: Any) -> Iterator[Batch]:
         """Yield finished batches, of n samples in all, each of grids of one shape."""
         n, conditions, task = check_integer('n', n, 1), self.check_conditions(conditions), self._task()
         return (
@@ -200,7 +200,7 @@ class ZeoliteDiffusion(Generator):
             for places in self._groups_of(seeds, conditions, task)
         )
 
-    def sample_grids(self, n: int, **conditions) -> list[dict[str, np.ndarray]]:
+    def sample_grids(self, n: int, **conditions: Any) -> list[dict[str, np.ndarray]]:
         """Return grids before a framework is restored from them.
 
         Returns
@@ -254,7 +254,9 @@ class ZeoliteDiffusion(Generator):
 
     # interpolation
 
-    def interpolate(self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int | None = None, noise: float = 2.0, **conditions):
+    def interpolate(
+        self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int | None = None, noise: float = 2.0, **conditions: Any
+    ) -> Any:
         """Return a framework, or a list of n, between two: both noised, mixed, and denoised.
 
         Parameters
@@ -339,7 +341,7 @@ class SymmetricNoise:
     symmetries : sequence of GridSymmetry or None
     """
 
-    def __init__(self, seeds, symmetries):
+    def __init__(self, seeds: Any, symmetries: Any) -> None:
         self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         self.symmetries = list(symmetries)
 
@@ -379,11 +381,11 @@ class Interpolation(FromNoise):
 
     name, relaxes = 'interpolate', True
 
-    def __init__(self, x: Tensor, weight: float, draw: Draw, steps: int, start: float):
+    def __init__(self, x: Tensor, weight: float, draw: Draw, steps: int, start: float) -> None:
         super().__init__(None, max(10, math.ceil(steps * start)), start)
         self.x, self.weight, self.draw = x, float(weight), draw
 
-    def begin(self, process, batch, noise, network):
+    def begin(self, process: Any, batch: Batch, noise: Any, network: torch.nn.Module) -> Any:
         """Return the process and the keywords of the sampler; the mixed noise keeps its variance."""
         one, like = process.processes['grids'], batch.fields['grids']
         x = self.x.to(like)
@@ -396,7 +398,7 @@ class Interpolation(FromNoise):
         mixed = batch.with_fields(grids=alpha * mean + sigma * eps)
         return process, {'start': self.start, 'steps': self.steps, 'initial': mixed}
 
-    def labels(self):
+    def labels(self) -> Any:
         return {'operation': self.name, 'weight': self.weight}
 
 
@@ -436,7 +438,7 @@ def space_group_of(atoms: Atoms, symprec: float = SYMPREC) -> int:
     return 1 if found is None else int(found.number)
 
 
-def space_group_text(groups) -> str:
+def space_group_text(groups: int) -> str:
     """Return numbers of space groups for a message."""
     return 'asked for' if groups is None else ', '.join(map(str, groups))
 

@@ -9,6 +9,7 @@ the same element are pooled in the same way.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class CloudBlock(nn.Module):
         Share of the numbers that training leaves out behind attention and inside the feed-forward network.
     """
 
-    def __init__(self, features: int, heads: int, hidden: int, pair_width: int, dropout: float = 0.0):
+    def __init__(self, features: int, heads: int, hidden: int, pair_width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(features, elementwise_affine=False)
@@ -104,20 +105,20 @@ class CloudTokens(nn.Module):
 
     def __init__(
         self,
-        features=192,
-        blocks=6,
-        heads=6,
-        hidden=768,
-        frequencies=6,
-        pair_hidden=64,
-        pair_width=32,
-        distances=24,
-        descriptors=0,
-        conditions=None,
-        lattice='log',
-        scales=None,
-        dropout=0.0,
-    ):
+        features: int = 192,
+        blocks: int = 6,
+        heads: int = 6,
+        hidden: int = 768,
+        frequencies: int = 6,
+        pair_hidden: int = 64,
+        pair_width: int = 32,
+        distances: int = 24,
+        descriptors: int = 0,
+        conditions: Any = None,
+        lattice: str = 'log',
+        scales: Any = None,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         if features % heads:
             raise ValueError(f'features must be a multiple of heads, got {features} and {heads}')
@@ -176,7 +177,7 @@ class CloudTokens(nn.Module):
 
     # ---------------------------------------------------------------- rows
 
-    def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return F of the rows, ``cloud`` (B, 3, 128, 3).
 
         Raises
@@ -193,7 +194,7 @@ class CloudTokens(nn.Module):
         s = s[:, None, None, None]
         return {'cloud': (torch.sqrt(1 + s**2) * clean - x) / s}
 
-    def structure(self, batch, conditions: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def structure(self, batch: Any, conditions: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return numbers of atoms (B,), elements of the slots (B, 3), and where the network knows these (B,)."""
         counts = batch.extras.get('counts', conditions.get('natoms'))
         asked, slots = conditions.get('elements'), batch.extras.get('elements')
@@ -213,7 +214,7 @@ class CloudTokens(nn.Module):
         number = torch.cat([copies[..., None].expand(-1, -1, 3), copies[..., None] * shared[:, None]], -1)  # (B, W, 6)
         return s[:, None, None] * number.rsqrt(), s[:, None] * LATTICE_COPIES**-0.5
 
-    def pool(self, x: Tensor, s: Tensor, counts: Tensor, slots: Tensor, width: int):
+    def pool(self, x: Tensor, s: Tensor, counts: Tensor, slots: Tensor, width: int) -> Any:
         """Return means of the rows x (B, 3, 128, 3), of unit variance again, and their noise over signal.
 
         These are positions and slots of the atoms (B, W, 6) and angles and lengths (B, 6), with :meth:`ratios`.
@@ -236,7 +237,9 @@ class CloudTokens(nn.Module):
 
     # ---------------------------------------------------------------- tokens
 
-    def core(self, atoms, lattice, s, counts, slots, known, conditions) -> tuple[Tensor, Tensor]:
+    def core(
+        self, atoms: Any, lattice: int, s: Tensor, counts: Any, slots: Any, known: Any, conditions: Any
+    ) -> tuple[Tensor, Tensor]:
         """Return F of the means, (B, W, 6) and (B, 6); this is the part to train and to compile.
 
         Parameters

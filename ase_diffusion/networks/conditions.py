@@ -23,7 +23,7 @@ class LevelEmbedding(nn.Module):
         Frequencies from 1 to 32 (log-spaced), sine and cosine of each.
     """
 
-    def __init__(self, width: int, n_frequencies: int = 16):
+    def __init__(self, width: int, n_frequencies: int = 16) -> None:
         super().__init__()
         self.register_buffer('frequencies', torch.logspace(0, math.log2(32), n_frequencies, base=2.0))
         self.net = nn.Sequential(nn.Linear(2 * n_frequencies + 1, width), nn.SiLU(), nn.Linear(width, width))
@@ -46,7 +46,7 @@ class NumberEmbedding(nn.Sequential):
         Values enter the network as (value - shift) / scale, cut at 4.
     """
 
-    def __init__(self, width: int, shift=0.0, scale=1.0, k: int = 1):
+    def __init__(self, width: int, shift: float = 0.0, scale: float = 1.0, k: int = 1) -> None:
         shift, scale = (torch.atleast_1d(torch.as_tensor(x, dtype=torch.float64)).tolist() for x in (shift, scale))
         if not len(shift) == len(scale) == k or not all(s > 0 for s in scale):
             raise ValueError(f'expected: shift and positive scale of {k} numbers of a condition, got {shift!r} and {scale!r}')
@@ -74,7 +74,7 @@ class ClassEmbedding(nn.Embedding):
 class ElementSetEmbedding(nn.Module):
     """Embed a set of elements, given as rows (B, 119) of zeros and ones: mean of learned rows and number of elements."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.rows = nn.Parameter(torch.randn(N_ELEMENTS, width))
         self.net = nn.Sequential(nn.Linear(width + 1, width), nn.SiLU(), nn.Linear(width, width))
@@ -135,7 +135,7 @@ class ConditionEmbedding(nn.Module):
         A condition has none of the four forms.
     """
 
-    def __init__(self, specs: dict, width: int):
+    def __init__(self, specs: dict, width: int) -> None:
         super().__init__()
         self.names = tuple(specs)
         self.nets = nn.ModuleDict({_key(name): _build(spec, width) for name, spec in specs.items()})

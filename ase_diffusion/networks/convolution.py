@@ -47,7 +47,9 @@ class Convolution(nn.Module):
         Start at zero.
     """
 
-    def __init__(self, dims: int, inputs: int, outputs: int, kernel=3, stride=1, circular=True, zero=False):
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, circular: bool = True, zero: bool = False
+    ) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f'a kernel is odd, so that it has a center; got {kernel}')
@@ -77,7 +79,16 @@ class ResBlock(nn.Module):
         Before the second convolution.
     """
 
-    def __init__(self, dims: int, inputs: int, outputs: int, condition=0, circular=True, groups=8, dropout=0.0):
+    def __init__(
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        condition: int = 0,
+        circular: bool = True,
+        groups: int = 8,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.GroupNorm(groups, inputs), nn.GroupNorm(groups, outputs)
         self.conv1 = Convolution(dims, inputs, outputs, circular=circular)
@@ -111,7 +122,9 @@ class Attention(nn.Module):
         Of the group normalization.
     """
 
-    def __init__(self, dims: int, width: int, heads=4, head_width=32, linear=False, groups=8):
+    def __init__(
+        self, dims: int, width: int, heads: int = 4, head_width: int = 32, linear: bool = False, groups: int = 8
+    ) -> None:
         super().__init__()
         self.heads, self.linear = heads, linear
         self.norm = nn.GroupNorm(groups, width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from ase.data import covalent_radii
 from torch import Tensor, nn
@@ -24,7 +26,16 @@ class ForceField(nn.Module):
         data has such pairs; without it a network may invent minima there.
     """
 
-    def __init__(self, features=64, blocks=3, cutoff=6.0, n_basis=20, basis='gaussian', passive_edges=False, core=40.0):
+    def __init__(
+        self,
+        features: int = 64,
+        blocks: int = 3,
+        cutoff: float = 6.0,
+        n_basis: int = 20,
+        basis: str = 'gaussian',
+        passive_edges: bool = False,
+        core: float = 40.0,
+    ) -> None:
         super().__init__()
         self.settings = dict(
             features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, basis=basis, passive_edges=passive_edges, core=core
@@ -37,7 +48,7 @@ class ForceField(nn.Module):
         self.register_buffer('references', torch.zeros(2, MAX_Z, dtype=torch.float64))  # (role, Z), eV
         self.register_buffer('scale', torch.ones(()))
 
-    def forward(self, batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return interaction energies (B,) in eV, without :meth:`reference_energy`, and forces (n_mobile, 3) in eV/A.
 
         ``batch`` is encoded by :class:`ase_diffusion.representations.Slab`. Forces are derivatives of the edge vectors,
@@ -60,7 +71,9 @@ class ForceField(nn.Module):
         forces = torch.zeros_like(positions).index_add(0, graph.receivers, slope)
         return energy, forces.index_add(0, graph.senders, -slope)[: len(x)]
 
-    def core(self, vectors, numbers, roles, rows, receivers, senders, size: int) -> tuple[Tensor, Tensor]:
+    def core(
+        self, vectors: Tensor, numbers: Tensor, roles: Tensor, rows: Tensor, receivers: Tensor, senders: Tensor, size: int
+    ) -> tuple[Tensor, Tensor]:
         """Return energies (B,) and their derivatives by the edge vectors (E, 3); this is the part to compile."""
 
         def total(vectors):
@@ -70,7 +83,9 @@ class ForceField(nn.Module):
         slope, energy = torch.func.grad(total, has_aux=True)(vectors)
         return energy, slope
 
-    def energies(self, vectors, numbers, roles, rows, receivers, senders, size: int) -> Tensor:
+    def energies(
+        self, vectors: Tensor, numbers: Tensor, roles: Tensor, rows: Tensor, receivers: Tensor, senders: Tensor, size: int
+    ) -> Tensor:
         """Return interaction energies (B,) of a ready graph, eV."""
         s, _ = self.representation(numbers, receivers, senders, vectors, roles=roles)
         per_atom = self.energy_net(s).squeeze(-1) * self.scale  # (n,)
@@ -81,7 +96,7 @@ class ForceField(nn.Module):
             per_atom = per_atom.index_add(0, receivers, pair)
         return torch.zeros(size, dtype=s.dtype, device=s.device).index_add(0, rows, per_atom)
 
-    def reference_energy(self, batch) -> Tensor:
+    def reference_energy(self, batch: Any) -> Tensor:
         """Return the sum of constants per atom, (B,) float64, eV."""
         extras = batch.extras
         each = self.references[extras['roles'], extras['numbers']]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -31,8 +33,15 @@ class LatticeNet(nn.Module):
         Name of the field.
     """
 
-    def __init__(self, channels=3, width=16, orthogonal=False, mean=(2.4, 2.4, 2.4, 0.0, 0.0, 0.0), std=(0.35,) * 3 + (0.1,) * 3,
-                 field='grids'):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 16,
+        orthogonal: bool = False,
+        mean: Any = (2.4, 2.4, 2.4, 0.0, 0.0, 0.0),
+        std: Any = (0.35,) * 3 + (0.1,) * 3,
+        field: str = 'grids',
+    ) -> None:
         super().__init__()
         self.settings = dict(channels=channels, width=width, orthogonal=orthogonal, mean=list(mean), std=list(std), field=field)
         self.field, self.orthogonal = field, orthogonal

@@ -7,6 +7,7 @@ libraries there; large ones go to matscipy's linear-scaling list.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class Graph:
     n_active_edges: int
 
 
-def image_shifts(cell: Tensor, pbc, cutoff: float) -> Tensor:
+def image_shifts(cell: Tensor, pbc: Any, cutoff: float) -> Tensor:
     """Return integer image offsets (K, 3) that a cutoff can reach between atoms inside their cells.
 
     ``cell`` is (B, 3, 3); the largest number of images over the batch is used. ``pbc`` is a triple of bool.
@@ -51,7 +52,7 @@ def image_shifts(cell: Tensor, pbc, cutoff: float) -> Tensor:
     return torch.cartesian_prod(*ranges).to(cell.device)
 
 
-def wrap(positions: Tensor, cell: Tensor, pbc, inverse: Tensor | None = None) -> Tensor:
+def wrap(positions: Tensor, cell: Tensor, pbc: Any, inverse: Tensor | None = None) -> Tensor:
     """Wrap positions (n, 3) into cells (n, 3, 3) along periodic directions; ``inverse`` of the cells where it is known."""
     inverse = torch.linalg.inv(cell) if inverse is None else inverse
     f = (positions.unsqueeze(-2) @ inverse).squeeze(-2)
@@ -60,7 +61,9 @@ def wrap(positions: Tensor, cell: Tensor, pbc, inverse: Tensor | None = None) ->
     return (f.unsqueeze(-2) @ cell).squeeze(-2)
 
 
-def build_graph(positions, rows, cell, pbc, cutoff, n_active, *, passive_edges: bool) -> Graph:
+def build_graph(
+    positions: np.ndarray, rows: Tensor, cell: np.ndarray, pbc: Any, cutoff: float, n_active: int, *, passive_edges: bool
+) -> Graph:
     """Connect all atoms closer than ``cutoff``.
 
     Parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,9 @@ class OverlayerDenoiser(nn.Module):
         Conditions that the model knows, see :class:`ConditionEmbedding`.
     """
 
-    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, conditions=None):
+    def __init__(
+        self, features: int = 64, blocks: int = 4, cutoff: float = 6.0, n_basis: int = 20, conditions: Any = None
+    ) -> None:
         super().__init__()
         self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, conditions=dict(conditions or {}))
         self.representation = PaiNN(features, blocks, cutoff, n_basis, modulation=features, roles=2, normalize=True)
@@ -36,7 +40,7 @@ class OverlayerDenoiser(nn.Module):
         self.head = GatedVector(features)
         self._graph = (None, None)
 
-    def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``{'positions': (n, 3)}``, the predicted noise in units of sigma."""
         extras, x = batch.extras, batch.fields['positions']
         graph = self._neighbors(x, extras)
@@ -56,7 +60,18 @@ class OverlayerDenoiser(nn.Module):
             )
         }
 
-    def core(self, numbers, roles, rows, receivers, senders, vectors, c, n: int, n_edges: int) -> Tensor:
+    def core(
+        self,
+        numbers: Tensor,
+        roles: Tensor,
+        rows: Tensor,
+        receivers: Tensor,
+        senders: Tensor,
+        vectors: Tensor,
+        c: Tensor,
+        n: int,
+        n_edges: int,
+    ) -> Tensor:
         """Evaluate the network on a ready graph; this is the part to compile."""
         s, v = self.representation(numbers, receivers, senders, vectors, rows, c, roles, n, n_edges)
         scale, shift = self.head_film(c).index_select(0, rows[:n]).chunk(2, -1)

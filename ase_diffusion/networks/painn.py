@@ -8,6 +8,7 @@ optional role embedding and an optional normalisation, all neutral when absent.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class GaussianBasis(nn.Module):
     Values below 1e-12 are cut to zero: denormal numbers make matrix products tens of times slower on CPUs.
     """
 
-    def __init__(self, n_basis: int, cutoff: float):
+    def __init__(self, n_basis: int, cutoff: float) -> None:
         super().__init__()
         offset = torch.linspace(0.0, cutoff, n_basis)
         self.register_buffer('offsets', offset)
@@ -36,7 +37,7 @@ class GaussianBasis(nn.Module):
 class BesselBasis(nn.Module):
     """Expand distances in sin(n pi r / cutoff) / r (Gasteiger et al., arXiv 2003.03123, eq. 7, without prefactor)."""
 
-    def __init__(self, n_basis: int, cutoff: float):
+    def __init__(self, n_basis: int, cutoff: float) -> None:
         super().__init__()
         self.register_buffer('freqs', torch.arange(1, n_basis + 1) * math.pi / cutoff)
 
@@ -53,11 +54,22 @@ def cosine_cutoff(r: Tensor, cutoff: float) -> Tensor:
 class Message(nn.Module):
     """Pass messages between neighbors (paper, section 3.2, eqs 7 and 8)."""
 
-    def __init__(self, features: int):
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.interatomic_context_net = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 3 * features))
 
-    def forward(self, s, v, s_in, v_in, filters, direction, receivers, senders, n_out: int):
+    def forward(
+        self,
+        s: Tensor,
+        v: Tensor,
+        s_in: Tensor,
+        v_in: Tensor,
+        filters: Tensor,
+        direction: Tensor,
+        receivers: Tensor,
+        senders: Tensor,
+        n_out: int,
+    ) -> Any:
         """Update scalars s (n, F) and vectors v (n, 3, F) of the first ``n_out`` atoms; messages carry s_in, v_in."""
         x = self.interatomic_context_net(s_in).index_select(0, senders) * filters  # (E, 3F)
         ds, dr, dv = x.chunk(3, -1)  # each (E, F)
@@ -71,7 +83,7 @@ class Message(nn.Module):
 class Mixing(nn.Module):
     """Mix scalars and vectors of every atom (paper, section 3.2, eqs 9 and 10)."""
 
-    def __init__(self, features: int, epsilon: float = 1e-8):
+    def __init__(self, features: int, epsilon: float = 1e-8) -> None:
         super().__init__()
         self.intraatomic_context_net = nn.Sequential(
             nn.Linear(2 * features, features), nn.SiLU(), nn.Linear(features, 3 * features)
@@ -111,7 +123,17 @@ class PaiNN(nn.Module):
         such step.
     """
 
-    def __init__(self, features=64, blocks=4, cutoff=6.0, n_basis=20, basis='gaussian', modulation=0, roles=0, normalize=False):
+    def __init__(
+        self,
+        features: int = 64,
+        blocks: int = 4,
+        cutoff: float = 6.0,
+        n_basis: int = 20,
+        basis: str = 'gaussian',
+        modulation: int = 0,
+        roles: int = 0,
+        normalize: bool = False,
+    ) -> None:
         super().__init__()
         if basis not in ('bessel', 'gaussian'):
             raise ValueError(f"basis must be 'bessel' or 'gaussian', got {basis!r}")
@@ -143,16 +165,16 @@ class PaiNN(nn.Module):
 
     def forward(
         self,
-        numbers,
-        graph_receivers,
-        graph_senders,
-        vectors,
-        rows=None,
-        modulation=None,
-        roles=None,
+        numbers: Tensor,
+        graph_receivers: Any,
+        graph_senders: Any,
+        vectors: Tensor,
+        rows: Tensor | None = None,
+        modulation: Any = None,
+        roles: Tensor | None = None,
         n_out: int | None = None,
         n_out_edges: int | None = None,
-    ):
+    ) -> Any:
         """Return scalars (n_out, F) and vectors (n_out, 3, F).
 
         Parameters
@@ -202,7 +224,7 @@ class PaiNN(nn.Module):
 class GatedVector(nn.Module):
     """Turn scalars and vectors into one vector per atom by gated equivariant blocks (paper, section 3.3, figure 3)."""
 
-    def __init__(self, features: int):
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.first = nn.Linear(features, 2 * features, bias=False)
         self.gate = nn.Sequential(nn.Linear(2 * features, features), nn.SiLU(), nn.Linear(features, 2 * features))

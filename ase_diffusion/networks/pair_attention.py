@@ -23,7 +23,7 @@ class PairTerms(nn.Module):
         Fourier waves per direction, and Gaussians of the distance to the nearest image up to 8 A.
     """
 
-    def __init__(self, features: int, hidden: int, width: int, rows: int, waves: int, shells: int):
+    def __init__(self, features: int, hidden: int, width: int, rows: int, waves: int, shells: int) -> None:
         super().__init__()
         self.register_buffer('waves', 2 * math.pi * torch.arange(1, waves + 1), persistent=False)
         self.register_buffer('shells', torch.linspace(0.5, 8.0, shells), persistent=False)
@@ -66,7 +66,7 @@ class Block(nn.Module):
         Of what both parts add.
     """
 
-    def __init__(self, features: int, heads: int, hidden: int, pair_width: int, dropout: float):
+    def __init__(self, features: int, heads: int, hidden: int, pair_width: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = (nn.LayerNorm(features, elementwise_affine=False) for _ in range(2))

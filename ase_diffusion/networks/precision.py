@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def full_precision(function):
+def full_precision(function: Any) -> Any:
     """Run a function of tensors outside of autocast, with float32 in place of bfloat16 and float16 arguments."""
 
     @wraps(function)

@@ -65,7 +65,7 @@ class Integers(nn.Module):
         Of the field in the image.
     """
 
-    def __init__(self, n: int, features: int, shift: float, scale: float):
+    def __init__(self, n: int, features: int, shift: float, scale: float) -> None:
         super().__init__()
         self.register_buffer('values', (torch.arange(1, n + 1) - float(shift)) / float(scale), persistent=False)
         self.prior = nn.Parameter(torch.zeros(n))
@@ -134,7 +134,7 @@ class RowTransformer(nn.Module):
         ordered: bool = True,
         conditions: dict | None = None,
         dropout: float = 0.0,
-    ):
+    ) -> None:
         super().__init__()
         if len(shift) != len(FIELDS) or len(scale) != len(FIELDS):
             raise ValueError(f'shift and scale hold {len(FIELDS)} numbers each, got {len(shift)} and {len(scale)}')
@@ -182,7 +182,7 @@ class RowTransformer(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``image`` (B, 4, 64, 64), float32; ``c_noise`` (B,) is log(sigma / alpha) / 4.
 
         A tied network in training mode returns ``elements`` (B, 52, 100) and ``groups`` (B, 230) as well, the logits of Z - 1 and

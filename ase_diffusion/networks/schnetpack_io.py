@@ -8,6 +8,7 @@ is one in A with another cutoff.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,7 +42,7 @@ def _is_silu(activation) -> bool:
     return activation is nn.functional.silu or isinstance(activation, nn.SiLU)
 
 
-def from_schnetpack(module, *, distance_unit='Ang') -> PaiNN:
+def from_schnetpack(module: Any, *, distance_unit: str = 'Ang') -> PaiNN:
     """Return our PaiNN with the weights of schnetpack's, for positions in A.
 
     Parameters
@@ -90,7 +91,7 @@ def from_schnetpack(module, *, distance_unit='Ang') -> PaiNN:
     return ours.train(module.training)
 
 
-def to_schnetpack(painn: PaiNN):
+def to_schnetpack(painn: PaiNN) -> Any:
     """Return schnetpack's PaiNN (positions in A) with the weights of ours.
 
     Parameters
@@ -131,7 +132,9 @@ def to_schnetpack(painn: PaiNN):
     return theirs.train(painn.training)
 
 
-def forcefield_from_schnetpack(model, *, energy_key='energy', energy_unit='eV', distance_unit='Ang') -> ForceField:
+def forcefield_from_schnetpack(
+    model: Any, *, energy_key: str = 'energy', energy_unit: str = 'eV', distance_unit: str = 'Ang'
+) -> ForceField:
     """Return a force field (eV, A) with the weights of a schnetpack potential.
 
     Parameters

@@ -7,6 +7,7 @@ once per forward pass, because they depend on the geometry only.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,9 @@ class PairTerms(nn.Module):
         nearest of 27 images, which is the shortest one in a reduced cell.
     """
 
-    def __init__(self, frequencies: int, hidden: int, width: int, blocks: int, heads: int, cell_width=12, distances=0):
+    def __init__(
+        self, frequencies: int, hidden: int, width: int, blocks: int, heads: int, cell_width: int = 12, distances: int = 0
+    ) -> None:
         super().__init__()
         self.blocks, self.heads = blocks, heads
         self.register_buffer('waves', torch.arange(1, frequencies + 1), persistent=False)
@@ -101,7 +104,9 @@ class Block(nn.Module):
         only, and who sits where is told by the attention weights alone.
     """
 
-    def __init__(self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int, coupled: bool):
+    def __init__(
+        self, features: int, heads: int, head_width: int, hidden: int, pair_width: int, condition: int, coupled: bool
+    ) -> None:
         super().__init__()
         self.heads, self.head_width = heads, head_width
         inner = heads * head_width
@@ -164,23 +169,23 @@ class CrystalTransformer(nn.Module):
     def __init__(
         self,
         classes: int,
-        features=128,
-        blocks=6,
-        heads=3,
-        head_width=48,
-        hidden=256,
-        frequencies=10,
-        pair_hidden=128,
-        pair_width=64,
-        conditioning='cds',
-        conditions=None,
-        length=5.0,
-        coupled=False,
-        points=0,
-        cell_mean=(0.0,) * 6,
-        cell_std=(1.0,) * 6,
-        distances=0,
-    ):
+        features: int = 128,
+        blocks: int = 6,
+        heads: int = 3,
+        head_width: int = 48,
+        hidden: int = 256,
+        frequencies: int = 10,
+        pair_hidden: int = 128,
+        pair_width: int = 64,
+        conditioning: str = 'cds',
+        conditions: Any = None,
+        length: float = 5.0,
+        coupled: bool = False,
+        points: int = 0,
+        cell_mean: Any = (0.0,) * 6,
+        cell_std: Any = (1.0,) * 6,
+        distances: int = 0,
+    ) -> None:
         super().__init__()
         if conditioning not in ('cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
@@ -233,7 +238,7 @@ class CrystalTransformer(nn.Module):
                 other.count[2].bias += self.conditions.absent[name]  # what is not asked for is a constant
         return other.to(self.given.device, self.given.dtype)
 
-    def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``fractional`` (n, 3), ``lattice`` (as it came) and ``species`` (n, K), the logits of the clean species."""
         extras, lattice = batch.extras, batch.fields['lattice']
         size, width, slots = batch.size, extras['width'], extras['slots']
@@ -273,7 +278,9 @@ class CrystalTransformer(nn.Module):
             z_p = z_p + given.to(z_p.dtype)[:, None] * self.given
         return self.join(torch.cat([z_t, z_p], -1))
 
-    def core(self, fractional: Tensor, species: Tensor, here: Tensor, cell: Tensor, c: Tensor, metric: Tensor | None = None):
+    def core(
+        self, fractional: Tensor, species: Tensor, here: Tensor, cell: Tensor, c: Tensor, metric: Tensor | None = None
+    ) -> Any:
         """Evaluate the network on padded tensors; this is the part to compile."""
         z = self.species(species)  # (B, N, d)
         if self.initial is not None:

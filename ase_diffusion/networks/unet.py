@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +58,24 @@ class UNet(nn.Module):
         Name of the field.
     """
 
-    def __init__(self, dims: int, channels: int, width=32, multipliers=(1, 2, 4), blocks=2, attention=None, linear=False, heads=4,
-                 circular=True, conditions=None, tiled=None, context=0, embedding=None, dropout=0.0, field='grids'):  # fmt: skip
+    def __init__(
+        self,
+        dims: int,
+        channels: int,
+        width: int = 32,
+        multipliers: Any = (1, 2, 4),
+        blocks: int = 2,
+        attention: Any = None,
+        linear: bool = False,
+        heads: int = 4,
+        circular: bool = True,
+        conditions: Any = None,
+        tiled: bool | None = None,
+        context: int = 0,
+        embedding: int | None = None,
+        dropout: float = 0.0,
+        field: str = 'grids',
+    ) -> None:
         super().__init__()
         multipliers, conditions, tiled = list(multipliers), dict(conditions or {}), dict(tiled or {})
         attention = [False] * (len(multipliers) - 1) + [True] if attention is None else [bool(x) for x in attention]
@@ -66,9 +83,23 @@ class UNet(nn.Module):
             raise ValueError(f'a U-Net has 1, 2 or 3 dimensions; got {dims}')
         if len(attention) != len(multipliers):
             raise ValueError(f'attention is asked for level by level: {len(multipliers)} levels, got {attention}')
-        self.settings = dict(dims=dims, channels=channels, width=width, multipliers=multipliers, blocks=blocks,
-                             attention=attention, linear=linear, heads=heads, circular=circular, conditions=conditions,
-                             tiled=tiled, context=context, embedding=embedding, dropout=dropout, field=field)  # fmt: skip
+        self.settings = dict(
+            dims=dims,
+            channels=channels,
+            width=width,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention=attention,
+            linear=linear,
+            heads=heads,
+            circular=circular,
+            conditions=conditions,
+            tiled=tiled,
+            context=context,
+            embedding=embedding,
+            dropout=dropout,
+            field=field,
+        )
         self.dims, self.field, self.tiled, self.context = dims, field, tiled, int(context)
         e = embedding or 4 * width
         self.level, self.conditions = LevelEmbedding(e), PropertyEmbedding(conditions, e)
@@ -101,7 +132,7 @@ class UNet(nn.Module):
         """Points of the field for one point of the coarsest level; every axis is a multiple of it."""
         return 2 ** (len(self.settings['multipliers']) - 1)
 
-    def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``{field: ...}`` in the shape and the dtype of the field."""
         field = batch.fields[self.field]  # (B, C, X, ...) or with further axes
         x = self._fold(field)

@@ -7,6 +7,7 @@ Patches of voxels become channels, so that the convolutions run on a coarse grid
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,17 +50,41 @@ class VoxelNet(nn.Module):
         A per voxel; the edges of a voxel enter as log(edge / pitch).
     """
 
-    def __init__(self, channels=3, patch=2, width=96, blocks=5, attention=2, heads=4, embedding=96, conditions=None,
-                 logarithmic=(), dropout=0.0, field='grids', pitch=0.95):  # fmt: skip
+    def __init__(
+        self,
+        channels: int = 3,
+        patch: int = 2,
+        width: int = 96,
+        blocks: int = 5,
+        attention: int = 2,
+        heads: int = 4,
+        embedding: int = 96,
+        conditions: Any = None,
+        logarithmic: Any = (),
+        dropout: float = 0.0,
+        field: str = 'grids',
+        pitch: float = 0.95,
+    ) -> None:
         super().__init__()
         conditions, logarithmic = dict(conditions or {}), list(logarithmic)
         if unknown := set(logarithmic) - set(conditions):
             raise ValueError(f'logarithmic conditions are among {sorted(conditions)}; got {sorted(unknown)}')
         if not 0 <= attention <= blocks:
             raise ValueError(f'there are between 0 and {blocks} attention layers, one after a block; got {attention}')
-        self.settings = dict(channels=channels, patch=patch, width=width, blocks=blocks, attention=attention, heads=heads,
-                             embedding=embedding, conditions=conditions, logarithmic=logarithmic, dropout=dropout,
-                             field=field, pitch=pitch)  # fmt: skip
+        self.settings = dict(
+            channels=channels,
+            patch=patch,
+            width=width,
+            blocks=blocks,
+            attention=attention,
+            heads=heads,
+            embedding=embedding,
+            conditions=conditions,
+            logarithmic=logarithmic,
+            dropout=dropout,
+            field=field,
+            pitch=pitch,
+        )
         self.patch, self.field, self.pitch, self.logarithmic = int(patch), field, float(pitch), logarithmic
         numbers = channels * patch**3
         self.level = LevelEmbedding(embedding)
@@ -72,13 +97,13 @@ class VoxelNet(nn.Module):
         self.norm = nn.GroupNorm(8, width)
         self.last = Convolution(3, width, numbers, zero=True)
 
-    def forward(self, batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``{field: (B, C, X, Y, Z)}`` in the dtype of the field."""
         x = batch.fields[self.field]  # (B, C, X, Y, Z)
         lengths = batch.extras['cells'].to(x.dtype).norm(dim=-1)  # (B, 3) A
         return {self.field: self.core(x, self.condition(c_noise.to(x.dtype), lengths, x.shape[2:], conditions)).to(x.dtype)}
 
-    def condition(self, c_noise: Tensor, lengths: Tensor, shape, conditions: dict[str, Tensor]) -> Tensor:
+    def condition(self, c_noise: Tensor, lengths: Tensor, shape: Any, conditions: dict[str, Tensor]) -> Tensor:
         """Return the condition vector (B, embedding) of noise level, edges of cell and voxel, and conditions."""
         points = torch.tensor(shape, dtype=lengths.dtype, device=lengths.device)
         edges = torch.cat([torch.log(lengths / 12.0), 4 * torch.log(lengths / points / self.pitch)], -1)  # (B, 6)
@@ -98,7 +123,7 @@ class VoxelNet(nn.Module):
                 h = self.attention[str(k)](h)
         return depth_to_space(self.last(nn.functional.silu(self.norm(h))), self.patch)
 
-    def flops(self, shape) -> float:
+    def flops(self, shape: Any) -> float:
         """Return the floating-point operations of one forward pass over one grid of ``shape``, multiplications and additions."""
         n, s = math.prod(m // self.patch for m in shape), self.settings
         width, numbers = s['width'], s['channels'] * self.patch**3

@@ -8,7 +8,10 @@ in A^2 over the bonds, the edges of the tetrahedra, the bridged Si pairs, and th
 (d0: O-O 3.0, Si-O 3.0, Si-Si 3.7 A). IZA frameworks have about 3e-4 A^2 per T site.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -25,7 +28,15 @@ LONGEST_STEP = 0.25  # A
 
 
 @njit(cache=True)
-def insert_oxygen(scaled, cell, inverse, neighbors, shifts, out, bonds):
+def insert_oxygen(
+    scaled: np.ndarray,
+    cell: np.ndarray,
+    inverse: np.ndarray,
+    neighbors: np.ndarray,
+    shifts: np.ndarray,
+    out: Any,
+    bonds: np.ndarray,
+) -> Any:
     """Put an O beside the middle of every T-T bond, on the side away from the other neighbors of the two sites.
 
     Fills ``out`` (3 n, 3), fractional, T sites first, and ``bonds`` (2 n, 5): i, j, shift of j. The O of bond b is atom n + b,
@@ -70,7 +81,7 @@ def insert_oxygen(scaled, cell, inverse, neighbors, shifts, out, bonds):
 
 
 @njit(cache=True)
-def framework_terms(n, bonds, terms, targets, weights):
+def framework_terms(n: int, bonds: np.ndarray, terms: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Any:
     """List the distances of a framework: ``terms`` (12 n, 5) with i, j, shift of j; return their number (12 n).
 
     4 n Si-O, 6 n O-O and 2 n Si-Si. ``bonds`` (2 n, 5): T site i, T site j, shift of j; the O of bond b is atom n + b, in the
@@ -111,7 +122,9 @@ def framework_terms(n, bonds, terms, targets, weights):
 
 
 @njit(cache=True)
-def repulsive_terms(n, scaled, cell, terms, count, out, floors):
+def repulsive_terms(
+    n: int, scaled: np.ndarray, cell: np.ndarray, terms: np.ndarray, count: int, out: Any, floors: np.ndarray
+) -> Any:
     """List the pairs of a framework that are near and not among its first `count` terms; return their number."""
     m = len(scaled)
     pairs, distances = neighbor_pairs(scaled, cell, LIST_CUTOFF, len(out))
@@ -148,7 +161,18 @@ def repulsive_terms(n, scaled, cell, terms, count, out, floors):
 
 
 @njit(cache=True, fastmath=True)
-def cost_and_gradient(x, cell, scale, terms, targets, weights, pairs, floors, free, gradient):
+def cost_and_gradient(
+    x: np.ndarray,
+    cell: np.ndarray,
+    scale: Any,
+    terms: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    pairs: np.ndarray,
+    floors: np.ndarray,
+    free: Any,
+    gradient: np.ndarray,
+) -> Any:
     """Return the cost (A^2) and fill its gradient.
 
     Parameters
@@ -225,7 +249,19 @@ def cost_and_gradient(x, cell, scale, terms, targets, weights, pairs, floors, fr
 
 
 @njit(cache=True)
-def minimize(x, cell, scale, terms, targets, weights, pairs, floors, free, steps, tolerance):
+def minimize(
+    x: np.ndarray,
+    cell: np.ndarray,
+    scale: Any,
+    terms: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    pairs: np.ndarray,
+    floors: np.ndarray,
+    free: Any,
+    steps: int,
+    tolerance: float,
+) -> Any:
     """Minimize the cost by L-BFGS with backtracking, in place; return it.
 
     Stops after `steps` evaluations or where the largest gradient is below `tolerance`, A.
@@ -296,7 +332,9 @@ def minimize(x, cell, scale, terms, targets, weights, pairs, floors, free, steps
 
 
 @njit(cache=True)
-def fit_distances(n, scaled, cell, bonds, free, rounds, limits, tolerance):
+def fit_distances(
+    n: int, scaled: np.ndarray, cell: np.ndarray, bonds: np.ndarray, free: Any, rounds: int, limits: Any, tolerance: float
+) -> Any:
     """Fit a framework to its distances; `scaled` (3 n, 3) and `cell` (3, 3) are changed in place.
 
     Parameters

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ def unscale_boltzmann(x: Tensor) -> Tensor:
     return torch.expm1((x.clamp(-1, 1) + 1) * (_BOLTZMANN / 2))
 
 
-def grid_shape(lengths, pitch=0.95, multiple=4) -> tuple[int, int, int]:
+def grid_shape(lengths: np.ndarray, pitch: float = 0.95, multiple: int = 4) -> tuple[int, int, int]:
     """Return the numbers of voxels along cell edges at about ``pitch``.
 
     Multiples of ``multiple``, and below twice that any even number from 4 on: 4, 6, 8, 12, 16, ... for 4. The one whose pitch
@@ -70,7 +70,7 @@ def grid_shape(lengths, pitch=0.95, multiple=4) -> tuple[int, int, int]:
     return tuple(shape)
 
 
-def separable_density(fractional: Tensor, weights: Tensor, lengths: Tensor, shape, width=1.0) -> Tensor:
+def separable_density(fractional: Tensor, weights: Tensor, lengths: Tensor, shape: Any, width: float = 1.0) -> Tensor:
     """Sum Gaussians exp(-r^2 / width^2) over atoms and all their images on grids over orthogonal cells.
 
     A Gaussian is a product of three functions of one coordinate, so that the sum is a product of matrices. Equal to
@@ -104,7 +104,9 @@ def separable_density(fractional: Tensor, weights: Tensor, lengths: Tensor, shap
     return (lines.flatten(2).transpose(1, 2) @ z).unflatten(1, shape[:2])  # (B, X Y, N) @ (B, N, Z)
 
 
-def oxygen_energies(fractional: list[np.ndarray], lengths: np.ndarray, shape, device='cpu', pair=METHANE, cutoff=12.0):
+def oxygen_energies(
+    fractional: list[np.ndarray], lengths: np.ndarray, shape: Any, device: str = 'cpu', pair: Any = METHANE, cutoff: float = 12.0
+) -> Any:
     """Sum the Lennard-Jones energy of a probe with O on grids over orthogonal cells, as :func:`energy_grid` does.
 
     Parameters
@@ -256,8 +258,24 @@ class FrameworkGrids:
         A cell is not orthogonal along x, y, z.
     """
 
-    def __init__(self, scaled_positions, numbers, natoms, cells, conditions=None, *, shape=None, operations=None, pitch=0.95,
-                 multiple=4, width=1.0, channels=3, mean=None, std=None, device='cpu'):  # fmt: skip
+    def __init__(
+        self,
+        scaled_positions: np.ndarray,
+        numbers: np.ndarray,
+        natoms: int,
+        cells: np.ndarray,
+        conditions: Any = None,
+        *,
+        shape: Any = None,
+        operations: Any = None,
+        pitch: float = 0.95,
+        multiple: int = 4,
+        width: float = 1.0,
+        channels: int = 3,
+        mean: Any = None,
+        std: Any = None,
+        device: str = 'cpu',
+    ) -> None:
         cells = np.asarray(cells, float)
         lengths = np.einsum('nii->ni', cells)
         off = np.abs(cells - lengths[:, :, None] * np.eye(3)).max((1, 2)) if len(cells) else np.zeros(0)
@@ -315,11 +333,18 @@ class FrameworkGrids:
         return torch.tensor(shares, dtype=torch.float64) / sum(shares)
 
     @staticmethod
-    def batch_size(shape, voxels: int, largest: int) -> int:
+    def batch_size(shape: Any, voxels: int, largest: int) -> int:
         """Return how many grids of a shape make a batch of about ``voxels`` voxels, from 1 to ``largest``."""
         return min(max(round(voxels / math.prod(shape)), 1), largest)
 
-    def draw(self, generator: torch.Generator, voxels=65536, largest=512, group: int | None = None, symmetric=0.0) -> Drawn:
+    def draw(
+        self,
+        generator: torch.Generator,
+        voxels: int = 65536,
+        largest: int = 512,
+        group: int | None = None,
+        symmetric: float = 0.0,
+    ) -> Drawn:
         """Draw a random batch.
 
         Parameters
@@ -340,7 +365,7 @@ class FrameworkGrids:
         picks = torch.randint(len(chosen.index), (size,), generator=generator)
         return self.make(chosen, picks, generator, symmetric)
 
-    def make(self, group: _Group, picks: Tensor, generator: torch.Generator, symmetric=0.0) -> Drawn:
+    def make(self, group: _Group, picks: Tensor, generator: torch.Generator, symmetric: float = 0.0) -> Drawn:
         """Return an augmented batch of the members ``picks`` of a group; see :meth:`draw`."""
         whole = torch.rand(len(picks), generator=generator) < symmetric  # (B,)
         x, lengths, orbits = self._grids(group, picks, generator, whole)

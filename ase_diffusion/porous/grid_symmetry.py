@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def orbit_representatives(rotations, translations, shape, device='cpu') -> Tensor:
+def orbit_representatives(rotations: np.ndarray, translations: np.ndarray, shape: Any, device: str = 'cpu') -> Tensor:
     """Return the first point of the orbit of every point of a grid, (V,) int64, points counted in C order.
 
     Parameters
@@ -68,7 +69,7 @@ class GridSymmetry:
     shape: tuple[int, int, int]
 
     @classmethod
-    def of(cls, rotations, translations, shape) -> GridSymmetry:
+    def of(cls, rotations: np.ndarray, translations: np.ndarray, shape: Any) -> GridSymmetry:
         """Find the orbits of operations x -> R x + t in fractional coordinates, which form a group with the lattice.
 
         Parameters
@@ -102,7 +103,7 @@ class GridSymmetry:
         return mean.index_select(-1, labels).reshape(grid.shape)
 
 
-def symmetrize_grid(grid: Tensor, operations, noise: bool = False) -> Tensor:
+def symmetrize_grid(grid: Tensor, operations: Any, noise: bool = False) -> Tensor:
     """Average grids (..., X, Y, Z) over the operations of a space group.
 
     Parameters
@@ -118,7 +119,7 @@ def symmetrize_grid(grid: Tensor, operations, noise: bool = False) -> Tensor:
     return operations.average(grid, noise)
 
 
-def symmetric_shape(lengths, operations, pitch=0.95, multiple=2) -> tuple[int, int, int]:
+def symmetric_shape(lengths: np.ndarray, operations: Any, pitch: float = 0.95, multiple: int = 2) -> tuple[int, int, int]:
     """Return numbers of voxels that the operations of a space group map to themselves, near ``pitch`` along each axis.
 
     Parameters

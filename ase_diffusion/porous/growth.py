@@ -3,6 +3,10 @@
 From every framework found, others are looked for near it: its T sites displaced at random under the same symmetry.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from ase import Atoms
 
@@ -32,7 +36,7 @@ CELL = 65536  # parts of a fractional coordinate
 SEEN = {}  # of this process: (seed, sizes) -> hashes of nets that lower starts have found
 
 
-def try_starts(seed, sizes, labels, first, last):
+def try_starts(seed: int, sizes: Any, labels: Any, first: int, last: int) -> Any:
     """Make the starts `first` to `last` - 1: random orbits, and from every framework found disturbed ones.
 
     Returns
@@ -106,7 +110,7 @@ def _entry(lengths, scaled, values, labels):
     return coded, values
 
 
-def fit_net(lengths, sites, neighbors, shifts, good=GOOD):
+def fit_net(lengths: np.ndarray, sites: np.ndarray, neighbors: np.ndarray, shifts: np.ndarray, good: Any = GOOD) -> Any:
     """Put oxygen on a net and fit it by distance least squares.
 
     Returns
@@ -129,7 +133,7 @@ def fit_net(lengths, sites, neighbors, shifts, good=GOOD):
     return np.diag(cell).copy(), scaled, cost
 
 
-def build(lengths, coded):
+def build(lengths: np.ndarray, coded: np.ndarray) -> Any:
     """Return the Atoms of cell lengths (3,) in A and coded positions (3 n, 3)."""
     n = len(coded) // 3
     scaled = np.asarray(coded, float) / CELL

@@ -147,7 +147,7 @@ def _told(images, probe, framework, cutoff, shape):
         yield system
 
 
-def shifted_pair(cutoff):
+def shifted_pair(cutoff: float) -> Any:
     """Return the pair function of torch_grid that is 0 at the cutoff."""
     from .torch_backend import lennard_jones
 

@@ -4,8 +4,11 @@ A 4-connected net of n sites is a pair of integer arrays: ``neighbors`` (n, 4), 
 translation of each neighbor. Positions are fractional, cells have their vectors as rows, in A.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -17,7 +20,7 @@ SHELLS = 10
 
 
 @njit(cache=True)
-def cell_heights(cell):
+def cell_heights(cell: np.ndarray) -> Any:
     """Return the distances (3,) between opposite faces of a cell, A."""
     heights = np.empty(3)
     for k in range(3):
@@ -30,7 +33,7 @@ def cell_heights(cell):
 
 
 @njit(cache=True)
-def neighbor_pairs(scaled, cell, cutoff, limit):
+def neighbor_pairs(scaled: np.ndarray, cell: np.ndarray, cutoff: float, limit: int) -> Any:
     """List all pairs of sites with all images nearer than a cutoff, each pair once.
 
     Parameters
@@ -89,7 +92,7 @@ def neighbor_pairs(scaled, cell, cutoff, limit):
 
 
 @njit(cache=True)
-def nearest_four(n, pairs, distances, longest):
+def nearest_four(n: int, pairs: np.ndarray, distances: int, longest: float) -> Any:
     """Return the four nearest neighbors of each site.
 
     Returns
@@ -117,7 +120,7 @@ def nearest_four(n, pairs, distances, longest):
 
 
 @njit(cache=True)
-def is_mutual(neighbors, shifts):
+def is_mutual(neighbors: np.ndarray, shifts: np.ndarray) -> Any:
     """Tell whether every bond of a net is listed at both of its ends."""
     for i in range(len(neighbors)):
         for k in range(4):
@@ -134,7 +137,7 @@ def is_mutual(neighbors, shifts):
 
 
 @njit(cache=True)
-def is_connected(neighbors, shifts):
+def is_connected(neighbors: np.ndarray, shifts: np.ndarray) -> Any:
     """Tell whether a net is one piece, periodic in three dimensions (not layers, chains, clusters or several nets).
 
     The sum of the shifts around closed paths spans a lattice; the net is one piece where it is that of the cell.
@@ -176,7 +179,9 @@ def is_connected(neighbors, shifts):
 
 
 @njit(cache=True)
-def sequences_of(neighbors, shifts, sites, shells, reach, stamp, first):
+def sequences_of(
+    neighbors: np.ndarray, shifts: np.ndarray, sites: np.ndarray, shells: int, reach: Any, stamp: Any, first: int
+) -> Any:
     """Return the numbers (len(sites), shells) of sites in each shell around the given ones.
 
     Shifts are at most `reach` cells after all shells; `stamp` (n (2 reach + 1)^3,) int32 is a scratch array in which no
@@ -210,7 +215,7 @@ def sequences_of(neighbors, shifts, sites, shells, reach, stamp, first):
     return found
 
 
-def four_connected_net(scaled, cell, bond_range=BOND_RANGE):
+def four_connected_net(scaled: np.ndarray, cell: np.ndarray, bond_range: Any = BOND_RANGE) -> Any:
     """Return the net of sites in which the four nearest neighbors of each are its bonds, or None.
 
     Parameters
@@ -237,7 +242,7 @@ def four_connected_net(scaled, cell, bond_range=BOND_RANGE):
     return net if is_mutual(*net) else None
 
 
-def coordination_sequences(net, shells=SHELLS, sites=None):
+def coordination_sequences(net: Any, shells: Any = SHELLS, sites: np.ndarray | None = None) -> Any:
     """Return how many sites are 1, 2, ... bonds away from each site.
 
     Parameters
@@ -260,7 +265,7 @@ def coordination_sequences(net, shells=SHELLS, sites=None):
     return sequences_of(neighbors, shifts, sites, shells, reach, stamp, 0)
 
 
-def net_hash(sequences, weights=None):
+def net_hash(sequences: Any, weights: np.ndarray | None = None) -> Any:
     """Return a 64-bit integer that is equal for nets of equal coordination sequences, whatever their cell.
 
     Parameters
@@ -279,14 +284,14 @@ def net_hash(sequences, weights=None):
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'little')
 
 
-def full_cell(cell):
+def full_cell(cell: np.ndarray) -> Any:
     """Return a cell (3, 3) of float64 for a cell or three lengths."""
     cell = np.asarray(cell, float)
     return np.ascontiguousarray(np.diag(cell) if cell.ndim == 1 else cell)
 
 
 @njit(cache=True)
-def bonds_of(silicon, scaled, cell, shortest, longest, apart):
+def bonds_of(silicon: Any, scaled: np.ndarray, cell: np.ndarray, shortest: Any, longest: float, apart: Any) -> Any:
     """Return a code (0 is good), and for each O its two Si (m, 2) and their shifts (m, 2, 3).
 
     The numbers of Si come before those of O; code 1: no bond in the range, 2: Si without 4 O, 3: O without 2 Si, 4: too near.
@@ -332,7 +337,7 @@ SIO_RANGE = (1.45, 1.80)  # A
 NOTHING_ELSE = 2.2  # A, no other pair is nearer
 
 
-def framework_net(numbers, scaled, cell):
+def framework_net(numbers: np.ndarray, scaled: np.ndarray, cell: np.ndarray) -> Any:
     """Return the net of the Si of a framework.
 
     Parameters

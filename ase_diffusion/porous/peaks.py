@@ -1,6 +1,9 @@
 """Peaks of density grids, to a fraction of a voxel."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -16,7 +19,7 @@ WEAK = 0.25  # height of the lowest peak
 DAMPING = 0.02  # of the fit; keeps heights near 1 and steps short where voxels are few
 
 
-def smooth_grid(grid, cell, width=WIDTH, smooth=SMOOTH):
+def smooth_grid(grid: np.ndarray, cell: np.ndarray, width: Any = WIDTH, smooth: Any = SMOOTH) -> Any:
     """Filter a grid with a Gaussian, and interpolate it (Fourier) where its voxels are larger than 0.6 A.
 
     Parameters
@@ -59,7 +62,7 @@ def smooth_grid(grid, cell, width=WIDTH, smooth=SMOOTH):
     return filtered * (np.prod(new) / np.prod(shape)) * ((variance + smooth**2) / variance) ** 1.5
 
 
-def find_peaks(grid, cell, *, width=WIDTH, smooth=SMOOTH, lowest=WEAK):
+def find_peaks(grid: np.ndarray, cell: np.ndarray, *, width: Any = WIDTH, smooth: Any = SMOOTH, lowest: Any = WEAK) -> Any:
     """Find the local maxima of a density grid, to a fraction of a voxel.
 
     The logarithm around a maximum is a parabola, exact for a lone Gaussian.
@@ -166,7 +169,9 @@ def _fit_gaussians(grid, scaled, heights, cell, width, rounds):
             _visit(grid, model, scaled[n], heights[n], cell, once, reach, 1.0, matrix, vector)
 
 
-def fit_peaks(grid, scaled, heights, cell, *, width=WIDTH, rounds=12):
+def fit_peaks(
+    grid: np.ndarray, scaled: np.ndarray, heights: np.ndarray, cell: np.ndarray, *, width: Any = WIDTH, rounds: int = 12
+) -> Any:
     """Fit Gaussians to the peaks of a grid: exact on coarse voxels, where interpolation is not.
 
     Parameters

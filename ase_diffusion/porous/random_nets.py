@@ -4,7 +4,10 @@ A few sites are drawn, moved onto special positions where they are near one, and
 angles under the symmetry, the cell with them.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -173,7 +176,7 @@ def _optimize(x, lengths, number, owner, operation, multiplicity, rotations, tra
     return cost
 
 
-def relax_sites(scaled, lengths, steps=160, rate=0.15):
+def relax_sites(scaled: np.ndarray, lengths: np.ndarray, steps: int = 160, rate: float = 0.15) -> Any:
     """Relax T sites in an orthogonal cell on the cost of T-T distances and angles, without symmetry, the cell with them.
 
     Parameters
@@ -252,7 +255,7 @@ def _place_sites(rng, asked, most, radius, lengths, rotations, translations):
 
 
 @njit(cache=True)
-def draw_orbits(rng, number, rotations, translations, sizes):
+def draw_orbits(rng: Any, number: int, rotations: np.ndarray, translations: np.ndarray, sizes: Any) -> Any:
     """Draw cell lengths and unique sites for a space group.
 
     Parameters
@@ -282,7 +285,7 @@ def draw_orbits(rng, number, rotations, translations, sizes):
 
 
 @njit(cache=True)
-def disturb_orbits(rng, number, lengths, orbits, amplitude):
+def disturb_orbits(rng: Any, number: int, lengths: np.ndarray, orbits: np.ndarray, amplitude: float) -> Any:
     """Return cell lengths and orbits with random displacements (standard deviation in A) and strains under the symmetry."""
     x, projectors, multiplicity, owner, operation = orbits
     new = x.copy()
@@ -298,7 +301,17 @@ def disturb_orbits(rng, number, lengths, orbits, amplitude):
 
 
 @njit(cache=True)
-def optimize_net(number, lengths, orbits, rotations, translations, edges, steps, stamp, first):
+def optimize_net(
+    number: int,
+    lengths: np.ndarray,
+    orbits: np.ndarray,
+    rotations: np.ndarray,
+    translations: np.ndarray,
+    edges: np.ndarray,
+    steps: int,
+    stamp: Any,
+    first: int,
+) -> Any:
     """Optimize sites and cell, and find the net of the sites.
 
     Parameters

@@ -6,7 +6,10 @@ and distance least squares do the rest. The post-processing of ZeoDiff (J. Mater
 purpose; its code was not published.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -100,11 +103,20 @@ class Restoration:
     cost: float = np.nan
     attempts: dict = field(default_factory=dict)
 
-    def __bool__(self):
+    def __bool__(self) -> Any:
         return self.atoms is not None
 
 
-def framework_from_grid(si, o, cell, *, width=WIDTH, variants=VARIANTS, relax=True, most_strain=MOST_STRAIN) -> Restoration:
+def framework_from_grid(
+    si: Any,
+    o: Any,
+    cell: np.ndarray,
+    *,
+    width: Any = WIDTH,
+    variants: Any = VARIANTS,
+    relax: bool = True,
+    most_strain: Any = MOST_STRAIN,
+) -> Restoration:
     """Make a silica framework from density grids.
 
     Parameters
@@ -228,7 +240,7 @@ def _checked(si, o, cell):
     return si, o, cell
 
 
-def match_bonds(sites, heights, density, cell, settings=DIRECT):
+def match_bonds(sites: np.ndarray, heights: np.ndarray, density: np.ndarray, cell: np.ndarray, settings: Any = DIRECT) -> Any:
     """Choose sites and bonds such that every site has four bonds, at the lowest cost (a mixed-integer linear program).
 
     Parameters
@@ -301,7 +313,7 @@ def _net_of(bonds, kept, n):
     return np.ascontiguousarray(neighbors, np.int32), np.ascontiguousarray(shifts, np.int32)
 
 
-def check_framework(atoms) -> str | None:
+def check_framework(atoms: Atoms) -> str | None:
     """Return the law that a silica framework breaks, or None.
 
     Si and O only, 1:2; every Si four O and every O two Si at 1.45 to 1.80 A; no other pair below 2.2 A; one net, periodic in
@@ -330,7 +342,7 @@ def _fault(numbers, scaled, cell):
     return None if is_connected(*net) else 'not one net in three dimensions'
 
 
-def relax_framework(atoms, *, cell=True, steps=650):
+def relax_framework(atoms: Atoms, *, cell: bool = True, steps: int = 650) -> Any:
     """Fit a framework to its ideal distances (distance least squares).
 
     Parameters
@@ -355,8 +367,10 @@ def relax_framework(atoms, *, cell=True, steps=650):
     silicon = numbers == 14
     code, ends, shifts = bonds_of(silicon, np.ascontiguousarray(scaled), box, 1.2, 2.1, 2.1)
     if code or not np.isin(numbers, (14, 8)).all():
-        raise ValueError('a framework to fit has Si with four O and O with two Si at 1.2 to 2.1 A; '
-                         f'got {atoms.get_chemical_formula()}: {FAULTS[code] or "other elements"}')  # fmt: skip
+        raise ValueError(
+            'a framework to fit has Si with four O and O with two Si at 1.2 to 2.1 A; '
+            f'got {atoms.get_chemical_formula()}: {FAULTS[code] or "other elements"}'
+        )
     n, oxygen = int(silicon.sum()), np.flatnonzero(~silicon)
     order = np.r_[np.flatnonzero(silicon), oxygen]
     place = np.cumsum(silicon) - 1

@@ -1,7 +1,10 @@
 """Sites in space groups with orthogonal cells: special positions, orbits, images."""
 
+from __future__ import annotations
+
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -10,7 +13,7 @@ ORDER = 192  # operations of the largest group
 
 
 @cache
-def orthogonal_groups(most=ORDER):
+def orthogonal_groups(most: Any = ORDER) -> Any:
     """Return the operations of the space groups with orthogonal cells, 16 to 142 and 195 to 230.
 
     Parameters
@@ -35,7 +38,9 @@ def orthogonal_groups(most=ORDER):
 
 
 @njit(cache=True)
-def settle_site(x, lengths, rotations, translations, radius, image, fixing):
+def settle_site(
+    x: np.ndarray, lengths: np.ndarray, rotations: np.ndarray, translations: np.ndarray, radius: float, image: Any, fixing: Any
+) -> Any:
     """Move a site onto the mean of its images nearer than a radius, until nothing changes; return how many fix it.
 
     `fixing` (order,) is filled with the operations that map the site onto itself.
@@ -70,7 +75,9 @@ def settle_site(x, lengths, rotations, translations, radius, image, fixing):
 
 
 @njit(cache=True)
-def orbit_of(x, rotations, translations, lengths, out, operations, limit):
+def orbit_of(
+    x: np.ndarray, rotations: np.ndarray, translations: np.ndarray, lengths: np.ndarray, out: Any, operations: Any, limit: int
+) -> Any:
     """Fill the images of a site inside the cell and the operation of each; return their number, limit + 1 if more."""
     count = 0
     y = np.empty(3)
@@ -100,7 +107,7 @@ def orbit_of(x, rotations, translations, lengths, out, operations, limit):
 
 
 @njit(cache=True)
-def images_of(x, owner, operation, rotations, translations, out):
+def images_of(x: np.ndarray, owner: Any, operation: Any, rotations: np.ndarray, translations: np.ndarray, out: Any) -> None:
     """Fill the positions (n, 3) of all sites from those of the orbits (u, 3); not wrapped."""
     for k in range(len(owner)):
         g, u = operation[k], owner[k]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from ase import Atoms
@@ -55,7 +55,7 @@ class Representation(Protocol):
         """Return an equivalent batch for training, such as one that is shifted or rotated; by default the same."""
         ...
 
-    def process(self, **options) -> JointProcess:
+    def process(self, **options: Any) -> JointProcess:
         """Return the noise process of its fields."""
         ...
 

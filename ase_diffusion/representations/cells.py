@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import spglib
@@ -47,7 +48,7 @@ def _symmetry(atoms: Atoms, tolerance: float):
     return of_spglib(spglib.get_symmetry_dataset, crystal, tolerance)
 
 
-def of_spglib(function: Callable, *args, **options):
+def of_spglib(function: Callable, *args: Any, **options: Any) -> Any:
     """Return what a function of spglib returns, None where it finds nothing: older versions return that, newer ones raise.
 
     Its DeprecationWarning is no failure, also where warnings are errors; every other exception is raised.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.sparse.csgraph import connected_components
@@ -49,7 +51,7 @@ def count_blocks(
     return best + 1, torch.stack(spreads).gather(0, best[None])[0]
 
 
-def block_sites(points: Tensor, species: Tensor, *options) -> list[tuple[np.ndarray, np.ndarray]]:
+def block_sites(points: Tensor, species: Tensor, *options: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return fractional coordinates (N, 3) and slots (N,) of every cloud; arguments as in :func:`count_blocks`."""
     counts, _ = count_blocks(points, species, *options)
     sites: list = [None] * len(points)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Crystal(PlainRepresentation):
     elements: tuple[int, ...]
     dtype: torch.dtype = torch.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.elements = tuple(int(z) for z in self.elements)
         self._index = np.full(len(chemical_symbols), -1)
         self._index[list(self.elements)] = np.arange(len(self.elements))
@@ -68,7 +68,9 @@ class Crystal(PlainRepresentation):
             conditions,
         )
 
-    def assemble(self, fractional, numbers, cells, counts, conditions=None) -> Batch:
+    def assemble(
+        self, fractional: np.ndarray, numbers: np.ndarray, cells: np.ndarray, counts: np.ndarray, conditions: Any = None
+    ) -> Batch:
         """Build a batch from flat arrays (fractional (n, 3), numbers (n,), cells (B, 3, 3) in A, counts (B,))."""
         species, counts = torch.as_tensor(self.index(numbers)), torch.as_tensor(np.asarray(counts, int))
         size, width = len(counts), int(counts.max())
@@ -87,7 +89,7 @@ class Crystal(PlainRepresentation):
             extras={'slots': slots, 'counts': counts, 'width': width},
         )
 
-    def index(self, numbers) -> np.ndarray:
+    def index(self, numbers: np.ndarray) -> np.ndarray:
         """Return the species of atomic numbers; raise a ValueError for unknown elements."""
         species = self._index[np.asarray(numbers, int)]
         if (species < 0).any():
@@ -96,19 +98,19 @@ class Crystal(PlainRepresentation):
             raise ValueError(f'unknown elements {", ".join(unknown)}; known: {known}')
         return species
 
-    def from_cells(self, cells, counts) -> torch.Tensor:
+    def from_cells(self, cells: np.ndarray, counts: np.ndarray) -> torch.Tensor:
         """Return the field ``lattice`` of cells (B, 3, 3) in A."""
         return torch.as_tensor(np.asarray(cells), dtype=self.dtype)
 
-    def to_cells(self, lattice, counts) -> np.ndarray:
+    def to_cells(self, lattice: int, counts: np.ndarray) -> np.ndarray:
         """Return cells (B, 3, 3) in A, float64."""
         return lattice.detach().double().cpu().numpy()
 
-    def from_index(self, species) -> torch.Tensor:
+    def from_index(self, species: np.ndarray) -> torch.Tensor:
         """Return the field ``species`` of indices (n,)."""
         return species
 
-    def to_index(self, species) -> torch.Tensor:
+    def to_index(self, species: np.ndarray) -> torch.Tensor:
         """Return indices (n,) of the field ``species``."""
         return species
 
@@ -209,29 +211,29 @@ class LogLatticeCrystal(Crystal):
     mean: tuple[float, ...] = (0.0,) * 6
     std: tuple[float, ...] = (1.0,) * 6
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.mean, self.std = (tuple(float(x) for x in v) for v in (self.mean, self.std))
         self.table = element_points(self.elements)
 
     @classmethod
-    def of(cls, elements, cells, counts, dtype=torch.float32) -> LogLatticeCrystal:
+    def of(cls, elements: Any, cells: np.ndarray, counts: np.ndarray, dtype: Any = torch.float32) -> LogLatticeCrystal:
         """Measure mean and standard deviation of cells (n, 3, 3); numbers that hardly vary count as 0.02."""
         numbers = log_lattice(cells, counts)
         return cls(elements, dtype, numbers.mean(0), np.maximum(numbers.std(0), 0.02))
 
-    def from_cells(self, cells, counts) -> torch.Tensor:
+    def from_cells(self, cells: np.ndarray, counts: np.ndarray) -> torch.Tensor:
         numbers = log_lattice(np.asarray(cells, float), np.asarray(counts))
         return torch.as_tensor((numbers - self.mean) / self.std, dtype=self.dtype)
 
-    def to_cells(self, lattice, counts) -> np.ndarray:
+    def to_cells(self, lattice: int, counts: np.ndarray) -> np.ndarray:
         numbers = lattice.detach().double().cpu().numpy() * self.std + self.mean
         return cells_from_log_lattice(np.clip(numbers, -5.0, 5.0), counts.cpu().numpy())
 
-    def from_index(self, species) -> torch.Tensor:
+    def from_index(self, species: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(self.table, dtype=self.dtype)[species]
 
-    def to_index(self, species) -> torch.Tensor:
+    def to_index(self, species: np.ndarray) -> torch.Tensor:
         return nearest_point(species, torch.as_tensor(self.table, dtype=species.dtype, device=species.device))
 
     def process(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class CrysTens(PlainRepresentation):
     guesses: bool = True
     dtype: torch.dtype = torch.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.shift, self.scale, self.tolerance = (tuple(float(x) for x in v) for v in (self.shift, self.scale, self.tolerance))
         self.absent = float(self.absent)
         self.clusters = None if self.clusters is None else tuple(int(k) for k in self.clusters)
@@ -82,7 +82,7 @@ class CrysTens(PlainRepresentation):
             raise ValueError(f'clusters are two positive numbers, of Z and of coordinates, or None; got {self.clusters}')
 
     @classmethod
-    def of(cls, images: list[Atoms], *, scaling: str = 'standard', log_lengths: bool = True, **options) -> CrysTens:
+    def of(cls, images: list[Atoms], *, scaling: str = 'standard', log_lengths: bool = True, **options: Any) -> CrysTens:
         """Measure shift and scale of crystals.
 
         Parameters
@@ -97,7 +97,16 @@ class CrysTens(PlainRepresentation):
         return cls.of_table(*table_of(images), scaling=scaling, log_lengths=log_lengths, **options)
 
     @classmethod
-    def of_table(cls, atoms, cell, counts, *, scaling='standard', log_lengths=True, **options) -> CrysTens:
+    def of_table(
+        cls,
+        atoms: Atoms,
+        cell: np.ndarray,
+        counts: np.ndarray,
+        *,
+        scaling: str = 'standard',
+        log_lengths: bool = True,
+        **options: Any,
+    ) -> CrysTens:
         """Measure shift and scale of the arrays of :func:`table_of`."""
         cell = _with_logarithms(cell) if log_lengths else cell
         here = np.arange(ATOMS) < counts[:, None]
@@ -121,7 +130,7 @@ class CrysTens(PlainRepresentation):
         return cls(tuple(shift), tuple(np.where(scale > 1e-6, scale, 1.0)), log_lengths=log_lengths, **options)
 
     @classmethod
-    def published(cls, **options) -> CrysTens:
+    def published(cls, **options: Any) -> CrysTens:
         """Return the min-max ranges and the clusters of the paper; what lies outside the ranges leaves [-1, 1]."""
         low, high = np.array(LOW), np.array(HIGH)
         ranges = dict(shift=(high + low) / 2, scale=(high - low) / 2, absent=-1.0, log_lengths=False)
@@ -145,7 +154,7 @@ class CrysTens(PlainRepresentation):
         """
         return self.assemble(*table_of(images), conditions)
 
-    def assemble(self, atoms, cell, counts, conditions: dict | None = None) -> Batch:
+    def assemble(self, atoms: Atoms, cell: np.ndarray, counts: np.ndarray, conditions: dict | None = None) -> Batch:
         """Build a batch from the arrays of :func:`table_of`."""
         counts = torch.as_tensor(np.asarray(counts), dtype=torch.long)
         cell = _with_logarithms(cell) if self.log_lengths else np.asarray(cell)

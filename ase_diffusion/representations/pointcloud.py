@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class PointCloud(PlainRepresentation):
     dtype: torch.dtype = torch.float32
     _known: np.ndarray = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.lattice not in SCALES:
             raise ValueError(f"lattice must be 'log' or 'paper', got {self.lattice!r}")
         if unknown := set(self.augmentations) - set(AUGMENTATIONS):
@@ -100,7 +100,15 @@ class PointCloud(PlainRepresentation):
             conditions=conditions,
         )
 
-    def assemble(self, fractional, numbers, cells, counts, triples=None, conditions=None) -> Batch:
+    def assemble(
+        self,
+        fractional: np.ndarray,
+        numbers: np.ndarray,
+        cells: np.ndarray,
+        counts: np.ndarray,
+        triples: Any = None,
+        conditions: Any = None,
+    ) -> Batch:
         """Build a batch from flat arrays.
 
         Parameters
@@ -144,7 +152,7 @@ class PointCloud(PlainRepresentation):
         scaled = ((torch.as_tensor(cloud) - mean) / std).to(self.dtype)
         return self.batch(scaled, counts, triples, conditions)
 
-    def blank(self, counts, triples, conditions=None) -> Batch:
+    def blank(self, counts: np.ndarray, triples: Any, conditions: Any = None) -> Batch:
         """Return a batch of empty clouds for sampling; arguments as in :meth:`assemble`.
 
         Raises
@@ -159,7 +167,7 @@ class PointCloud(PlainRepresentation):
                 raise ValueError(f'structure {k} needs at least one atom of each of {_symbols(triple)}, got {n} atoms')
         return self.batch(torch.zeros(len(counts), 3, POINTS, 3, dtype=self.dtype), counts, triples, conditions)
 
-    def batch(self, cloud: Tensor, counts, triples, conditions=None) -> Batch:
+    def batch(self, cloud: Tensor, counts: np.ndarray, triples: Any, conditions: Any = None) -> Batch:
         """Return clouds (B, 3, 128, 3) as a batch; other arguments as in :meth:`assemble`."""
         triples = torch.as_tensor(np.asarray(triples, int)).reshape(len(cloud), 3)
         given = {
@@ -349,7 +357,7 @@ class PointCloud(PlainRepresentation):
 # -------------------------------------------------------------------- parts
 
 
-def slots_of(elements) -> tuple[int, int, int]:
+def slots_of(elements: Any) -> tuple[int, int, int]:
     """Return the elements of the three slots: [A, B, C], [A, B, A] or [A, A, A], sorted by atomic number.
 
     Raises
@@ -368,7 +376,7 @@ def multi_hot(triples: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(len(triples), len(chemical_symbols), dtype=dtype, device=triples.device).scatter_(1, triples, 1.0)
 
 
-def band_gap_class(gaps) -> np.ndarray:
+def band_gap_class(gaps: Any) -> np.ndarray:
     """Return 0 (metal), 1 (semiconductor, below 1.5 eV) or 2 (insulator) as float, NaN where the gap (eV) is NaN."""
     gaps = np.asarray(gaps, float)
     classes = (gaps > 0).astype(float) + (gaps >= SEMICONDUCTOR_GAP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ class SlabTemplate:
         z of the topmost frozen atom, A; windows are measured from it (0 where no atom is frozen).
     """
 
-    def __init__(self, atoms: Atoms):
+    def __init__(self, atoms: Atoms) -> None:
         self.atoms, self.frozen = atoms, frozen_mask(atoms)
         self.surface_z = float(atoms.positions[self.frozen, 2].max()) if self.frozen.any() else 0.0
 
@@ -198,7 +198,18 @@ class Slab(PlainRepresentation):
         batch.extras['templates'] = templates
         return batch
 
-    def assemble(self, positions, substrate, numbers, cell, top, mobile_counts, frozen_counts, pbc, conditions=None) -> Batch:
+    def assemble(
+        self,
+        positions: np.ndarray,
+        substrate: np.ndarray,
+        numbers: np.ndarray,
+        cell: np.ndarray,
+        top: np.ndarray,
+        mobile_counts: np.ndarray,
+        frozen_counts: np.ndarray,
+        pbc: Any,
+        conditions: Any = None,
+    ) -> Batch:
         """Build a batch from flat arrays (positions (n, 3), substrate (m, 3), numbers (n + m,), cell (B, 3, 3))."""
         size = len(mobile_counts)
         rows = torch.repeat_interleave(torch.arange(size), torch.tensor(mobile_counts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class Voxels(PlainRepresentation):
     sigma: tuple[float, float] = (0.05, 40.0)
     dtype: torch.dtype = torch.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.channels not in (3, 4):
             raise ValueError(f'there are 3 channels (energy, Si, O), or 4 with the Boltzmann channel; got {self.channels}')
         self.shape = None if self.shape is None else tuple(int(n) for n in self.shape)
@@ -88,7 +88,7 @@ class Voxels(PlainRepresentation):
             )
 
     @classmethod
-    def of(cls, grids: FrameworkGrids, **options) -> Voxels:
+    def of(cls, grids: FrameworkGrids, **options: Any) -> Voxels:
         """Return a representation with the scales, the width and the channels of training data."""
         options = {'width': grids.width, 'channels': grids.channels} | options
         return cls(mean=grids.mean.tolist(), std=grids.std.tolist(), **options)
@@ -122,7 +122,7 @@ class Voxels(PlainRepresentation):
         cells = torch.as_tensor(np.stack([np.asarray(atoms.cell) for atoms in images]), dtype=self.dtype)
         return self.batch(field, cells, conditions)
 
-    def batch(self, field: Tensor, cells, conditions: dict | None = None) -> Batch:
+    def batch(self, field: Tensor, cells: np.ndarray, conditions: dict | None = None) -> Batch:
         """Return a batch of a field (B, C, X, Y, Z) and cells (B, 3, 3) in A."""
         size = len(field)
         given = {name: torch.as_tensor(v, dtype=self.dtype) for name, v in (conditions or {}).items()}  # (B, ...)
@@ -134,7 +134,7 @@ class Voxels(PlainRepresentation):
             extras={'cells': torch.as_tensor(cells, dtype=self.dtype)},
         )
 
-    def empty(self, cells, shape=None, conditions: dict | None = None) -> Batch:
+    def empty(self, cells: np.ndarray, shape: Any = None, conditions: dict | None = None) -> Batch:
         """Return a batch of zeros to sample into, for cells (B, 3, 3) in A and, with ``shape=None`` here, their shape."""
         cells = np.asarray(cells, float).reshape(-1, 3, 3)
         shape = shape or self.shape or grid_shape(np.linalg.norm(cells[0], axis=1), self.pitch, self.multiple)
@@ -159,7 +159,7 @@ class Voxels(PlainRepresentation):
         maps = (unscale_energy, _density, _density, unscale_boltzmann)
         return {name: back(scaled[:, k]) for k, (name, back) in enumerate(zip(CHANNELS, maps, strict=True)) if k < self.channels}
 
-    def decode(self, batch: Batch, assemble=None) -> list[Atoms | Failure]:
+    def decode(self, batch: Batch, assemble: Any = None) -> list[Atoms | Failure]:
         """Return the frameworks of a batch, or why a grid is none.
 
         Parameters

@@ -26,7 +26,7 @@ _NEW_KEYS = {'properties.': 'conditions.', 'known': 'given'}  # beginnings of ke
 
 
 def save_checkpoint(
-    path, networks: torch.nn.Module | dict[str, torch.nn.Module], header: dict, dtype: torch.dtype | None = None
+    path: str | Path, networks: torch.nn.Module | dict[str, torch.nn.Module], header: dict, dtype: torch.dtype | None = None
 ) -> Path:
     """Write networks and ``header`` to ``path`` (atomically: the old file stays until the new one is whole).
 
@@ -60,7 +60,7 @@ def save_checkpoint(
     return path
 
 
-def read_header(path) -> dict:
+def read_header(path: str | Path) -> dict:
     """Return the header of a checkpoint, with the names of today.
 
     Raises
@@ -106,7 +106,7 @@ def _build(path, header: dict) -> dict[str, torch.nn.Module]:
     return networks
 
 
-def load_checkpoint(path, device='cpu') -> tuple[dict[str, torch.nn.Module], dict]:
+def load_checkpoint(path: str | Path, device: str = 'cpu') -> tuple[dict[str, torch.nn.Module], dict]:
     """Return the networks by name, in evaluation mode (float32), and the header.
 
     Raises

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -26,7 +27,7 @@ UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as i
 
 def train_crystal(
     data: Crystals,
-    out,
+    out: str | Path,
     *,
     validation: Crystals | None = None,
     conditions: list[str] | None = None,
@@ -45,7 +46,7 @@ def train_crystal(
     warmup: int = 500,
     coupled: bool = True,
     settings: dict | None = None,
-    **options,
+    **options: Any,
 ) -> Path:
     """Train a :class:`CrystalTransformer`; returns the path of the best checkpoint.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -37,10 +38,10 @@ class Crystals:
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
     others: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.ends = np.cumsum(self.counts)
 
-    def __len__(self):
+    def __len__(self) -> Any:
         return len(self.counts)
 
     @classmethod
@@ -65,7 +66,7 @@ class Crystals:
             *numbers_of(images),
         )
 
-    def select(self, index) -> Crystals:
+    def select(self, index: np.ndarray) -> Crystals:
         """Return the crystals of an index array."""
         index = np.asarray(index, int)
         atoms = self.atoms_of(index)
@@ -77,13 +78,13 @@ class Crystals:
             *({name: values[index] for name, values in table.items()} for table in (self.conditions, self.others)),
         )
 
-    def taking(self, names) -> Crystals:
+    def taking(self, names: Any) -> Crystals:
         """Return the crystals with these conditions only; what is not finite counts as unknown."""
         known, unknown = {**self.others, **self.conditions}, np.full(len(self), np.nan)
         chosen = {name: known.get(name, unknown) for name in names}
         return replace(self, others={}, conditions={k: np.where(np.isfinite(v), v, np.nan) for k, v in chosen.items()})
 
-    def atoms_of(self, index) -> np.ndarray:
+    def atoms_of(self, index: np.ndarray) -> np.ndarray:
         """Return the rows of the atoms of some crystals, in their order."""
         return np.concatenate([np.arange(self.ends[k] - self.counts[k], self.ends[k]) for k in index])
 
@@ -110,7 +111,7 @@ class Crystals:
         """Return what a checkpoint says about its data."""
         return {'structures': len(self), 'elements': self.elements(), 'fingerprint': self.fingerprint()}
 
-    def batch(self, index, representation: Crystal, conditions: dict | None = None):
+    def batch(self, index: np.ndarray, representation: Crystal, conditions: dict | None = None) -> Any:
         """Assemble some crystals into a Batch."""
         atoms = self.atoms_of(index)
         return representation.assemble(
@@ -131,7 +132,9 @@ class CrystalData(EndlessBatches):
         See :class:`~ase_diffusion.training.data.EndlessBatches`.
     """
 
-    def __init__(self, data: Crystals, representation: Crystal, names=(), *, batch_size=128, **options):
+    def __init__(
+        self, data: Crystals, representation: Crystal, names: Any = (), *, batch_size: int = 128, **options: Any
+    ) -> None:
         if not len(data):
             raise ValueError('the data set is empty: no crystals to train on')
         super().__init__(representation, len(data), batch_size=batch_size, **options)
@@ -145,13 +148,13 @@ class CrystalData(EndlessBatches):
         chunk = rng.permutation(CHUNKS)[k % CHUNKS]
         return index[order[chunk * self.batch_size : (chunk + 1) * self.batch_size]]
 
-    def batch_of(self, index, rng=None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
         """Return a batch of some crystals with all their conditions."""
         conditions = {name: self.data.conditions[name][index] for name in self.names}
         return self.data.batch(index, self.representation, conditions)
 
 
-def split_crystals(images: list[Atoms], train=('train',)) -> tuple[Crystals, Crystals | None]:
+def split_crystals(images: list[Atoms], train: Any = ('train',)) -> tuple[Crystals, Crystals | None]:
     """Return training and validation set by the split that crystals carry, see :func:`split_images`."""
     training, held = split_images(images, train)
     return Crystals.from_atoms(training), Crystals.from_atoms(held) if held else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,11 +41,11 @@ class ImageLoss(DenoisingLoss):
         Weight of the cross-entropy of Z in nats, a mean over atoms; that of the space group has 0.3 of it.
     """
 
-    def __init__(self, process, representation: CrysTens, density=DENSITY, entropy: float = 0.1):
+    def __init__(self, process: Any, representation: CrysTens, density: Any = DENSITY, entropy: float = 0.1) -> None:
         super().__init__(process, density=density)
         self.representation, self.entropy = representation, float(entropy)
 
-    def __call__(self, network, batch: Batch, generator: torch.Generator | None) -> dict[str, torch.Tensor]:
+    def __call__(self, network: torch.nn.Module, batch: Batch, generator: torch.Generator | None) -> dict[str, torch.Tensor]:
         """Return ``{'loss': ...}`` averaged over the batch, and in training the ``nats`` of a tied network."""
         image, counts = batch.fields['image'], batch.extras['counts']
         order = torch.randperm(batch.size, generator=generator) + torch.rand((), generator=generator)
@@ -82,14 +83,14 @@ class ImageBatches(EndlessBatches):
     forms : dict of str to Condition
     """
 
-    def __init__(self, data: Structures, representation: CrysTens, forms: dict[str, Condition], **options):
+    def __init__(self, data: Structures, representation: CrysTens, forms: dict[str, Condition], **options: Any) -> None:
         super().__init__(representation, len(data), **options)
         self.table = table_of(data.images)
         self.sizes = self.table[2]
         known = {name: or_unknown(form, known_values(data.conditions[name])) for name, form in forms.items()}
         self.conditions = {name: form.tensor(known[name]) for name, form in forms.items()}
 
-    def batch_of(self, index, rng=None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
         """Return a batch of some crystals with all their conditions."""
         index = np.asarray(index)
         conditions = {name: values[torch.from_numpy(index)] for name, values in self.conditions.items()}
@@ -98,7 +99,7 @@ class ImageBatches(EndlessBatches):
 
 def train_crystens(
     images: list[Atoms],
-    out,
+    out: str | Path,
     *,
     validation: list[Atoms] | None = None,
     conditions: list[str] | None = None,
@@ -112,7 +113,7 @@ def train_crystens(
     entropy: float = 0.1,
     seed: int = 0,
     settings: dict | None = None,
-    **options,
+    **options: Any,
 ) -> Path:
     """Train a :class:`RowTransformer` on crystals; returns the path of the best checkpoint.
 

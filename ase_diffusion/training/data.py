@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -114,7 +114,7 @@ class EndlessBatches(IterableDataset):
         dropout: float = 0.15,
         seed: int = 0,
         start: int = 0,
-    ):
+    ) -> None:
         self.representation, self.count = representation, int(count)
         self.batch_size, self.dropout, self.seed, self.start = int(batch_size), float(dropout), int(seed), int(start)
 
@@ -133,7 +133,7 @@ class EndlessBatches(IterableDataset):
         batch.conditions = drop_conditions(batch.conditions, rng, self.dropout)
         return self.representation.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         rank, world = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -206,7 +206,7 @@ class Structures:
     images: list[Atoms]
     conditions: dict[str, Sequence] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.images:
             raise ValueError('the data set is empty: no structures to train on')
         for name, values in self.conditions.items():
@@ -239,7 +239,7 @@ class Structures:
     def __len__(self) -> int:
         return len(self.images)
 
-    def select(self, index) -> Structures:
+    def select(self, index: np.ndarray) -> Structures:
         """Return the structures of an index array."""
         return Structures([self.images[k] for k in index], {n: [v[k] for k in index] for n, v in self.conditions.items()})
 
@@ -282,7 +282,7 @@ class RandomBatches(EndlessBatches):
         See :class:`EndlessBatches`.
     """
 
-    def __init__(self, data: Structures, representation: Representation, forms: dict[str, Condition], **options):
+    def __init__(self, data: Structures, representation: Representation, forms: dict[str, Condition], **options: Any) -> None:
         super().__init__(representation, len(data), **options)
         self.data = data
         known = {name: or_unknown(form, known_values(data.conditions[name])) for name, form in forms.items()}
@@ -297,7 +297,7 @@ class RandomBatches(EndlessBatches):
         rows = dict.fromkeys(fields, torch.arange(len(images)))
         return Batch(fields, rows, len(images), extras=extras)
 
-    def batch_of(self, index, rng=None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
         """Return a batch of some structures with their conditions."""
         index = np.asarray(index)
         conditions = {name: values[torch.from_numpy(index)] for name, values in self.conditions.items()}
@@ -319,7 +319,7 @@ def is_dense(batch: Batch) -> bool:
     )
 
 
-def take(batch: Batch, index) -> Batch:
+def take(batch: Batch, index: np.ndarray) -> Batch:
     """Return some structures of a dense batch; extras of length B are taken as well."""
     index = torch.as_tensor(np.asarray(index))
     rows = torch.arange(len(index))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..diffusion import JointProcess, NoiseStream, TimeDensity
+
+if TYPE_CHECKING:
+    from ..diffusion.batch import Batch
 
 
 class DenoisingLoss:
@@ -23,11 +27,13 @@ class DenoisingLoss:
         Density of the times; uniform by default.
     """
 
-    def __init__(self, process: JointProcess, given: dict[str, float] | None = None, density: TimeDensity | tuple | None = None):
+    def __init__(
+        self, process: JointProcess, given: dict[str, float] | None = None, density: TimeDensity | tuple | None = None
+    ) -> None:
         self.process, self.given = process, dict(given or {})
         self.density = TimeDensity.of(density)
 
-    def __call__(self, network, batch, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def __call__(self, network: torch.nn.Module, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Return ``{'loss': ...}`` averaged over the batch; times are stratified over the batch."""
         like = next(iter(batch.fields.values()))
         offset = torch.rand((), generator=generator)
@@ -56,7 +62,7 @@ class DenoisingLoss:
         return {'loss': total, **{name: value.detach() for name, value in parts.items()}}
 
 
-def condition_on_clean(noisy, clean, name: str, which: Tensor):
+def condition_on_clean(noisy: Batch, clean: Batch, name: str, which: Tensor) -> Any:
     """Return ``noisy`` with a field of the structures ``which`` (B,) as in ``clean``, and ``extras['given_NAME']``."""
     field = noisy.fields[name]
     rows = which[noisy.rows[name]].reshape(-1, *[1] * (field.dim() - 1))
@@ -75,10 +81,10 @@ class EnergyAndForces:
         Force error (eV/A) from which the loss grows linearly.
     """
 
-    def __init__(self, energy_weight: float = 20.0, force_weight: float = 1.0, delta: float = 0.5):
+    def __init__(self, energy_weight: float = 20.0, force_weight: float = 1.0, delta: float = 0.5) -> None:
         self.energy_weight, self.force_weight, self.delta = energy_weight, force_weight, delta
 
-    def __call__(self, network, batch, generator=None) -> dict[str, Tensor]:
+    def __call__(self, network: torch.nn.Module, batch: Batch, generator: Any = None) -> dict[str, Tensor]:
         """Return loss and the mean absolute errors ``energy_mae`` (eV/mobile atom) and ``force_mae`` (eV/A)."""
         energy, forces = network(batch)
         rows = batch.rows['positions']

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from ..representations.reduction import niggli
 from .data import NUMBERS, RandomBatches, Structures, split_images
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
 
+if TYPE_CHECKING:
+    from ..diffusion.batch import Batch
+
 log = logging.getLogger(__name__)
 SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 30}
 UNITS = {'cloud': '1', 'formation_energy': 'eV per atom', 'energies': 'eV or eV per atom, as in the data'}
@@ -39,7 +43,7 @@ WEIGHTS = (1.0, 0.5, 0.5)  # of positions, species, lattice
 
 def train_pointcloud(
     images: list[Atoms],
-    out,
+    out: str | Path,
     *,
     validation: list[Atoms] | None = None,
     conditions: Sequence[str] | None = None,
@@ -55,7 +59,7 @@ def train_pointcloud(
     warmup: int = 300,
     settings: dict | None = None,
     sampling: dict | None = None,
-    **options,
+    **options: Any,
 ) -> Path:
     """Train a :class:`~ase_diffusion.networks.CloudTokens`; returns the path of the best checkpoint.
 
@@ -138,7 +142,7 @@ def suitable(images: list[Atoms]) -> list[Atoms]:
     return [niggli(atoms) for atoms, good in zip(images, fit, strict=True) if good]
 
 
-def new_network(representation: PointCloud, conditions: dict, **settings) -> CloudTokens:
+def new_network(representation: PointCloud, conditions: dict, **settings: Any) -> CloudTokens:
     """Return a network for a representation, told the descriptors of the elements.
 
     Parameters
@@ -216,7 +220,7 @@ def _representation(elements, network: CloudTokens | None) -> PointCloud:
 class CloudData(RandomBatches):
     """Draw crystals as clouds, with their elements among the conditions; see :class:`RandomBatches`."""
 
-    def batch_of(self, index, rng=None):
+    def batch_of(self, index: np.ndarray, rng: Any = None) -> Any:
         """Return a batch of some crystals with all their conditions."""
         batch = super().batch_of(index, rng)
         batch.conditions = {'elements': multi_hot(batch.extras['elements']), **batch.conditions}
@@ -238,10 +242,10 @@ class TokenLoss:
     weights : (positions, species, lattice)
     """
 
-    def __init__(self, process: JointProcess, levels=LEVELS, weights=WEIGHTS):
+    def __init__(self, process: JointProcess, levels: Any = LEVELS, weights: Any = WEIGHTS) -> None:
         self.process, self.levels, self.weights = process, tuple(levels), tuple(weights)
 
-    def __call__(self, network, batch, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def __call__(self, network: torch.nn.Module, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Return ``{'loss': ..., 'positions': ..., 'species': ..., 'lattice': ...}`` averaged over the batch."""
         like, counts, slots = batch.fields['cloud'], batch.extras['counts'], batch.extras['elements']
         u = (torch.randperm(batch.size, generator=generator) + torch.rand(batch.size, generator=generator)) / batch.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from ..representations.conditions import (
 from .data import NUMBERS, EndlessBatches, RandomBatches, Structures, fixed_batches, known_values, split_images
 from .objectives import DenoisingLoss
 from .trainer import train
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +115,7 @@ def header_of(
     units: dict[str, str] | None = None,
     conditions: dict[str, Condition] | None = None,
     sampling: dict | None = None,
-    **more,
+    **more: Any,
 ) -> dict:
     """Return the header of a checkpoint.
 
@@ -169,12 +173,12 @@ def run(
     process: JointProcess,
     source: EndlessBatches,
     validation: EndlessBatches | list,
-    out,
+    out: str | Path,
     *,
     header: dict,
     steps: int,
     objective: Callable | None = None,
-    **options,
+    **options: Any,
 ) -> Path:
     """Train a denoiser on a stream of batches; returns the path of the best checkpoint.
 
@@ -196,7 +200,7 @@ def train_method(
     representation: Representation,
     network: torch.nn.Module | Callable[..., torch.nn.Module],
     images: list[Atoms],
-    out,
+    out: str | Path,
     *,
     kind: str | None = None,
     conditions: Sequence[str] | dict[str, Sequence] | None = None,
@@ -209,7 +213,7 @@ def train_method(
     dropout: float = 0.15,
     steps: int = 20_000,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> Path:
     """Train a denoiser of any representation; returns the path of the best checkpoint.
 

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ class RunFolder:
         Of the checkpoints; with the settings of the networks it tells one training from another.
     """
 
-    def __init__(self, path, networks: torch.nn.Module | dict[str, torch.nn.Module], header: dict):
+    def __init__(self, path: str | Path, networks: torch.nn.Module | dict[str, torch.nn.Module], header: dict) -> None:
         self.path, self.header = Path(path), header
         self.path.mkdir(parents=True, exist_ok=True)
         self.best, self.last = self.path / 'best.safetensors', self.path / 'last.safetensors'
@@ -101,7 +102,7 @@ def identity(networks: torch.nn.Module | dict[str, torch.nn.Module], header: dic
     return json.loads(json.dumps({'data': rest.pop('data', {}), **rest, 'networks': described}))
 
 
-def differences(old, new, name: str = '') -> list[str]:
+def differences(old: Any, new: Any, name: str = '') -> list[str]:
     """Return texts such as "scheme 'edm', now 'd3pm'" for all entries in which two settings differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -20,22 +21,22 @@ VALIDATION = dict(limit=160, size=32)  # structures to validate on, and in one b
 
 def train_surface(
     data: Overlayers,
-    out,
+    out: Any,
     *,
-    steps=20_000,
-    features=64,
-    blocks=4,
-    cutoff=6.0,
-    batch_size=16,
-    repeat=0.25,
-    max_relative=None,
-    height=None,
-    sigma_min=0.02,
-    sigma_max=8.0,
-    seed=0,
-    network=None,
-    **options,
-):
+    steps: int = 20_000,
+    features: int = 64,
+    blocks: int = 4,
+    cutoff: float = 6.0,
+    batch_size: int = 16,
+    repeat: float = 0.25,
+    max_relative: Any = None,
+    height: Any = None,
+    sigma_min: float = 0.02,
+    sigma_max: float = 8.0,
+    seed: int = 0,
+    network: Any = None,
+    **options: Any,
+) -> Any:
     """Train an :class:`OverlayerDenoiser`; returns the path of the best checkpoint.
 
     Parameters
@@ -102,18 +103,18 @@ def _inside(item, height) -> bool:
 
 def train_forcefield(
     data: Overlayers,
-    out,
+    out: Any,
     *,
-    steps=20_000,
-    features=64,
-    blocks=3,
-    cutoff=6.0,
-    batch_size=16,
-    max_force=40.0,
-    seed=0,
-    network=None,
-    **options,
-):
+    steps: int = 20_000,
+    features: int = 64,
+    blocks: int = 3,
+    cutoff: float = 6.0,
+    batch_size: int = 16,
+    max_force: float = 40.0,
+    seed: int = 0,
+    network: Any = None,
+    **options: Any,
+) -> Any:
     """Train a :class:`ForceField`; returns the path of the best checkpoint.
 
     Parameters

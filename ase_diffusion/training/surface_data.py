@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ class Overlayers:
         self.groups = best
         return self
 
-    def select(self, keep) -> Overlayers:
+    def select(self, keep: Any) -> Overlayers:
         """Return the items for which ``keep(item)`` holds; energies above the best stay as they are."""
         return Overlayers([item for item in self.items if keep(item)], self.pbc, self.groups)
 
@@ -176,7 +177,7 @@ class Overlayers:
             digest.update(np.round(item.positions, 4).astype('<f4').tobytes() + item.numbers.astype('<i2').tobytes())
         return digest.hexdigest()[:16]
 
-    def batch(self, items: list[Item], representation: Slab, **conditions):
+    def batch(self, items: list[Item], representation: Slab, **conditions: Any) -> Any:
         """Assemble items into a Batch."""
         return representation.assemble(
             np.concatenate([i.positions for i in items]),
@@ -206,7 +207,16 @@ class OverlayerData(EndlessBatches):
         See :class:`~ase_diffusion.training.data.EndlessBatches`.
     """
 
-    def __init__(self, data: Overlayers, representation: Slab, *, batch_size=16, repeat=0.25, max_atoms=120, **options):
+    def __init__(
+        self,
+        data: Overlayers,
+        representation: Slab,
+        *,
+        batch_size: int = 16,
+        repeat: float = 0.25,
+        max_atoms: int = 120,
+        **options: Any,
+    ) -> None:
         if not data.items:
             raise ValueError('the data set is empty after selection: widen the energy window or add data')
         super().__init__(representation, len(data), batch_size=batch_size, **options)
@@ -214,7 +224,7 @@ class OverlayerData(EndlessBatches):
         a, b, _ = data.pbc
         self.repeats = [(m, n) for m, n in ((2, 1), (1, 2), (2, 2)) if (a or m == 1) and (b or n == 1)]
 
-    def batch_of(self, index, rng=None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
         """Return a batch with the targets ``energy`` (B,) and ``forces`` (n, 3) in ``extras`` where there are any.
 
         With ``rng`` some of the structures are repeated.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ MIXED = {'bf16-mixed': torch.bfloat16}  # precisions in which only the network c
 class EMA:
     """Exponential moving average of the parameters, warmed up as min(decay, (1 + k) / (10 + k))."""
 
-    def __init__(self, network: torch.nn.Module, decay: float):
+    def __init__(self, network: torch.nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
@@ -47,16 +48,16 @@ class Mixed:
     :func:`ase_diffusion.networks.precision.full_precision`.
     """
 
-    def __init__(self, network: torch.nn.Module, dtype: torch.dtype = torch.bfloat16):
+    def __init__(self, network: torch.nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
         self.network, self.dtype = network, dtype
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Any:
         device = next(self.network.parameters()).device.type
         with torch.autocast(device, self.dtype):
             out = self.network(*args)
         return _single(out)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.network, name)
 
 
@@ -146,7 +147,7 @@ def _make_task(
     return Task()
 
 
-def evaluate(network, objective, batches, seed: int = 0) -> dict[str, float]:
+def evaluate(network: torch.nn.Module, objective: Any, batches: Any, seed: int = 0) -> dict[str, float]:
     """Return the objective's numbers averaged over ``batches``, with fixed noise."""
     generator = torch.Generator().manual_seed(seed)
     totals: dict[str, float] = {}
@@ -159,27 +160,27 @@ def evaluate(network, objective, batches, seed: int = 0) -> dict[str, float]:
 
 def train(
     network: torch.nn.Module,
-    objective,
-    data,
-    out,
+    objective: Any,
+    data: Any,
+    out: str | Path,
     *,
     steps: int,
     header: dict,
-    validation=(),
-    lr=1e-3,
-    ema=0.999,
-    warmup=200,
-    clip=1.0,
-    weight_decay=1e-4,
-    seed=0,
-    every=1000,
-    checkpoint_seconds=60,
-    compile_network=False,
-    precision='32-true',
-    devices=1,
-    accelerator='auto',
-    progress=True,
-    minutes=None,
+    validation: Any = (),
+    lr: float = 1e-3,
+    ema: float = 0.999,
+    warmup: int = 200,
+    clip: float = 1.0,
+    weight_decay: float = 1e-4,
+    seed: int = 0,
+    every: int = 1000,
+    checkpoint_seconds: float = 60,
+    compile_network: bool = False,
+    precision: str = '32-true',
+    devices: int = 1,
+    accelerator: str = 'auto',
+    progress: bool = True,
+    minutes: Any = None,
 ) -> Path:
     """Train ``network`` and return the path of the best checkpoint.
 

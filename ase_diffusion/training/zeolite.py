@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from ase import Atoms
@@ -22,7 +23,14 @@ SMALLEST_STD = 0.05
 
 
 def new_voxels(
-    images: list[Atoms], *, shape=SHAPE, channels: int = 3, width: float = 1.0, features: int = 64, blocks: int = 5, **settings
+    images: list[Atoms],
+    *,
+    shape: Any = SHAPE,
+    channels: int = 3,
+    width: float = 1.0,
+    features: int = 64,
+    blocks: int = 5,
+    **settings: Any,
 ) -> tuple[Voxels, Callable[..., VoxelNet]]:
     """Return representation and network of a new model.
 
@@ -52,16 +60,16 @@ def new_voxels(
 
 def train_zeolite(
     images: list[Atoms],
-    out,
+    out: str | Path,
     *,
     conditions: Sequence[str] | dict | None = None,
     network: VoxelNet | None = None,
     representation: Voxels | None = None,
-    shape=None,
+    shape: Any = None,
     batch_size: int = 16,
     sampling: dict | None = None,
     settings: dict | None = None,
-    **options,
+    **options: Any,
 ) -> Path:
     """Train a :class:`~ase_diffusion.networks.voxelnet.VoxelNet`; returns the path of the best checkpoint.
 

@@ -18,7 +18,7 @@ _NEW_NAMES = {  # values of format 1 -> of today
 }
 
 
-def read_header(path) -> dict:
+def read_header(path: str | Path) -> dict:
     """Return the header of a checkpoint, with the names of today.
 
     Raises

@@ -8,6 +8,7 @@ there the names below are notes where something else says that this package wrot
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from ase import Atoms
 
@@ -26,13 +27,13 @@ OF_GA = frozenset({'raw_score', 'extinct', 'relaxed', 'generation', 'origin', 'g
 OF_DATA = ('diffusion', 'relax_error')  # keys of ``info['data']``
 
 
-def noted(pairs: dict, **notes) -> dict:
+def noted(pairs: dict, **notes: Any) -> dict:
     """Return key-value pairs with notes (values fit for ``ase.db``), and their names in the key ``provenance``."""
     names = {*str(pairs.get(MARKER, '')).split(), *notes}
     return {**pairs, **notes, **({MARKER: ' '.join(sorted(names))} if names else {})}
 
 
-def note(atoms: Atoms, **notes) -> None:
+def note(atoms: Atoms, **notes: Any) -> None:
     """Write notes into ``info['key_value_pairs']`` of a structure, see :func:`noted`."""
     atoms.info['key_value_pairs'] = noted(atoms.info.get('key_value_pairs', {}), **notes)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError
 
@@ -28,7 +29,7 @@ def list_models(kind: str | None = None) -> list[dict]:
     return [{'name': name, **entry} for name, entry in _index().items() if kind in (None, entry['kind'])]
 
 
-def find_model(name_or_path) -> Path:
+def find_model(name_or_path: str | Path) -> Path:
     """Return the file of a shipped model, or the path itself where a file is meant.
 
     Raises
@@ -45,7 +46,7 @@ def find_model(name_or_path) -> Path:
     raise CheckpointError(f'no model {str(name_or_path)!r}: give a file or one of {sorted(index)}')
 
 
-def load_networks(name_or_path, device='cpu') -> tuple[dict, dict]:
+def load_networks(name_or_path: str | Path, device: str = 'cpu') -> tuple[dict, dict]:
     """Return the networks (evaluation mode) by name, and the header, of a shipped model or of a checkpoint file.
 
     Raises
@@ -66,7 +67,7 @@ def load_networks(name_or_path, device='cpu') -> tuple[dict, dict]:
     return load_checkpoint(path, device)
 
 
-def load_model(name_or_path, device='cpu'):
+def load_model(name_or_path: str | Path, device: str = 'cpu') -> Any:
     """Return network and header of a shipped model or of a checkpoint file; a dict of networks where it has several.
 
     Raises

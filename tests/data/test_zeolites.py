@@ -119,8 +119,10 @@ def test_groups_are_closed():
     groups = orthogonal_groups()
     assert len(groups) == 163
     for number, rotations, translations in groups[::23]:
-        operations = {(*r.ravel().round().astype(int), *(t % 1 * 24).round().astype(int) % 24)
-                      for r, t in zip(rotations, translations, strict=True)}  # fmt: skip
+        operations = {
+            (*r.ravel().round().astype(int), *(t % 1 * 24).round().astype(int) % 24)
+            for r, t in zip(rotations, translations, strict=True)
+        }
         assert len(operations) == len(rotations), number
         r, t = rotations[-1], translations[-1]
         for q, s in zip(rotations, translations, strict=True):

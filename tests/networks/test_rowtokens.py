@@ -101,8 +101,12 @@ def test_companions_and_absent_slots_do_not_matter(tied):
     batch, level, t = noised(1.0)
     together = clean_of(net, batch, level, t)
     for k in range(3):
-        alone = Batch({'image': batch.fields['image'][k : k + 1]}, {'image': torch.arange(1)}, 1,
-                      extras={'counts': batch.extras['counts'][k : k + 1]})  # fmt: skip
+        alone = Batch(
+            {'image': batch.fields['image'][k : k + 1]},
+            {'image': torch.arange(1)},
+            1,
+            extras={'counts': batch.extras['counts'][k : k + 1]},
+        )
         assert torch.allclose(clean_of(net, alone, level[:1], t[:1])[0], together[k], atol=2e-5)
     assert torch.allclose(clean_of(net.train(), batch, level, t), together, atol=2e-5)
 

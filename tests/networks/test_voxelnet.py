@@ -27,8 +27,13 @@ def batch_of(x, lengths=(9.0, 10.0, 12.0)):
 
 def net_of(dtype=torch.float64, **options):
     options = {'width': 16, 'blocks': 2, 'attention': 1, 'heads': 2, 'embedding': 16} | options
-    return shaken(VoxelNet(conditions={'void_fraction': (0.1, 0.1), 'henry_coefficient': (1.0, 2.0)},
-                           logarithmic=['henry_coefficient'], **options)).to(dtype)  # fmt: skip
+    return shaken(
+        VoxelNet(
+            conditions={'void_fraction': (0.1, 0.1), 'henry_coefficient': (1.0, 2.0)},
+            logarithmic=['henry_coefficient'],
+            **options,
+        )
+    ).to(dtype)
 
 
 @pytest.mark.parametrize('patch', [1, 2, 4])

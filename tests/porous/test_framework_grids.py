@@ -25,8 +25,12 @@ def frameworks(lengths, n=3):
 
 
 def arrays(images):
-    return (np.concatenate([a.get_scaled_positions() for a in images]), np.concatenate([a.numbers for a in images]),
-            [len(a) for a in images], np.stack([np.asarray(a.cell) for a in images]))  # fmt: skip
+    return (
+        np.concatenate([a.get_scaled_positions() for a in images]),
+        np.concatenate([a.numbers for a in images]),
+        [len(a) for a in images],
+        np.stack([np.asarray(a.cell) for a in images]),
+    )
 
 
 def test_separable_density_is_the_density():

@@ -10,9 +10,18 @@ from ase_diffusion.search import random_start
 from ase_diffusion.utils.provenance import forget_notes, note, notes_of
 
 OLD = {  # as files of the first version have it, without names of notes
-    'generator': 'SurfaceDiffusion', 'model': 'ag-o-overlayer', 'seed': 's1f', 'sampling_steps': 50, 'condition_energy': 0.0,
-    'relax_steps': 4, 'relax_converged': True, 'relax_failed': True, 'energy_generated': -1.0, 'unique': True, 'failed': True,
-}  # fmt: skip
+    'generator': 'SurfaceDiffusion',
+    'model': 'ag-o-overlayer',
+    'seed': 's1f',
+    'sampling_steps': 50,
+    'condition_energy': 0.0,
+    'relax_steps': 4,
+    'relax_converged': True,
+    'relax_failed': True,
+    'energy_generated': -1.0,
+    'unique': True,
+    'failed': True,
+}
 OWN = {'colour': 'red', 'U': 4.0}
 
 

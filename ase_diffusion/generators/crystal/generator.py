@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -84,9 +84,9 @@ class CrystalDiffusion(BulkGenerator):
     >>> images = gen.sample(16, heat_of_formation=-0.2)      # doctest: +SKIP
     """
 
-    kind = 'crystal'
+    kind: ClassVar[str] = 'crystal'
     default_sampling: ClassVar[dict] = SCHEMES['d3pm']
-    default_batch_size = 64
+    default_batch_size: ClassVar[int] = 64
 
     def __init__(
         self,
@@ -94,14 +94,14 @@ class CrystalDiffusion(BulkGenerator):
         natoms: int | None = None,
         *,
         elements: list[str] | None = None,
-        model=None,
+        model: Any = None,
         conditioning: str | None = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
-        calculator=None,
-        guidance=None,
-        **options,
-    ):
+        calculator: Any = None,
+        guidance: Any = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         if not isinstance(stoich, (str, Mapping, type(None))):
             raise TypeError(f"stoich is a formula such as 'Ti4O8', got {type(stoich).__name__}; natoms=... counts atoms")
@@ -196,7 +196,7 @@ class CrystalDiffusion(BulkGenerator):
     def _identity(self) -> dict:
         return {} if self.stoich is None else {'stoich': formula_text(self.stoich, self.numbers)}
 
-    def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions):
+    def perturb(self, atoms: Atoms, noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions: Any) -> Any:
         """Noise given crystals a little and denoise them: neighbors of theirs that the model finds likely.
 
         Parameters
@@ -235,7 +235,7 @@ class CrystalDiffusion(BulkGenerator):
         own = {name: told.get(name) for name in ('stoich', 'natoms', 'elements', 'symmetrize')}
         return {**super()._arguments(told, record, atoms), **{name: value for name, value in own.items() if value is not None}}
 
-    def fit(self, data, out=None, *, steps: int = 20_000, **options):
+    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
         """Train on crystals and use the result; returns self.
 
         Parameters

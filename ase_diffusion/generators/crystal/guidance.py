@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,14 +59,14 @@ class CrystalGuidance(CallCounter):
     time_limit: float | None = None
 
     @classmethod
-    def coerce(cls, guidance, calculator) -> CrystalGuidance | None:
+    def coerce(cls, guidance: Any, calculator: Any) -> CrystalGuidance | None:
         """Accept None, True, a dict, a calculator (or what makes one) or a CrystalGuidance, which is copied, and a calculator."""
         made = guidance_options(cls, guidance, calculator)
         if made is not None:
             made.compute = Forces(made.calculator, made.directory, time_limit=made.time_limit)
         return made
 
-    def bind(self, representation: Crystal, count: int):
+    def bind(self, representation: Crystal, count: int) -> Any:
         """Return the hook ``(batch, t) -> displacements`` of the fields, for a batch of ``count`` crystals."""
         steps, move = [0], self.timed(self._move)
         self.compute.begin(count)

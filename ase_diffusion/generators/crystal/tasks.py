@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from ..tasks import FromStructures, check_noise
 log = logging.getLogger(__name__)
 
 
-def perturbation(parents, noise, process, representation: Crystal, *, limit: int, steps: int, numbers=None) -> FromStructures:
+def perturbation(
+    parents: Any, noise: Any, process: Any, representation: Crystal, *, limit: int, steps: int, numbers: np.ndarray | None = None
+) -> FromStructures:
     """Return the task that begins with given crystals, noised.
 
     Parameters
@@ -57,10 +60,10 @@ class AllowedElements:
     allowed : list of bool, one for each species
     """
 
-    def __init__(self, network, allowed: list[bool]):
+    def __init__(self, network: torch.nn.Module, allowed: list[bool]) -> None:
         self.network, self.allowed = network, torch.tensor(allowed)
 
-    def __call__(self, batch, c_noise, conditions):
+    def __call__(self, batch: Any, c_noise: Any, conditions: Any) -> Any:
         pred = self.network(batch, c_noise, conditions)
         allowed = self.allowed.to(pred['species'].device)
         return {**pred, 'species': torch.where(allowed, pred['species'], -torch.inf)}

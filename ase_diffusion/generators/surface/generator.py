@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -90,10 +90,10 @@ class SurfaceDiffusion(Generator):
     >>> atoms = gen.sample()                           # doctest: +SKIP
     """
 
-    kind = 'surface'
+    kind: ClassVar[str] = 'surface'
     default_sampling: ClassVar[dict] = {'sampler': 'renoised_ancestral', 'steps': 50}
     default_condition, default_guidance_scale = 0.0, 2.0
-    compile_from = 15_000  # structures times network calls; below, compiling takes longer than it saves
+    compile_from: ClassVar[int] = 15_000  # structures times network calls; below, compiling takes longer than it saves
 
     def __init__(
         self,
@@ -101,12 +101,12 @@ class SurfaceDiffusion(Generator):
         stoich: str | Mapping[str, int],
         *,
         height: tuple[float, float] | None = None,
-        model=None,
-        calculator=None,
-        guidance=None,
+        model: Any = None,
+        calculator: Any = None,
+        guidance: Any = None,
         relax: dict | None = None,
-        **options,
-    ):
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         check_slab(slab)
         check_one_piece(slab)
@@ -189,7 +189,7 @@ class SurfaceDiffusion(Generator):
     def _identity(self) -> dict:
         return {'stoich': formula_text(self.stoich, self.numbers)}
 
-    def perturb(self, atoms, noise: float = 0.3, n: int | None = 8, **conditions):
+    def perturb(self, atoms: Atoms, noise: float = 0.3, n: int | None = 8, **conditions: Any) -> Any:
         """Noise given structures a little and denoise them: neighbors of theirs that the model finds likely.
 
         Parameters
@@ -218,7 +218,7 @@ class SurfaceDiffusion(Generator):
         task = FromStructures(parents, sigma, self.steps, start, self._start())
         return collect(self._iterate(count, conditions, task), n)
 
-    def complete(self, atoms: Atoms, indices, n: int | None = None, *, repeats: int = 5, **conditions):
+    def complete(self, atoms: Atoms, indices: Any, n: int | None = None, *, repeats: int = 5, **conditions: Any) -> Any:
         """Generate some mobile atoms of a structure anew; all others stay where they are, bit by bit.
 
         Parameters
@@ -275,7 +275,7 @@ class SurfaceDiffusion(Generator):
         slab.calc = None
         return {**super()._arguments(told, record, atoms), 'slab': slab, 'stoich': told['stoich'], 'height': told['height']}
 
-    def fit(self, data, out=None, *, steps: int = 20_000, **options):
+    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
         """Train on overlayers and use the result; returns self.
 
         Parameters
@@ -301,7 +301,7 @@ class SurfaceDiffusion(Generator):
         self.overlayer.check_known({'mobile_elements': mobile, 'substrate_elements': substrate}, 'the data')
         return train_surface(overlayers, out, **{'height': height, **options})
 
-    def fit_with_calculator(self, calculator, out, *, options: dict | None = None, **plan):
+    def fit_with_calculator(self, calculator: Any, out: str | Path, *, options: dict | None = None, **plan: Any) -> Any:
         """Train without data: sample, relax a little with ``calculator``, weigh by Boltzmann, train, again; returns self.
 
         In the spirit of GO-Diff (Ronne, Vegge and Bhowmik, arXiv 2510.13448). Round 0 relaxes random starts. Round k > 0 relaxes
@@ -359,7 +359,7 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     return template
 
 
-def check_window(height, overlayer: SlabTemplate) -> tuple[float, float]:
+def check_window(height: Any, overlayer: SlabTemplate) -> tuple[float, float]:
     """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
     try:
         low, high = (float(x) for x in height)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,9 @@ class Guidance(CallCounter):
     time_limit: float | None = None
 
     @classmethod
-    def coerce(cls, guidance, calculator, steps: int, template: SlabTemplate, device=None) -> Guidance | None:
+    def coerce(
+        cls, guidance: Any, calculator: Any, steps: int, template: SlabTemplate, device: str | torch.device | None = None
+    ) -> Guidance | None:
         """Accept None, True, a dict, a calculator (or what makes one) or a Guidance, which is copied, and a calculator.
 
         ``template`` is what is generated: our own force fields must know its elements; they live on ``device``.
@@ -78,7 +81,7 @@ class Guidance(CallCounter):
             made.prepare(template, device)
         return made
 
-    def prepare(self, template: SlabTemplate, device=None) -> None:
+    def prepare(self, template: SlabTemplate, device: str | torch.device | None = None) -> None:
         """Load the force field or make the calculator, so that errors come before any work."""
         own, self.network = self.calculator, None
         if self.time_limit is not None:
@@ -101,7 +104,7 @@ class Guidance(CallCounter):
             forces = _ase_forces(self.compute, batch, representation)
         return ForceGuidance(self.timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
 
-    def finish(self, batch, hook: ForceGuidance, process):
+    def finish(self, batch: Batch, hook: ForceGuidance, process: Any) -> Any:
         """Descend along the forces for ``finish_steps`` steps; a structure whose momentum turns against its forces drops it."""
         hook.every, hook.strength = 1, STRIDE
         rows, velocity = batch.rows['positions'], torch.zeros_like(batch.fields['positions'])

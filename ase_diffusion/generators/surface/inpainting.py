@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,14 +35,14 @@ class Inpaint(FromNoise):
 
     name, relaxes = 'complete', False
 
-    def __init__(self, parent: SlabTemplate, indices: list[int], repeats: int, start: float, steps: int):
+    def __init__(self, parent: SlabTemplate, indices: list[int], repeats: int, start: float, steps: int) -> None:
         super().__init__(lambda seed: parent, steps, start)
         chosen = np.zeros(len(parent.atoms), bool)
         chosen[indices] = True
         self.kept = ~chosen[~parent.frozen]  # (n_mobile,)
         self.parent, self.indices, self.count, self.repeats = parent, list(indices), len(indices), repeats
 
-    def begin(self, process, batch, noise, network):
+    def begin(self, process: Any, batch: Batch, noise: Any, network: torch.nn.Module) -> Any:
         """Return a process in which the kept atoms are given."""
         rows = self.rows(batch)
         return Inpainting(process, batch, {'positions': rows}, network, self.repeats), {'start': self.start, 'steps': self.steps}
@@ -50,7 +51,7 @@ class Inpaint(FromNoise):
         """Return which rows of a batch are kept, bool (n,)."""
         return torch.as_tensor(self.kept).repeat(batch.size).to(batch.fields['positions'].device)
 
-    def restore(self, outcomes, batch):
+    def restore(self, outcomes: Any, batch: Batch) -> Any:
         """Return the structures with the kept atoms as they were given: the network computes in float32."""
         for atoms, template in zip(outcomes, batch.extras['templates'], strict=True):
             kept = np.flatnonzero(~template.frozen)[self.kept]
@@ -59,10 +60,10 @@ class Inpaint(FromNoise):
             atoms.set_positions(positions, apply_constraint=False)
         return outcomes
 
-    def labels(self):
+    def labels(self) -> Any:
         return {'operation': self.name, 'regenerated': self.count, 'repeats': self.repeats}
 
-    def todict(self):
+    def todict(self) -> Any:
         own = {'indices': self.indices, 'repeats': self.repeats, 'parents': [geometry(self.parent.atoms)]}
         return {'name': self.name, **own}
 
@@ -128,7 +129,7 @@ def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
     return SlabTemplate(new)
 
 
-def check_indices(indices, slab: SlabTemplate) -> list[int]:
+def check_indices(indices: Any, slab: SlabTemplate) -> list[int]:
     """Return indices of mobile atoms, without sign and order; raise a ValueError for others."""
     try:
         numbers = [operator.index(i) for i in ([indices] if np.ndim(indices) == 0 else indices)]

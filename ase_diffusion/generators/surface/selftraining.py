@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -44,7 +45,7 @@ class SelfTrainingSchedule:
     steps: int = 400
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('rounds', 'samples', 'relax_steps', 'buffer', 'steps'):
             check_count(name, 'a number', getattr(self, name))
         try:
@@ -74,7 +75,7 @@ class SelfTraining:
     ``vasp-0027`` for number 7 of round 1 with 20 in each.
     """
 
-    def __init__(self, gen, calculator, out, plan: SelfTrainingSchedule, options: dict):
+    def __init__(self, gen: Any, calculator: Any, out: str | Path, plan: SelfTrainingSchedule, options: dict) -> None:
         self.gen, self.calculator, self.out, self.plan, self.options = gen, calculator, Path(out), plan, options
         self.slab = gen.template[: -len(parse_formula(gen.stoich))]
         how = Settings(fmax=plan.fmax, steps=plan.relax_steps)
@@ -224,7 +225,7 @@ class SelfTraining:
         gen._use(*load_networks(best, gen.device))
 
 
-def boltzmann(energies, temperature: float) -> np.ndarray:
+def boltzmann(energies: np.ndarray, temperature: float) -> np.ndarray:
     """Return exp(-E / T) / sum for energies and a temperature in eV."""
     weights = np.exp(-(np.asarray(energies) - np.min(energies)) / temperature)
     return weights / weights.sum()
