@@ -78,6 +78,7 @@ LINES = {
 }
 
 
+@pytest.mark.slow  # four processes, each until its first bar
 @pytest.mark.parametrize('verb', LINES)
 def test_bars_of_the_command_line(verb, ag_slab, environment, tmp_path):
     """On a terminal there is a bar; stdout, a file here, holds lines only. Ctrl-C ends it with status 130 and keeps the files."""
