@@ -256,7 +256,9 @@ class TestChecks:
     def test_sites_that_are_none(self, rows, word):
         assert word in reason(cif(self.CUBE, rows))
 
-    @pytest.mark.parametrize('cell', [(0, 4, 4, 90, 90, 90), (4, 4, 4, 10, 90, 170), ('oops', 4, 4, 90, 90, 90), (4, 4, 4, 0, 0, 0)])
+    @pytest.mark.parametrize(
+        'cell', [(0, 4, 4, 90, 90, 90), (4, 4, 4, 10, 90, 170), ('oops', 4, 4, 90, 90, 90), (4, 4, 4, 0, 0, 0)]
+    )
     def test_cells_that_are_none(self, cell):
         assert 'cell' in reason(cif(cell, 'C C 0 0 0'))
 

@@ -87,7 +87,9 @@ def test_vacuum_is_cut_and_distances_stay():
 def polymorphs(n, seed=0):
     rng = np.random.default_rng(seed)
     images = [bulk('C', 'diamond', a=3.57), bulk('C', 'fcc', a=3.5), bulk('C', 'hcp', a=2.5, c=4.0), bulk('C', 'sc', a=2.4)]
-    more = [Atoms('C2', scaled_positions=[[0, 0, 0], rng.uniform(0.3, 0.7, 3)], cell=[3, 3.5, 4 + k % 3], pbc=True) for k in range(n)]
+    more = [
+        Atoms('C2', scaled_positions=[[0, 0, 0], rng.uniform(0.3, 0.7, 3)], cell=[3, 3.5, 4 + k % 3], pbc=True) for k in range(n)
+    ]
     return [images[k] for k in rng.integers(0, 4, n)] + more
 
 
@@ -149,4 +151,6 @@ def test_neighbors_of_sparse_cells_are_those_of_ase():
         atoms = Atoms('H8', scaled_positions=rng.uniform(-2, 2, (8, 3)), cell=cell, pbc=pbc)
         i, _, d = _sparse_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, 4.0)
         other, _, distances = neighbor_list('ijd', atoms, 4.0)
-        assert np.allclose(np.sort(d), np.sort(distances)) and np.array_equal(np.bincount(i, minlength=8), np.bincount(other, minlength=8))
+        assert np.allclose(np.sort(d), np.sort(distances)) and np.array_equal(
+            np.bincount(i, minlength=8), np.bincount(other, minlength=8)
+        )

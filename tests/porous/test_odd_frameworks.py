@@ -56,7 +56,12 @@ def test_a_closed_framework_has_no_heat():
 
 @pytest.mark.parametrize(
     ('cell', 'count'),
-    [(np.eye(3), 3), ([[1, 0, 0], [-0.5, 3**0.5 / 2, 0], [0, 0, 1]], 4), ([[0, 1, 1], [1, 0, 1], [1, 1, 0]], 6), ([[-1, 1, 1], [1, -1, 1], [1, 1, -1]], 7)],
+    [
+        (np.eye(3), 3),
+        ([[1, 0, 0], [-0.5, 3**0.5 / 2, 0], [0, 0, 1]], 4),
+        ([[0, 1, 1], [1, 0, 1], [1, 1, 0]], 6),
+        ([[-1, 1, 1], [1, -1, 1], [1, 1, -1]], 7),
+    ],
 )
 def test_faces_of_voronoi_cells(cell, count):
     """Cube 6, hexagonal prism 8, rhombic dodecahedron 12, truncated octahedron 14; of any cell of the lattice."""
@@ -109,7 +114,13 @@ def test_empty_and_full_masks():
 
 @pytest.mark.parametrize(
     ('formula', 'framework', 'told'),
-    [('SiO2', 'silica', ''), ('AlO2', 'silica', 'Al'), ('AlPO', 'silica', 'Al, P'), ('AlO2', 'uff', ''), ('AlO2', {'Al': (10, 3)}, '')],
+    [
+        ('SiO2', 'silica', ''),
+        ('AlO2', 'silica', 'Al'),
+        ('AlPO', 'silica', 'Al, P'),
+        ('AlO2', 'uff', ''),
+        ('AlO2', {'Al': (10, 3)}, ''),
+    ],
 )
 def test_elements_beside_silica_are_told_once(formula, framework, told, caplog):
     atoms = Atoms(formula, [[0, 0, 0], [2, 0, 0], [0, 2, 0]], cell=[8] * 3, pbc=True)
