@@ -32,7 +32,7 @@ class TestWhatIsRefused:
             function([Atoms(cell=[3] * 3, pbc=True)])
 
     def test_what_is_not_periodic(self, function):
-        with pytest.raises(ValueError, match=r'number 0 .*periodic'):
+        with pytest.raises(ValueError, match=r'number 0 .* pbc'):
             function([molecule('H2O')])
 
     def test_other_objects(self, function):
