@@ -56,4 +56,6 @@ def train(args: Any, **options: Any) -> Path:
     return train_pointcloud(images, args.out, split=args.split, **options, **given(args, 'features', 'blocks', 'conditions'))
 
 
-NEXT = 'ase-diffusion sample pointcloud --elements Mg O --model {best}'
+def next_step(args: Any, best: Any) -> str:
+    """Return the command that samples with a trained model."""
+    return f'ase-diffusion sample pointcloud --elements Mg O --model {best}'

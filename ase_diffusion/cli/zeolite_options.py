@@ -52,4 +52,6 @@ def train(args: Any, **options: Any) -> Path:
     return train_zeolite(images, args.out, **options, **more)
 
 
-NEXT = 'ase-diffusion sample zeolite --model {best}'
+def next_step(args: Any, best: Any) -> str:
+    """Return the command that samples with a trained model."""
+    return f'ase-diffusion sample zeolite --model {best}'
