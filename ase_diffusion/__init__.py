@@ -13,6 +13,7 @@ _PUBLIC = {
     'CrystalDiffusion': 'ase_diffusion.generators.crystal',
     'PointCloudDiffusion': 'ase_diffusion.generators.pointcloud',
     'ZeoliteDiffusion': 'ase_diffusion.generators.zeolite',
+    'CrysTensDiffusion': 'ase_diffusion.generators.crystens',
     'load_model': 'ase_diffusion.weights.zoo',
     'list_models': 'ase_diffusion.weights.zoo',
     'metrics': 'ase_diffusion.metrics',

@@ -88,4 +88,10 @@ METHODS = {
         'zeolites.traj',
         'ase_diffusion.cli.zeolite_options',
     ),
+    'crystens': Method(
+        'ase_diffusion.generators.crystens:CrysTensDiffusion',
+        'crystals of at most 52 atoms as images',
+        'crystens.traj',
+        'ase_diffusion.cli.crystens_options',
+    ),
 }

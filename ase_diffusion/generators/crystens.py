@@ -36,7 +36,7 @@ class CrysTensDiffusion(BulkGenerator):
     Parameters
     ----------
     model : str or Path
-        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first).
+        A checkpoint, or ``'untrained'`` (then :meth:`fit` comes first); no model of images ships yet.
     natoms : int, optional
         Atoms per cell; by default as many as in the training data, at random with their frequencies. :meth:`sample` takes it too.
         Images whose atoms are fewer, since some coincide, are rejected where it is asked for.
@@ -60,7 +60,7 @@ class CrysTensDiffusion(BulkGenerator):
 
     Examples
     --------
-    >>> gen = CrysTensDiffusion()                                                         # doctest: +SKIP
+    >>> gen = CrysTensDiffusion('run/best.safetensors')                                                         # doctest: +SKIP
     >>> images = gen.sample(8, space_group=225, elements=['Na', 'Cl'], guidance_scale=2)  # doctest: +SKIP
     """
 
@@ -70,7 +70,7 @@ class CrysTensDiffusion(BulkGenerator):
 
     def __init__(
         self,
-        model: str = 'crystens-mp',
+        model: str = 'untrained',
         *,
         natoms: int | None = None,
         network: str = 'diffusion',

@@ -67,6 +67,8 @@ class Block(nn.Module):
     """
 
     def __init__(self, features: int, heads: int, hidden: int, pair_width: int, dropout: float) -> None:
+        if features % heads:
+            raise ValueError(f'features must be a multiple of heads, got {features} and {heads}')
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = (nn.LayerNorm(features, elementwise_affine=False) for _ in range(2))

@@ -1,0 +1,54 @@
+"""Options of CrysTens images for ``sample`` and ``train``."""
+
+from pathlib import Path
+
+from ase_diffusion.cli.common import given
+
+
+def add_sample(parser):
+    """Add what says which crystals are sampled."""
+    parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell, at most 52 (as in the training data)')
+    parser.add_argument('--network', metavar='NAME', help='diffusion; cascade, wgan and gan are not shipped yet (diffusion)')
+    parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
+
+
+def make(cls, args, **options):
+    """Return the generator of the arguments."""
+    return cls(**given(args, 'natoms', 'network', 'symmetrize'), **options)
+
+
+def add_train(parser):
+    """Add the options of a training."""
+    parser.add_argument(
+        'data', metavar='DATA', help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; splits are kept'
+    )
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        default=['train'],
+        metavar='NAME',
+        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
+    )
+    parser.add_argument(
+        '--conditions', nargs='*', metavar='NAME', help='numbers of the data, space_group, elements: conditions to learn (all)'
+    )
+    parser.add_argument('--features', type=int, metavar='N', help='width of the network (192)')
+    parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
+
+
+def train(args, **options) -> Path:
+    """Train the denoiser; return the path of the best checkpoint."""
+    from ase_diffusion.data.crystals import read_crystals
+    from ase_diffusion.representations import representation_from_dict
+    from ase_diffusion.training.crystens import train_crystens
+    from ase_diffusion.training.data import split_images
+
+    training, held = split_images(read_crystals(args.data), args.split)
+    print(f'{len(training)} crystals, {"5 %" if held is None else len(held)} to validate, from {args.data}')
+    if held is None:
+        for atoms in training:
+            atoms.info.get('key_value_pairs', {}).pop('split', None)  # the splits are chosen already
+    if header := options.pop('header', None):
+        options['representation'] = representation_from_dict(header['representation'])
+    more = given(args, 'features', 'blocks', 'conditions')
+    return train_crystens(training, args.out, validation=held, **options, **more)
