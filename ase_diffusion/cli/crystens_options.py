@@ -1,23 +1,26 @@
 """Options of CrysTens images for ``sample`` and ``train``."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 from ase_diffusion.cli.common import given
 
 
-def add_sample(parser):
+def add_sample(parser: Any) -> None:
     """Add what says which crystals are sampled."""
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell, at most 52 (as in the training data)')
     parser.add_argument('--network', metavar='NAME', help='diffusion; cascade, wgan and gan are not shipped yet (diffusion)')
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
-def make(cls, args, **options):
+def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
     return cls(**given(args, 'natoms', 'network', 'symmetrize'), **options)
 
 
-def add_train(parser):
+def add_train(parser: Any) -> None:
     """Add the options of a training."""
     parser.add_argument(
         'data', metavar='DATA', help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; splits are kept'
@@ -36,7 +39,7 @@ def add_train(parser):
     parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
 
 
-def train(args, **options) -> Path:
+def train(args: Any, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.representations import representation_from_dict

@@ -6,14 +6,12 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from ase import Atoms
-from torch import Tensor
 
 from ..data.zeolite_cells import IDENTITY, ZeoliteCells, shipped_cells
 from ..data.zeolites import read_zeolites
@@ -23,9 +21,11 @@ from ..representations import Failure
 from ..representations.voxels import GridSymmetry, symmetric_shape
 from ..training.zeolite import SAMPLING, new_voxels, train_zeolite
 from ..utils.checks import check_integer
-from ..utils.provenance import note
+from ..utils.provenance import forget_notes, note
 from .base import Generator, collect
 from .compiling import copy_network
+from .grids import Draw, Interpolation, SymmetricNoise, averaged, with_multiplicity
+from .relaxation import relax_keywords
 from .tasks import FromNoise
 from .trajectory import DenoisingTrajectory
 
@@ -35,26 +35,6 @@ STRAIN = 0.02  # standard deviation of the relative change of a cell that is dra
 DRAWS = 50  # until a cell fits grids of a fixed shape
 SYMPREC = 0.05  # A
 MOST_COST = 0.03  # A^2 per T: valid; IZA frameworks have 3e-4 (median)
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What is given of a framework: the edges of its cell, its space group, T number and grid.
-
-    Parameters
-    ----------
-    edges : numpy.ndarray
-        ``(3,)`` A.
-    shape : (int, int, int)
-        Points of the grid.
-    silicon : int
-    symmetry : GridSymmetry or None
-    """
-
-    edges: np.ndarray
-    shape: tuple[int, int, int]
-    silicon: int
-    symmetry: GridSymmetry | None
 
 
 class ZeoliteDiffusion(Generator):
@@ -79,13 +59,17 @@ class ZeoliteDiffusion(Generator):
         Largest cost of the distance least squares, A^2 per T: 0.03 is valid, 0.01 good, 0.003 like real zeolites.
     probe_shape : (int, int, int)
         Points of the energy grid from which the properties of a result are computed.
-    rng, steps, sampler, batch_size, device, logfile, trajectory, denoising_trajectory, best_of, maxtries, validate
-        See :class:`ase_diffusion.generators.base.Generator`.
+    relax : dict, optional
+        Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a framework is returned, and its
+        properties computed again.
+    rng, steps, sampler, batch_size, device, logfile, trajectory, denoising_trajectory, maxtries, validate
+        See :class:`ase_diffusion.generators.base.Generator`. There is no ``best_of``: energies of different compositions cannot
+        be compared.
 
     Raises
     ------
     ValueError
-        A cell that is not orthogonal; a space group that no known framework has.
+        A cell that is not orthogonal; a space group that no known framework has; ``best_of``.
     CheckpointError
         The model cannot be loaded.
 
@@ -114,8 +98,14 @@ class ZeoliteDiffusion(Generator):
         space_group: Any = None,
         max_cost: float = MOST_COST,
         probe_shape: Any = (32, 32, 32),
+        relax: dict | None = None,
         **options: Any,
     ) -> None:
+        if options.get('best_of', 1) != 1:
+            raise ValueError(
+                f'best_of={options["best_of"]!r} compares energies, so that all candidates need one composition; frameworks have '
+                'different ones: leave best_of out'
+            )
         options.setdefault('maxtries', 60)  # a grid is cheap, and most give no framework
         super().__init__(**options)
         self.symmetry, self.cell, self.max_cost = bool(symmetry), _edges(cell), float(max_cost)
@@ -127,6 +117,7 @@ class ZeoliteDiffusion(Generator):
         if self.space_group is not None and not self.symmetry:
             raise ValueError('space_group needs symmetry=True; leave it out to generate without symmetry')
         self.rows = self._rows()
+        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self._load(model)
 
     def _rows(self) -> np.ndarray:
@@ -230,11 +221,11 @@ class ZeoliteDiffusion(Generator):
         batch = batch.to(self.device)
         symmetries = [draw.symmetry for draw in draws]
         target = any(conditions.get(name) is not None for name in PROPERTIES)
-        network = ClassifierFree(_with_multiplicity(self.network), conditions['guidance_scale'] if target else 1.0)
+        network = ClassifierFree(with_multiplicity(self.network), conditions['guidance_scale'] if target else 1.0)
         noise = SymmetricNoise(seeds, symmetries)
         process, begin = task.begin(self.process, batch, noise, network)
         with DenoisingTrajectory(self, begin['steps']) as movie, _half(self.device):
-            final = self._sampler()(_averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
+            final = self._sampler()(averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
         return final
 
     def _finish(self, atoms: Atoms) -> Atoms | Failure:
@@ -245,11 +236,25 @@ class ZeoliteDiffusion(Generator):
                 return Failure(fault)
             if not info.get('cost', 0.0) < self.max_cost:
                 return Failure('strained')
+        notes = {name: round(float(info[name]), 6) for name in ('moved', 'cost') if name in info}
+        notes |= {'restored_by': str(info['step'])} if info.get('step') else {}
+        note(atoms, **notes, **self._properties(atoms))
+        return atoms
+
+    def _properties(self, atoms: Atoms) -> dict:
+        """Return space group and adsorption properties of a framework."""
         found = adsorption_properties(energy_grid(atoms, shape=self.probe_shape))
         notes = {name: round(float(found[name]), 6) for name in PROPERTIES if math.isfinite(found[name])}
-        notes |= {name: round(float(info[name]), 6) for name in ('moved', 'cost') if name in info}
-        notes |= {'restored_by': str(info['step'])} if info.get('step') else {}
-        note(atoms, space_group=space_group_of(atoms), **notes)
+        return {'space_group': space_group_of(atoms), **notes}
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        return check_framework(atoms)
+
+    def _after_relaxation(self, atoms: Atoms) -> Atoms:
+        atoms = super()._after_relaxation(atoms)
+        forget_notes(atoms, PROPERTIES)  # a heat that is no longer defined
+        if self._reason_to_reject(atoms) is None:
+            note(atoms, **self._properties(atoms))
         return atoms
 
     # interpolation
@@ -330,97 +335,6 @@ class ZeoliteDiffusion(Generator):
             'space_group': self.space_group,
             'max_cost': self.max_cost,
         }
-
-
-class SymmetricNoise:
-    """Draw the noise of every structure from its own generator on the CPU, averaged over its space group at unit variance.
-
-    Parameters
-    ----------
-    seeds : sequence of int
-    symmetries : sequence of GridSymmetry or None
-    """
-
-    def __init__(self, seeds: Any, symmetries: Any) -> None:
-        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        self.symmetries = list(symmetries)
-
-    def bind(self, rows: Tensor) -> SymmetricNoise:
-        """Return the source for a dense field: itself."""
-        return self
-
-    def normal(self, like: Tensor) -> Tensor:
-        """Draw standard normal numbers (B, C, X, Y, Z)."""
-        parts = []
-        for generator, symmetry in zip(self.generators, self.symmetries, strict=True):
-            noise = torch.randn(like.shape[1:], generator=generator, dtype=like.dtype)
-            parts.append(noise if symmetry is None else symmetry.average(noise, noise=True))
-        return torch.stack(parts).to(like.device)
-
-    def uniform(self, like: Tensor) -> Tensor:
-        """Draw uniform numbers, without symmetry."""
-        parts = [torch.rand(like.shape[1:], generator=generator, dtype=like.dtype) for generator in self.generators]
-        return torch.stack(parts).to(like.device)
-
-
-class Interpolation(FromNoise):
-    """Begin with two frameworks, noised and mixed.
-
-    Parameters
-    ----------
-    x : Tensor
-        ``(2, C, X, Y, Z)``, their fields.
-    weight : float
-        Of the second.
-    draw : Draw
-    steps : int
-        Of a generation from noise.
-    start : float
-        Time at which to begin.
-    """
-
-    name, relaxes = 'interpolate', True
-
-    def __init__(self, x: Tensor, weight: float, draw: Draw, steps: int, start: float) -> None:
-        super().__init__(None, max(10, math.ceil(steps * start)), start)
-        self.x, self.weight, self.draw = x, float(weight), draw
-
-    def begin(self, process: Any, batch: Batch, noise: Any, network: torch.nn.Module) -> Any:
-        """Return the process and the keywords of the sampler; the mixed noise keeps its variance."""
-        one, like = process.processes['grids'], batch.fields['grids']
-        x = self.x.to(like)
-        t = torch.full((len(like),), self.start, dtype=torch.float64)
-        alpha, sigma = one.scales(t.to(like.device), like)
-        first, second = noise.normal(like), noise.normal(like)
-        share = torch.tensor([1 - self.weight, self.weight], dtype=like.dtype, device=like.device)
-        eps = (share[0] * first + share[1] * second) / share.square().sum().sqrt()
-        mean = share[0] * x[0] + share[1] * x[1]
-        mixed = batch.with_fields(grids=alpha * mean + sigma * eps)
-        return process, {'start': self.start, 'steps': self.steps, 'initial': mixed}
-
-    def labels(self) -> Any:
-        return {'operation': self.name, 'weight': self.weight}
-
-
-def _with_multiplicity(network):
-    """Return the network with the multiplicity of the symmetry as a condition that guidance does not drop."""
-
-    def call(batch, c_noise, conditions):
-        given = batch.extras.get('multiplicity')
-        return network(batch, c_noise, conditions if given is None else {**conditions, 'multiplicity': given})
-
-    return call
-
-
-def _averaged(network, symmetries):
-    """Return the network with every prediction averaged over the space group of its structure."""
-
-    def call(batch, c_noise, conditions):
-        grids = network(batch, c_noise, conditions)['grids']  # (B, C, X, Y, Z)
-        parts = [x if symmetry is None else symmetry.average(x) for x, symmetry in zip(grids, symmetries, strict=True)]
-        return {'grids': torch.stack(parts)}
-
-    return call
 
 
 def _half(device: torch.device):

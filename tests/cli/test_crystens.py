@@ -10,12 +10,10 @@ def test_train_then_sample_with_conditions(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     salts = [bulk(name, 'rocksalt', a=5.0 + 0.1 * k) for k, name in enumerate(['NaCl', 'KCl', 'LiF', 'MgO', 'NaBr', 'KBr'])]
     write('salts.traj', salts)
-    line = (
-        'train crystens salts.traj --out run --steps 3 --features 24 --blocks 1 --batch-size 4 --conditions space_group elements'
-    )
+    line = 'train crystens salts.traj --out r --steps 3 --features 24 --blocks 1 --batch-size 4 --conditions space_group elements'
     assert main(line.split()) == 0
-    assert 'ase-diffusion sample crystens --model run/best.safetensors' in capsys.readouterr().out
-    line = 'sample crystens --model run/best.safetensors -n 1 --natoms 2 --steps 3 --seed 1 --log log -o out.traj'
+    assert 'ase-diffusion sample crystens --model r/best.safetensors' in capsys.readouterr().out
+    line = 'sample crystens --model r/best.safetensors -n 1 --natoms 2 --steps 3 --seed 1 --log log -o out.traj'
     assert main([*line.split(), '--condition', 'space_group=225', 'elements=Na,Cl']) == 0
     (atoms,) = read('out.traj', ':')
     notes = atoms.info['key_value_pairs']

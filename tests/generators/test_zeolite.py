@@ -11,7 +11,8 @@ from ase_diffusion.data.zeolite_cells import ZeoliteCells, shipped_cells
 from ase_diffusion.data.zeolites import read_zeolites
 from ase_diffusion.diffusion import SAMPLERS
 from ase_diffusion.errors import GenerationFailed
-from ase_diffusion.generators.zeolite import Draw, Interpolation, SymmetricNoise, space_group_of
+from ase_diffusion.generators.grids import Draw, Interpolation, SymmetricNoise
+from ase_diffusion.generators.zeolite import space_group_of
 from ase_diffusion.networks.voxelnet import VoxelNet
 from ase_diffusion.porous import adsorption_properties, check_framework, energy_grid
 from ase_diffusion.representations import Failure
@@ -175,6 +176,8 @@ def test_cells_and_groups_can_be_given(checkpoint):
         ZeoliteDiffusion(checkpoint, logfile=None, cell=[[10, 1, 0], [0, 10, 0], [0, 0, 10]])
     with pytest.raises(ValueError, match='space_group is one or several of'):
         ZeoliteDiffusion(checkpoint, logfile=None, space_group=300)
+    with pytest.raises(ValueError, match='best_of'):
+        ZeoliteDiffusion(checkpoint, logfile=None, best_of=2)
     with pytest.raises(ValueError, match='needs symmetry=True'):
         ZeoliteDiffusion(checkpoint, logfile=None, space_group=group, symmetry=False)
 
