@@ -1,0 +1,52 @@
+"""The loss of CrysTens images, and which crystals are trained on."""
+
+import math
+
+import pytest
+import torch
+from ase.build import bulk
+
+from ase_diffusion.representations import CrysTens
+from ase_diffusion.training.crystens import ImageLoss, small_crystals
+
+CRYSTALS = [bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12)]
+
+
+def test_cross_entropies_are_those_of_elements_and_space_groups():
+    images = small_crystals(CRYSTALS)
+    representation = CrysTens()
+    batch = representation.encode(images)
+    image, counts = batch.fields['image'], batch.extras['counts']
+    loss = ImageLoss(representation.process(), representation)
+    assert counts.tolist() == [8, 2]
+    assert loss.whole(image[:, 0, 0, 12:14], 0).tolist() == [[11, 11], [17, 55]]
+    assert loss.whole(image[:, 0, 10, 12], 10).tolist() == [225, 221]
+    even = {'elements': torch.zeros(2, 52, 100), 'groups': torch.zeros(2, 230)}
+    assert float(loss.nats(image, counts, even)) == pytest.approx(math.log(100) + 0.3 * math.log(230), rel=1e-6)
+    sure = {name: logits.clone() for name, logits in even.items()}
+    for k, atoms in enumerate(images):
+        for slot, z in enumerate(sorted(atoms.numbers)):
+            sure['elements'][k, slot, z - 1] = 50.0
+        sure['groups'][k, (225, 221)[k] - 1] = 50.0
+    assert float(loss.nats(image, counts, sure)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_loss_of_the_exact_answer_is_zero():
+    representation = CrysTens()
+    batch = representation.encode(small_crystals(CRYSTALS))
+    process = representation.process()
+
+    class Exact:
+        """Know the clean images."""
+
+        def __call__(self, noisy, level, conditions):
+            alpha, sigma = process.processes['image'].scales(self.t, noisy.fields['image'])
+            return {'image': (batch.fields['image'] - alpha * noisy.fields['image']) / sigma}
+
+        def loss_weights(self, counts, level):
+            return torch.ones(len(counts), 4, 64, 64)
+
+    network, loss = Exact(), ImageLoss(process, representation)
+    times = loss.times
+    loss.times = lambda u: setattr(network, 't', times(u).float()) or network.t
+    assert float(loss(network, batch, torch.Generator().manual_seed(0))['loss']) < 1e-4
