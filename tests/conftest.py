@@ -36,6 +36,18 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
+def hide(monkeypatch):
+    """``hide(name)``: as if a package were not installed, though tests before may have imported its modules."""
+
+    def hide(name):
+        for module in [key for key in sys.modules if key.startswith(f'{name}.')]:
+            monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.setitem(sys.modules, name, None)
+
+    return hide
+
+
+@pytest.fixture
 def root():
     """The checkout."""
     return ROOT

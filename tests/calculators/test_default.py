@@ -1,7 +1,5 @@
 """The calculator where none is named, and packages that are missing: said before any work."""
 
-import sys
-
 import pytest
 from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms
@@ -107,9 +105,9 @@ def test_others_need_no_package(only):
         check_installed(calculator)
 
 
-def test_dask_and_lightning_are_looked_for_first(monkeypatch, ag_slab, tmp_path):
-    monkeypatch.setitem(sys.modules, 'distributed', None)
-    monkeypatch.setitem(sys.modules, 'lightning', None)
+def test_dask_and_lightning_are_looked_for_first(monkeypatch, hide, ag_slab, tmp_path):
+    hide('distributed')
+    hide('lightning')
     with pytest.raises(MissingDependency, match='dask'):
         Campaign(tmp_path / 'c.db', list, 'emt', workers=2)
     Campaign(tmp_path / 'c.db', list, 'emt', workers=0)

@@ -1,7 +1,6 @@
 """``ase-diffusion evaluate``: any file, a table, JSON, a picture."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -86,9 +85,9 @@ def test_bad_input_is_one_line(line, word, data, call, tmp_path):
 @pytest.mark.parametrize(
     ('line', 'word'), [('--chgnet', 'pip install chgnet'), ('--picture out.xyz', 'out.xyz'), ('--json folder', 'is a folder')]
 )
-def test_what_cannot_end_well_does_not_begin(line, word, data, call, tmp_path, monkeypatch):
+def test_what_cannot_end_well_does_not_begin(line, word, data, call, tmp_path, monkeypatch, hide):
     (tmp_path / 'folder').mkdir()
-    monkeypatch.setitem(sys.modules, 'chgnet', None)
+    hide('chgnet')
     monkeypatch.setattr('ase_diffusion.metrics.crystal.evaluation.structural_validity', lambda images: pytest.fail('began'))
     status, _, err = call(f'evaluate {data} --quiet {line}')
     assert status == 2 and word in err and len(err.strip().splitlines()) == 1

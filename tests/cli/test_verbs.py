@@ -147,9 +147,9 @@ def test_wrong_input_is_one_line(call, slab, slab_file, line, word):
 
 @pytest.mark.parametrize('line', ['sample surface slab.traj --stoich Ag3O --relax', 'demo --calculator'])
 @pytest.mark.parametrize(('name', 'word'), [('nope', 'nope'), ('chgnet', 'pip install chgnet')])
-def test_calculators_are_looked_for_before_anything_is_sampled(call, slab_file, monkeypatch, line, name, word):
+def test_calculators_are_looked_for_before_anything_is_sampled(call, slab_file, monkeypatch, hide, line, name, word):
     monkeypatch.setattr(SurfaceDiffusion, 'irun', lambda *args, **kwargs: pytest.fail('sampled'))
-    monkeypatch.setitem(sys.modules, 'chgnet', None)
+    hide('chgnet')
     status, _, err = call(f'{line} {name}')
     assert status == 2 and word in err and err.count('\n') == 1
 

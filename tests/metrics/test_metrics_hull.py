@@ -1,7 +1,5 @@
 """Energies above the hull of toy systems, formation energies, S.U.N."""
 
-import sys
-
 import numpy as np
 import pytest
 from ase import Atoms
@@ -96,8 +94,8 @@ class TestSun:
 
 
 class TestChgnet:
-    def test_it_may_be_missing(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, 'chgnet.model.model', None)
+    def test_it_may_be_missing(self, hide):
+        hide('chgnet')
         with pytest.raises(MissingDependency, match='chgnet'):
             metrics.chgnet_energies(zoo()[:1])
 

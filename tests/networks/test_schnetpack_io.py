@@ -267,8 +267,8 @@ def test_networks_do_not_import_schnetpack(environment):
     assert subprocess.run([sys.executable, '-c', code], env=environment).returncode == 0
 
 
-def test_where_schnetpack_is_missing_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'schnetpack', None)
+def test_where_schnetpack_is_missing_the_error_says_what_to_install(hide):
+    hide('schnetpack')
     for call in (lambda: to_schnetpack(ours()), lambda: from_schnetpack(None), lambda: forcefield_from_schnetpack('x')):
         with pytest.raises(MissingDependency, match='pip install schnetpack'):
             call()

@@ -1,6 +1,5 @@
 """Random search with calculators that write files: a folder for each run, whoever makes them."""
 
-import sys
 from functools import partial
 
 import numpy as np
@@ -59,8 +58,8 @@ def test_a_finished_calculator_with_files_has_one_worker(silver, tmp_path):
     search(silver, tmp_path / 'b.db', calculator=EMT(), workers=2)
 
 
-def test_a_package_that_is_not_installed_ends_a_search(silver, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'gpaw', None)
+def test_a_package_that_is_not_installed_ends_a_search(silver, tmp_path, hide):
+    hide('gpaw')
     with pytest.raises(MissingDependency, match='gpaw'):
         search(silver, tmp_path / 'a.db', calculator='gpaw').run(2)
     assert connect(tmp_path / 'a.db').count() == 0

@@ -3,7 +3,6 @@
 import csv
 import math
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -284,8 +283,8 @@ def test_the_denoising_loss_is_that_of_the_process(data):
     assert torch.histc(t, 8, 0, 1).min() == torch.histc(t, 8, 0, 1).max()  # stratified over each batch
 
 
-def test_where_lightning_is_missing_the_error_says_what_to_install(tmp_path, data, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'lightning', None)
+def test_where_lightning_is_missing_the_error_says_what_to_install(tmp_path, data, hide):
+    hide('lightning')
     with pytest.raises(MissingDependency, match='pip install lightning'):
         run(data, tmp_path)
 
