@@ -1,24 +1,19 @@
 """Round trip of silica frameworks: framework -> density grids (with noise) -> framework, and how many come back exactly.
 
-    python benchmarks/silica_roundtrip.py iza_zeolites.extxyz.gz [--grids 32 16 0.95] [--noise 0 0.1 0.2 0.3 0.4] [--every 1]
-
 The orthogonal frameworks of the file with edges up to 29 A and up to 150 T sites. A grid is n for n^3 points, or a voxel edge in
 A. The noise is white, its standard deviation on the scale on which a channel goes from -1 to 1 (the range of its grid). Exact
 means equal coordination sequences of all sites. Four ways: the four nearest peaks where they agree ("mutual"), one search for
-bonds ("direct"), with variants, and with relaxed sites. The seed is fixed.
+bonds ("direct"), with variants, and with relaxed sites.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from bench import Benchmark, main, table
 
 from ase_diffusion.data.zeolites import read_zeolites
 from ase_diffusion.porous import density_grid
@@ -27,6 +22,7 @@ from ase_diffusion.porous.peaks import COARSE, find_peaks, fit_peaks
 from ase_diffusion.porous.silica import STRONG, VARIANTS, framework_from_grid
 
 LONGEST_EDGE, MOST_T = 29.0, 150
+GRIDS, NOISE = (32, 16, 0.95), (0.0, 0.1, 0.2, 0.3, 0.4)
 WAYS = {'direct': ((), False), 'variants': (VARIANTS, False), 'relaxed': (VARIANTS, True)}
 
 
@@ -88,38 +84,54 @@ def measure(frameworks: list, grid: float, width: float, noise: float, seed: int
     }
 
 
-def main() -> None:
-    """Measure, print the table, and write results/silica_roundtrip.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('file')
-    parser.add_argument('--grids', type=float, nargs='+', default=[32, 16, 0.95])
-    parser.add_argument('--noise', type=float, nargs='+', default=[0.0, 0.1, 0.2, 0.3, 0.4])
-    parser.add_argument('--every', type=int, default=1, help='take every n-th framework')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', default=str(Path(__file__).parent / 'results' / 'silica_roundtrip.json'))
-    args = parser.parse_args()
-    frameworks = [
-        atoms
-        for atoms in read_zeolites(args.file)
-        if np.allclose(atoms.cell.angles(), 90)
-        and atoms.cell.lengths().max() <= LONGEST_EDGE
-        and (atoms.numbers == 14).sum() <= MOST_T
-    ][:: args.every]
-    machine = {'cores': os.cpu_count(), 'load': os.getloadavg(), 'python': platform.python_version()}
-    rows = []
-    print(f'{len(frameworks)} frameworks; exact nets: mutual / direct / + variants / + relaxed; CPU time (direct)')
-    for grid in args.grids:
-        for noise in args.noise:
-            row = measure(frameworks, grid, 1.0 if grid >= 24 else 1.2, noise, args.seed)
-            rows.append(row)
-            counts = ' / '.join(str(row['exact'].get(way, 0)) for way in ('mutual', *WAYS))
-            print(
-                f'grid {grid:5.2f}  width {row["width"]}  noise {noise:.1f}  {counts}  {row["process_ms_direct"]} ms  '
-                f'{row["reasons"]}',
-                flush=True,
+class SilicaRoundtrip(Benchmark):
+    """One item per grid and noise."""
+
+    name = 'silica_roundtrip'
+
+    @staticmethod
+    def options(parser):
+        parser.add_argument('file', nargs='?', help='frameworks; without it those that ship, every 40th')
+        parser.add_argument('--every', type=int, default=1, help='take every n-th framework (1)')
+
+    def settings(self) -> dict:
+        """Which frameworks."""
+        return {'file': Path(self.args.file).name if self.args.file else 'silica-frameworks', 'every': self.args.every}
+
+    def items(self):
+        for grid in (0.95,) if self.quick else GRIDS:
+            for noise in (0.0,) if self.quick else NOISE:
+                yield f'{grid:g}/{noise:g}', {'grid': grid, 'noise': noise}
+
+    def frameworks(self) -> list:
+        """Return the orthogonal frameworks that are not too large."""
+        every = self.args.every if self.args.file else 40 * self.args.every * (20 if self.quick else 1)
+        images = read_zeolites(self.args.file or 'silica-frameworks')
+        return [
+            atoms
+            for atoms in images
+            if np.allclose(atoms.cell.angles(), 90)
+            and atoms.cell.lengths().max() <= LONGEST_EDGE
+            and (atoms.numbers == 14).sum() <= MOST_T
+        ][::every]
+
+    def run(self, item) -> dict:
+        """Count what comes back."""
+        return measure(self.frameworks(), item['grid'], 1.0 if item['grid'] >= 24 else 1.2, item['noise'], 0)
+
+    def report(self, results: dict) -> None:
+        """Print how many nets come back exactly."""
+        rows = [
+            (
+                f'grid {row["grid"]:g}, noise {row["noise"]:g}',
+                row['frameworks'],
+                *(row['exact'].get(way, 0) for way in ('mutual', *WAYS)),
+                f'{row["process_ms_direct"]:.1f}',
             )
-            Path(args.out).write_text(json.dumps({'machine': machine, 'seed': args.seed, 'rows': rows}, indent=1) + '\n')
+            for row in results.values()
+        ]
+        print(table(('exact nets', 'of', 'mutual', *WAYS, 'ms (direct)'), rows))
 
 
 if __name__ == '__main__':
-    main()
+    main(SilicaRoundtrip)

@@ -1,22 +1,16 @@
 """Training in float32 and with bfloat16 matrix products: loss curves with equal seeds, and CPU seconds per step.
 
 Both networks start from the same weights and see the same batches and noise, in turn, in one process on one thread, so that a
-busy machine slows both alike; seconds are CPU time. Run: ``python benchmarks/training_precision.py crystal data.npz`` and
-``python benchmarks/training_precision.py surface``; the results are kept in ``results/training_precision.json`` and drawn by
-``python benchmarks/training_precision.py report``.
+busy machine slows both alike; seconds are CPU time. Crystals: ``run DATA`` (npz); overlayers: ``run``, of the shipped data.
 """
 
-import argparse
 import copy
-import json
-import platform
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from bench import Benchmark, main
 
-RESULTS = Path(__file__).parent / 'results' / 'training_precision.json'
 WINDOW = 20  # steps over which a loss is averaged
 
 
@@ -101,25 +95,9 @@ def compare(network, objective, source, validation, steps: int, every: int, lr: 
     return out
 
 
-def run(args) -> None:
-    """Measure one method and keep the result."""
-    from ase_diffusion.utils.memory import keep_freed_memory
-
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    torch.set_flush_denormal(True)
-    network, objective, source, validation = {'crystal': crystal, 'surface': surface}[args.method](args.data, args.batch_size)
-    found = compare(network, objective, source, validation, args.steps, args.every, args.lr)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    settings = {'batch_size': args.batch_size, 'steps': args.steps, 'lr': args.lr, 'seed': 0, 'threads': 1}
-    results[args.method] = {'settings': settings, 'machine': f'{platform.machine()}, torch {torch.__version__}', **found}
-    RESULTS.write_text(json.dumps(results) + '\n')
-    print(table({args.method: results[args.method]}))
-
-
 def smooth(losses: list[float]) -> np.ndarray:
     """Return running means over WINDOW steps."""
-    return np.convolve(losses, np.ones(WINDOW) / WINDOW, 'valid')
+    return np.convolve(losses, np.ones(min(WINDOW, len(losses))) / min(WINDOW, len(losses)), 'valid')
 
 
 def table(results: dict) -> str:
@@ -137,36 +115,56 @@ def table(results: dict) -> str:
     return '\n'.join(lines)
 
 
-def report(args) -> None:
-    """Print the table and draw the curves."""
-    import matplotlib.pyplot as plt
+class TrainingPrecision(Benchmark):
+    """One item per method; both precisions in turn."""
 
-    results = json.loads(RESULTS.read_text())
-    print(table(results))
-    figure, axes = plt.subplots(1, len(results), figsize=(4.5 * len(results), 3.4), squeeze=False)
-    for ax, (method, found) in zip(axes[0], results.items(), strict=True):
-        for name, color in (('float32', 'tab:blue'), ('bf16-mixed', 'tab:orange')):
-            curve = smooth(found[name]['loss'])
-            ax.plot(np.arange(len(curve)) + WINDOW, curve, color=color, lw=1.2, label=f'{name}, training')
-            ax.plot(found[name]['val_step'], found[name]['val_loss'], 'o--', ms=3, color=color, label=f'{name}, validation (EMA)')
-        ax.set(xlabel='step', ylabel='loss', title=method)
-        ax.legend(frameon=False, fontsize=7)
-    figure.tight_layout()
-    figure.savefig(RESULTS.with_suffix('.png'), dpi=130)
+    name = 'training_precision'
 
+    @staticmethod
+    def options(parser):
+        parser.add_argument('data', nargs='?', help='crystals (.npz); without it overlayers, the shipped set')
+        parser.add_argument('--batch-size', type=int, default=48)
+        parser.add_argument('--steps', type=int, default=160)
+        parser.add_argument('--lr', type=float, default=1e-3)
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('method', choices=('crystal', 'surface', 'report'))
-    parser.add_argument('data', nargs='?', help='crystals: npz file; overlayers: the shipped set by default')
-    parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--steps', type=int, default=200)
-    parser.add_argument('--every', type=int, default=50)
-    parser.add_argument('--lr', type=float, default=1e-3)
-    args = parser.parse_args()
-    (report if args.method == 'report' else run)(args)
+    def settings(self) -> dict:
+        """What all methods share."""
+        return {'batch_size': self.args.batch_size, 'steps': self.steps, 'lr': self.args.lr, 'seed': 0}
+
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+        return 4 if self.quick else self.args.steps
+
+    def items(self):
+        yield ('crystal', crystal) if self.args.data else ('surface', surface)
+
+    def run(self, item) -> dict:
+        """Train twins of one method."""
+        from ase_diffusion.utils.memory import keep_freed_memory
+
+        keep_freed_memory()
+        torch.set_flush_denormal(True)
+        every = max(1, self.steps // 4)
+        return compare(*item(self.args.data, self.args.batch_size), self.steps, every, self.args.lr)
+
+    def report(self, results: dict) -> None:
+        """Print the table and draw the curves."""
+        import matplotlib.pyplot as plt
+
+        print(table(results))
+        figure, axes = plt.subplots(1, len(results), figsize=(4.5 * len(results), 3.4), squeeze=False)
+        for ax, (method, found) in zip(axes[0], results.items(), strict=True):
+            for name, color in (('float32', 'tab:blue'), ('bf16-mixed', 'tab:orange')):
+                curve = smooth(found[name]['loss'])
+                ax.plot(np.arange(len(curve)) + WINDOW, curve, color=color, lw=1.2, label=f'{name}, training')
+                steps, losses = found[name]['val_step'], found[name]['val_loss']
+                ax.plot(steps, losses, 'o--', ms=3, color=color, label=f'{name}, validation (EMA)')
+            ax.set(xlabel='step', ylabel='loss', title=method)
+            ax.legend(frameon=False, fontsize=7)
+        figure.tight_layout()
+        figure.savefig(self.picture, dpi=130)
 
 
 if __name__ == '__main__':
-    main()
+    main(TrainingPrecision)

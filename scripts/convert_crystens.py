@@ -1,4 +1,6 @@
-"""Make a checkpoint of the weights of a plain training loop: python scripts/convert_crystens.py WEIGHTS SETTINGS DATA OUT ...
+"""Make a checkpoint of images from the weights of a plain training loop.
+
+    python scripts/convert_crystens.py WEIGHTS SETTINGS DATA OUT ...
 
 WEIGHTS: safetensors with the state of a RowTransformer. SETTINGS: JSON with network, representation, process, sizes, conditions
 and arguments of the training. DATA: npz with counts, numbers, fractional, cell (lengths, angles, space group) and split (0 train,

@@ -1,6 +1,8 @@
 """Turn weights of scripts like train_voxels into a checkpoint, and list it among the shipped models.
 
-python scripts/convert_zeolite.py model.safetensors log.jsonl [--out FILE] [--ship]
+    python scripts/convert_zeolite.py model.safetensors log.jsonl [--out FILE] [--ship]
+
+The log has one JSON line per validation; the last one gives steps and losses.
 """
 
 from __future__ import annotations

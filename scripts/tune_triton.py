@@ -1,6 +1,6 @@
 """Time the fused Lennard-Jones kernel on a GPU for several shapes of a program, and what surrounds it.
 
-    python scripts/tune_triton.py [--batch 1024] [--out benchmarks/results/triton_tuning.json]
+    python scripts/tune_triton.py [--batch 1024] [--out scripts/tune_triton.json]
 
 LTA and MFI, grids of 32^3, cutoff 12 A. Of each: preparation on the host, one call with its transfers, copying the grids
 back, the whole ``energy_grid`` (wall seconds), and the kernel alone (the least of three runs by CUDA events) for programs of

@@ -216,7 +216,8 @@ class RandomStructureSearch:
         if rng is None and self.database.is_file():
             from ase.db import connect
 
-            stored = connect(self.database, use_lock_file=False).metadata.get('random_search', {})
+            with _named_faults(self.database):
+                stored = connect(self.database, use_lock_file=False).metadata.get('random_search', {})
             if 'seed' in stored:
                 return stored['seed']
         return int.from_bytes(coerce_rng(rng).bytes(8), 'little') >> 1
