@@ -179,7 +179,6 @@ def random_sites(atoms: Atoms, n: int, rng) -> Atoms:
 
 def sampled(gen, given, counts, seed: int, scale: float, **asked) -> list:
     """Return a sample or failure for the elements of each crystal; ``asked`` are conditions of all."""
-    from ase_diffusion.generators.crystal.forms import finished
     from ase_diffusion.representations import Failure
     from ase_diffusion.representations.conditions import conditions_of
     from ase_diffusion.representations.pointcloud import slots_of
@@ -193,12 +192,12 @@ def sampled(gen, given, counts, seed: int, scale: float, **asked) -> list:
         values = {name: form.tensor([conditions[name]] * len(triples)) for name, form in known.items()}
         batch = gen.representation.blank(counts[part], triples, values).to(gen.device)
         outcomes += gen.representation.decode(gen._denoise(batch, seeds[part], conditions, gen._task()))
-    return [outcome if isinstance(outcome, Failure) else finished(outcome) for outcome in outcomes]
+    return [outcome if isinstance(outcome, Failure) else gen._finish(outcome) for outcome in outcomes]
 
 
 def judged(images: list) -> dict[str, float]:
     """Return shares of all samples, see the top of this file."""
-    from ase_diffusion.generators.crystal.tasks import shortest_distance
+    from ase_diffusion.generators.bulk import shortest_distance
     from ase_diffusion.metrics import compositional_validity
     from ase_diffusion.representations.reduction import niggli
 

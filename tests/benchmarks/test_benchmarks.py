@@ -205,3 +205,12 @@ def test_the_readme_lists_every_benchmark_and_script():
 @pytest.mark.parametrize('path', sorted((ROOT / 'scripts').glob('*.py')), ids=lambda path: path.name)
 def test_scripts_say_their_command(path):
     assert f'    python scripts/{path.name}' in ast.get_docstring(ast.parse(path.read_text()), clean=False)
+
+
+@pytest.mark.parametrize('path', sorted([*FOLDER.glob('*.py'), *(ROOT / 'scripts').glob('*.py')]), ids=lambda path: path.name)
+def test_names_of_the_package_exist_also_where_they_are_imported_late(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('ase_diffusion'):
+            module = importlib.import_module(node.module)
+            for name in [alias.name for alias in node.names if alias.name != 'triton_backend']:  # needs triton
+                assert hasattr(module, name) or importlib.import_module(f'{node.module}.{name}'), f'{node.module}.{name}'
