@@ -9,6 +9,8 @@ HELP = 'judge crystals: validity, novelty, stability, ...'
 
 def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
+    from ase_diffusion.cli.common import add_force
+
     parser.add_argument(
         'images', metavar='FILE', help='crystals: .extxyz, .cif, .traj, .db, .npz, .csv with cifs, a folder of cifs, ...'
     )
@@ -33,9 +35,10 @@ def add_arguments(parser: Any, again: Any) -> None:
         help='take only the first N crystals of DATA (of its test split) for distributions',
     )
     parser.add_argument('--processes', type=int, metavar='N', help='all cores by default')
-    parser.add_argument('--json', default='evaluation.json', metavar='FILE', help='all numbers (evaluation.json)')
-    parser.add_argument('--picture', default='evaluation.png', metavar='FILE', help='.png, .pdf or .svg (evaluation.png)')
+    parser.add_argument('--json', metavar='FILE', help='all numbers (evaluation.json)')
+    parser.add_argument('--picture', metavar='FILE', help='.png, .pdf or .svg (evaluation.png)')
     parser.add_argument('--quiet', action='store_true', help='show no progress')
+    add_force(parser)
     parser.set_defaults(run=run)
 
 
@@ -45,15 +48,17 @@ def run(args: Any) -> Any:
 
     matplotlib.use('Agg')
     from ase_diffusion import metrics, plot
-    from ase_diffusion.cli.common import check_path, check_picture, table
+    from ase_diffusion.cli.common import check_path, check_picture, chosen_path, table
     from ase_diffusion.utils.parallel import count_processes
     from ase_diffusion.utils.unread import is_unread
 
     count_processes(args.processes)
     if args.property and not args.reference:
         raise ValueError('Success rates compare with percentiles of data: give --reference DATA together with --property.')
-    check_path(args.json)
-    check_picture(args.picture)
+    args.json = chosen_path(args.json, 'evaluation.json', args.force)
+    args.picture = chosen_path(args.picture, 'evaluation.png', args.force)
+    check_path(args.json, args.force)
+    check_picture(args.picture, args.force)
     images = read(args.images, args.n, '-n', keep_unread=True)
     reference, known, phases, lost = read_reference(args.reference, args.reference_n)
     targets = None if args.targets is None else read(args.targets, None, '', keep_unread=True)

@@ -10,6 +10,8 @@ COLUMNS = ('structure', 'void', 'Henry', 'mol/kg/Pa', 'Q/(kJ/mol)', 'Henry, open
 
 def add_arguments(parser: Any, again: Any) -> None:
     """Add the options of this verb."""
+    from ase_diffusion.cli.common import add_force
+
     parser.add_argument(
         'files', nargs='+', metavar='FILE', help='structures: .cif, .extxyz, .traj, ..., folders of .cif; all in each file'
     )
@@ -28,6 +30,7 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.add_argument('--cube', action='store_true', help='write NAME.cube, for viewers')
     parser.add_argument('--npz', action='store_true', help='write NAME.npz: energy (K), cell (A), accessible, properties')
     parser.add_argument('--plot', action='store_true', help='write NAME.png: the pore wall (E = 0) and a slice')
+    add_force(parser)
     parser.add_argument('--device', help='cpu, cuda, ... (the best)')
     parser.add_argument('--backend', choices=('numba', 'torch', 'triton'), help='by default the fastest')
     parser.add_argument('--processes', type=int, default=1, metavar='N', help='structures handled at the same time (1)')
@@ -42,6 +45,7 @@ def run(args: Any) -> Any:
     if args.out:
         Path(args.out).mkdir(parents=True, exist_ok=True)
     jobs, failures, done = list(find_jobs(args.files)), 0, 0
+    check_outputs(jobs, options, args.force)
     warn_of_elements(jobs, options)
     width = max([len(job[0]) for job in jobs] + [len(COLUMNS[0])])
     print(f'{args.probe}, {args.temperature:g} K, cutoff {args.cutoff:g} A, {len(jobs)} structures')
@@ -116,6 +120,19 @@ def check(args: Any) -> Any:
         'npz': args.npz,
         'plot': args.plot,
     }
+
+
+def check_outputs(jobs: list, options: dict, force: bool) -> None:
+    """Raise a FileExistsError where a file would be replaced without ``--force``, before any work is done."""
+    from pathlib import Path
+
+    from ase_diffusion.cli.common import check_path
+
+    for name, _ in jobs:
+        for ending in ('cube', 'npz', 'plot'):
+            path = Path(options['folder']) / f'{name}.{"png" if ending == "plot" else ending}'
+            if options[ending] and path.exists():
+                check_path(path, force)
 
 
 def find_jobs(files: Any) -> Any:

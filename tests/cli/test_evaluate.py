@@ -55,6 +55,18 @@ def test_coverage_success_and_progress(data, call, tmp_path):
     assert 'COV-R' in out and 'CrystalNN' in err and (tmp_path / 'a.pdf').is_file()
 
 
+def test_a_file_is_replaced_only_by_force(data, call, tmp_path):
+    for name in ('mine.json', 'evaluation.json'):
+        (tmp_path / name).write_text('mine')
+    line = f'evaluate {data} --quiet --no-coverage --processes 1'
+    status, _, err = call(f'{line} --json mine.json')
+    assert status == 2 and 'mine.json' in err and '--force' in err and (tmp_path / 'mine.json').read_text() == 'mine'
+    status, out, _ = call(line)  # the default takes a free name
+    assert status == 0 and 'evaluation-1.json' in out and (tmp_path / 'evaluation.json').read_text() == 'mine'
+    assert call(f'{line} --json mine.json --force')[0] == 0
+    assert json.loads((tmp_path / 'mine.json').read_text())['n'] == 3
+
+
 def test_predictions(data, call, tmp_path):
     status, out, _ = call(f'evaluate {data} --targets {data} --quiet')
     assert status == 0 and 'match rate' in out

@@ -47,6 +47,17 @@ def test_all_structures_of_a_file_and_names_that_meet(call, crystals, tmp_path):
     assert np.load(tmp_path / 'both-1.npz')['energy'].shape == (5, 4, 5)
 
 
+def test_files_are_replaced_only_by_force(call, crystals, tmp_path, monkeypatch):
+    (tmp_path / 'b.npz').write_bytes(b'mine')
+    with monkeypatch.context() as patch:
+        patch.setattr(grid, 'compute', lambda *args: pytest.fail('began'))
+        status, _, err = call('grid a.cif b.cif --shape 4 --npz')
+    assert status == 2 and 'b.npz' in err and '--force' in err and err.count('\n') == 1
+    assert (tmp_path / 'b.npz').read_bytes() == b'mine'
+    status, _, _ = call('grid a.cif b.cif --shape 4 --npz --force')
+    assert status == 0 and np.load(tmp_path / 'b.npz')['energy'].shape == (4, 4, 4)
+
+
 @pytest.mark.parametrize('processes', [1, 2])
 def test_one_that_fails_does_not_end_the_others(call, crystals, tmp_path, processes):
     (tmp_path / 'bad.cif').write_text('nothing')
