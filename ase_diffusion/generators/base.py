@@ -83,6 +83,7 @@ class Generator(GenerativeModel):
     """
 
     compile_from: ClassVar[int | None] = None
+    recorded: ClassVar[tuple[str, ...]] = ()  # arguments of the constructor in `todict`, with which a structure is made again
     relax: dict | None = None
 
     def __init__(
@@ -274,6 +275,8 @@ class Generator(GenerativeModel):
         """Return the task that :meth:`FromNoise.todict` described; None: from noise."""
         if values['name'] == FromNoise.name:
             return None
+        if 'parents' not in values:
+            raise ValueError(f'structures of {values["name"]} cannot be made again: their record lacks what they began with')
         task = FromStructures(
             self._parents_again(values['parents']), values['noise'], self.steps, values['start'], values['whole']
         )
@@ -367,7 +370,7 @@ class Generator(GenerativeModel):
     @classmethod
     def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
         """Return the arguments of the constructor that a record holds."""
-        found = {name: told.get(name) for name in ('model', 'steps', 'sampler', 'best_of', 'guidance')}
+        found = {name: told.get(name) for name in ('model', 'steps', 'sampler', 'best_of', 'guidance', *cls.recorded)}
         found |= {'relax': record['relax'], 'validate': record['validate'], 'calculator': told.get('selected_by')}
         if found['calculator'] is not None and found['guidance'] is None:
             found['guidance'] = False

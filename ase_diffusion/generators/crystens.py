@@ -67,6 +67,7 @@ class CrysTensDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'crystens'
     default_sampling: ClassVar[dict] = SAMPLING
     default_batch_size: ClassVar[int] = 32
+    recorded: ClassVar[tuple[str, ...]] = ('natoms', 'symmetrize')
 
     def __init__(
         self,

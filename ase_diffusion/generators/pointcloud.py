@@ -72,6 +72,7 @@ class PointCloudDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'pointcloud'
     default_sampling: ClassVar[dict] = SAMPLING
     default_batch_size: ClassVar[int] = 64
+    recorded: ClassVar[tuple[str, ...]] = ('elements', 'natoms', 'min_distance', 'symmetrize')
 
     def __init__(
         self,

@@ -88,6 +88,7 @@ class ZeoliteDiffusion(Generator):
     kind: ClassVar[str] = 'zeolite'
     default_sampling: ClassVar[dict] = SAMPLING
     default_guidance_scale: ClassVar[float] = 2.0
+    recorded: ClassVar[tuple[str, ...]] = ('symmetry', 'cell', 'space_group', 'max_cost', 'probe_shape')
 
     def __init__(
         self,
@@ -334,6 +335,8 @@ class ZeoliteDiffusion(Generator):
             'cell': None if self.cell is None else self.cell.tolist(),
             'space_group': self.space_group,
             'max_cost': self.max_cost,
+            'symmetry': self.symmetry,
+            'probe_shape': list(self.probe_shape),
         }
 
 

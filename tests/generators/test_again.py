@@ -5,7 +5,7 @@ import pytest
 from ase.calculators.emt import EMT
 from ase.io import read, write
 
-from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
+from ase_diffusion import CrystalDiffusion, PointCloudDiffusion, SurfaceDiffusion, ZeoliteDiffusion
 from ase_diffusion.cli.main import main
 from ase_diffusion.diffusion import SAMPLERS
 from ase_diffusion.relax import relax
@@ -99,3 +99,19 @@ def test_the_verb(ag_slab, tmp_path, capsys):
     write(tmp_path / 'z.traj', images)
     assert main(['again', str(tmp_path / 'z.traj')]) == 1
     assert '0.1 A' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('made', 'asked'),
+    [
+        (lambda: PointCloudDiffusion(['Mg', 'Mn', 'O'], rng=1, min_distance=0.6, logfile=None), {'formation_energy': -2.0}),
+        (lambda: ZeoliteDiffusion(rng=2, space_group=[62, 63], max_cost=0.02, logfile=None), {'void_fraction': 0.1}),
+    ],
+)
+def test_point_clouds_and_frameworks_again(made, asked, tmp_path):
+    images = made().sample(2, **asked)
+    write(tmp_path / 'a.traj', images)
+    for atoms in read(tmp_path / 'a.traj', ':'):
+        gen = type(made()).from_record(atoms)
+        new = gen.again(atoms)
+        assert same(new, atoms)

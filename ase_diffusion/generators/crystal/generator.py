@@ -87,6 +87,7 @@ class CrystalDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'crystal'
     default_sampling: ClassVar[dict] = SCHEMES['d3pm']
     default_batch_size: ClassVar[int] = 64
+    recorded: ClassVar[tuple[str, ...]] = ('stoich', 'natoms', 'elements', 'symmetrize')
 
     def __init__(
         self,
@@ -229,11 +230,6 @@ class CrystalDiffusion(BulkGenerator):
         )
         task.keeps_species = not species and self.header.get('csp_fraction', 1) > 0
         return collect(self._iterate(count, conditions, task), n)
-
-    @classmethod
-    def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
-        own = {name: told.get(name) for name in ('stoich', 'natoms', 'elements', 'symmetrize')}
-        return {**super()._arguments(told, record, atoms), **{name: value for name, value in own.items() if value is not None}}
 
     def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
         """Train on crystals and use the result; returns self.
