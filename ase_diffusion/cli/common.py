@@ -104,6 +104,22 @@ def add_force(parser: Any) -> None:
     parser.add_argument('--force', action='store_true', help='replace files that exist')
 
 
+def add_crystal_data(parser: Any) -> None:
+    """Add the data of a training on crystals, and their splits."""
+    parser.add_argument(
+        'data',
+        metavar='DATA',
+        help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept',
+    )
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        default=['train'],
+        metavar='NAME',
+        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
+    )
+
+
 def chosen_path(path: str | Path, default: Any, force: bool = False) -> Any:
     """Return the file that was named; where none was, the default, or a free name like it (relaxed-1.traj)."""
     if path is not None:

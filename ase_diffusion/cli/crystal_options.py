@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ase_diffusion.cli.common import given
+from ase_diffusion.cli.common import add_crystal_data, given
 
 
 def add_sample(parser: Any) -> None:
@@ -26,18 +26,7 @@ def make(cls, args: Any, **options: Any) -> Any:
 
 def add_train(parser: Any) -> None:
     """Add the options of a training."""
-    parser.add_argument(
-        'data',
-        metavar='DATA',
-        help='.npz, .csv with a column cif, a folder of such, .db, or what ASE reads; their splits are kept',
-    )
-    parser.add_argument(
-        '--split',
-        nargs='+',
-        default=['train'],
-        metavar='NAME',
-        help='splits to train on; with val among them 5 %% of the compositions are held out instead (train)',
-    )
+    add_crystal_data(parser)
     parser.add_argument('--conditions', nargs='*', metavar='NAME', help='conditions to learn (all numbers of the data)')
     parser.add_argument(
         '--scheme',

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from ase import Atoms
 
+from ..data.crystals import read_crystals
 from ..representations.reduction import symmetrize
 from ..utils.atoms import neighbors
 from .base import Generator
@@ -54,11 +57,18 @@ class BulkGenerator(Generator):
     def _min_distance_ratio(self, atoms: Atoms) -> float:
         return super()._min_distance_ratio(atoms) if self._reason_to_reject(atoms) is None else 0.0
 
+    def _sizes(self, header: dict) -> dict[int, float]:
+        """Return how many crystals of the data had how many atoms."""
+        return {int(n): count for n, count in header['sizes'].items()}
+
     def _drawn_count(self, seed: int) -> int:
         """Return a number of atoms for this seed, with the frequencies of the data."""
-        sizes = {int(n): count for n, count in self.header['sizes'].items()}
+        sizes = self._sizes(self.header)
         weights = np.array(list(sizes.values()), float)
         return int(np.random.default_rng(seed).choice(list(sizes), p=weights / weights.sum()))
+
+    def _read(self, path: str | Path) -> list[Atoms]:
+        return read_crystals(path)
 
 
 def check_symmetrize(tolerance: float) -> float | None:

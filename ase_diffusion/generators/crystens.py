@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from ase import Atoms
 
-from ..data.crystals import read_crystals
 from ..diffusion import Batch
 from ..networks.image_layout import ATOMS
 from ..representations.conditions import ClassCondition, conditions_of
@@ -169,9 +168,6 @@ class CrysTensDiffusion(BulkGenerator):
         options : see :func:`ase_diffusion.training.crystens.train_crystens` and :func:`ase_diffusion.training.train`.
         """
         return super().fit(data, out, steps=steps, **options)
-
-    def _read(self, path) -> list[Atoms]:
-        return read_crystals(path)
 
     def _train(self, images: list[Atoms], out, **options) -> Path:
         if self.networks:

@@ -10,7 +10,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from ..data.crystals import read_crystals
 from ..diffusion import Batch
 from ..representations.conditions import ElementsCondition, conditions_of
 from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, slots_of
@@ -131,11 +130,7 @@ class PointCloudDiffusion(BulkGenerator):
 
     def _count(self, seed: int) -> int:
         """Return the number of atoms of the structure with this seed."""
-        if self.natoms is not None:
-            return self.natoms
-        sizes = self._sizes(self.header)
-        weights = np.array(list(sizes.values()), float)
-        return int(np.random.default_rng(seed).choice(list(sizes), p=weights / weights.sum()))
+        return self._drawn_count(seed) if self.natoms is None else self.natoms
 
     def _template(self, seed: int) -> int:
         return self._count(seed)
@@ -166,9 +161,6 @@ class PointCloudDiffusion(BulkGenerator):
         options : see :func:`ase_diffusion.training.pointcloud.train_pointcloud` and :func:`ase_diffusion.training.train`.
         """
         return super().fit(data, out, steps=steps, **options)
-
-    def _read(self, path) -> list[Atoms]:
-        return read_crystals(path)
 
     def _train(self, images: list[Atoms], out, **options) -> Path:
         if self.networks:

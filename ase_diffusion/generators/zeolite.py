@@ -18,6 +18,7 @@ from ..data.zeolites import read_zeolites
 from ..diffusion import Batch, ClassifierFree
 from ..porous import adsorption_properties, check_framework, energy_grid
 from ..representations import Failure
+from ..representations.cells import space_group_of
 from ..representations.voxels import GridSymmetry, symmetric_shape
 from ..training.zeolite import SAMPLING, new_voxels, train_zeolite
 from ..utils.checks import check_integer
@@ -246,7 +247,7 @@ class ZeoliteDiffusion(Generator):
         """Return space group and adsorption properties of a framework."""
         found = adsorption_properties(energy_grid(atoms, shape=self.probe_shape))
         notes = {name: round(float(found[name]), 6) for name in PROPERTIES if math.isfinite(found[name])}
-        return {'space_group': space_group_of(atoms), **notes}
+        return {'space_group': space_group_of(atoms, SYMPREC), **notes}
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         return check_framework(atoms)
@@ -345,14 +346,6 @@ def _half(device: torch.device):
     if device.type in ('cpu', 'cuda'):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
-
-
-def space_group_of(atoms: Atoms, symprec: float = SYMPREC) -> int:
-    """Return the number of the space group that spglib finds within ``symprec`` (A); 1 where it finds none."""
-    import spglib
-
-    found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), symprec=symprec)
-    return 1 if found is None else int(found.number)
 
 
 def space_group_text(groups: int) -> str:

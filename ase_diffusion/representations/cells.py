@@ -22,6 +22,11 @@ def space_group(atoms: Atoms, tolerance: float = 0.01) -> int:
     known = atoms.info.get('key_value_pairs', {}).get('space_group')
     if known is not None:
         return int(known)
+    return space_group_of(atoms, tolerance)
+
+
+def space_group_of(atoms: Atoms, tolerance: float) -> int:
+    """Return the number of the space group that spglib finds within ``tolerance`` (A); 1 where it finds none."""
     found = _symmetry(atoms, tolerance)
     return 1 if found is None else int(found.number)
 

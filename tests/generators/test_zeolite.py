@@ -12,10 +12,10 @@ from ase_diffusion.data.zeolites import read_zeolites
 from ase_diffusion.diffusion import SAMPLERS
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.grids import Draw, Interpolation, SymmetricNoise
-from ase_diffusion.generators.zeolite import space_group_of
 from ase_diffusion.networks.voxelnet import VoxelNet
 from ase_diffusion.porous import adsorption_properties, check_framework, energy_grid
 from ase_diffusion.representations import Failure
+from ase_diffusion.representations.cells import space_group_of
 from ase_diffusion.representations.conditions import NumberCondition
 from ase_diffusion.representations.voxels import GridSymmetry, Voxels
 from ase_diffusion.training import save_checkpoint
@@ -147,7 +147,7 @@ def test_results_carry_space_group_and_properties(gen, answers):
         assert pairs['void_fraction'] == pytest.approx(found['void_fraction'], abs=1e-5)
         assert pairs['condition_void_fraction'] == 0.1 and pairs['cost'] == pytest.approx(2e-4)
         assert {'void_fraction', 'space_group', 'cost'} <= set(pairs['provenance'].split())
-    assert space_group_of(sodalite()) == 229
+    assert space_group_of(sodalite(), 0.05) == 229
 
 
 def test_grids_that_give_no_framework_are_counted(gen, monkeypatch):

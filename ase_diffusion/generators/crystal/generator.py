@@ -12,7 +12,6 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from ...data.crystals import read_crystals
 from ...diffusion import Batch
 from ...representations import Crystal
 from ...representations.reduction import niggli
@@ -244,9 +243,6 @@ class CrystalDiffusion(BulkGenerator):
         options : see :func:`ase_diffusion.training.crystal.train_crystal` and :func:`ase_diffusion.training.train`.
         """
         return super().fit(data, out, steps=steps, **options)
-
-    def _read(self, path) -> list[Atoms]:
-        return read_crystals(path)
 
     def _train(self, images: list[Atoms], out, **options) -> Path:
         training, held = split_crystals(images)
