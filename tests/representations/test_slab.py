@@ -193,11 +193,15 @@ def test_free_atoms_below_the_window_are_refused():
     with pytest.raises(ValueError, match=r'atoms \[0, 1, 2, 3\] of the slab lie below'):
         check_mobile_atoms(slab, 0.0)
     check_mobile_atoms(slab, -3.0)
-    with pytest.raises(ValueError, match='lie below'):
-        SurfaceDiffusion(slab, 'O', logfile=None)
-    with pytest.raises(ValueError, match='lie below'):
-        SurfaceDiffusion(slab, 'O', model='untrained', logfile=None)
-    SurfaceDiffusion(slab, 'O', height=(-3.0, 5.0), logfile=None)
+    for model in (None, 'untrained'):
+        with pytest.raises(ValueError, match='lie below'):
+            SurfaceDiffusion(slab, 'O', model=model, generate_slab=True, logfile=None)
+    SurfaceDiffusion(slab, 'O', height=(-3.0, 5.0), generate_slab=True, logfile=None)
+    SurfaceDiffusion(slab, 'O', logfile=None)  # all slab atoms are held
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() == 1))  # the upper layer
+    for generate_slab in (False, True):
+        with pytest.raises(ValueError, match='turn the slab over'):
+            SurfaceDiffusion(slab, 'O', generate_slab=generate_slab, logfile=None)
 
 
 def test_only_atoms_are_slabs():
