@@ -1,6 +1,6 @@
 """Overlayers of metals and oxygen on their own facets: as generated, relaxed, and steps to relax, by model and metal.
 
-    python benchmarks/metals.py run [--rows held|trained|silver ...] [-n 8]
+    python benchmarks/metals.py run [--rows held held-large trained silver] [-n 8]
     python benchmarks/metals.py report
 
 Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on silver,
@@ -31,7 +31,8 @@ METALS |= {'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
 FACETS = {'111': (fcc111, 2), '100': (fcc100, 2), '110': (fcc110, 3)}
 SMALL, LARGE = (3, 2, 4, 2), (3, 3, 6, 3)  # cell, metal and oxygen atoms
 ROWS = {
-    'held': [(metal, facet, what) for what in (SMALL, LARGE) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
+    'held': [(metal, facet, SMALL) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
+    'held-large': [(metal, facet, LARGE) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
     'trained': [(metal, facet, SMALL) for facet in FACETS for metal in ('Cu', 'Pd', 'Pt', 'Au', 'Ir', 'Al')],
     'silver': [('Ag', '111', (4, 4, 12, 6))],
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from ase.neighborlist import neighbor_list
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
 from ..utils.atoms import check_one_piece, copy_atoms, frozen_mask, rotation_hint
 from .base import PlainRepresentation, require
+from .descriptors import metal_descriptors
 
 BELOW = 1.0  # A; mobile atoms of a slab may lie that far below the window
 FIX_HINT = (
@@ -129,6 +131,25 @@ def neighbor_distance(slab: Atoms, frozen: np.ndarray | None = None) -> float:
     return float(nearest[np.isfinite(nearest)].mean())
 
 
+def top_contacts(slab: Atoms, frozen: np.ndarray | None = None) -> int:
+    """Return how many neighbors an atom of the topmost frozen layer has in that layer: 6 on fcc(111), 4 on (100), 2 on (110)."""
+    frozen = frozen_mask(slab) if frozen is None else frozen
+    spacing, z = neighbor_distance(slab, frozen), slab.positions[:, 2]
+    top = slab[np.flatnonzero(frozen & (z > z[frozen].max() - 0.2 * spacing))]
+    return round(len(neighbor_list('i', top, 1.15 * spacing)) / len(top))
+
+
+def system_text(substrate: Iterable[int], mobile: Iterable[int], contacts: int) -> str:
+    """Return what stands on what, such as ``'Cu+O on Cu, 6'``; the number is that of :func:`top_contacts`."""
+    names = ['+'.join(sorted(chemical_symbols[z] for z in set(some))) for some in (mobile, substrate)]
+    return f'{names[0]} on {names[1]}, {contacts}'
+
+
+@cache
+def _metals() -> frozenset[int]:
+    return frozenset(np.flatnonzero(metal_descriptors()[:, 0]).tolist())
+
+
 class SlabTemplate:
     """A slab with its mobile atoms, and what is read off it once: frozen mask, surface height, elements.
 
@@ -175,14 +196,34 @@ class SlabTemplate:
         ----------
         data : dict
             The entry ``data`` of a header: ``mobile_elements`` and ``substrate_elements``, atomic numbers; no entry, no check.
+            Where it is ``described``, elements are known by descriptors, and any metal may be asked for.
         who, hint : str
             Beginning and end of the message.
         """
         for role, numbers in self.elements.items():
             known = set(data.get(f'{role}_elements', []))
-            if known and (unknown := sorted(chemical_symbols[z] for z in numbers - known)):
+            new = numbers - known - (_metals() if data.get('described') else set())
+            if known and (unknown := sorted(chemical_symbols[z] for z in new)):
                 names = ', '.join(chemical_symbols[z] for z in sorted(known))
                 raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
+
+    def news(self, data: dict) -> str:
+        """Return what the data of a model do not have (see :meth:`check_known`): metals, what is on what, a facet; or ''."""
+        systems, (mobile, substrate) = data.get('systems', {}), (self.elements['mobile'], self.elements['substrate'])
+        if not systems:
+            return ''
+        seen = set(data['mobile_elements']) | set(data['substrate_elements'])
+        if new := sorted(chemical_symbols[z] for z in (mobile | substrate) - seen):
+            return f'{", ".join(new)}, only {", ".join(sorted(chemical_symbols[z] for z in seen))}'
+        contacts = top_contacts(self.atoms, self.frozen)
+        mine = system_text(substrate, mobile, contacts)
+        if mine in systems:
+            return ''
+        what, kinds = mine.rsplit(', ', 1)[0], {key.rsplit(', ', 1)[0] for key in systems}
+        if what not in kinds:
+            return f'{what}, only {"; ".join(sorted(kinds))}'
+        known = sorted({int(key.rsplit(', ', 1)[1]) for key in systems if key.startswith(f'{what}, ')})
+        return f'{what} where atoms of the top layer have {contacts} neighbors in it, only {known} (6: (111), 4: (100), 2: (110))'
 
     def with_mobile(self, positions: np.ndarray) -> Atoms:
         """Return a copy with new positions (n_mobile, 3) of the mobile atoms; frozen atoms keep their bits."""

@@ -87,7 +87,7 @@ def train_surface(
         process,
         units={'positions': 'A', 'energy': 'eV per mobile atom'},
         conditions=forms,
-        data=training.describe(),
+        data=training.describe() | ({} if spacing is None else {'described': True}),
     )
     return run(
         network,

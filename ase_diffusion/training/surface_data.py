@@ -11,7 +11,16 @@ import torch
 from ase import Atoms
 
 from ..diffusion import Batch
-from ..representations.slab import Slab, check_same_pbc, check_slab, frozen_mask, neighbor_distance, surface_height
+from ..representations.slab import (
+    Slab,
+    check_same_pbc,
+    check_slab,
+    frozen_mask,
+    neighbor_distance,
+    surface_height,
+    system_text,
+    top_contacts,
+)
 from .data import EndlessBatches, validation_mask
 
 
@@ -19,7 +28,8 @@ from .data import EndlessBatches, validation_mask
 class Item:
     """One structure as arrays: mobile and substrate positions (A), numbers, cell, energy (eV), forces (eV/A).
 
-    ``surface_z`` is the height of the substrate and ``spacing`` the distance of neighbors in it, A.
+    ``surface_z`` is the height of the substrate, ``spacing`` the distance of neighbors in it (A), ``contacts`` their number in
+    the topmost layer.
     """
 
     positions: np.ndarray
@@ -29,6 +39,7 @@ class Item:
     cell: np.ndarray
     surface_z: float
     spacing: float
+    contacts: int
     group: str
     run: int
     energy: float = float('nan')
@@ -57,6 +68,7 @@ class Item:
             cell=self.cell * np.array([[m], [n], [1]]),
             surface_z=self.surface_z,
             spacing=self.spacing,
+            contacts=self.contacts,
             group=self.group,
             run=self.run,
             energy=self.energy * k,
@@ -107,7 +119,7 @@ class Overlayers:
             run = pairs.get('run', atoms.info.get('run', -1 - k))
             substrate = atoms.positions[f].tobytes() + atoms.numbers[f].tobytes() + cell.tobytes()
             if substrate not in spacings:
-                spacings[substrate] = neighbor_distance(atoms, f)
+                spacings[substrate] = neighbor_distance(atoms, f), top_contacts(atoms, f)
             items.append(
                 Item(
                     positions=atoms.positions[~f],
@@ -116,7 +128,8 @@ class Overlayers:
                     substrate_numbers=atoms.numbers[f],
                     cell=cell,
                     surface_z=surface_height(atoms),
-                    spacing=spacings[substrate],
+                    spacing=spacings[substrate][0],
+                    contacts=spacings[substrate][1],
                     group=group,
                     run=int(run),
                     is_validation=bool(pairs.get('held', False)),
@@ -174,8 +187,16 @@ class Overlayers:
             'relaxations': len({item.run for item in self.items}),
             'mobile_elements': mobile,
             'substrate_elements': substrate,
+            'systems': self.systems(),
             'fingerprint': self.fingerprint(),
         }
+
+    def systems(self) -> dict[str, int]:
+        """Return the relaxations of what is on what, by facet: see :func:`ase_diffusion.representations.slab.system_text`."""
+        runs: dict[str, set] = {}
+        for item in self.items:
+            runs.setdefault(system_text(item.substrate_numbers, item.numbers, item.contacts), set()).add(item.run)
+        return {key: len(runs[key]) for key in sorted(runs)}
 
     def elements(self) -> tuple[list[int], list[int]]:
         """Return the atomic numbers of mobile and of substrate atoms."""

@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 
+from ...calculators.default import default_calculator
 from ...diffusion import Batch
 from ...representations import Failure
 from ...representations.slab import (
@@ -37,7 +38,9 @@ from ...utils.atoms import (
     unsupported_constraints,
 )
 from ...utils.checks import check_integer
+from ...utils.header import read_header
 from ...utils.provenance import forget_notes
+from ...weights.zoo import find_model
 from ..base import Generator, collect, record_of
 from ..compiling import copy_network
 from ..relaxation import relax_keywords
@@ -50,7 +53,7 @@ from .selftraining import SelfTraining, SelfTrainingSchedule
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = 'ag-o-overlayer'
+DEFAULT_MODELS = ('ag-o-overlayer', 'metal-oxide-overlayer')  # the first that knows a slab and its overlayer
 
 
 class SurfaceDiffusion(Generator):
@@ -70,7 +73,8 @@ class SurfaceDiffusion(Generator):
         Whether slab atoms that are not in ``FixAtoms`` are generated from noise as well. By default they are held while the
         overlayer is generated and relax with it afterwards, which costs less and gives lower energies.
     model : str or Path, optional
-        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'``.
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'`` for silver
+        and oxygen on silver, ``'metal-oxide-overlayer'`` for other metals and oxygen.
     calculator, guidance : optional
         Force guidance: ``guidance=True``, a dict of the parameters of
         :class:`ase_diffusion.generators.surface.guidance.Guidance`, or one of these; forces come from ``calculator`` (name, ASE
@@ -80,9 +84,9 @@ class SurfaceDiffusion(Generator):
         fails is rejected, and another takes its place.
     best_of : int
         Generate this many candidates for each structure and return the one of lowest energy: that of ``relax`` where it is
-        given, else a single point of ``calculator`` (default: 'ag-o'; one that is given guides as well unless
-        ``guidance=False``). It costs as many generations, and saves relaxations with an expensive calculator; the structures are
-        then no fair sample of the model's distribution.
+        given, else a single point of ``calculator`` (default: 'ag-o' where it knows the elements, else 7net-mf-0 or CHGNet; one
+        that is given guides as well unless ``guidance=False``). It costs as many generations, and saves relaxations with an
+        expensive calculator; the structures are then no fair sample of the model's distribution.
     steps, sampler : optional
         50 steps of ``'renoised_ancestral'`` by default, which finds low energies; 100 of ``'ancestral'`` cost the same and show
         how the training data are spread.
@@ -131,14 +135,14 @@ class SurfaceDiffusion(Generator):
         self.relax = relax_keywords(relax, self.device, self.overlayer)
         self._height, self._slab = height, copy_atoms(slab)
         self._thickness = mobile_layer_height(slab) if generate_slab else 0.0
-        self._load(DEFAULT_MODEL if model is None else model)
+        self._load(default_model(self.overlayer) if model is None else model)
         if not self.networks:
             low, _ = (0.0, 0.0) if height is None else check_window(height, self.overlayer)
             self._check_slab_atoms(low)
         self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.overlayer, self.device)
         if self.best_of > 1:
-            judge = None if self.relax is not None else 'ag-o' if calculator is None else calculator
-            self.selection = BestOf(self.best_of, judge, self.device)
+            judge = default_calculator([self.template]) if calculator is None and self.relax is None else calculator
+            self.selection = BestOf(self.best_of, judge if self.relax is None else None, self.device)
             self.selection.check(self.overlayer)
         self._tell(slab)
 
@@ -163,6 +167,8 @@ class SurfaceDiffusion(Generator):
     def _adapt(self, representation: Slab, networks: dict, header: dict) -> Slab:
         hint = "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)"
         self.overlayer.check_known(header.get('data', {}), 'the model', hint)
+        if news := self.overlayer.news(header.get('data', {})):
+            log.warning('%s never saw %s; its model card says what was measured of other systems', self.model, news)
         scale = representation.scale(self.overlayer)
         low, high = (x / scale for x in representation.height)
         height = (low, high + self._thickness) if self._height is None else self._height
@@ -411,6 +417,17 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
     template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
     return template
+
+
+def default_model(overlayer: SlabTemplate) -> str:
+    """Return the name of the shipped model for a slab and its overlayer: the first that knows all elements, else the last."""
+    for name in DEFAULT_MODELS[:-1]:
+        try:
+            overlayer.check_known(read_header(find_model(name)).get('data', {}), name)
+            return name
+        except ValueError:
+            continue
+    return DEFAULT_MODELS[-1]
 
 
 def check_window(height: Any, overlayer: SlabTemplate) -> tuple[float, float]:
