@@ -1,7 +1,7 @@
 """Another round of the data set `metal-oxide`: overlayers of metals and oxygen on their own facets, relaxed with 7net-mf-0.
 
     python scripts/metal_oxide_round.py run --seed 1 --minutes 60     # any number of these, with different seeds
-    python scripts/metal_oxide_round.py count                         # what is there
+    python scripts/metal_oxide_round.py merge metal_oxide.npz FILE ...     # all rounds and the relaxations of FILES, in one file
 
 A start is random (a quarter), or a sample of `ag-o-overlayer` on the same facet of silver whose lengths are scaled by the lattice
 constants and whose silver is renamed. It is relaxed with 7net-mf-0 (modal PBE; BFGS to 0.05 eV/A, at most 120 steps), and frames
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import collections
+import gzip
+import io
 import logging
 import os
 import sys
@@ -33,11 +35,13 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from ase_diffusion import SurfaceDiffusion
+from ase_diffusion.data.frames import write_frames
 from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.search import random_start
 
 STORE = Path(__file__).parent.parent / 'runs' / 'metal-oxide-rounds'
 KEEP = {0, 1, 2, 4, 8, 16, 32, 64}
+LEFT = 2.6  # A
 SILVER = 4.16  # A, of the data of ag-o-overlayer
 # lattice constants of 7net-mf-0 (modal PBE), A
 METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
@@ -136,16 +140,36 @@ def run(args) -> None:
         number += 1
 
 
-def count(args) -> None:
-    """Print how many relaxations of each metal and facet there are."""
-    found: collections.Counter = collections.Counter()
-    for path in sorted(STORE.glob('*/*.traj')):
-        for atoms in read(path, ':'):
-            pairs = atoms.info['key_value_pairs']
-            found[pairs['metal'], str(pairs['facet'])] += bool(pairs['last'])
+def has_left(atoms: Atoms) -> bool:
+    """Return whether a molecule left the surface: atoms that no chain of distances below 2.6 A joins to the substrate."""
+    fixed = set(atoms.constraints[0].index.tolist())
+    distances = atoms.get_all_distances(mic=True)
+    np.fill_diagonal(distances, np.inf)
+    joined, rest = set(fixed), set(range(len(atoms))) - fixed
+    while more := {i for i in rest if distances[i, list(joined)].min() < LEFT}:
+        joined, rest = joined | more, rest - more
+    return bool(rest)
+
+
+def merge(args) -> None:
+    """Write all relaxations but those of Ni and Rh, and those whose end lost a molecule, to one file; print their numbers."""
+    frames = []
+    for path in [*args.seeds, *sorted(STORE.glob('*/*.traj'))]:
+        packed = path.suffix == '.gz'  # by file name ASE takes ten times as long
+        source, form = (io.StringIO(gzip.decompress(path.read_bytes()).decode()), 'extxyz') if packed else (path, None)
+        frames += read(source, ':', format=form)
+    for atoms in frames:
+        atoms.info['key_value_pairs'] = atoms.info.get('key_value_pairs') or {
+            k: v for k, v in atoms.info.items() if np.isscalar(v)
+        }
+    pairs = [atoms.info['key_value_pairs'] for atoms in frames]
+    left = {x['run'] for x, atoms in zip(pairs, frames, strict=True) if x['last'] and has_left(atoms)}
+    kept = [k for k, x in enumerate(pairs) if x['metal'] in METALS and x['run'] not in left]
+    write_frames([frames[k] for k in kept], args.out)
+    found = collections.Counter((pairs[k]['metal'], str(pairs[k]['facet'])) for k in kept if pairs[k]['last'])
     for key, n in sorted(found.items()):
         print(*key, n)
-    print(sum(found.values()), 'relaxations')
+    print(f'{sum(found.values())} relaxations, {len(kept)} frames in {args.out}; {len(left)} lost a molecule')
 
 
 def main() -> None:
@@ -156,9 +180,11 @@ def main() -> None:
     one.add_argument('--seed', type=int, required=True)
     one.add_argument('--minutes', type=float, default=60)
     one.add_argument('--batch', type=int, default=3, help='relaxations of one formula and cell')
-    commands.add_parser('count')
+    two = commands.add_parser('merge')
+    two.add_argument('out', type=Path)
+    two.add_argument('seeds', type=Path, nargs='*')
     args = parser.parse_args()
-    run(args) if args.command == 'run' else count(args)
+    run(args) if args.command == 'run' else merge(args)
 
 
 if __name__ == '__main__':
