@@ -5,8 +5,8 @@
 
 Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on silver,
 scaled by the lattice constants and renamed) and `model` (metal-oxide-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS,
-0.05 eV/A, at most 150 steps); energies are eV per cell above the lowest that any of them found. ``--quick``: Cu with EMT, random
-starts alone.
+0.05 eV/A, at most 150 steps); energies are eV per cell above the lowest that any of them found. Ends that lost a molecule (O2,
+mostly) are counted and left out. ``--quick``: Cu with EMT, random starts alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ase.constraints import FixAtoms
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.search import random_start
+from ase_diffusion.utils.atoms import detached
 
 SILVER = 4.16  # A, of the data of ag-o-overlayer
 # lattice constants of 7net-mf-0 (modal PBE), A
@@ -85,18 +86,23 @@ class Metals(StructureBenchmark):
         out = {}
         for folder in sorted(path for path in self.store.iterdir() if path.is_dir()):
             ends = {start: self.images(f'{folder.name}/{start}.*')[1::2] for start in STARTS}
-            good = lambda atoms: not atoms.info['key_value_pairs'].get('relax_failed')  # noqa: E731
-            ends = {start: list(filter(good, found)) for start, found in ends.items()}
-            zero = min((a.get_potential_energy() for found in ends.values() for a in found), default=0.0)
-            for start, found in ends.items():
+            whole = {start: list(filter(is_whole, found)) for start, found in ends.items()}
+            zero = min((a.get_potential_energy() for found in whole.values() for a in found), default=0.0)
+            for start, found in whole.items():
                 if found:
-                    out[f'{folder.name} {start}'] = row(found, zero, len(self.images(f'{folder.name}/{start}.*')) // 2)
+                    out[f'{folder.name} {start}'] = row(found, zero, len(ends[start]))
         return out
 
     def report(self, results: dict) -> None:
-        head = ('start', 'n', 'as generated', 'relaxed', 'lowest', 'steps', 'generation, s', 'relaxation, s')
+        head = ('start', 'n', 'lost', 'as generated', 'relaxed', 'lowest', 'steps', 'generation, s', 'relaxation, s')
         shown = [
-            (key, r['n'], *(f'{r[name][0]} +- {r[name][1]}' for name in ('generated_eV', 'relaxed_eV')), r['lowest_eV'])
+            (
+                key,
+                r['n'],
+                r['lost'],
+                *(f'{r[name][0]} +- {r[name][1]}' for name in ('generated_eV', 'relaxed_eV')),
+                r['lowest_eV'],
+            )
             + tuple(f'{r[name][0]}' for name in ('steps', 'cpu_generate_s', 'cpu_relax_s'))
             for key, r in results.items()
         ]
@@ -131,13 +137,18 @@ def made(metal: str, facet: str, what: tuple, start: str, number: int):
     return atoms
 
 
+def is_whole(atoms) -> bool:
+    """Return whether a relaxation succeeded and no molecule left the surface."""
+    return not (atoms.info['key_value_pairs'].get('relax_failed') or len(detached(atoms)))
+
+
 def row(ends: list, zero: float, tried: int) -> dict:
     """Return the record of one start; energies in eV per cell above ``zero``."""
     told = [atoms.info['key_value_pairs'] for atoms in ends]
     energies = [atoms.get_potential_energy() - zero for atoms in ends]
     return {
         'n': len(ends),
-        'failed': tried - len(ends),
+        'lost': tried - len(ends),
         'generated_eV': mean_error([x['energy_generated'] - zero for x in told]),
         'relaxed_eV': mean_error(energies),
         'lowest_eV': round(min(energies), 3),

@@ -38,10 +38,10 @@ from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.data.frames import write_frames
 from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.search import random_start
+from ase_diffusion.utils.atoms import detached
 
 STORE = Path(__file__).parent.parent / 'runs' / 'metal-oxide-rounds'
 KEEP = {0, 1, 2, 4, 8, 16, 32, 64}
-LEFT = 2.6  # A
 SILVER = 4.16  # A, of the data of ag-o-overlayer
 # lattice constants of 7net-mf-0 (modal PBE), A
 METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
@@ -140,17 +140,6 @@ def run(args) -> None:
         number += 1
 
 
-def has_left(atoms: Atoms) -> bool:
-    """Return whether a molecule left the surface: atoms that no chain of distances below 2.6 A joins to the substrate."""
-    fixed = set(atoms.constraints[0].index.tolist())
-    distances = atoms.get_all_distances(mic=True)
-    np.fill_diagonal(distances, np.inf)
-    joined, rest = set(fixed), set(range(len(atoms))) - fixed
-    while more := {i for i in rest if distances[i, list(joined)].min() < LEFT}:
-        joined, rest = joined | more, rest - more
-    return bool(rest)
-
-
 def merge(args) -> None:
     """Write all relaxations but those of Ni and Rh, and those whose end lost a molecule, to one file; print their numbers."""
     frames = []
@@ -163,7 +152,7 @@ def merge(args) -> None:
             k: v for k, v in atoms.info.items() if np.isscalar(v)
         }
     pairs = [atoms.info['key_value_pairs'] for atoms in frames]
-    left = {x['run'] for x, atoms in zip(pairs, frames, strict=True) if x['last'] and has_left(atoms)}
+    left = {x['run'] for x, atoms in zip(pairs, frames, strict=True) if x['last'] and len(detached(atoms))}
     kept = [k for k, x in enumerate(pairs) if x['metal'] in METALS and x['run'] not in left]
     write_frames([frames[k] for k in kept], args.out)
     found = collections.Counter((pairs[k]['metal'], str(pairs[k]['facet'])) for k in kept if pairs[k]['last'])
