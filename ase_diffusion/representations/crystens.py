@@ -227,6 +227,9 @@ class CrysTens(PlainRepresentation):
             sizes = header.get('sizes')
             counts = sizes and all(0 < int(n) <= ATOMS and is_number(count) and count > 0 for n, count in sizes.items())
             require(counts, f'sizes are counts of crystals by their number of atoms, at most {ATOMS}', sizes)
+            groups = header.get('groups', {})
+            tables = all(n in sizes and all(is_number(k) and k > 0 for k in found.values()) for n, found in groups.items())
+            require(tables, 'groups are counts of crystals by number of atoms and space group', groups)
 
     def todict(self) -> dict:
         """Return class name and parameters, JSON-serialisable."""
