@@ -1,4 +1,4 @@
-"""Generator and critic of generative adversarial networks for dense fields (Alverson et al., Digital Discovery 3, 62, 2024, app. B)."""
+"""Generator and critic of generative adversarial networks for dense fields (Alverson et al., Digital Discovery 3, 62, 2024)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from .objectives import DenoisingLoss
 from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
 
 log = logging.getLogger(__name__)
-SAMPLING = {'sampler': 'heun', 'steps': 40}
+SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 30}
 DENSITY = TimeDensity(0.61, 0.18)  # ln sigma = 0.5 +- 1.8 from 0.004 to 80
 UNITS = {'image': '1', 'formation_energy': 'eV/atom', 'space_group': 'number', 'elements': 'symbols'}
 GROUPS = ClassCondition(tuple(str(k) for k in range(1, 231)))

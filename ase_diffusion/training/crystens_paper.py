@@ -65,7 +65,8 @@ def train_cascade(
     conditions : list of str, optional
         Numbers of the key-value pairs; default: none, as in the paper. These networks know no classes and no sets of elements.
     features, blocks : int
-        Width of the U-Nets, and residual blocks on each level; a width of 256 in the paper, which trained each for 250,000 steps of 4 images.
+        Width of the U-Nets, and residual blocks on each level; a width of 256 in the paper, which trained each U-Net for 250,000
+        steps of 4 images.
     settings : dict, optional
         More settings of a new network.
     options : passed to :func:`ase_diffusion.training.train`.
@@ -127,9 +128,7 @@ def train_image_gan(
     if conditions:
         raise ValueError(f'a GAN of images knows no conditions, got {list(conditions)}; the diffusion network does')
     if network is not None:
-        raise ValueError(
-            'a GAN is trained from scratch, since its critic is not kept with a model; give the folder of a run to go on'
-        )
+        raise ValueError('a GAN is trained from scratch; the same folder (out) goes on with an interrupted training')
     objective, style, norm, lr, betas = ADVERSARIES[adversary]
     data = ImageData(images, validation, [], representation, batch_size, 0.0, seed, scaling='minmax', log_lengths=False)
     torch.manual_seed(seed)
