@@ -167,7 +167,11 @@ class CrysTensDiffusion(BulkGenerator):
         asked = dict(conditions)
         natoms = asked.pop('natoms', None)
         natoms = self.natoms if natoms is None else _check_natoms(natoms)
-        if self.networks and 'sizes' not in self.header:
+        if not self.networks:
+            raise ValueError(
+                f'no model with network={self.network_kind!r} ships: train one with gen.fit(data), or give the file of one'
+            )
+        if 'sizes' not in self.header:
             self._refuse({'natoms': natoms, **asked})
             return super().check_conditions(asked) | {'natoms': None}
         number = asked.get('space_group')
@@ -289,7 +293,7 @@ def kind_of(header: dict) -> str:
 
 def _check_network(network: Any) -> str:
     """Return the kind of network; ValueError where there is none of this name."""
-    if network not in KINDS:
+    if not isinstance(network, str) or network not in KINDS:
         raise ValueError(f'network is one of {", ".join(KINDS)}; got {network!r}')
     return network
 

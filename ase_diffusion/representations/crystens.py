@@ -379,6 +379,8 @@ def table_of(images: list[Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if len(atoms) > ATOMS:
             formula = atoms.get_chemical_formula()
             raise ValueError(f'an image holds at most {ATOMS} atoms; structure {k} ({formula}) has {len(atoms)}')
+        if min(atoms.numbers) < 1:
+            raise ValueError(f'an image knows elements, Z = 1 and more; structure {k} has atoms of Z = 0 (X)')
         _check_occupancy(atoms, k)
     counts = np.array([len(atoms) for atoms in images], int)
     table, cells = np.zeros((len(images), ATOMS, 4)), np.zeros((len(images), 3, 3))

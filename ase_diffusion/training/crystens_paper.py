@@ -73,7 +73,7 @@ def train_cascade(
     """
     data = ImageData(images, validation, conditions or [], representation, batch_size, dropout, seed)
     if words := [name for name, scale in data.scales.items() if isinstance(scale, dict)]:
-        raise ValueError(f"U-Nets learn conditions that are numbers, not {words}; network='diffusion' learns these")
+        raise ValueError(f"conditions of U-Nets are numbers, not {words}; network='diffusion' learns these")
     process = data.representation.process()
 
     def build() -> Cascade:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ..diffusion import NoiseStream
+from ..utils.checks import check_integer
 from ..utils.device import pick_device
 from ..utils.interrupts import held_interrupts, noted_interrupts
 from ..utils.progress import Progress
@@ -132,7 +133,8 @@ def train_gan(
         After Ctrl-C, when everything is kept.
     """
     if wrong := {name: value for name, value in options.items() if name not in ONLY or value != ONLY[name]}:
-        raise ValueError(f'a GAN is trained in single precision on one device, with no validation; it does not take {wrong}')
+        raise ValueError(f'a GAN is trained in single precision on one device; options that it does not take: {wrong}')
+    steps = check_integer('steps', steps, 1)
     folder = RunFolder(out, networks, header)
     begun, device = time.monotonic(), pick_device({'auto': None, 'gpu': 'cuda'}.get(accelerator, accelerator))
     run = _Run(networks, adversary, data, lr, betas, seed, device)

@@ -102,7 +102,7 @@ def test_the_networks_of_the_paper_train_save_and_sample(network, tmp_path):
 
 def test_a_cascade_learns_numbers_and_no_classes(tmp_path):
     gen = CrysTensDiffusion(network='cascade', logfile=None, rng=0, steps=2, validate=False)
-    with pytest.raises(ValueError, match='conditions that are numbers'):
+    with pytest.raises(ValueError, match='conditions of U-Nets are numbers'):
         gen.fit(crystals(), batch_size=4, features=8, steps=1, conditions=['space_group'], progress=False)
     gen.fit(crystals(), batch_size=4, features=8, steps=1, conditions=['formation_energy'], progress=False)
     assert 'formation_energy' in gen.check_conditions({'formation_energy': -1.8, 'guidance_scale': 2.0})
@@ -162,6 +162,7 @@ def test_conditions_without_meaning_are_refused(model, conditions, error, match)
     ('options', 'match'),
     [
         (dict(network='unet'), 'network is one of'),
+        (dict(network=['gan']), 'network is one of'),
         (dict(natoms=60), 'at most 52'),
         (dict(symmetrize=0.0), 'tolerance'),
         (dict(best_of=2), 'stoich'),
@@ -170,6 +171,12 @@ def test_conditions_without_meaning_are_refused(model, conditions, error, match)
 def test_options_without_meaning_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         CrysTensDiffusion('untrained', logfile=None, **options)
+
+
+def test_without_a_model_it_says_so():
+    for network in ('diffusion', 'gan'):
+        with pytest.raises(ValueError, match=f"network='{network}' ships: train one"):
+            CrysTensDiffusion(network=network, logfile=None).sample()
 
 
 def test_a_fitted_model_trains_on(model):
