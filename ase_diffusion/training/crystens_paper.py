@@ -16,7 +16,7 @@ from .gan import CrossEntropy, Wasserstein, train_gan
 from .objectives import DenoisingLoss
 from .recipe import network_to_train, run
 
-SAMPLING = {'sampler': 'heun', 'steps': 20}
+SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 20}
 # losses, normalizations and slopes of ReLUs, learning rate and betas of Adam: appendix B of the paper
 ADVERSARIES = {
     'wgan': (Wasserstein(), dict(norm='batch', slope=0.2), 'layer', 1e-4, (0.0, 0.9)),
