@@ -15,7 +15,7 @@ from ..diffusion import Batch, NoiseStream, TimeDensity
 from ..networks import RowTransformer
 from ..networks.image_layout import ATOMS, HEADER, is_present
 from ..representations import CrysTens
-from ..representations.cells import conventional
+from ..representations.cells import conventional, equivalent_origins
 from ..representations.conditions import ClassCondition, Condition, or_unknown
 from ..representations.crystens import table_of
 from .data import EndlessBatches, Structures, known_values, numbers_of, pairs_of, pick_alike, split_images
@@ -99,11 +99,33 @@ class ImageBatches(EndlessBatches):
         """Return the crystals of batch k, of similar sizes where that is wanted."""
         return pick_alike(self, k) if self.alike else super().pick(k, rng)
 
-    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
-        """Return a batch of some crystals with all their conditions."""
+    def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
+        """Return a batch of some crystals with all their conditions; with ``rng`` each from one of its equivalent origins."""
         index = np.asarray(index)
         conditions = {name: values[torch.from_numpy(index)] for name, values in self.conditions.items()}
-        return self.representation.assemble(*(values[index] for values in self.table), conditions)
+        atoms, cell, counts = (values[index] for values in self.table)
+        if rng is not None:
+            atoms = moved_origins(atoms, cell[:, 6].astype(int), counts, rng)
+        return self.representation.assemble(atoms, cell, counts, conditions)
+
+
+def moved_origins(atoms: np.ndarray, groups: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return Z and coordinates (B, 52, 4) of conventional cells seen from equivalent origins, mirror images among them, sorted.
+
+    See :func:`ase_diffusion.representations.cells.equivalent_origins`.
+    """
+    drawn = []
+    for number in groups:
+        signs, shifts = equivalent_origins(int(number))
+        k = rng.integers(len(signs))
+        drawn.append([signs[k], *shifts[k]])
+    maps = np.array(drawn)  # (B, 4)
+    f = (atoms[..., 1:] * maps[:, :1, None] + maps[:, None, 1:]) % 1.0
+    absent = np.arange(ATOMS) >= counts[:, None]
+    f[(f > 1 - 1e-6) | absent[..., None]] = 0.0
+    keys = np.where(absent[..., None], np.inf, np.concatenate([atoms[..., :1], np.round(f, 5)], -1))
+    order = np.lexsort(keys.transpose(2, 0, 1)[::-1])  # by Z, x, y, z
+    return np.take_along_axis(np.concatenate([atoms[..., :1], f], -1), order[..., None], 1)
 
 
 class ImageData:
@@ -185,7 +207,7 @@ def train_crystens(
     Parameters
     ----------
     images, validation : list of Atoms
-        Made conventional; those of more than 52 atoms are left out. Without ``validation`` the splits 'train' and 'val' that they
+        Made conventional and seen from equivalent origins; those of more than 52 atoms are left out. Without ``validation`` the splits 'train' and 'val' that they
         carry, else 5 % of the compositions are held out.
     conditions : list of str, optional
         Numbers of the key-value pairs, 'space_group' and 'elements'; default: all of them.

@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 
 from ase_diffusion.representations import CrysTens
-from ase_diffusion.training.crystens import ImageLoss, small_crystals
+from ase_diffusion.representations.crystens import table_of
+from ase_diffusion.training.crystens import ImageLoss, moved_origins, small_crystals
 
 CRYSTALS = [bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12)]
 
@@ -50,3 +53,21 @@ def test_the_loss_of_the_exact_answer_is_zero():
     times = loss.times
     loss.times = lambda u: setattr(network, 't', times(u).float()) or network.t
     assert float(loss(network, batch, torch.Generator().manual_seed(0))['loss']) < 1e-4
+
+
+def test_other_origins_are_the_same_crystals():
+    images = small_crystals(CRYSTALS)
+    atoms, cell, counts = table_of(images)
+    groups, rng = cell[:, 6].astype(int), np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        moved = moved_origins(atoms, groups, counts, rng)
+        for k, image in enumerate(images):
+            n = counts[k]
+            other = Atoms(moved[k, :n, 0].astype(int), scaled_positions=moved[k, :n, 1:], cell=image.cell, pbc=True)
+            assert table_of([other])[0] == pytest.approx(moved[k : k + 1])  # sorted, wrapped, in place
+            assert np.sort(other.get_all_distances(mic=True).ravel()) == pytest.approx(
+                np.sort(image.get_all_distances(mic=True).ravel()), abs=1e-6
+            )
+            seen.add((k, *moved[k, 0]))
+    assert seen == {(0, 11, 0, 0, 0), (1, 17, 0, 0, 0), (1, 17, 0.5, 0.5, 0.5)} | {(0, 11, 0, 0, 0.5)}
