@@ -207,8 +207,8 @@ def train_crystens(
     Parameters
     ----------
     images, validation : list of Atoms
-        Made conventional and seen from equivalent origins; those of more than 52 atoms are left out. Without ``validation`` the splits 'train' and 'val' that they
-        carry, else 5 % of the compositions are held out.
+        Made conventional and seen from equivalent origins; those of more than 52 atoms are left out. Without ``validation`` the
+        splits 'train' and 'val' that they carry, else 5 % of the compositions are held out.
     conditions : list of str, optional
         Numbers of the key-value pairs, 'space_group' and 'elements'; default: all of them.
     network : RowTransformer, optional
