@@ -185,8 +185,9 @@ class CrysTensDiffusion(BulkGenerator):
 
     def _refuse(self, asked: dict) -> None:
         """Raise a TypeError where something is asked of a network that does not know it."""
-        known = {'guidance_scale', *conditions_of(self.header)} if conditions_of(self.header) else set()
-        if unknown := sorted(name for name, value in asked.items() if value is not None and name not in known):
+        known, plain = set(conditions_of(self.header)), {'guidance_scale': self.default_guidance_scale}
+        known |= {'guidance_scale'} if known else set()
+        if unknown := sorted(n for n, value in asked.items() if n not in known and value not in (None, plain.get(n))):
             raise TypeError(
                 f'a model with network={self.network_kind!r} knows {", ".join(sorted(known)) or "no conditions"}, not '
                 f"{', '.join(unknown)}; network='diffusion' knows numbers of atoms, space groups and elements"

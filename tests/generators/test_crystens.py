@@ -93,6 +93,9 @@ def test_the_networks_of_the_paper_train_save_and_sample(network, tmp_path):
     )
     assert one.shape == (3, 4, 64, 64) and np.isfinite(one).all() and one == pytest.approx(two, rel=1e-3, abs=1e-2)
     assert not np.allclose(one[0], one[1])
+    made = CrysTensDiffusion(path, rng=3, logfile=None, batch_size=2, validate=False, **steps).sample(3)
+    again = CrysTensDiffusion(path, rng=8, logfile=None, validate=False, **steps).again(made[1])
+    assert np.array_equal(again.positions, made[1].positions)
     with pytest.raises(ValueError, match=f"network='{network}', not 'diffusion'"):
         CrysTensDiffusion(path, network='diffusion')
     for asked in (dict(natoms=8), dict(space_group=225), dict(elements=['Na', 'Cl']), dict(guidance_scale=2.0)):
