@@ -185,9 +185,9 @@ class CrysTensDiffusion(BulkGenerator):
 
     def _refuse(self, asked: dict) -> None:
         """Raise a TypeError where something is asked of a network that does not know it."""
-        known, plain = set(conditions_of(self.header)), {'guidance_scale': self.default_guidance_scale}
-        known |= {'guidance_scale'} if known else set()
-        if unknown := sorted(n for n, value in asked.items() if n not in known and value not in (None, plain.get(n))):
+        known = set(conditions_of(self.header))
+        scale = {'guidance_scale'} if known or asked.get('guidance_scale') == self.default_guidance_scale else set()
+        if unknown := sorted(name for name, value in asked.items() if value is not None and name not in known | scale):
             raise TypeError(
                 f'a model with network={self.network_kind!r} knows {", ".join(sorted(known)) or "no conditions"}, not '
                 f"{', '.join(unknown)}; network='diffusion' knows numbers of atoms, space groups and elements"
