@@ -44,7 +44,7 @@ class CrysTensPaper(Benchmark):
     def options(parser):
         parser.add_argument('--data', required=True, help='mp_le52.npz')
         parser.add_argument('--models', nargs='*', default=[], help='checkpoints, or names of shipped models')
-        parser.add_argument('--number', type=int, default=200, help='images for each seed (200)')
+        parser.add_argument('--number', type=int, default=200, help='images for each seed of what is not there yet (200)')
         parser.add_argument('--asked', type=int, default=64, help='crystals for each guidance scale (64)')
         parser.add_argument('--seeds', type=int, default=1, help='of each model (1)')
 
@@ -53,7 +53,7 @@ class CrysTensPaper(Benchmark):
         self.known: dict = {}
 
     def settings(self):
-        return {'number': self.number, 'asked': self.asked}
+        return {'asked': self.asked}  # each record says how many images it is of
 
     @property
     def number(self) -> int:
