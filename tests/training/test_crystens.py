@@ -10,7 +10,8 @@ from ase.build import bulk
 
 from ase_diffusion.representations import CrysTens
 from ase_diffusion.representations.crystens import table_of
-from ase_diffusion.training.crystens import ImageLoss, moved_origins, small_crystals
+from ase_diffusion.training.crystens import ImageBatches, ImageLoss, moved_origins, small_crystals
+from ase_diffusion.training.data import Structures
 
 CRYSTALS = [bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12)]
 
@@ -71,3 +72,15 @@ def test_other_origins_are_the_same_crystals():
             )
             seen.add((k, *moved[k, 0]))
     assert seen == {(0, 11, 0, 0, 0), (1, 17, 0, 0, 0), (1, 17, 0.5, 0.5, 0.5)} | {(0, 11, 0, 0, 0.5)}
+
+
+def test_batches_of_alike_crystals_keep_absent_slots_few():
+    images = small_crystals([bulk('Cu').repeat((n, 1, 1)) if n == 1 else CRYSTALS[n % 2] for n in range(1, 9)])
+    data = Structures(images, {})
+    sizes = np.array([len(atoms) for atoms in images])
+    spread = {}
+    for alike in (True, False):
+        source = ImageBatches(data, CrysTens(), {}, alike=alike, batch_size=4, seed=3)
+        spread[alike] = np.mean([np.ptp(sizes[source.pick(k, np.random.default_rng(k))]) for k in range(40)])
+        assert source.draw(0).fields['image'].shape == (4, 4, 64, 64)
+    assert spread[True] < spread[False] / 2
