@@ -25,14 +25,18 @@ from ase_diffusion.training.crystal_data import Crystals
 from ase_diffusion.training.crystens import SAMPLING, UNITS
 
 
-def trained_on(path, held: int) -> dict:
-    """Return what a checkpoint says about its data."""
+def trained_on(path, held: int) -> tuple[dict, dict]:
+    """Return what a checkpoint says about its data, and how many crystals of how many atoms are in which space group."""
     with np.load(path) as data:
-        counts, split = data['counts'].astype(int), data['split']
+        counts, split, number = data['counts'].astype(int), data['split'], data['cell'][:, 6].astype(int)
         lengths, angles = data['cell'][:, :3].astype(float), data['cell'][:, 3:6].astype(float)
         every = Crystals(data['fractional'], data['numbers'].astype(int), cells_of_parameters(lengths, angles), counts)
     order = np.random.default_rng(0).permutation(np.nonzero(split == 1)[0])
-    return every.select(np.r_[np.nonzero(split == 0)[0], order[held:]]).describe()
+    rows, groups = np.r_[np.nonzero(split == 0)[0], order[held:]], {}
+    for n, group in zip(counts[rows].tolist(), number[rows].tolist(), strict=True):
+        found = groups.setdefault(str(n), {})
+        found[str(group)] = found.get(str(group), 0) + 1
+    return every.select(rows).describe(), groups
 
 
 def main():
@@ -50,6 +54,7 @@ def main():
     settings = json.loads(Path(args.settings).read_text())
     network = RowTransformer(**settings['network'])
     network.load_state_dict({name: value.float() for name, value in load_file(args.weights).items()})
+    data, groups = trained_on(args.data, settings['arguments']['held'])
     header = {
         'kind': 'crystens',
         'process': settings['process'],
@@ -58,7 +63,8 @@ def main():
         'sampling': SAMPLING,
         'conditions': settings['conditions'],
         'sizes': settings['sizes'],
-        'data': trained_on(args.data, settings['arguments']['held']),
+        'groups': groups,
+        'data': data,
         'steps': args.steps,
         'metrics': {'step': args.steps, 'seconds': args.seconds, 'train_loss': args.train_loss, 'val_loss': args.val_loss},
     }

@@ -3,27 +3,73 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
 
-from ..diffusion import Batch
+from ..diffusion import Batch, NoisePerStructure
 from ..networks.image_layout import ATOMS
 from ..representations.conditions import ClassCondition, conditions_of
 from ..training.crystens import SAMPLING, train_crystens
+from ..training.crystens_paper import train_cascade, train_image_gan
 from ..utils.checks import check_integer
 from .bulk import BulkGenerator, check_symmetrize
 from .compiling import copy_network
+from .model import UNTRAINED
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 
 log = logging.getLogger(__name__)
 
-NETWORKS = ('diffusion', 'cascade', 'wgan', 'gan')
+SMALL, AUGMENTATION = 0x5DEECE66D, 0xBB40E64DA  # change a seed for the small image of a cascade, and for the noise on it
 MERGED = 'fewer atoms than asked for, since some came to lie on one site'
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of network: its recipe, and how a batch comes from it.
+
+    Parameters
+    ----------
+    train : callable
+        ``train(images, out, **options) -> path``.
+    sample : callable
+        ``sample(generator, batch, seeds, conditions, task) -> Batch``.
+    model : str
+        The model by default.
+    """
+
+    train: Callable[..., Path]
+    sample: Callable[..., Batch]
+    model: str = UNTRAINED
+
+
+def _at_once(gen: Any, batch: Batch, *task: Any) -> Batch:
+    """Sample whole images, by diffusion or in one pass."""
+    return gen._denoise(batch, *task)
+
+
+def _in_two_stages(gen: Any, batch: Batch, seeds: list[int], *task: Any) -> Batch:
+    """Sample images of half the size, then whole ones that see them, with conditioning augmentation."""
+    network, movie, gen.denoising_trajectory = gen.network, gen.denoising_trajectory, None  # that of the whole images
+    small = batch.with_fields(image=network.reduce(batch.fields['image']))
+    small = gen._denoise(small, [seed ^ SMALL for seed in seeds], *task).fields['image']
+    noise = NoisePerStructure([seed ^ AUGMENTATION for seed in seeds]).bind(batch.rows['image']).normal(small)
+    gen.denoising_trajectory = movie
+    return gen._denoise(replace(batch, extras={**batch.extras, 'context': network.context(small, noise)}), seeds, *task)
+
+
+KINDS = {
+    'diffusion': Kind(train_crystens, _at_once),
+    'cascade': Kind(train_cascade, _in_two_stages),
+    'wgan': Kind(partial(train_image_gan, adversary='wgan'), _at_once),
+    'gan': Kind(partial(train_image_gan, adversary='gan'), _at_once),
+}
 
 
 class CrysTensDiffusion(BulkGenerator):
@@ -34,13 +80,15 @@ class CrysTensDiffusion(BulkGenerator):
 
     Parameters
     ----------
-    model : str or Path
-        A checkpoint, or ``'untrained'`` (then :meth:`fit` comes first); no model of images ships yet.
+    model : str or Path, optional
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first); by default that of ``network``.
     natoms : int, optional
-        Atoms per cell; by default as many as in the training data, at random with their frequencies. :meth:`sample` takes it too.
-        Images whose atoms are fewer, since some coincide, are rejected where it is asked for.
-    network : str
-        'diffusion'. The cascade of U-Nets, the WGAN and the GAN of the paper are not shipped.
+        Atoms per cell; by default number of atoms and space group are drawn together from those of the training data, and one
+        of them given the other where that is asked for. :meth:`sample` takes it too. Images whose atoms are fewer, since some
+        coincide, are rejected where it is asked for. Only 'diffusion' knows it; images of the others say it themselves.
+    network : 'diffusion', 'cascade', 'wgan' or 'gan', optional
+        Tokens of rows ('diffusion', the default where there is no model); the cascade of U-Nets of the paper; its generators
+        in one pass, trained with the Wasserstein distance or with cross-entropy. A model says itself which it is.
     symmetrize : float, optional
         Average every structure over the symmetry that spglib finds within this tolerance, A.
     relax : dict, optional
@@ -52,8 +100,8 @@ class CrysTensDiffusion(BulkGenerator):
     Raises
     ------
     ValueError
-        The network does not exist or is not shipped; natoms is above 52; ``best_of`` is above 1, which compares energies of one
-        composition.
+        The network does not exist or is not that of the model; natoms is above 52; ``best_of`` is above 1, which compares
+        energies of one composition.
     CheckpointError
         The model cannot be loaded.
 
@@ -70,16 +118,16 @@ class CrysTensDiffusion(BulkGenerator):
 
     def __init__(
         self,
-        model: str = 'untrained',
+        model: str | None = None,
         *,
         natoms: int | None = None,
-        network: str = 'diffusion',
+        network: str | None = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        _check_network(network)
+        self._kind = None if network is None else _check_network(network)
         if self.best_of > 1:
             raise ValueError(
                 f'best_of={self.best_of} compares energies, so that all candidates need one composition, which images do not '
@@ -88,7 +136,20 @@ class CrysTensDiffusion(BulkGenerator):
         self.natoms = None if natoms is None else _check_natoms(natoms)
         self.symmetrize = check_symmetrize(symmetrize)
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
-        self._load(model)
+        self._load(KINDS[self.network_kind].model if model is None else model)
+
+    @property
+    def network_kind(self) -> str:
+        """Which kind of network this is: 'diffusion', 'cascade', 'wgan' or 'gan'."""
+        return kind_of(self.header) if self.networks else self._kind or 'diffusion'
+
+    def _adapt(self, representation: Any, networks: dict, header: dict) -> Any:
+        if self._kind not in (None, kind_of(header)):
+            raise ValueError(
+                f'{self.model} is a model with network={kind_of(header)!r}, not {self._kind!r}; leave network out, or take '
+                f"model='untrained' and fit"
+            )
+        return representation
 
     def check_conditions(self, conditions: dict) -> dict:
         """Return all conditions of a call with their defaults, checked; ``natoms`` is the number of atoms or None.
@@ -106,6 +167,13 @@ class CrysTensDiffusion(BulkGenerator):
         asked = dict(conditions)
         natoms = asked.pop('natoms', None)
         natoms = self.natoms if natoms is None else _check_natoms(natoms)
+        if not self.networks:
+            raise ValueError(
+                f'no model with network={self.network_kind!r} ships: train one with gen.fit(data), or give the file of one'
+            )
+        if 'sizes' not in self.header:
+            self._refuse({'natoms': natoms, **asked})
+            return super().check_conditions(asked) | {'natoms': None}
         number = asked.get('space_group')
         if isinstance(number, (int, np.integer)) and not isinstance(number, bool):
             asked['space_group'] = _word(number, conditions_of(self.header).get('space_group'))
@@ -115,20 +183,57 @@ class CrysTensDiffusion(BulkGenerator):
             log.warning('%s never saw cells of %d atoms, only of %s', self.model, natoms, sizes)
         return merged | {'natoms': natoms}
 
+    def _refuse(self, asked: dict) -> None:
+        """Raise a TypeError where something is asked of a network that does not know it."""
+        known = set(conditions_of(self.header))
+        scale = {'guidance_scale'} if known or asked.get('guidance_scale') == self.default_guidance_scale else set()
+        if unknown := sorted(name for name, value in asked.items() if value is not None and name not in known | scale):
+            raise TypeError(
+                f'a model with network={self.network_kind!r} knows {", ".join(sorted(known)) or "no conditions"}, not '
+                f"{', '.join(unknown)}; network='diffusion' knows numbers of atoms, space groups and elements"
+            )
+
     def _hint(self) -> str:
-        return '; natoms is the number of atoms'
+        return '; natoms is the number of atoms' if 'sizes' in self.header else ''
 
     def _template(self, seed: int) -> Atoms:
-        """Return a placeholder with the number of atoms of this seed."""
-        atoms = Atoms(f'H{self._drawn_count(seed)}', cell=5 * np.eye(3), pbc=True)
+        """Return a placeholder; what is in the image comes from the network, and the number of atoms from :meth:`_encode`."""
+        atoms = Atoms('H', cell=5 * np.eye(3), pbc=True)
         atoms.info['key_value_pairs'] = {'space_group': 1}
         return atoms
 
     def _encode(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         batch = super()._encode(seeds, conditions, task)
-        if conditions['natoms'] is not None:
-            batch.extras['counts'] = batch.extras['counts'].fill_(conditions['natoms'])
+        if 'sizes' not in self.header:
+            return batch
+        drawn = [self._drawn(seed, conditions['natoms'], conditions.get('space_group')) for seed in seeds]
+        batch.extras['counts'] = batch.extras['counts'].new_tensor([natoms for natoms, _ in drawn])
+        if 'space_group' in batch.conditions:
+            words = conditions_of(self.header)['space_group'].tensor([group for _, group in drawn])
+            batch.conditions['space_group'] = words.to(self.device)
         return batch
+
+    def _drawn(self, seed: int, natoms: int | None, group: str | None) -> tuple[int, str | None]:
+        """Return number of atoms and space group for this seed, with the frequencies of the data given what is asked for.
+
+        No space group comes from models that do not say in which ones crystals of a size are; and from none of the data with
+        what is asked for, frequencies of the sizes alone.
+        """
+        rows = [
+            (int(n), word, count)
+            for n, groups in self.header.get('groups', {}).items()
+            for word, count in groups.items()
+            if natoms in (None, int(n)) and group in (None, word)
+        ]
+        if not rows:
+            return self._drawn_count(seed) if natoms is None else natoms, group
+        weights = np.array([count for *_, count in rows], float)
+        n, word, _ = rows[np.random.default_rng(seed).choice(len(rows), p=weights / weights.sum())]
+        return n, word
+
+    def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
+        batch = self._encode(seeds, conditions, task)
+        return KINDS[self.network_kind].sample(self, batch, seeds, conditions, task)
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         natoms = atoms.info.get('key_value_pairs', {}).get('condition_natoms')
@@ -165,7 +270,9 @@ class CrysTensDiffusion(BulkGenerator):
         out : path, optional
             Folder for checkpoints and log; the same folder resumes an interrupted training. Default: a temporary one.
         steps : int
-        options : see :func:`ase_diffusion.training.crystens.train_crystens` and :func:`ase_diffusion.training.train`.
+        options : of the recipe of the network, see :func:`ase_diffusion.training.crystens.train_crystens`,
+            :func:`ase_diffusion.training.crystens_paper.train_cascade` and
+            :func:`ase_diffusion.training.crystens_paper.train_image_gan`.
         """
         return super().fit(data, out, steps=steps, **options)
 
@@ -173,19 +280,23 @@ class CrysTensDiffusion(BulkGenerator):
         if self.networks:
             network = copy_network(self.network).requires_grad_(True)
             options = {'network': network, 'representation': self.representation, **options}
-        return train_crystens(images, out, **options)
+        return KINDS[self.network_kind].train(images, out, **options)
 
     def todict(self) -> dict:
         """Return what made the structures, JSON-serialisable."""
         return {**super().todict(), 'natoms': self.natoms, 'symmetrize': self.symmetrize}
 
 
-def _check_network(network) -> None:
-    """Raise a ValueError where a network is unknown or not shipped."""
-    if network not in NETWORKS:
-        raise ValueError(f'network is one of {", ".join(NETWORKS)}; got {network!r}')
-    if network != 'diffusion':
-        raise ValueError(f"network={network!r} is not shipped yet; network='diffusion' is")
+def kind_of(header: dict) -> str:
+    """Return the kind of network of a checkpoint."""
+    return header.get('variant', 'diffusion')
+
+
+def _check_network(network: Any) -> str:
+    """Return the kind of network; ValueError where there is none of this name."""
+    if not isinstance(network, str) or network not in KINDS:
+        raise ValueError(f'network is one of {", ".join(KINDS)}; got {network!r}')
+    return network
 
 
 def _check_natoms(natoms) -> int:

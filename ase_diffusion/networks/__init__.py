@@ -1,7 +1,9 @@
 """Neural networks: one per file. A network never knows the noise schedule."""
 
+from .cascade import Cascade
 from .cloudtokens import CloudTokens
 from .forcefield import ForceField
+from .gan import ConvCritic, ConvGenerator
 from .lattice import LatticeNet
 from .overlayer import OverlayerDenoiser
 from .painn import PaiNN
@@ -12,6 +14,9 @@ from .voxelnet import VoxelNet
 
 _CLASSES = (
     OverlayerDenoiser,
+    Cascade,
+    ConvCritic,
+    ConvGenerator,
     ForceField,
     PaiNN,
     CrystalTransformer,

@@ -185,14 +185,15 @@ class RowTransformer(nn.Module):
     def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``image`` (B, 4, 64, 64), float32; ``c_noise`` (B,) is log(sigma / alpha) / 4.
 
-        A tied network in training mode returns ``elements`` (B, 52, 100) and ``groups`` (B, 230) as well, the logits of Z - 1 and
-        of the space group - 1, for a cross-entropy beside the loss of the image.
+        A tied network in training mode returns ``elements`` (B, N, 100) and ``groups`` (B, 230) as well, the logits of Z - 1 (of
+        at least as many slots as there are atoms) and of the space group - 1, for a cross-entropy beside the loss of the image.
         """
         if 'counts' not in batch.extras:
             raise ValueError("the numbers of atoms are given: batch.extras['counts'] (B,), drawn from those of the data")
         image, counts = batch.fields['image'].float(), batch.extras['counts']
         c = self.condition(c_noise.float(), counts, conditions)
-        width = ATOMS if self.training else int(counts.max())  # absent slots cost nothing
+        compiled = self.training and image.is_cuda  # one shape of all batches
+        width = ATOMS if compiled else int(counts.max())  # absent slots cost nothing
         out = dict(zip(('image', 'elements', 'groups'), self.core(image, counts, c_noise.float(), c, width), strict=True))
         return out if self.training and self.tied else {'image': out['image']}
 

@@ -81,6 +81,8 @@ class UNet(nn.Module):
         attention = [False] * (len(multipliers) - 1) + [True] if attention is None else [bool(x) for x in attention]
         if dims not in (1, 2, 3):
             raise ValueError(f'a U-Net has 1, 2 or 3 dimensions; got {dims}')
+        if width < 8 or width % 8:
+            raise ValueError(f'the width of a U-Net is a multiple of 8; got {width}')
         if len(attention) != len(multipliers):
             raise ValueError(f'attention is asked for level by level: {len(multipliers)} levels, got {attention}')
         self.settings = dict(

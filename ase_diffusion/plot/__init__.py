@@ -12,6 +12,7 @@ _HOME = {
     'plot_structures': 'structures',
     'plot_crystal': 'crystals',
     'plot_crystals': 'crystals',
+    'plot_crystens': 'crystens',
     'plot_composition_grid': 'compositions',
     'plot_property_histogram': 'properties',
     'property_label': 'properties',

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,47 @@ def conventional(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
         new.info, number = dict(atoms.info), int(found.number)
     new.info['key_value_pairs'] = dict(atoms.info.get('key_value_pairs', {})) | {'space_group': number}
     return new
+
+
+@cache
+def equivalent_origins(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return maps f -> sign f + shift under which a space group in its conventional setting keeps its operations as they stand.
+
+    They give other descriptions of the same crystal, or of its mirror image, in the same setting; shifts are multiples of a
+    quarter of the cell.
+
+    Parameters
+    ----------
+    number : int
+        1 to 230.
+
+    Returns
+    -------
+    signs : (k,) array of 1 and -1
+    shifts : (k, 3) array
+    """
+    found = of_spglib(spglib.get_symmetry_from_database, _hall_numbers()[number])
+    rotations, t = found['rotations'], np.round(found['translations'] * 48).astype(int) % 48
+    kinds = np.unique(rotations.reshape(len(rotations), 9), axis=0, return_inverse=True)[1].reshape(-1)
+    shifts = np.tile(list(product(range(0, 48, 12), repeat=3)), (2, 1))  # (128, 3) in 1/48
+    signs = np.repeat([1, -1], len(shifts) // 2)
+    moved = (signs[:, None, None] * t + shifts[:, None] - np.einsum('oij,sj->soi', rotations, shifts)) % 48
+
+    def code(translations):
+        return ((kinds * 48 + translations[..., 0]) * 48 + translations[..., 1]) * 48 + translations[..., 2]
+
+    kept = np.isin(code(moved), code(t)).all(1)
+    return signs[kept], shifts[kept] / 48
+
+
+@cache
+def _hall_numbers() -> dict[int, int]:
+    """Return the number of the setting that spglib takes for the conventional one of each space group: the first."""
+    first: dict[int, int] = {}
+    for hall in range(1, 531):
+        kind = of_spglib(spglib.get_spacegroup_type, hall)
+        first.setdefault(int(kind['number'] if isinstance(kind, dict) else kind.number), hall)
+    return first
 
 
 def _symmetry(atoms: Atoms, tolerance: float):

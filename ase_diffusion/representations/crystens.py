@@ -227,6 +227,9 @@ class CrysTens(PlainRepresentation):
             sizes = header.get('sizes')
             counts = sizes and all(0 < int(n) <= ATOMS and is_number(count) and count > 0 for n, count in sizes.items())
             require(counts, f'sizes are counts of crystals by their number of atoms, at most {ATOMS}', sizes)
+            groups = header.get('groups', {})
+            tables = all(n in sizes and all(is_number(k) and k > 0 for k in found.values()) for n, found in groups.items())
+            require(tables, 'groups are counts of crystals by number of atoms and space group', groups)
 
     def todict(self) -> dict:
         """Return class name and parameters, JSON-serialisable."""
@@ -376,6 +379,8 @@ def table_of(images: list[Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if len(atoms) > ATOMS:
             formula = atoms.get_chemical_formula()
             raise ValueError(f'an image holds at most {ATOMS} atoms; structure {k} ({formula}) has {len(atoms)}')
+        if min(atoms.numbers) < 1:
+            raise ValueError(f'an image knows elements, Z = 1 and more; structure {k} has atoms of Z = 0 (X)')
         _check_occupancy(atoms, k)
     counts = np.array([len(atoms) for atoms in images], int)
     table, cells = np.zeros((len(images), ATOMS, 4)), np.zeros((len(images), 3, 3))

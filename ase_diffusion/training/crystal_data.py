@@ -12,9 +12,7 @@ from ase import Atoms
 from ..diffusion import Batch
 from ..representations.crystal import Crystal, check_crystal
 from ..representations.reduction import niggli
-from .data import EndlessBatches, numbers_of, split_images, validation_mask
-
-CHUNKS = 4  # batches drawn together and sorted by size, so that little is padded
+from .data import EndlessBatches, numbers_of, pick_alike, split_images, validation_mask
 
 
 @dataclass
@@ -141,12 +139,8 @@ class CrystalData(EndlessBatches):
         self.data, self.names, self.sizes = data, tuple(names), data.counts
 
     def pick(self, k: int, rng: np.random.Generator) -> np.ndarray:
-        """Return the crystals of batch k: those of CHUNKS batches are drawn together and sorted by size."""
-        rng = np.random.default_rng((self.seed, k // CHUNKS))
-        index = rng.integers(len(self.data), size=CHUNKS * self.batch_size)
-        order = np.argsort(self.data.counts[index], kind='stable')
-        chunk = rng.permutation(CHUNKS)[k % CHUNKS]
-        return index[order[chunk * self.batch_size : (chunk + 1) * self.batch_size]]
+        """Return the crystals of batch k, of similar sizes."""
+        return pick_alike(self, k)
 
     def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
         """Return a batch of some crystals with all their conditions."""

@@ -15,15 +15,15 @@ from ..diffusion import Batch, NoiseStream, TimeDensity
 from ..networks import RowTransformer
 from ..networks.image_layout import ATOMS, HEADER, is_present
 from ..representations import CrysTens
-from ..representations.cells import conventional
+from ..representations.cells import conventional, equivalent_origins
 from ..representations.conditions import ClassCondition, Condition, or_unknown
 from ..representations.crystens import table_of
-from .data import EndlessBatches, Structures, known_values, numbers_of, pairs_of, split_images
+from .data import EndlessBatches, Structures, known_values, numbers_of, pairs_of, pick_alike, split_images
 from .objectives import DenoisingLoss
 from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
 
 log = logging.getLogger(__name__)
-SAMPLING = {'sampler': 'heun', 'steps': 40}
+SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 30}
 DENSITY = TimeDensity(0.61, 0.18)  # ln sigma = 0.5 +- 1.8 from 0.004 to 80
 UNITS = {'image': '1', 'formation_energy': 'eV/atom', 'space_group': 'number', 'elements': 'symbols'}
 GROUPS = ClassCondition(tuple(str(k) for k in range(1, 231)))
@@ -62,9 +62,10 @@ class ImageLoss(DenoisingLoss):
 
     def nats(self, image: torch.Tensor, counts: torch.Tensor, out: dict) -> torch.Tensor:
         """Return the cross-entropy of Z, a mean over atoms, plus 0.3 of that of the space group, a mean over crystals."""
-        z = self.whole(image[:, 0, 0, HEADER:], 0)  # (B, 52)
+        width = out['elements'].shape[1]
+        z = self.whole(image[:, 0, 0, HEADER : HEADER + width], 0)  # (B, N)
         group = self.whole(image[:, 0, 10, HEADER], 10)  # (B,)
-        here = is_present(counts).to(image.dtype)
+        here = is_present(counts, width).to(image.dtype)
         each = cross_entropy(out['elements'].transpose(1, 2), (z - 1).clamp(min=0), reduction='none') * here
         return (each.sum(1) / counts).mean() + 0.3 * cross_entropy(out['groups'], group - 1)
 
@@ -81,20 +82,106 @@ class ImageBatches(EndlessBatches):
     data : Structures
     representation : CrysTens
     forms : dict of str to Condition
+    alike : bool
+        Whether the crystals of a batch have similar numbers of atoms, so that a :class:`RowTransformer` has few absent slots.
     """
 
-    def __init__(self, data: Structures, representation: CrysTens, forms: dict[str, Condition], **options: Any) -> None:
+    def __init__(
+        self, data: Structures, representation: CrysTens, forms: dict[str, Condition], *, alike: bool = False, **options: Any
+    ) -> None:
         super().__init__(representation, len(data), **options)
-        self.table = table_of(data.images)
+        self.table, self.alike = table_of(data.images), alike
         self.sizes = self.table[2]
         known = {name: or_unknown(form, known_values(data.conditions[name])) for name, form in forms.items()}
         self.conditions = {name: form.tensor(known[name]) for name, form in forms.items()}
 
-    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
-        """Return a batch of some crystals with all their conditions."""
+    def pick(self, k: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the crystals of batch k, of similar sizes where that is wanted."""
+        return pick_alike(self, k) if self.alike else super().pick(k, rng)
+
+    def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
+        """Return a batch of some crystals with all their conditions; with ``rng`` each from one of its equivalent origins."""
         index = np.asarray(index)
         conditions = {name: values[torch.from_numpy(index)] for name, values in self.conditions.items()}
-        return self.representation.assemble(*(values[index] for values in self.table), conditions)
+        atoms, cell, counts = (values[index] for values in self.table)
+        if rng is not None:
+            atoms = moved_origins(atoms, cell[:, 6].astype(int), counts, rng)
+        return self.representation.assemble(atoms, cell, counts, conditions)
+
+
+def moved_origins(atoms: np.ndarray, groups: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return Z and coordinates (B, 52, 4) of conventional cells seen from equivalent origins, mirror images among them, sorted.
+
+    See :func:`ase_diffusion.representations.cells.equivalent_origins`.
+    """
+    drawn = []
+    for number in groups:
+        signs, shifts = equivalent_origins(int(number))
+        k = rng.integers(len(signs))
+        drawn.append([signs[k], *shifts[k]])
+    maps = np.array(drawn)  # (B, 4)
+    f = (atoms[..., 1:] * maps[:, :1, None] + maps[:, None, 1:]) % 1.0
+    absent = np.arange(ATOMS) >= counts[:, None]
+    f[(f > 1 - 1e-6) | absent[..., None]] = 0.0
+    keys = np.where(absent[..., None], np.inf, np.concatenate([atoms[..., :1], np.round(f, 5)], -1))
+    order = np.lexsort(keys.transpose(2, 0, 1)[::-1])  # by Z, x, y, z
+    return np.take_along_axis(np.concatenate([atoms[..., :1], f], -1), order[..., None], 1)
+
+
+class ImageData:
+    """Training and validation batches of images, their representation and their conditions, for every network of images.
+
+    Parameters
+    ----------
+    images, validation, conditions
+        See :func:`train_crystens`.
+    representation : CrysTens, optional
+        Default: with the scales of the training data.
+    batch_size, dropout, seed, alike
+        See :class:`ImageBatches`.
+    scales
+        Options of :meth:`CrysTens.of_table`.
+    """
+
+    def __init__(
+        self,
+        images: list[Atoms],
+        validation: list[Atoms] | None,
+        conditions: list[str] | None,
+        representation: CrysTens | None,
+        batch_size: int,
+        dropout: float,
+        seed: int,
+        alike: bool = False,
+        **scales: Any,
+    ) -> None:
+        self.training, held = _split(images, validation, conditions, seed)
+        known = self.training.conditions
+        self.forms = condition_forms({name: values for name, values in known.items() if name != 'space_group'})
+        if 'space_group' in known:
+            self.forms['space_group'] = GROUPS
+        self.scales = condition_scales(self.forms, known)
+        common = dict(dropout=dropout, seed=seed)
+        self.source = ImageBatches(
+            self.training, representation or CrysTens(), self.forms, alike=alike, batch_size=batch_size, **common
+        )
+        if representation is None:
+            self.source.representation = CrysTens.of_table(*self.source.table, **scales)
+        self.representation = self.source.representation
+        self.held = ImageBatches(held, self.representation, self.forms, **common)
+
+    def groups(self) -> dict[str, dict[str, int]]:
+        """Return how many training crystals of how many atoms are in which space group: {'8': {'225': 12, ...}, ...}."""
+        found: dict[str, dict[str, int]] = {}
+        pairs = np.stack([self.source.sizes, self.source.table[1][:, 6].astype(int)], 1)
+        for (n, group), count in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
+            found.setdefault(str(n), {})[str(group)] = int(count)
+        return found
+
+    def header(self, process: Any, **more: Any) -> dict:
+        """Return the header of a checkpoint."""
+        data = self.training.describe()
+        return header_of('crystens', self.representation, process, units=UNITS, conditions=self.forms, data=data, **more)
 
 
 def train_crystens(
@@ -120,8 +207,8 @@ def train_crystens(
     Parameters
     ----------
     images, validation : list of Atoms
-        Made conventional; those of more than 52 atoms are left out. Without ``validation`` the splits 'train' and 'val' that they
-        carry, else 5 % of the compositions are held out.
+        Made conventional and seen from equivalent origins; those of more than 52 atoms are left out. Without ``validation`` the
+        splits 'train' and 'val' that they carry, else 5 % of the compositions are held out.
     conditions : list of str, optional
         Numbers of the key-value pairs, 'space_group' and 'elements'; default: all of them.
     network : RowTransformer, optional
@@ -141,39 +228,26 @@ def train_crystens(
     ValueError
         No crystal is small enough; a condition that the data or ``network`` do not have; an image is no crystal.
     """
-    training, held = _split(images, validation, conditions, seed)
-    forms = condition_forms({name: values for name, values in training.conditions.items() if name != 'space_group'})
-    if 'space_group' in training.conditions:
-        forms['space_group'] = GROUPS
-    scales = condition_scales(forms, training.conditions)
-    source = ImageBatches(training, representation or CrysTens(), forms, batch_size=batch_size, dropout=dropout, seed=seed)
-    if representation is None:
-        representation = source.representation = CrysTens.of_table(*source.table)
+    data = ImageData(images, validation, conditions, representation, batch_size, dropout, seed, alike=True)
 
     def build() -> RowTransformer:
-        mine = {name: representation.todict()[name] for name in ('shift', 'scale', 'absent', 'log_lengths')}
-        return RowTransformer(**mine, features=features, blocks=blocks, hidden=4 * features, conditions=scales, **settings or {})
+        mine = {name: data.representation.todict()[name] for name in ('shift', 'scale', 'absent', 'log_lengths')}
+        return RowTransformer(
+            **mine, features=features, blocks=blocks, hidden=4 * features, conditions=data.scales, **settings or {}
+        )
 
-    sizes, frequency = np.unique(source.sizes, return_counts=True)
-    process = representation.process()
+    process = data.representation.process()
+    groups = data.groups()
+    sizes = {n: sum(counts.values()) for n, counts in groups.items()}
     return run(
-        network_to_train(network, build, list(forms), seed),
+        network_to_train(network, build, list(data.forms), seed),
         process,
-        source,
-        ImageBatches(held, representation, forms, seed=seed),
+        data.source,
+        data.held,
         out,
-        header=header_of(
-            'crystens',
-            representation,
-            process,
-            units=UNITS,
-            conditions=forms,
-            sampling=SAMPLING,
-            data=training.describe(),
-            sizes={str(n): int(k) for n, k in zip(sizes, frequency, strict=True)},
-        ),
+        header=data.header(process, sampling=SAMPLING, sizes=sizes, groups=groups),
         steps=steps,
-        objective=ImageLoss(process, representation, entropy=entropy),
+        objective=ImageLoss(process, data.representation, entropy=entropy),
         seed=seed,
         **options,
     )

@@ -21,6 +21,7 @@ from ..utils.provenance import notes_of
 
 NUMBERS = (int, float, np.number, np.bool_)
 ENCODED_AT_ONCE = 64
+CHUNKS = 4  # batches drawn together and sorted by size, so that little is padded
 
 
 class Dataset(Protocol):
@@ -141,6 +142,15 @@ class EndlessBatches(IterableDataset):
         while True:
             yield self.draw(k * world + rank)
             k += 1
+
+
+def pick_alike(source: EndlessBatches, k: int) -> np.ndarray:
+    """Return the structures of batch k: those of some batches are drawn together and sorted by size."""
+    rng = np.random.default_rng((source.seed, k // CHUNKS))
+    index = rng.integers(source.count, size=CHUNKS * source.batch_size)
+    order = np.argsort(source.sizes[index], kind='stable')
+    chunk = rng.permutation(CHUNKS)[k % CHUNKS]
+    return index[order[chunk * source.batch_size : (chunk + 1) * source.batch_size]]
 
 
 def fixed_batches(source: EndlessBatches, limit: int = 512, size: int = 128) -> list[Batch]:

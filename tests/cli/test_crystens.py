@@ -26,5 +26,35 @@ def test_without_a_model_it_says_what_to_do(capsys):
 
 
 def test_a_network_that_does_not_exist_costs_one_line(capsys):
-    assert main(['sample', 'crystens', '--network', 'wgan']) == 2
-    assert 'not shipped yet' in capsys.readouterr().err
+    assert main(['sample', 'crystens', '--network', 'vae']) == 2
+    assert 'diffusion, cascade, wgan, gan' in capsys.readouterr().err
+
+
+def test_a_wgan_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write('salts.traj', [bulk(name, 'rocksalt', a=5.0 + 0.1 * k) for k, name in enumerate(['NaCl', 'KCl', 'LiF', 'MgO'])])
+    assert (
+        main(
+            [
+                'train',
+                'crystens',
+                'salts.traj',
+                '--network',
+                'wgan',
+                '--out',
+                'r',
+                '--steps',
+                '1',
+                '--features',
+                '8',
+                '--batch-size',
+                '4',
+                '--quiet',
+            ]
+        )
+        == 0
+    )
+    assert main(['sample', 'crystens', '--model', 'r/best.safetensors', '-n', '1', '--seed', '1', '--steps', '3']) == 2
+    assert 'leave out steps' in capsys.readouterr().err
+    assert main(['train', 'crystens', 'salts.traj', '--init', 'r/best.safetensors', '--network', 'gan', '--out', 's']) == 2
+    assert "network='wgan', not 'gan'" in capsys.readouterr().err

@@ -73,7 +73,56 @@ def test_raw_images_have_the_layout_of_the_paper(model):
 def test_numbers_of_atoms_come_from_the_data(model):
     gen = generator(model)
     sizes = {int(n) for n in gen.header['sizes']}
-    assert {gen._drawn_count(seed) for seed in range(50)} == sizes
+    assert {gen._drawn(seed, None, None) for seed in range(50)} == {(2, '221'), (8, '225')}
+    assert sizes == {2, 8} and {gen._drawn(seed, None, '221') for seed in range(9)} == {(2, '221')}
+    assert gen._drawn(0, 8, None) == (8, '225') and gen._drawn(0, 5, None) == (5, None) and gen._drawn(0, 5, '225') == (5, '225')
+    del gen.header['groups']
+    assert {gen._drawn(seed, None, None) for seed in range(50)} == {(2, None), (8, None)}
+
+
+@pytest.mark.parametrize('network', ['cascade', 'wgan', 'gan'])
+def test_the_networks_of_the_paper_train_save_and_sample(network, tmp_path):
+    gen = CrysTensDiffusion(network=network, logfile=None, rng=0)
+    gen.fit(crystals(), tmp_path / 'run', batch_size=4, features=8, steps=2, progress=False)
+    path = gen.save(tmp_path / 'tiny.safetensors')
+    assert load_checkpoint(path)[1]['variant'] == network == gen.network_kind
+    steps = {'steps': 2} if network == 'cascade' else {}
+    one, two = (
+        CrysTensDiffusion(path, rng=3, logfile=None, batch_size=size, denoising_trajectory=film, **steps).sample_images(3)
+        for size, film in ((1, None), (3, tmp_path / 'film.traj'))
+    )
+    assert one.shape == (3, 4, 64, 64) and np.isfinite(one).all() and one == pytest.approx(two, rel=1e-3, abs=1e-2)
+    assert not np.allclose(one[0], one[1])
+    made = CrysTensDiffusion(path, rng=3, logfile=None, batch_size=2, validate=False, **steps).sample(3)
+    again = CrysTensDiffusion(path, rng=8, logfile=None, validate=False, **steps).again(made[1])
+    assert np.array_equal(again.positions, made[1].positions)
+    with pytest.raises(ValueError, match=f"network='{network}', not 'diffusion'"):
+        CrysTensDiffusion(path, network='diffusion')
+    for asked in (dict(natoms=8), dict(space_group=225), dict(elements=['Na', 'Cl']), dict(guidance_scale=2.0)):
+        with pytest.raises(TypeError, match='knows no conditions'):
+            gen.sample(1, **asked)
+
+
+def test_a_cascade_learns_numbers_and_no_classes(tmp_path):
+    gen = CrysTensDiffusion(network='cascade', logfile=None, rng=0, steps=2, validate=False)
+    with pytest.raises(ValueError, match='conditions of U-Nets are numbers'):
+        gen.fit(crystals(), batch_size=4, features=8, steps=1, conditions=['space_group'], progress=False)
+    gen.fit(crystals(), batch_size=4, features=8, steps=1, conditions=['formation_energy'], progress=False)
+    assert 'formation_energy' in gen.check_conditions({'formation_energy': -1.8, 'guidance_scale': 2.0})
+    with pytest.raises(TypeError, match='knows formation_energy, not space_group'):
+        gen.sample(1, space_group=225)
+
+
+def test_a_generator_in_one_pass_takes_no_steps_and_trains_from_scratch(tmp_path):
+    gen = CrysTensDiffusion(network='wgan', logfile=None)
+    gen.fit(crystals(), batch_size=4, features=8, steps=1, progress=False)
+    path = gen.save(tmp_path / 'wgan.safetensors')
+    with pytest.raises(ValueError, match='leave out steps'):
+        CrysTensDiffusion(path, steps=20, logfile=None)
+    with pytest.raises(ValueError, match='from scratch'):
+        CrysTensDiffusion(path, logfile=None).fit(crystals(), steps=1)
+    with pytest.raises(ValueError, match='no conditions'):
+        CrysTensDiffusion(network='gan', logfile=None).fit(crystals(), steps=1, conditions=['space_group'])
 
 
 def test_an_image_without_atoms_is_a_counted_failure(model, monkeypatch):
@@ -115,9 +164,8 @@ def test_conditions_without_meaning_are_refused(model, conditions, error, match)
 @pytest.mark.parametrize(
     ('options', 'match'),
     [
-        (dict(network='wgan'), 'not shipped yet'),
-        (dict(network='cascade'), 'not shipped yet'),
         (dict(network='unet'), 'network is one of'),
+        (dict(network=['gan']), 'network is one of'),
         (dict(natoms=60), 'at most 52'),
         (dict(symmetrize=0.0), 'tolerance'),
         (dict(best_of=2), 'stoich'),
@@ -126,6 +174,12 @@ def test_conditions_without_meaning_are_refused(model, conditions, error, match)
 def test_options_without_meaning_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         CrysTensDiffusion('untrained', logfile=None, **options)
+
+
+def test_without_a_model_it_says_so():
+    for network in ('diffusion', 'gan'):
+        with pytest.raises(ValueError, match=f"network='{network}' ships: train one"):
+            CrysTensDiffusion(network=network, logfile=None).sample()
 
 
 def test_a_fitted_model_trains_on(model):

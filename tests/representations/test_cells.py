@@ -1,10 +1,22 @@
 """Conventional cells by spglib; cells from lengths and angles."""
 
+from itertools import product
+
 import numpy as np
+import pytest
+import spglib
 from ase import Atoms
 from ase.build import bulk
+from ase.spacegroup import crystal
 
-from ase_diffusion.representations.cells import cells_of_parameters, conventional, parameters_of_cells, space_group
+from ase_diffusion.representations.cells import (
+    cells_of_parameters,
+    conventional,
+    equivalent_origins,
+    of_spglib,
+    parameters_of_cells,
+    space_group,
+)
 
 
 def test_conventional_cells():
@@ -37,3 +49,33 @@ def test_space_group_that_is_known_or_found():
 def test_no_symmetry_comes_back_in_space_group_one():
     flat = Atoms('H2', positions=[(0, 0, 0), (0, 0, 0)], cell=[3, 3, 3], pbc=True)  # spglib refuses atoms on one site
     assert conventional(flat).info['key_value_pairs']['space_group'] == 1 and len(conventional(flat)) == 2
+
+
+STRUCTURES = {
+    225: dict(symbols=['Na', 'Cl'], basis=[(0, 0, 0), (0.5, 0.5, 0.5)], cellpar=[5.64] * 3 + [90] * 3),
+    136: dict(symbols=['Ti', 'O'], basis=[(0, 0, 0), (0.305, 0.305, 0)], cellpar=[4.59, 4.59, 2.96, 90, 90, 90]),
+    152: dict(symbols=['Si', 'O'], basis=[(0.47, 0, 1 / 3), (0.41, 0.27, 0.45)], cellpar=[4.91, 4.91, 5.4, 90, 90, 120]),
+    227: dict(symbols=['C'], basis=[(0, 0, 0)], cellpar=[3.57] * 3 + [90] * 3),
+    62: dict(symbols=['Fe', 'C'], basis=[(0.18, 0.06, 0.33), (0.89, 0.25, 0.44)], cellpar=[5.0, 6.7, 4.5, 90, 90, 90]),
+}
+
+
+def operations(atoms):
+    """Rotations and translations that spglib finds, as a set of whole numbers in 1/48."""
+    found = of_spglib(spglib.get_symmetry, (np.asarray(atoms.cell), atoms.get_scaled_positions(), atoms.numbers), 1e-4)
+    return {(*r.ravel(), *(np.round(t * 48).astype(int) % 48)) for r, t in zip(*list(found.values())[:2], strict=True)}
+
+
+@pytest.mark.parametrize('number', STRUCTURES)
+def test_equivalent_origins_keep_the_operations_as_they_stand(number):
+    values = STRUCTURES[number]
+    atoms = conventional(crystal(spacegroup=number, **values))
+    plain, expected = Atoms(atoms.numbers, cell=atoms.cell, positions=atoms.positions, pbc=True), operations(atoms)
+    assert space_group(plain) == number
+    signs, shifts = equivalent_origins(number)
+    valid = {(sign, *shift) for sign, shift in zip(signs.tolist(), shifts.tolist(), strict=True)}
+    assert (1, 0.0, 0.0, 0.0) in valid and (-1 in signs) == (number != 152)  # quartz has a hand
+    for sign, shift in product((1, -1), product((0.0, 0.25, 0.5, 0.75), repeat=3)):
+        moved = plain.copy()
+        moved.set_scaled_positions(sign * plain.get_scaled_positions() + shift)
+        assert (operations(moved) == expected) == ((sign, *shift) in valid), (sign, shift)

@@ -2,12 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 
 from ase_diffusion.representations import CrysTens
-from ase_diffusion.training.crystens import ImageLoss, small_crystals
+from ase_diffusion.representations.crystens import table_of
+from ase_diffusion.training.crystens import ImageBatches, ImageLoss, moved_origins, small_crystals
+from ase_diffusion.training.data import Structures
 
 CRYSTALS = [bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12)]
 
@@ -50,3 +54,33 @@ def test_the_loss_of_the_exact_answer_is_zero():
     times = loss.times
     loss.times = lambda u: setattr(network, 't', times(u).float()) or network.t
     assert float(loss(network, batch, torch.Generator().manual_seed(0))['loss']) < 1e-4
+
+
+def test_other_origins_are_the_same_crystals():
+    images = small_crystals(CRYSTALS)
+    atoms, cell, counts = table_of(images)
+    groups, rng = cell[:, 6].astype(int), np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        moved = moved_origins(atoms, groups, counts, rng)
+        for k, image in enumerate(images):
+            n = counts[k]
+            other = Atoms(moved[k, :n, 0].astype(int), scaled_positions=moved[k, :n, 1:], cell=image.cell, pbc=True)
+            assert table_of([other])[0] == pytest.approx(moved[k : k + 1])  # sorted, wrapped, in place
+            assert np.sort(other.get_all_distances(mic=True).ravel()) == pytest.approx(
+                np.sort(image.get_all_distances(mic=True).ravel()), abs=1e-6
+            )
+            seen.add((k, *moved[k, 0]))
+    assert seen == {(0, 11, 0, 0, 0), (1, 17, 0, 0, 0), (1, 17, 0.5, 0.5, 0.5)} | {(0, 11, 0, 0, 0.5)}
+
+
+def test_batches_of_alike_crystals_keep_absent_slots_few():
+    images = small_crystals([bulk('Cu').repeat((n, 1, 1)) if n == 1 else CRYSTALS[n % 2] for n in range(1, 9)])
+    data = Structures(images, {})
+    sizes = np.array([len(atoms) for atoms in images])
+    spread = {}
+    for alike in (True, False):
+        source = ImageBatches(data, CrysTens(), {}, alike=alike, batch_size=4, seed=3)
+        spread[alike] = np.mean([np.ptp(sizes[source.pick(k, np.random.default_rng(k))]) for k in range(40)])
+        assert source.draw(0).fields['image'].shape == (4, 4, 64, 64)
+    assert spread[True] < spread[False] / 2
