@@ -41,7 +41,8 @@ def energy(text: str) -> Any:
 def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
     options |= given(args, 'height')
-    options['generate_slab'] = args.generate_slab
+    if args.generate_slab:
+        options['generate_slab'] = True
     if args.force_guidance:
         options['guidance'] = True
     return cls(read_slab(args), args.stoich, **options)

@@ -20,7 +20,7 @@ from ase_diffusion.errors import CheckpointError, GenerationFailed
 from ase_diffusion.relax import get_calculator
 from ase_diffusion.search import random_start
 from ase_diffusion.training.checkpoint import save_checkpoint
-from ase_diffusion.utils.atoms import frozen_mask
+from ase_diffusion.utils.atoms import detached, frozen_mask
 from ase_diffusion.weights.zoo import load_model
 
 QUICK = {'steps': 12, 'logfile': None}
@@ -289,7 +289,7 @@ def _energy(atoms):
 
 
 class Broken(Calculator):
-    """Fails at every second call."""
+    """Works once in three calls; raises, and returns NaN, at the others."""
 
     implemented_properties = ['energy', 'forces']  # noqa: RUF012
     calls = 0
@@ -297,15 +297,15 @@ class Broken(Calculator):
     def calculate(self, atoms=None, properties=('energy',), system_changes=()):
         super().calculate(atoms, list(properties), system_changes)
         Broken.calls += 1
-        if Broken.calls % 2:
+        if Broken.calls % 3 == 1:
             raise RuntimeError('no convergence')
-        self.results = {'energy': 0.0, 'forces': np.full((len(atoms), 3), np.nan)}
+        self.results = {'energy': 0.0, 'forces': np.full((len(atoms), 3), 0.0 if Broken.calls % 3 else np.nan)}
 
 
 def test_a_calculator_that_fails_or_returns_nan_does_not_end_the_sampling(slab):
     gen = SurfaceDiffusion(slab, 'Ag2O', rng=2, steps=8, logfile=None, calculator=Broken(), guidance={'finish_steps': 1})
     gen._reason_to_reject = lambda atoms: None
-    assert np.isfinite(gen.sample().positions).all()
+    assert np.isfinite(gen.sample().positions).all() and gen.guidance.failures > 1
 
 
 def test_save_and_load_give_the_same_structures(gen, slab, tmp_path):
@@ -379,12 +379,28 @@ def test_formula_with_blanks_is_fine(slab):
     assert SurfaceDiffusion(slab, ' Ag2O ', **QUICK).stoich == 'Ag2O'
 
 
-def test_unknown_elements_are_named_with_what_is_known(slab):
+def test_unknown_elements_are_named_with_what_is_known(slab, caplog):
     with pytest.raises(ValueError, match=r'never saw Pt as mobile.*O, Ag'):
-        SurfaceDiffusion(slab, 'Pt2O', **QUICK)
+        SurfaceDiffusion(slab, 'Pt2O', model='ag-o-overlayer', **QUICK)
+    with pytest.raises(ValueError, match='never saw S as mobile'):
+        SurfaceDiffusion(slab, 'Ag2S', **QUICK)
+    assert SurfaceDiffusion(slab, 'Pt2O', **QUICK).model == 'metal-oxide-overlayer'
+    assert 'never saw O+Pt on Ag, only ' in caplog.text
     slab.symbols[0] = 'Cu'
     with pytest.raises(ValueError, match='never saw Cu as substrate'):
-        SurfaceDiffusion(slab, 'Ag2O', **QUICK)
+        SurfaceDiffusion(slab, 'Ag2O', model='ag-o-overlayer', **QUICK)
+
+
+@pytest.mark.parametrize('metal', ['Cu', 'Pd', 'Ni'])
+def test_overlayers_on_other_metals_have_their_distances(metal, caplog):
+    slab = fcc111(metal, (2, 4, 2), vacuum=10.0)
+    slab.set_constraint(FixAtoms(indices=range(len(slab))))
+    gen = SurfaceDiffusion(slab, f'{metal}4O2', rng=1, steps=20, logfile=None)
+    images = gen.sample(4)
+    assert gen.model == 'metal-oxide-overlayer' and ('never saw Ni' in caplog.text) == (metal == 'Ni')
+    distances = np.array([atoms.get_all_distances(mic=True)[-2:, :-2].min(1) for atoms in images])  # O to its nearest metal
+    assert 1.6 < np.median(distances) < 2.3
+    assert all(not len(detached(atoms)) for atoms in images)
 
 
 @pytest.mark.parametrize('height', [(3.0, 1.0), (1.0,), 2.0, (np.nan, 4.0), ('a', 'b'), (-3.0, -1.0)])
