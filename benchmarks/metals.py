@@ -1,12 +1,13 @@
 """Overlayers of metals and oxygen on their own facets: as generated, relaxed, and steps to relax, by model and metal.
 
-    python benchmarks/metals.py run [--rows held held-large trained silver] [-n 8]
+    python benchmarks/metals.py run [--rows held held-large trained silver layers] [-n 8]
     python benchmarks/metals.py report
 
 Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on silver,
-scaled by the lattice constants and renamed) and `model` (metal-oxide-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS,
-0.05 eV/A, at most 150 steps); energies are eV per cell above the lowest that any of them found. Ends that lost a molecule (O2,
-mostly) are counted and left out. ``--quick``: Cu with EMT, random starts alone.
+scaled by the lattice constants and renamed) and `model` (metal-oxide-overlayer). On four layers of silver, of which two are fixed,
+`held` and `generated` upper layers (ag-o-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150
+steps); energies are eV per cell above the lowest that any of them found. Ends that lost a molecule (O2, mostly) are counted and
+left out. ``--quick``: Cu with EMT, random starts alone.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ SILVER = 4.16  # A, of the data of ag-o-overlayer
 # lattice constants of 7net-mf-0 (modal PBE), A
 METALS = {'Ni': 3.5046, 'Rh': 3.849, 'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728}
 METALS |= {'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
-FACETS = {'111': (fcc111, 2), '100': (fcc100, 2), '110': (fcc110, 3)}
+FACETS = {'111': (fcc111, 2), '100': (fcc100, 2), '110': (fcc110, 3), '111x4': (fcc111, 4)}  # layers; of four, two relax
 SMALL, LARGE = (3, 2, 4, 2), (3, 3, 6, 3)  # cell, metal and oxygen atoms
 ROWS = {
     'held': [(metal, facet, SMALL) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
     'held-large': [(metal, facet, LARGE) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
-    'trained': [(metal, facet, SMALL) for facet in FACETS for metal in ('Cu', 'Pd', 'Pt', 'Au', 'Ir', 'Al')],
+    'trained': [(metal, facet, SMALL) for facet in ('111', '100', '110') for metal in ('Cu', 'Pd', 'Pt', 'Au', 'Ir', 'Al')],
     'silver': [('Ag', '111', (4, 4, 12, 6))],
+    'layers': [('Ag', '111x4', LARGE)],
 }
-STARTS = ('random', 'renamed', 'model')
+STARTS = ('random', 'renamed', 'model', 'held', 'generated')
+LAYERS = {'held': False, 'generated': True}  # start: generate_slab
 
 
 class Metals(StructureBenchmark):
@@ -52,7 +55,7 @@ class Metals(StructureBenchmark):
     @staticmethod
     def options(parser) -> None:
         parser.add_argument('--rows', nargs='+', choices=list(ROWS), default=list(ROWS))
-        parser.add_argument('--starts', nargs='+', choices=STARTS, default=STARTS)
+        parser.add_argument('--starts', nargs='+', choices=STARTS, default=STARTS[:3])
         parser.add_argument('-n', type=int, default=8, help='structures of each start (8)')
 
     def settings(self) -> dict:
@@ -66,7 +69,7 @@ class Metals(StructureBenchmark):
         rows = [('Cu', '111', (2, 2, 2, 1))] if self.quick else [row for name in self.args.rows for row in ROWS[name]]
         for number in range(1 if self.quick else self.args.n):
             for metal, facet, what in rows:
-                for start in ('random',) if self.quick else self.args.starts:
+                for start in ('random',) if self.quick else LAYERS if facet == '111x4' else self.args.starts:
                     yield f'{metal}{facet}-{"-".join(map(str, what))}/{start}.{number:03d}', (metal, facet, what, start, number)
 
     def run(self, item) -> list:
@@ -114,7 +117,7 @@ def substrate(metal: str, facet: str, cell: tuple[int, int], a: float):
     build, layers = FACETS[facet]
     slab = build(metal, (*cell, layers), a=a, vacuum=10.0)
     slab.pbc = (True, True, False)
-    slab.set_constraint(FixAtoms(indices=range(len(slab))))
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2 if layers == 4 else slab.get_tags() > 0))
     return slab
 
 
@@ -125,6 +128,8 @@ def made(metal: str, facet: str, what: tuple, start: str, number: int):
     if start == 'random':
         return random_start(slab, formula, seeded(number))
     options = {'rng': number, 'logfile': None, 'compile': False}
+    if start in LAYERS:
+        return SurfaceDiffusion(slab, formula, generate_slab=LAYERS[start], **options).sample()
     if start == 'model':
         return SurfaceDiffusion(slab, formula, model='metal-oxide-overlayer', **options).sample()
     silver = substrate('Ag', facet, cell, SILVER)
