@@ -4,7 +4,7 @@
     python benchmarks/metals.py report
 
 Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on silver,
-scaled by the lattice constants and renamed) and `model` (metal-oxide-overlayer). On four layers of silver, of which two are fixed,
+scaled by the lattice constants and renamed) and `model` (metal-oxide-overlayer). On four layers of silver, two of them fixed,
 `held` and `generated` upper layers (ag-o-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150
 steps); energies are eV per cell above the lowest that any of them found. Ends that lost a molecule (O2, mostly) are counted and
 left out. ``--quick``: Cu with EMT, random starts alone.
