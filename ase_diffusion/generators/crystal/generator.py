@@ -61,7 +61,7 @@ class CrystalDiffusion(BulkGenerator):
         similarity and volume scaled (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), each once, the most
         likely first; then from the network. A number: no more of them than this. False: the network alone. A list or a file of
         crystals: added to those that ship. Default: 20 where no model is named, which are right twice as often as its default;
-        the network alone with another model, a denoising trajectory or guidance.
+        the network alone with another model, a denoising trajectory, or guidance without ``best_of``.
     space_group : int, optional
         Space group that spglib finds in a result within 0.1 A; templates of it are taken, and what has another is rejected.
     symmetrize : float, optional
@@ -134,7 +134,12 @@ class CrystalDiffusion(BulkGenerator):
             self.selection = self._selection(calculator)
         self.space_group = None if space_group is None else check_space_group(space_group)
         if templates is None:
-            templates = stoich is not None and model is None and self.guidance is None and self.denoising_trajectory is None
+            guided = self.denoising_trajectory is not None or (self.guidance is not None and self.best_of == 1)
+            templates = stoich is not None and model is None and not guided
+            if stoich is not None and model is None and guided:
+                self.log.write(
+                    'templates: left out, for guidance and denoising are of the network; templates=True takes them first'
+                )
         self.templates = Templates.coerce(templates, self.numbers, self.space_group)
         if model is None:
             model = DEFAULT_MODEL if stoich is None else DEFAULT_PREDICTOR
@@ -216,6 +221,8 @@ class CrystalDiffusion(BulkGenerator):
         if reason := self.templates.reason_against(asked):
             self.log.write(f'templates: {reason}; the network alone')
             return task
+        if self.guidance is not None:
+            self.log.write('templates: guidance is for the structures of the network')
         return FromTemplates(self.templates, task)
 
     def _task_again(self, values: dict) -> FromNoise:
