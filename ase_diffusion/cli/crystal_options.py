@@ -15,6 +15,7 @@ def add_sample(parser: Any) -> None:
     parser.add_argument(
         '--elements', nargs='+', action='extend', metavar='X', help='elements that may occur (all that the model knows)'
     )
+    parser.add_argument('--all-elements', action='store_true', default=None, help='every one of --elements must occur')
     parser.add_argument('--conditioning', metavar='KIND', help='cds or cdi: the variant of a shipped model')
     parser.add_argument(
         '--templates',
@@ -30,7 +31,9 @@ def make(cls, args: Any, **options: Any) -> Any:
     if args.templates is not None:
         word = args.templates
         options['templates'] = {'yes': True, 'no': False}.get(word, int(word) if word.isdigit() else word)
-    return cls(**given(args, 'stoich', 'natoms', 'elements', 'conditioning', 'space_group', 'symmetrize'), **options)
+    return cls(
+        **given(args, 'stoich', 'natoms', 'elements', 'all_elements', 'conditioning', 'space_group', 'symmetrize'), **options
+    )
 
 
 def add_train(parser: Any) -> None:

@@ -51,6 +51,8 @@ class CrystalDiffusion(BulkGenerator):
         Atoms per cell; by default as many as in the training data, at random with their frequencies.
     elements : list of str, optional
         Elements that may occur; all that the model knows by default.
+    all_elements : bool
+        Every one of ``elements`` must occur: crystals without one are rejected.
     model : str or Path, optional
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'mp-le20-prediction'``
         where ``stoich`` is given (it knows no conditions; ``'mp-le20'`` does), else ``'mp-le20'``.
@@ -99,7 +101,15 @@ class CrystalDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'crystal'
     default_sampling: ClassVar[dict] = SCHEMES['d3pm']
     default_batch_size: ClassVar[int] = 64
-    recorded: ClassVar[tuple[str, ...]] = ('stoich', 'natoms', 'elements', 'symmetrize', 'templates', 'space_group')
+    recorded: ClassVar[tuple[str, ...]] = (
+        'stoich',
+        'natoms',
+        'elements',
+        'symmetrize',
+        'templates',
+        'space_group',
+        'all_elements',
+    )
 
     def __init__(
         self,
@@ -107,6 +117,7 @@ class CrystalDiffusion(BulkGenerator):
         natoms: int | None = None,
         *,
         elements: list[str] | None = None,
+        all_elements: bool = False,
         model: Any = None,
         conditioning: str | None = None,
         templates: Any = None,
@@ -125,6 +136,9 @@ class CrystalDiffusion(BulkGenerator):
         self.natoms = None if natoms is None else check_integer('natoms', natoms, 1)
         self.elements = None if elements is None else _elements(elements)
         _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
+        self.all_elements = bool(all_elements)
+        if self.all_elements and (self.elements is None or len(self.elements) > (self.natoms or len(self.elements))):
+            raise ValueError(f'all_elements needs elements, no more of them than natoms={natoms}; got elements={elements}')
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         self.conditioning, self.symmetrize = conditioning, check_symmetrize(symmetrize)
@@ -250,6 +264,8 @@ class CrystalDiffusion(BulkGenerator):
         reason = super()._reason_to_reject(atoms)
         if reason is None and self.space_group is not None and space_group_of(atoms, SAME_TYPE) != self.space_group:
             return f'another space group than {self.space_group}'
+        if reason is None and self.all_elements and (lacking := set(self.elements) - set(atoms.numbers.tolist())):
+            return f'no {" and no ".join(sorted(chemical_symbols[z] for z in lacking))}'
         return reason
 
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
@@ -344,6 +360,7 @@ class CrystalDiffusion(BulkGenerator):
             'symmetrize': self.symmetrize,
             **({} if self.templates is None else {'templates': self.templates.record}),
             **({} if self.space_group is None else {'space_group': self.space_group}),
+            **({'all_elements': True} if self.all_elements else {}),
         }
 
     @classmethod

@@ -121,7 +121,7 @@ def test_predictions_come_from_templates_first_each_once_and_say_so():
     assert pairs['model'] == 'templates' and pairs['template'].startswith('mp-') and 'sampler' not in pairs
     assert images[2].info['key_value_pairs']['sampler'] and images[2].info['key_value_pairs']['model'] == 'mp-le20-prediction'
     rutile = crystal(['Ti', 'O'], [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.59, 4.59, 2.96, 90, 90, 90])
-    assert same(CrystalDiffusion('Ti2O4', space_group=136, **QUIET).sample(), rutile)
+    assert same(images[0], rutile)
     assert 'CrystalDiffusion: 2 structures, 2 templates first, renoised_ancestral, 3 steps' in log.getvalue()
 
 
