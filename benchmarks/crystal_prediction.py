@@ -25,7 +25,7 @@ named: ten compounds by ``best_of=--samples`` and CHGNet, without relaxation or 
 
 from __future__ import annotations
 
-from bench import Benchmark, main, seeded, table
+from bench import Benchmark, grouped, main, number, seeded, table
 
 # isort: split
 import contextlib
@@ -100,23 +100,23 @@ def first_match(each: list, target) -> tuple[int | None, float | None]:
     return None, None
 
 
-def judged(candidates: list[list], targets: list, limit: int) -> dict:
-    """Return the match rates of the first and of the best of 2, 3, ... candidates, by both judges, and the RMSE of the first."""
+def places(candidates: list[list], targets: list) -> dict:
+    """Return for each target the place of its first match (None: none), its RMS distance, and the number of candidates."""
     found = [first_match(each, target) for each, target in zip(candidates, targets, strict=True)]
-    place = np.array([np.inf if k is None else k for k, _ in found])
-    neutral = metrics.compositional_validity(targets)
-    rows = {
-        str(k): {'match': round(float((place < k).mean()), 4), 'smact': round(float(((place < k) & neutral).mean()), 4)}
-        for k in BEST
-        if k <= limit
-    }
-    first = [rms for k, rms in found if k == 0]
     return {
-        'n': len(targets),
-        'rmse': round(float(np.mean(first)), 4) if first else None,
-        'best_of': rows,
-        'none': round(float(np.mean([not each for each in candidates])), 4),
+        'place': [k for k, _ in found],
+        'rms': [None if rms is None else round(rms, 4) for _, rms in found],
+        'candidates': [len(each) for each in candidates],
     }
+
+
+def judged(parts: list[dict], neutral: list[bool], limit: int) -> dict:
+    """Return match rates of the best of 1, 2, ... candidates, by both judges, and the RMSE of the first."""
+    place = np.array([np.inf if k is None else k for part in parts for k in part['place']])
+    rms = [r for part in parts for k, r in zip(part['place'], part['rms'], strict=True) if k == 0]
+    neutral = np.array(neutral)
+    rates = {k: (float((place < k).mean()), float(((place < k) & neutral).mean())) for k in BEST if k <= limit}
+    return {'n': len(place), 'rates': rates, 'rmse': float(np.mean(rms)) if rms else None}
 
 
 class CrystalPrediction(Benchmark):
@@ -129,6 +129,7 @@ class CrystalPrediction(Benchmark):
         parser.add_argument('part', nargs='?', choices=PARTS, default='named')
         parser.add_argument('data', nargs='?')
         parser.add_argument('-n', type=int, default=200)
+        parser.add_argument('--chunk', type=int, default=50, help='targets of one item')
         parser.add_argument('--smallest', type=int, default=1, help='fewest atoms of a target')
         parser.add_argument('--samples', type=int, default=10)
         parser.add_argument('--relax', action='store_true')
@@ -141,30 +142,44 @@ class CrystalPrediction(Benchmark):
             yield 'quick', None
             return
         name = Path(args.data).stem if args.data else 'ten compounds'
-        key = f'{name}: {args.part}'
-        if args.part != 'named':
-            key += f', n {args.n}' + (f', from {args.smallest} atoms' if args.smallest > 1 else '')
-        key += f', samples {args.samples}'
-        yield key + (', relaxed' if args.relax else '') + (', own bank' if args.own else ''), args.part
+        key = f'{name}: {args.part}, samples {args.samples}'
+        key += f', from {args.smallest} atoms' if args.smallest > 1 else ''
+        key += (', relaxed' if args.relax else '') + (', own bank' if args.own else '')
+        if args.part == 'named':
+            for formula in named():
+                yield f'{key}, {formula}', formula
+            return
+        for begin in range(0, args.n, args.chunk):
+            yield f'{key}, {begin} to {min(begin + args.chunk, args.n)}', begin
 
     def run(self, item) -> dict:
         begun, cpu = time.perf_counter(), time.process_time()
-        record = self.short() if item is None else getattr(self, item)()
-        about = {'part': item, 'data': Path(self.args.data).stem if self.args.data else None, 'seed': 0}
+        args = self.args
+        if item is None:
+            targets = [named()[name] for name in ('NaCl', 'GaAs')]
+            record = {'templates': places([self.taken(p.shipped_prototypes(), atoms.numbers, 3) for atoms in targets], targets)}
+        elif args.part == 'named':
+            record = self.named(item)
+        else:
+            self.begin, targets = item, self.targets(item)
+            record = {**getattr(self, args.part)(targets), 'neutral': metrics.compositional_validity(targets).tolist()}
+        run = f'{Path(args.data).stem if args.data else "ten compounds"}: {args.part}'
+        run += f', from {args.smallest} atoms' if args.smallest > 1 else ''
+        about = {
+            'run': run + (', relaxed' if args.relax else '') + (', own bank' if args.own else ''),
+            'limit': args.samples,
+            'seed': 0,
+        }
         seconds = {'seconds': round(time.perf_counter() - begun, 1), 'cpu_seconds': round(time.process_time() - cpu, 1)}
         return {**about, **record, **seconds}
 
-    def short(self) -> dict:
-        """Run two targets, to check the code."""
-        targets = [named()[name] for name in ('NaCl', 'GaAs')]
-        return {'templates': judged([self.taken(p.shipped_prototypes(), atoms.numbers, 3) for atoms in targets], targets, 3)}
-
-    def targets(self) -> list:
-        """Return held-out crystals, the same for every part."""
+    def targets(self, begin: int) -> list:
+        """Return held-out crystals of a chunk, the same for every part."""
         if self.args.data is None:
             raise SystemExit('name the data')
         images = [atoms for atoms in read_crystals(self.args.data, 'test') if len(atoms) >= self.args.smallest]
-        return [images[k] for k in seeded(0).permutation(len(images))[: self.args.n]]
+        order = seeded(0).permutation(len(images))
+        return [images[k] for k in order[begin : min(begin + self.args.chunk, self.args.n)]]
 
     def bank(self) -> p.Prototypes:
         if not self.args.own:
@@ -178,99 +193,91 @@ class CrystalPrediction(Benchmark):
         found = bank.find(numbers, limit, votes=not nearest)
         return [bank.substituted(template, len(numbers)) for template in found]
 
-    def retrieval(self) -> dict:
+    def retrieval(self, targets: list) -> dict:
         """Compare the orders of templates."""
-        targets, bank, limit = self.targets(), self.bank(), self.args.samples
+        bank, limit = self.bank(), self.args.samples
         plain = p.Prototypes({**bank.table, 'similarity': descriptors(np.unique(bank.table['elements']))})
         bank.find([11, 17], 1)
         begun = time.perf_counter()
         found = {'templates': [self.taken(bank, atoms.numbers, limit) for atoms in targets]}
         per = (time.perf_counter() - begun) / len(targets)
         found['nearest'] = [self.taken(bank, atoms.numbers, 1, nearest=True) for atoms in targets]
-        found['distance'] = [self.taken(plain, atoms.numbers, limit, nearest=True) for atoms in targets]
-        return {name: judged(each, targets, 1 if name == 'nearest' else limit) for name, each in found.items()} | {
-            'bank': len(bank),
-            'ms_per_formula': round(1e3 * per, 1),
-        }
+        found['distance'] = [self.taken(plain, atoms.numbers, 1, nearest=True) for atoms in targets]
+        return {name: places(each, targets) for name, each in found.items()} | {'ms_per_formula': round(1e3 * per, 1)}
 
-    def samples(self, targets: list, count: int) -> list[list]:
-        """Return samples of the network for every target, nothing rejected."""
-        gen = CrystalDiffusion('NaCl' if self.args.model != 'perov-5' else 'SrTiO3', model=self.args.model, rng=0, logfile=None)
-        gen.numbers, gen.stoich, seeds = [], None, spawn_seeds(0, count * len(targets))
-        given = dict(zip(seeds, [t for t in targets for _ in range(count)], strict=True))
-        images = []
-        for k in range(0, len(seeds), 64):
-            images += gen.candidates(seeds[k : k + 64], FromNoise(given.get, gen.steps))
-        return [images[k * count : (k + 1) * count] for k in range(len(targets))]
-
-    def network(self) -> dict:
+    def network(self, targets: list) -> dict:
         """Predict by the network alone."""
-        targets = self.targets()
-        images = self.samples(targets, self.args.samples)
+        count = self.args.samples
+        gen = CrystalDiffusion(
+            targets[0].get_chemical_formula(), templates=False, model=self.args.model, rng=0, logfile=None, symmetrize=None
+        )
+        gen.numbers, gen.stoich, seeds = [], None, spawn_seeds(self.begin, count * len(targets))
+        given = dict(zip(seeds, [t for t in targets for _ in range(count)], strict=True))
+        images = [
+            atoms
+            for k in range(0, len(seeds), 64)
+            for atoms in gen.candidates(seeds[k : k + 64], FromNoise(given.get, gen.steps))
+        ]
+        images = [images[k * count : (k + 1) * count] for k in range(len(targets))]
         smooth = [[symmetrize(atoms, 0.2) for atoms in each] for each in images]
-        return {
-            'model': self.args.model,
-            'network': judged(images, targets, self.args.samples),
-            'network, symmetrised': judged(smooth, targets, self.args.samples),
-        }
+        return {'network': places(images, targets), 'network, symmetrised': places(smooth, targets)}
 
-    def chgnet(self) -> dict:
+    def chgnet(self, targets: list) -> dict:
         """Let CHGNet choose among templates."""
-        targets, bank, count = self.targets(), self.bank(), self.args.samples
+        bank, count = self.bank(), self.args.samples
         images = [self.taken(bank, atoms.numbers, count) for atoms in targets]
+        flat = [atoms for each in images for atoms in each]
         if self.args.relax:
             from ase_diffusion.relax import relax
 
-            flat = [atoms for each in images for atoms in each]
             with contextlib.redirect_stdout(io.StringIO()):
-                done = iter(relax(flat, logfile=None, **RELAX))
-            images = [[next(done) for _ in each] for each in images]
-            energies = [[atoms.get_potential_energy() / len(atoms) for atoms in each] for each in images]
+                flat = relax(flat, logfile=None, **RELAX)
+            energies = iter([atoms.get_potential_energy() / len(atoms) for atoms in flat])
         else:
-            found = iter(metrics.chgnet_energies([atoms for each in images for atoms in each]))
-            energies = [[next(found) for _ in each] for each in images]
-        chosen = [
-            [each[int(np.argmin(np.nan_to_num(e, nan=np.inf)))]] if each else [] for each, e in zip(images, energies, strict=True)
-        ]
-        return {'chosen': judged(chosen, targets, 1), 'templates': judged(images, targets, count)}
+            energies = iter(metrics.chgnet_energies(flat))
+        flat = iter(flat)
+        chosen = []
+        for each in images:
+            pairs = [(next(energies), next(flat)) for _ in each]
+            chosen.append([min(pairs, key=lambda pair: np.nan_to_num(pair[0], nan=np.inf))[1]] if pairs else [])
+        return {'chosen': places(chosen, targets), 'templates': places(images, targets)}
 
-    def named(self) -> dict:
-        """Predict ten compounds as a user does."""
-        bank, rows = p.shipped_prototypes(), {}
-        held = set(bank.table['held_out'].tolist())
-        for formula, known in named().items():
-            decides = {'relax': RELAX} if self.args.relax else {'calculator': 'chgnet', 'guidance': False}
-            gen = CrystalDiffusion(formula, best_of=self.args.samples, symmetrize=0.1, rng=0, logfile=None, **decides)
-            begun, atoms = time.perf_counter(), None
-            with contextlib.redirect_stdout(io.StringIO()):
-                atoms = gen.sample()
-            first = CrystalDiffusion(formula, rng=0, logfile=None).sample()
-            pairs = atoms.info['key_value_pairs']
-            known_formula = any(t.difference == 0 for t in bank.find(gen.numbers))
-            rows[formula] = {
-                'right': metrics.match_rate([atoms], [known], processes=1)['match_rate'] == 1,
-                'first_right': metrics.match_rate([first], [known], processes=1)['match_rate'] == 1,
-                'source': pairs['source'],
-                'template': pairs.get('template_formula'),
-                'in_bank': known_formula,
-                'in_test_split': p.formula_hash(gen.numbers) in held,
-                'seconds': round(time.perf_counter() - begun, 1),
-            }
-            print(formula, rows[formula], flush=True)
-        return {'named': rows, 'right': sum(row['right'] for row in rows.values())}
+    def named(self, formula: str) -> dict:
+        """Predict one of ten compounds as a user does."""
+        bank, known = p.shipped_prototypes(), named()[formula]
+        decides = {'relax': RELAX} if self.args.relax else {'calculator': 'chgnet', 'guidance': False}
+        gen = CrystalDiffusion(formula, best_of=self.args.samples, symmetrize=0.1, rng=0, logfile=None, **decides)
+        with contextlib.redirect_stdout(io.StringIO()):
+            atoms = gen.sample()
+        first = CrystalDiffusion(formula, rng=0, logfile=None).sample()
+        pairs = atoms.info['key_value_pairs']
+        return {
+            'formula': formula,
+            'right': metrics.match_rate([atoms], [known], processes=1)['match_rate'] == 1,
+            'first_right': metrics.match_rate([first], [known], processes=1)['match_rate'] == 1,
+            'source': pairs['source'],
+            'template': pairs.get('template_formula'),
+            'in_bank': any(template.difference == 0 for template in bank.find(gen.numbers)),
+            'in_test_split': p.formula_hash(gen.numbers) in set(bank.table['held_out'].tolist()),
+        }
 
     def report(self, results: dict) -> None:
         rows = []
-        for key, record in results.items():
-            for name, found in record.items():
-                if isinstance(found, dict) and 'best_of' in found:
-                    one, per = found['best_of']['1'], found['best_of']
-                    cells = [f'{100 * per[str(k)]["match"]:.1f}' if str(k) in per else '' for k in BEST]
-                    rows.append((key, name, found['n'], *cells, found['rmse'], f'{100 * one["smact"]:.1f}'))
-        print(table(('run', 'by', 'n', *(f'best of {k}' for k in BEST), 'RMSE of 1', 'SMACT too, of 1'), rows))
+        for (run,), records in grouped(results, 'run'):
+            for name in sorted({name for record in records for name, found in record.items() if isinstance(found, dict)}):
+                parts = [record for record in records if name in record]
+                neutral = [flag for record in parts for flag in record.get('neutral', [True] * len(record[name]['place']))]
+                limit = 1 if name in ('nearest', 'distance', 'chosen') else min(record['limit'] for record in parts)
+                found = judged([record[name] for record in parts], neutral, limit)
+                cells = [f'{100 * found["rates"][k][0]:.1f}' if k in found['rates'] else '' for k in BEST]
+                cells += [number(found['rmse'], 3), f'{100 * found["rates"][1][1]:.1f}']
+                cells.append(f'{sum(record["cpu_seconds"] for record in parts):.0f}')
+                rows.append((run, name, found['n'], *cells))
+        print(table(('run', 'by', 'n', *(f'best of {k}' for k in BEST), 'RMSE', 'SMACT too', 'CPU s'), rows))
         for record in results.values():
-            for formula, row in record.get('named', {}).items():
-                print(formula, *(f'{name} {value}' for name, value in row.items()), sep=', ')
+            if 'formula' in record:
+                names = ('formula', 'right', 'first_right', 'source', 'template', 'in_bank', 'in_test_split')
+                print(record['run'], *(f'{name} {record[name]}' for name in names), sep=', ')
 
 
 if __name__ == '__main__':
