@@ -97,8 +97,9 @@ def test_composition_number_and_elements_are_kept(model):
     for allowed in ({'Li', 'F'}, {'F'}):
         some = CrystalDiffusion(natoms=4, elements=sorted(allowed), model=model, **QUICK).sample(6)
         assert set().union(*(a.symbols for a in some)) <= allowed
-    both = CrystalDiffusion(natoms=4, elements=['Li', 'F'], all_elements=True, model=model, **QUICK).sample(6)
-    assert all(set(a.symbols) == {'Li', 'F'} for a in both)
+    strict = CrystalDiffusion(natoms=2, elements=['Na', 'Cl'], all_elements=True, model=model, **QUICK)
+    assert strict._reason_to_reject(bulk('NaCl', 'rocksalt', a=5.6)) is None
+    assert strict._reason_to_reject(bulk('Na', 'bcc', a=4.2, cubic=True)) == 'no Cl'
     one = CrystalDiffusion('NaCl', model=model, **QUICK).sample()
     assert isinstance(one, Atoms) and one.info['key_value_pairs']['stoich'] == 'NaCl'
 
