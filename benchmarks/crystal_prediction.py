@@ -16,6 +16,7 @@ structure and of composition (charge neutrality by SMACT). Nothing is left out: 
 retrieval: --samples templates of the bank by ``distance`` of element descriptors (electronegativity, radii, group), by the
     fitted distance (``nearest``), and as the generator takes them (``templates``: votes for structure types). --own: a bank of
     the training and validation split of the data in place of the one that ships.
+space_group: the first template in the space group of the target (spglib, 0.1 A), and how many predictions have it.
 network: samples of the shipped network, as they come and symmetrised within 0.2 A.
 chgnet: of --samples templates the lowest in energy by CHGNet, without relaxation or (--relax) relaxed (FrechetCellFilter, at
     most 60 steps, fmax 0.1).
@@ -51,7 +52,7 @@ from prototypes import descriptors  # noqa: E402
 
 BEST = (1, 2, 3, 5, 10, 20)
 RELAX = {'calculator': 'chgnet', 'filter': 'FrechetCellFilter', 'steps': 60, 'fmax': 0.1}
-PARTS = ('retrieval', 'network', 'chgnet', 'named')
+PARTS = ('retrieval', 'space_group', 'network', 'chgnet', 'named')
 
 
 def named() -> dict:
@@ -223,6 +224,21 @@ class CrystalPrediction(Benchmark):
         found['distance'] = [self.taken(plain, atoms.numbers, 1, nearest=True) for atoms in targets]
         return {name: places(each, targets) for name, each in found.items()} | {'ms_per_formula': round(1e3 * per, 1)}
 
+    def space_group(self, targets: list) -> dict:
+        """Ask for the space group of the target."""
+        bank, images, same = self.bank(), [], 0
+        for target in targets:
+            group, numbers = space_group_of(target, 0.1), target.numbers.tolist()
+            found = bank.find(numbers, 1, space_group=group)
+            images.append([bank.substituted(template, len(numbers)) for template in found])
+            same += sum(space_group_of(atoms, 0.1) == group for atoms in images[-1])
+        return {
+            'in the space group': places(images, targets),
+            'asked': len(targets),
+            'found': sum(map(len, images)),
+            'same': same,
+        }
+
     def network(self, targets: list) -> dict:
         """Predict by the network alone."""
         count = self.args.samples
@@ -285,13 +301,20 @@ class CrystalPrediction(Benchmark):
         for (run,), records in grouped(results, 'run'):
             for name in sorted({name for record in records for name, found in record.items() if isinstance(found, dict)}):
                 parts = [record for record in records if name in record]
-                limit = 1 if name in ('nearest', 'distance', 'chosen') else min(record['limit'] for record in parts)
+                limit = (
+                    1
+                    if name in ('nearest', 'distance', 'chosen', 'in the space group')
+                    else min(record['limit'] for record in parts)
+                )
                 found = judged([record[name] for record in parts], limit)
                 cells = [f'{100 * found["rates"][k][0]:.1f}' if k in found['rates'] else '' for k in BEST]
                 cells += [number(found['rmse'], 3), f'{100 * found["rates"][1][1]:.1f}']
                 cells.append(f'{sum(record["cpu_seconds"] for record in parts):.0f}')
                 rows.append((run, name, found['n'], *cells))
         print(table(('run', 'by', 'n', *(f'best of {k}' for k in BEST), 'RMSE', 'SMACT too', 'CPU s'), rows))
+        for (run,), records in grouped({k: r for k, r in results.items() if 'same' in r}, 'run'):
+            asked, found, same = (sum(record[name] for record in records) for name in ('asked', 'found', 'same'))
+            print(f'{run}: {asked} space groups asked for, {found} with a template, {same} results have it')
         for record in results.values():
             if 'formula' in record:
                 names = ('formula', 'right', 'first_right', 'source', 'template', 'in_bank', 'in_test_split')
