@@ -81,7 +81,7 @@ class Interpolation(FromNoise):
         Time at which to begin.
     """
 
-    name, relaxes = 'interpolate', True
+    name, relaxes, chooses = 'interpolate', True, False
 
     def __init__(self, x: Tensor, weight: float, draw: Draw, steps: int, start: float) -> None:
         super().__init__(None, max(10, math.ceil(steps * start)), start)

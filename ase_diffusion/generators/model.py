@@ -231,8 +231,8 @@ class GenerativeModel:
         """Return what is given of the structure with this seed, as the representation encodes it."""
         raise NotImplementedError
 
-    def _task(self) -> FromNoise:
-        """Return the task of :meth:`sample`."""
+    def _task(self, conditions: dict | None = None) -> FromNoise:
+        """Return the task of :meth:`sample` with these conditions."""
         return FromNoise(self._template, self.steps)
 
     def _encode(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
@@ -276,7 +276,7 @@ class GenerativeModel:
         """Return one labelled structure or failure per seed."""
         batch = self._sample_batch(seeds, conditions, task)
         more = {
-            **({} if self.process is None else {'sampling_steps': task.steps}),
+            **({} if self.process is None else {'sampler': self.sampler, 'sampling_steps': task.steps}),
             **task.labels(),
             **batch.extras.get('labels', {}),
         }
@@ -329,7 +329,6 @@ class GenerativeModel:
             'generator': type(self).__name__,
             'model': as_text(Path(self.model).stem, Path(self.model).name),
             **self._identity(),
-            **({} if self.sampler is None else {'sampler': self.sampler}),
             'seed': f's{seed:x}',
             'min_distance_ratio': self._min_distance_ratio(atoms),
             **more,

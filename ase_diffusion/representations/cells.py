@@ -33,6 +33,15 @@ def space_group_of(atoms: Atoms, tolerance: float) -> int:
     return 1 if found is None else int(found.number)
 
 
+def structure_type(atoms: Atoms, tolerance: float) -> str:
+    """Return space group and Wyckoff letters of the occupied sites, sorted, as ``'225 a b'``; ``'1'`` without symmetry."""
+    found = _symmetry(atoms, tolerance)
+    if found is None:
+        return '1'
+    first = np.unique(found.equivalent_atoms)
+    return ' '.join([str(found.number), *sorted(found.wyckoffs[k] for k in first)])
+
+
 def conventional(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     """Return the crystal in its conventional cell and standard setting (spglib), symmetrised within ``tolerance`` (A).
 
