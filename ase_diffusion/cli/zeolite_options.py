@@ -18,12 +18,15 @@ def add_sample(parser: Any) -> None:
     parser.add_argument(
         '--max-cost', type=float, metavar='C', help='largest strain, A^2 per T: 0.03 valid, 0.01 good, 0.003 as zeolites (0.03)'
     )
+    parser.add_argument(
+        '--off-target', dest='tolerance', action='store_const', const={}, help='frameworks far from what was asked for, too'
+    )
     parser.add_argument('--maxtries', type=int, metavar='N', help='rejected grids per framework before giving up (60)')
 
 
 def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
-    return cls(**given(args, 'symmetry', 'cell', 'space_group', 'max_cost', 'maxtries'), **options)
+    return cls(**given(args, 'symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'maxtries'), **options)
 
 
 def add_train(parser: Any) -> None:

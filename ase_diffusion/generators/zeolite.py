@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from ..data.framework_nets import describe_net
 from ..data.zeolite_cells import IDENTITY, ZeoliteCells, shipped_cells
 from ..data.zeolites import read_zeolites
 from ..diffusion import Batch, ClassifierFree
 from ..porous import adsorption_properties, check_framework, energy_grid
 from ..representations import Failure
-from ..representations.cells import space_group_of
+from ..representations.cells import common_operations, space_group_of
 from ..representations.voxels import GridSymmetry, symmetric_shape
 from ..training.zeolite import SAMPLING, new_voxels, train_zeolite
 from ..utils.checks import check_integer
@@ -36,6 +37,7 @@ STRAIN = 0.02  # standard deviation of the relative change of a cell that is dra
 DRAWS = 50  # until a cell fits grids of a fixed shape
 SYMPREC = 0.05  # A
 MOST_COST = 0.03  # A^2 per T: valid; IZA frameworks have 3e-4 (median)
+TOLERANCE = {'void_fraction': 0.03, 'heat_of_adsorption': 1.5, 'henry_coefficient': 1.5}  # kJ/mol; the last a factor
 
 
 class ZeoliteDiffusion(Generator):
@@ -58,6 +60,10 @@ class ZeoliteDiffusion(Generator):
         Numbers to draw from.
     max_cost : float
         Largest cost of the distance least squares, A^2 per T: 0.03 is valid, 0.01 good, 0.003 like real zeolites.
+    tolerance : dict, optional
+        Largest deviation of a framework from a target; by default 0.03 in ``void_fraction``, 1.5 kJ/mol in
+        ``heat_of_adsorption`` and a factor of 1.5 in ``henry_coefficient``; a dict changes some of them, None or {} hands
+        out everything.
     probe_shape : (int, int, int)
         Points of the energy grid from which the properties of a result are computed.
     relax : dict, optional
@@ -77,8 +83,9 @@ class ZeoliteDiffusion(Generator):
     Notes
     -----
     ``info['key_value_pairs']`` of a result has ``space_group`` (of spglib, 0.05 A), ``void_fraction``, ``henry_coefficient``
-    and ``heat_of_adsorption`` (methane, 298 K), ``cost`` (A^2 per T), ``moved`` (A, distance of the T sites from the peaks of
-    the grid) and ``restored_by``, the step of the restoration that succeeded.
+    and ``heat_of_adsorption`` (methane, 298 K; beside ``condition_void_fraction``, ... where they were asked for), ``cost`` (A^2
+    per T), ``moved`` (A, distance of the T sites from the peaks of the grid), ``restored_by``, the step of the restoration that
+    succeeded, ``novelty`` ('iza', 'training' or 'new') and, of an IZA net, ``topology``, such as 'SOD'.
 
     Examples
     --------
@@ -89,7 +96,7 @@ class ZeoliteDiffusion(Generator):
     kind: ClassVar[str] = 'zeolite'
     default_sampling: ClassVar[dict] = SAMPLING
     default_guidance_scale: ClassVar[float] = 2.0
-    recorded: ClassVar[tuple[str, ...]] = ('symmetry', 'cell', 'space_group', 'max_cost', 'probe_shape')
+    recorded: ClassVar[tuple[str, ...]] = ('symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'probe_shape')
 
     def __init__(
         self,
@@ -99,6 +106,7 @@ class ZeoliteDiffusion(Generator):
         cell: np.ndarray | None = None,
         space_group: Any = None,
         max_cost: float = MOST_COST,
+        tolerance: dict[str, float] | None = TOLERANCE,
         probe_shape: Any = (32, 32, 32),
         relax: dict | None = None,
         **options: Any,
@@ -113,6 +121,7 @@ class ZeoliteDiffusion(Generator):
         self.symmetry, self.cell, self.max_cost = bool(symmetry), _edges(cell), float(max_cost)
         if not self.max_cost > 0:
             raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {max_cost!r}')
+        self.tolerance = _tolerance(tolerance)
         self.probe_shape = tuple(check_integer('probe_shape', n, 1) for n in probe_shape)
         self.cells: ZeoliteCells = shipped_cells()
         self.space_group = _groups(space_group, self.cells)
@@ -155,7 +164,7 @@ class ZeoliteDiffusion(Generator):
             if not self.symmetry:
                 return Draw(edges, tuple(shape), silicon, None)
             try:
-                return Draw(edges, tuple(shape), silicon, GridSymmetry.of(*operations, shape))
+                return Draw(edges, tuple(shape), silicon, GridSymmetry.of(*operations, shape), operations)
             except ValueError:  # the grid of a model with a fixed shape has not this symmetry
                 continue
         return Draw(edges, tuple(shape), silicon, None)
@@ -228,6 +237,7 @@ class ZeoliteDiffusion(Generator):
         process, begin = task.begin(self.process, batch, noise, network)
         with DenoisingTrajectory(self, begin['steps']) as movie, _half(self.device):
             final = self._sampler()(averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
+        final.extras['operations'] = [draw.operations for draw in draws]  # for the restoration
         return final
 
     def _finish(self, atoms: Atoms) -> Atoms | Failure:
@@ -244,18 +254,33 @@ class ZeoliteDiffusion(Generator):
         return atoms
 
     def _properties(self, atoms: Atoms) -> dict:
-        """Return space group and adsorption properties of a framework."""
+        """Return space group, adsorption properties and what is known of the net of a framework."""
         found = adsorption_properties(energy_grid(atoms, shape=self.probe_shape))
         notes = {name: round(float(found[name]), 6) for name in PROPERTIES if math.isfinite(found[name])}
-        return {'space_group': space_group_of(atoms, SYMPREC), **notes}
+        net = describe_net(atoms) if check_framework(atoms) is None else {}
+        return {'space_group': space_group_of(atoms, SYMPREC), **notes, **net}
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
-        return check_framework(atoms)
+        return check_framework(atoms) or self._off_target(atoms.info.get('key_value_pairs', {}))
+
+    def _off_target(self, pairs: dict) -> str | None:
+        """Return which property of a framework is too far from what was asked for, or None."""
+        for name, most in self.tolerance.items():
+            target, value = pairs.get(f'condition_{name}'), pairs.get(name, math.nan)
+            if target is None:
+                continue
+            if name == 'henry_coefficient':
+                near = value > 0 and abs(math.log(value / max(target, 1e-9))) <= math.log(most)
+            else:
+                near = abs(value - target) <= most
+            if not near:
+                return f'{name} off target'
+        return None
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
         atoms = super()._after_relaxation(atoms)
-        forget_notes(atoms, PROPERTIES)  # a heat that is no longer defined
-        if self._reason_to_reject(atoms) is None:
+        forget_notes(atoms, (*PROPERTIES, 'net_key', 'novelty', 'topology'))
+        if check_framework(atoms) is None:
             note(atoms, **self._properties(atoms))
         return atoms
 
@@ -265,6 +290,8 @@ class ZeoliteDiffusion(Generator):
         self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int | None = None, noise: float = 2.0, **conditions: Any
     ) -> Any:
         """Return a framework, or a list of n, between two: both noised, mixed, and denoised.
+
+        What is common to the symmetry of both, in their cells as given, is kept (unless ``symmetry=False``).
 
         Parameters
         ----------
@@ -305,7 +332,12 @@ class ZeoliteDiffusion(Generator):
         edges = (1 - weight) * a.cell.lengths() + weight * b.cell.lengths()
         silicon = round((1 - weight) * (a.numbers == 14).sum() + weight * (b.numbers == 14).sum())
         start = math.log(noise / low) / math.log(high / low)
-        task = Interpolation(x, weight, Draw(edges, shapes[0], silicon, None), self.steps, start)
+        draw = Draw(edges, shapes[0], silicon, None)
+        if self.symmetry:
+            operations = common_operations([a, b], SYMPREC)
+            with contextlib.suppress(ValueError):  # the grid has not this symmetry
+                draw = Draw(edges, shapes[0], silicon, GridSymmetry.of(*operations, shapes[0]), operations)
+        task = Interpolation(x, weight, draw, self.steps, start)
         return collect(self._iterate(count, conditions, task), n)
 
     # training
@@ -336,6 +368,7 @@ class ZeoliteDiffusion(Generator):
             'cell': None if self.cell is None else self.cell.tolist(),
             'space_group': self.space_group,
             'max_cost': self.max_cost,
+            'tolerance': self.tolerance,
             'symmetry': self.symmetry,
             'probe_shape': list(self.probe_shape),
         }
@@ -366,6 +399,19 @@ def _edges(cell) -> np.ndarray | None:
     if values.shape != (3,) or not np.isfinite(values).all() or not (values > 4).all() or not (values < 60).all():
         raise ValueError(f'cell is three edges, or an orthogonal cell (3, 3) along x, y and z, of 4 to 60 A; got {cell!r}')
     return values.copy()
+
+
+def _tolerance(tolerance) -> dict[str, float]:
+    """Return property -> largest deviation from its target; raise a ValueError for what is none."""
+    values = {**TOLERANCE, **tolerance} if tolerance else {}
+    for name, value in values.items():
+        least = 1.0 if name == 'henry_coefficient' else 0.0
+        if name not in TOLERANCE or not isinstance(value, (int, float)) or not value > least:
+            raise ValueError(
+                f'tolerance is a dict of deviations above 0 (of henry_coefficient a factor above 1), such as {TOLERANCE}; '
+                f'got {name}: {value!r}'
+            )
+    return {name: float(value) for name, value in values.items()}
 
 
 def _groups(space_group, cells: ZeoliteCells) -> list[int] | None:
