@@ -1,4 +1,5 @@
-"""Write ase_diffusion/data/framework_nets.npz: keys of the nets of the IZA and of the training data of the voxel model.
+"""Write ase_diffusion/data/framework_nets.npz: keys of the nets of the IZA, of the training data of the voxel
+model and of the set that ships.
 
 python scripts/framework_nets.py iza_zeolites.extxyz.gz zeolites.npz
 """
@@ -33,9 +34,10 @@ def main():
     iza = read_zeolites(sys.argv[1])
     keys = np.array([key_of(atoms) for atoms in iza], np.uint64)
     codes = np.array([atoms.info['key_value_pairs']['framework'] for atoms in iza])
-    trained = np.unique(np.array([key_of(atoms) for atoms in read_zeolites(sys.argv[2])], np.uint64))
-    np.savez_compressed(FILE, iza_keys=keys, iza_codes=codes, trained_keys=trained)
-    print(f'{len(np.unique(keys))} nets of {len(keys)} IZA frameworks, {len(trained)} nets of the training data')
+    grown = [*read_zeolites(sys.argv[2]), *read_zeolites('silica-frameworks')]
+    known = np.unique(np.array([key_of(atoms) for atoms in grown], np.uint64))
+    np.savez_compressed(FILE, iza_keys=keys, iza_codes=codes, known_keys=known)
+    print(f'{len(np.unique(keys))} nets of {len(keys)} IZA frameworks, {len(known)} nets of the other data')
 
 
 if __name__ == '__main__':

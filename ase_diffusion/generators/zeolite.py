@@ -85,7 +85,7 @@ class ZeoliteDiffusion(Generator):
     ``info['key_value_pairs']`` of a result has ``space_group`` (of spglib, 0.05 A), ``void_fraction``, ``henry_coefficient``
     and ``heat_of_adsorption`` (methane, 298 K; beside ``condition_void_fraction``, ... where they were asked for), ``cost`` (A^2
     per T), ``moved`` (A, distance of the T sites from the peaks of the grid), ``restored_by``, the step of the restoration that
-    succeeded, ``novelty`` ('iza', 'training' or 'new') and, of an IZA net, ``topology``, such as 'SOD'.
+    succeeded, ``novelty`` ('iza', 'known' or 'new') and, of an IZA net, ``topology``, such as 'SOD'.
 
     Examples
     --------

@@ -329,8 +329,7 @@ def _cycles_of(neighbors, shifts, shells, stamp):
 def angle_cycles(net: Any, shells: int = CYCLE_SHELLS) -> np.ndarray:
     """Return the shortest cycles through the six angles of each site.
 
-    Vertex symbols list the same of cycles without shortcuts (rings) only; these are the first to be found, and equal where
-    the cycles are rings.
+    Vertex symbols list the same of rings, cycles without shortcuts, and are equal where the shortest cycles are such.
 
     Parameters
     ----------
@@ -341,7 +340,8 @@ def angle_cycles(net: Any, shells: int = CYCLE_SHELLS) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        ``(n, 6, 2)``: size and number of the cycles, sorted; 6, 6, 6_2, 6_2, 8_7, 8_7 for quartz. Zeros where none was found.
+        ``(n, 6, 2)``: size and number of the cycles, sorted; 6, 6, 6_2, 6_2, 8_9, 8_9 for quartz (7 of the 9 are rings). Zeros
+        where none was found.
     """
     neighbors, shifts = net
     shells = int(shells)

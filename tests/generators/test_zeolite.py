@@ -139,6 +139,7 @@ def test_the_same_seeds_give_the_same_grids_in_groups_and_alone(gen, monkeypatch
 
 
 def test_results_carry_space_group_and_properties(gen, answers):
+    gen.tolerance = {}
     images = gen.sample(2, void_fraction=0.1)
     found = adsorption_properties(energy_grid(sodalite(), shape=(32, 32, 32)))
     for atoms in images:
@@ -147,6 +148,7 @@ def test_results_carry_space_group_and_properties(gen, answers):
         assert pairs['void_fraction'] == pytest.approx(found['void_fraction'], abs=1e-5)
         assert pairs['condition_void_fraction'] == 0.1 and pairs['cost'] == pytest.approx(2e-4)
         assert {'void_fraction', 'space_group', 'cost'} <= set(pairs['provenance'].split())
+        assert pairs['topology'] == 'SOD' and pairs['novelty'] == 'iza'
     assert space_group_of(sodalite(), 0.05) == 229
 
 
@@ -162,6 +164,28 @@ def test_strained_frameworks_are_refused(checkpoint, answers):
     gen = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, max_cost=1e-4, maxtries=1)
     with pytest.raises(GenerationFailed, match='strained'):
         gen.sample()
+
+
+def test_frameworks_far_from_their_target_are_refused(checkpoint, answers):
+    truth = adsorption_properties(energy_grid(sodalite(), shape=(32, 32, 32)))['void_fraction']
+    gen = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, maxtries=1)
+    assert gen.sample(void_fraction=truth + 0.02).info['key_value_pairs']['void_fraction'] == pytest.approx(truth, abs=1e-5)
+    with pytest.raises(GenerationFailed, match='void_fraction off target'):
+        gen.sample(void_fraction=truth + 0.05)
+    assert gen._off_target({'condition_henry_coefficient': 10.0, 'henry_coefficient': 14.9}) is None
+    assert gen._off_target({'condition_henry_coefficient': 10.0, 'henry_coefficient': 6.0}) == 'henry_coefficient off target'
+    assert gen._off_target({'condition_heat_of_adsorption': 15.0}) == 'heat_of_adsorption off target'  # closed: there is none
+    free = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, maxtries=1, tolerance=None)
+    assert free.sample(void_fraction=truth + 0.05)
+    again = ZeoliteDiffusion.from_record(free.sample(void_fraction=0.2))
+    assert again.tolerance == {} and ZeoliteDiffusion(checkpoint, logfile=None, tolerance={'void_fraction': 0.1}).tolerance == {
+        'void_fraction': 0.1,
+        'heat_of_adsorption': 1.5,
+        'henry_coefficient': 1.5,
+    }
+    for wrong in ({'void_fraction': 0.0}, {'henry_coefficient': 0.9}, {'density': 1.0}):
+        with pytest.raises(ValueError, match='tolerance is a dict'):
+            ZeoliteDiffusion(checkpoint, logfile=None, tolerance=wrong)
 
 
 def test_cells_and_groups_can_be_given(checkpoint):

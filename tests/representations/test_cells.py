@@ -3,8 +3,15 @@
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from ase.spacegroup import crystal
 
-from ase_diffusion.representations.cells import cells_of_parameters, conventional, parameters_of_cells, space_group
+from ase_diffusion.representations.cells import (
+    cells_of_parameters,
+    common_operations,
+    conventional,
+    parameters_of_cells,
+    space_group,
+)
 
 
 def test_conventional_cells():
@@ -37,3 +44,16 @@ def test_space_group_that_is_known_or_found():
 def test_no_symmetry_comes_back_in_space_group_one():
     flat = Atoms('H2', positions=[(0, 0, 0), (0, 0, 0)], cell=[3, 3, 3], pbc=True)  # spglib refuses atoms on one site
     assert conventional(flat).info['key_value_pairs']['space_group'] == 1 and len(conventional(flat)) == 2
+
+
+def test_operations_that_two_crystals_share():
+    sodalite = crystal(['Si', 'O'], [(0.25, 0.5, 0.0), (0.3534, 0.3534, 0.0)], spacegroup=229, cellpar=[8.87] * 3 + [90] * 3)
+    rotations, translations = common_operations([sodalite, sodalite], 0.05)
+    assert len(rotations) == 96 and set(np.unique(translations).tolist()) == {0.0, 0.5}
+    shifted = sodalite.copy()
+    shifted.translate([8.87 / 8, 0, 0])
+    fewer, _ = common_operations([sodalite, shifted], 0.05)
+    assert 1 < len(fewer) < 96  # those of a common origin
+    shifted.rattle(0.3, seed=1)
+    rotations, translations = common_operations([sodalite, shifted], 0.05)
+    assert (rotations == np.eye(3)).all() and not translations.any()
