@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 from ase.spacegroup import crystal
 
 from ase_diffusion import ZeoliteDiffusion
@@ -206,11 +207,37 @@ def test_cells_and_groups_can_be_given(checkpoint):
         ZeoliteDiffusion(checkpoint, logfile=None, space_group=group, symmetry=False)
 
 
+class OfVolume(Calculator):
+    """Energy (eV) of the volume alone: a minimum at 720 A^3."""
+
+    implemented_properties = ('energy', 'forces', 'stress')
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        excess, stiffness = self.atoms.get_volume() - 720.0, 1e-3
+        stress = 2 * stiffness * excess * np.array([1.0, 1, 1, 0, 0, 0])
+        self.results = {'energy': stiffness * excess**2, 'forces': np.zeros((len(self.atoms), 3)), 'stress': stress}
+
+
+def test_properties_are_those_of_the_relaxed_framework(checkpoint, answers):
+    gen = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, relax={'calculator': OfVolume(), 'fmax': 1e-3})
+    atoms = gen.sample()
+    pairs = atoms.info['key_value_pairs']
+    assert atoms.get_volume() == pytest.approx(720, abs=0.5) and pairs['relax_converged']
+    assert pairs['topology'] == 'SOD' and pairs['space_group'] == 229
+    found = adsorption_properties(energy_grid(atoms, shape=(32, 32, 32)))
+    small = adsorption_properties(energy_grid(sodalite(), shape=(32, 32, 32)))
+    assert pairs['henry_coefficient'] == pytest.approx(found['henry_coefficient'], rel=1e-3)
+    assert abs(found['henry_coefficient'] - small['henry_coefficient']) > 1e-3
+    assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-2)
+
+
 def test_frameworks_are_interpolated(gen, answers):
     a, b = sodalite(8.87), sodalite(8.95)
     atoms = gen.interpolate(a, b, 0.5)
     pairs = atoms.info['key_value_pairs']
     assert pairs['operation'] == 'interpolate' and pairs['weight'] == 0.5
+    assert task_of(gen, a, b).symmetry.multiplicity > 20  # most of Im-3m and its centring, which both have
     assert np.allclose(a.cell.lengths(), 8.87)
     assert len(gen.interpolate(a, b, 0.3, n=2)) == 2
     for wrong, message in (
@@ -223,6 +250,15 @@ def test_frameworks_are_interpolated(gen, answers):
         gen.interpolate(a, b, 1.5)
     with pytest.raises(ValueError, match='noise lies above'):
         gen.interpolate(a, b, noise=1e3)
+
+
+def task_of(gen, a, b):
+    """Return the draw of an interpolation."""
+    seen = []
+    real, gen._iterate = gen._iterate, lambda count, conditions, task: seen.append(task) or iter([a])
+    gen.interpolate(a, b)
+    gen._iterate = real
+    return seen[0].draw
 
 
 def test_mixed_noise_keeps_its_variance(gen):
