@@ -53,24 +53,26 @@ def random_orbit(rng, operations, edges) -> np.ndarray:
         d = np.einsum('gij,j->gi', rotations, x) + translations - x
         d -= np.round(d)
         x = x + d[np.linalg.norm(d * edges, axis=1) < radius].mean(0)
-    kept = np.empty((0, 3))
-    for point in (np.einsum('gij,j->gi', rotations, x) + translations) % 1:
-        d = kept - point
-        d -= np.round(d)
-        if not (np.linalg.norm(d * edges, axis=1) < 0.1).any():
-            kept = np.concatenate([kept, [point]])
-    return kept
+    images = np.einsum('gij,j->gi', rotations, x) + translations
+    images -= np.floor(images)
+    d = images[:, None] - images
+    same = (((d - np.round(d)) * edges) ** 2).sum(-1) < 0.01
+    return images[same.argmax(1) == np.arange(len(images))]  # the first of each
 
 
 def random_sites(rng, count: int, operations, edges, closest: float = 2.4) -> np.ndarray | None:
-    """Return random symmetric sites (count, 3), none nearer than `closest` A, or None after 400 attempts."""
-    for _ in range(400):
+    """Return random symmetric sites (count, 3), none nearer than `closest` A, or None after 100 attempts."""
+    for _ in range(100):
         sites = np.empty((0, 3))
-        for _ in range(30 + count):
-            every = np.concatenate([sites, random_orbit(rng, operations, edges)])
-            d = every[:, None] - every
-            d -= np.round(d)
-            if len(every) > count or (np.linalg.norm(d * edges, axis=-1) + 99 * np.eye(len(every))).min() < closest:
+        for _ in range(60 + 4 * count):
+            orbit = random_orbit(rng, operations, edges)
+            every = np.concatenate([sites, orbit])
+            if len(every) > count:
+                continue
+            d = every[:, None] - orbit
+            square = (((d - np.round(d)) * edges) ** 2).sum(-1)
+            square[len(sites) :][np.diag_indices(len(orbit))] = 99.0
+            if square.min() < closest**2:
                 continue
             sites = every
             if len(sites) == count:

@@ -220,7 +220,7 @@ class ZeoliteDiffusion(Generator):
 
     def _sample_batch(self, seeds, conditions, task):
         draws, voxels = self._draws(seeds, conditions, task), self.representation
-        known = self.network.settings.get('conditions', {})
+        known = {**self.network.settings.get('conditions', {}), **self.network.settings.get('tiled', {})}
         asked = {name: [conditions[name]] * len(seeds) for name in known if conditions.get(name) is not None}
         asked = {name: [float(v) for v in values] for name, values in asked.items()}
         if 'volume_per_t' in known and 'volume_per_t' not in asked:

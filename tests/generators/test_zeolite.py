@@ -21,6 +21,7 @@ from ase_diffusion.representations.conditions import NumberCondition
 from ase_diffusion.representations.voxels import GridSymmetry, Voxels
 from ase_diffusion.training import save_checkpoint
 from ase_diffusion.training.recipe import header_of
+from ase_diffusion.training.zeolite import new_voxels
 
 SCALES = {'volume_per_t': [54.0, 10.0], 'void_fraction': [0.06, 0.07], 'multiplicity': [2.0, 1.3]}
 
@@ -288,6 +289,27 @@ def test_a_small_model_is_trained_saved_and_used(tmp_path):
     assert set(gen.header['conditions']) == {'void_fraction'}
     again = ZeoliteDiffusion(gen.save(tmp_path / 'small.safetensors'), rng=1, steps=3, logfile=None)
     assert again.sample_grids(2, void_fraction=0.05)[0]['Si'].shape == (8, 8, 8)
+
+
+def test_the_unet_of_the_paper_is_a_configuration(tmp_path):
+    voxels, build = new_voxels([sodalite()], shape=(8, 8, 8), network='unet')
+    net = build(conditions={'void_fraction': [0.1, 0.1]})
+    assert 6.4e6 < sum(p.numel() for p in net.parameters()) < 6.8e6 and net.settings['circular']
+    conditions = {'void_fraction': NumberCondition(0.0, 0.4)}
+    header = header_of('zeolite', voxels, voxels.process(), conditions=conditions, sampling={'steps': 2}, data={})
+    path = save_checkpoint(tmp_path / 'unet.safetensors', net, header)
+    gen = ZeoliteDiffusion(path, rng=1, logfile=None)
+    torch.nn.init.normal_(gen.network.last.conv.weight, std=0.05)
+    one, other = ([g['Si'] for g in seeded(gen).sample_grids(1, void_fraction=v)][0] for v in (0.0, 0.3))
+    assert one.shape == (8, 8, 8) and not np.allclose(one, other)
+    with pytest.raises(ValueError, match='networks of zeolites'):
+        new_voxels([sodalite()], network='resnet')
+
+
+def seeded(gen):
+    """Return a generator at the beginning of its random numbers."""
+    gen.rng = np.random.default_rng(3)
+    return gen
 
 
 def test_the_shipped_set_is_whole():
