@@ -122,7 +122,7 @@ class ZeoliteDiffusion(Generator):
         if not self.max_cost > 0:
             raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {max_cost!r}')
         self.tolerance = _tolerance(tolerance)
-        self.probe_shape = tuple(check_integer('probe_shape', n, 1) for n in probe_shape)
+        self.probe_shape = _points(probe_shape)
         self.cells: ZeoliteCells = shipped_cells()
         self.space_group = _groups(space_group, self.cells)
         if self.space_group is not None and not self.symmetry:
@@ -145,6 +145,24 @@ class ZeoliteDiffusion(Generator):
         if not rows.any():
             raise ValueError(f'no known framework has the space group {space_group_text(self.space_group)} in such a cell')
         return rows
+
+    def check_conditions(self, conditions: dict) -> dict:
+        """Return all conditions of a call with their defaults, checked.
+
+        Raises
+        ------
+        ValueError
+            A value has no meaning, or no framework can have it.
+        TypeError
+            A keyword is no condition of this model.
+        """
+        merged = super().check_conditions(conditions)
+        share, henry = merged.get('void_fraction'), merged.get('henry_coefficient')
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f'void_fraction is a share of the volume, 0 to 1; got {share:g}')
+        if henry is not None and not henry > 0:
+            raise ValueError(f'henry_coefficient is above 0, and 1 for an empty box; got {henry:g}')
+        return merged
 
     # draws
 
@@ -401,8 +419,21 @@ def _edges(cell) -> np.ndarray | None:
     return values.copy()
 
 
+def _points(shape) -> tuple[int, int, int]:
+    """Return the points of a grid; raise a ValueError where they are not three or too many."""
+    try:
+        points = tuple(check_integer('probe_shape', n, 1) for n in shape)
+    except TypeError:
+        points = ()
+    if len(points) != 3 or max(points) > 256:
+        raise ValueError(f'probe_shape is three numbers of points up to 256, such as (32, 32, 32); got {shape!r}')
+    return points
+
+
 def _tolerance(tolerance) -> dict[str, float]:
     """Return property -> largest deviation from its target; raise a ValueError for what is none."""
+    if not isinstance(tolerance, dict | None):
+        raise ValueError(f'tolerance is a dict such as {TOLERANCE}, or None; got {tolerance!r}')
     values = {**TOLERANCE, **tolerance} if tolerance else {}
     for name, value in values.items():
         least = 1.0 if name == 'henry_coefficient' else 0.0
@@ -433,11 +464,12 @@ def _is_compatible(edges: np.ndarray, rotations: np.ndarray) -> bool:
 
 def _check_given(name: str, atoms: Atoms) -> None:
     """Raise a ValueError where a structure is no SiO2 framework in an orthogonal cell."""
+    if not isinstance(atoms, Atoms):
+        raise ValueError(f'frameworks to interpolate are Atoms; the {name} is {atoms!r}')
     cell = atoms.cell.array
     if (fault := check_framework(atoms)) is not None:
         raise ValueError(f'frameworks to interpolate are of SiO2, four O at each Si; the {name}, {atoms.symbols}: {fault}')
     if np.abs(cell - np.diag(np.diag(cell))).max() > 1e-4:
         raise ValueError(
-            f'frameworks to interpolate have orthogonal cells along x, y and z; the {name} has the angles '
-            f'{np.round(atoms.cell.angles(), 2).tolist()}'
+            f'frameworks to interpolate have orthogonal cells along x, y and z; the {name} has {np.round(cell, 2).tolist()}'
         )

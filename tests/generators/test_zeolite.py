@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import make_supercell
 from ase.calculators.calculator import Calculator
 from ase.spacegroup import crystal
 
@@ -244,6 +245,8 @@ def test_frameworks_are_interpolated(gen, answers):
     for wrong, message in (
         ((a, a.repeat((2, 1, 1))), 'grids of one shape'),
         ((a, Atoms('Cu', cell=[8, 8, 8], pbc=True)), 'of SiO2'),
+        ((a, make_supercell(a, [[1, 0, 0], [1, 1, 0], [0, 0, 1]])), 'orthogonal cells along'),
+        (('SOD', a), 'are Atoms'),
     ):
         with pytest.raises(ValueError, match=message):
             gen.interpolate(*wrong)
@@ -289,6 +292,30 @@ def test_a_small_model_is_trained_saved_and_used(tmp_path):
     assert set(gen.header['conditions']) == {'void_fraction'}
     again = ZeoliteDiffusion(gen.save(tmp_path / 'small.safetensors'), rng=1, steps=3, logfile=None)
     assert again.sample_grids(2, void_fraction=0.05)[0]['Si'].shape == (8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        ({'probe_shape': (4096, 4096, 4096)}, 'three numbers of points'),
+        ({'probe_shape': 32}, 'three numbers of points'),
+        ({'tolerance': 5}, 'tolerance is a dict'),
+        ({'max_cost': float('nan')}, 'max_cost is a cost'),
+        ({'cell': [1000, 1000, 1000]}, '4 to 60 A'),
+    ],
+)
+def test_wrong_arguments_are_refused_at_construction(checkpoint, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ZeoliteDiffusion(checkpoint, logfile=None, **wrong)
+
+
+def test_impossible_targets_are_refused(gen, caplog):
+    with pytest.raises(ValueError, match='share of the volume'):
+        gen.sample(void_fraction=-0.1)
+    with pytest.raises(ValueError, match='several targets'):
+        gen.sample(void_fraction=0.3, heat_of_adsorption=33.0)
+    assert gen.check_conditions({'void_fraction': 0.9})['void_fraction'] == 0.9
+    assert 'void_fraction = 0.9 lies outside the training data, 0 to 0.4' in caplog.text
 
 
 def test_the_unet_of_the_paper_is_a_configuration(tmp_path):
