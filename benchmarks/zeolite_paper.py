@@ -15,8 +15,8 @@ import numpy as np
 from bench import Benchmark, digest, in_own_process, main, seeded, write_images
 
 ROWS = {
-    'default': {'n': 200, 'chunk': 200},
-    'no network': {'n': 200, 'chunk': 200, 'network': False},
+    'default': {'n': 200},
+    'no network': {'n': 200, 'network': False},
     '10 steps': {'n': 60, 'steps': 10},
     '40 steps': {'n': 60, 'steps': 40},
     'no symmetry': {'n': 60, 'symmetry': False},
@@ -91,12 +91,12 @@ class ZeolitePaper(Benchmark):
 
     def items(self):
         plan = rows()
-        chunks = {name: 1 if self.quick else row['n'] // row.get('chunk', CHUNK) for name, row in plan.items()}
+        chunks = {name: 1 if self.quick else row['n'] // CHUNK for name, row in plan.items()}
         for k in range(max(chunks.values())):
             for name, row in plan.items():
                 if k < chunks[name]:
-                    size = 2 if self.quick else row.get('chunk', CHUNK)
-                    yield f'{name}/{k}', {**row, 'row': name, 'chunk': k, 'n': size}
+                    size = 2 if self.quick else CHUNK
+                    yield f'{name}/{k}', {**row, 'row': name, 'begin': k * size, 'n': size}
             if k:
                 continue
             for steps in (10, 40):
@@ -116,7 +116,7 @@ class ZeolitePaper(Benchmark):
         else:
             record, images = sample_row(item)
         if images:
-            write_images(self.store / f'{item["row"]}-{item.get("chunk", item.get("weight"))}.traj', images)
+            write_images(self.store / f'{item["row"]}-{item.get("begin", item.get("weight"))}.traj', images)
         return record
 
     def report(self, results: dict) -> None:
@@ -137,7 +137,7 @@ def sample_row(item: dict) -> tuple[dict, list]:
     gen = ZeoliteDiffusion(symmetry=symmetry, logfile=None, batch_size=1, rng=0, **options)
     width, columns, images = gen.representation.width, [], []
     sampling = restoring = one_pass = 0.0
-    for seed in spawn_seeds(seeded(item['chunk'], 17), item['n']):
+    for seed in spawn_seeds(seeded(0, 17), item['begin'] + item['n'])[item['begin'] :]:  # the same of all rows
         begun = time.process_time()
         draw, grid = gen._draw(seed, targets), None
         if item.get('network', True):
@@ -153,11 +153,10 @@ def sample_row(item: dict) -> tuple[dict, list]:
         found = framework_from_grid(grid['Si'], grid['O'], draw.edges, **given)
         restoring += time.process_time() - begun
         row = columns_of(found, draw, grid)
-        if not symmetry:
-            begun = time.process_time()
-            once = framework_from_grid(grid['Si'], grid['O'], draw.edges, **given, **ONE_PASS)
-            one_pass += time.process_time() - begun
-            row |= {'once': 'valid' if once else once.reason, 'once_cost': round(once.cost, 5) if once else None}
+        begun = time.process_time()
+        once = framework_from_grid(grid['Si'], grid['O'], draw.edges, **given, **ONE_PASS)
+        one_pass += time.process_time() - begun
+        row |= {'once': 'valid' if once else once.reason, 'once_cost': round(once.cost, 5) if once else None}
         if found:
             found.atoms.info['key_value_pairs'] = {name: v for name, v in row.items() if v is not None}
             images.append(found.atoms)

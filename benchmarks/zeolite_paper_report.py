@@ -72,8 +72,8 @@ def report(results: dict, picture) -> None:
     plain = {name: records for name, records in rows.items() if not re.match('void|heat|henry|memory|interpolation', name)}
     lines = []
     for name, records in plain.items():
-        for once in (False, True) if any('once' in r for r in records) else (False,):
-            found = yields(records, once)
+        for once in (False, True):
+            found = yields([r for r in records if 'once' in r] if once else records, once)
             seconds = found['sampling'] + found['restoring']
             n, good = found['grids'], found['good']
             lines.append(

@@ -139,7 +139,8 @@ def framework_from_grid(
     variants : sequence of Matching
         Tried one after the other where the first search for bonds leads to no framework.
     relax : bool
-        Where these fail too, relax the sites on their distances (not on the grid) and search again; orthogonal cells only.
+        Where these fail too, relax the sites on their distances (not on the grid) and search again; orthogonal cells only. With
+        ``operations``, False takes the best solution alone.
     most_strain : float
         A^2 per T site, the largest cost that is accepted.
     operations : (rotations, translations), optional
@@ -170,7 +171,7 @@ def framework_from_grid(
     density = smooth_grid(o, cell, width)
     depth = 0
     if operations is not None and not np.any(cell - np.diag(np.diag(cell))):
-        outcome = _symmetric(sites, heights, density, cell, most_strain, operations)
+        outcome = _symmetric(sites, heights, density, cell, most_strain, operations, search=relax)
         if not isinstance(outcome, str):
             return _found(result, *outcome)
         result.attempts['symmetric'] = outcome
@@ -222,7 +223,7 @@ def _finish(sites, net, cell, most_strain):
     return fault or (scaled, cell, cost)
 
 
-def _symmetric(peaks, heights, density, cell, most_strain, operations):
+def _symmetric(peaks, heights, density, cell, most_strain, operations, search):
     """Search for bonds orbit by orbit; return (step, scaled, cell, cost, sites) of the first of little strain, or a reason."""
     best = 'no four bonds for every site'
     for step, sites, high, oxygen, box in _symmetric_sites(peaks, heights, density, cell, operations):
@@ -236,10 +237,12 @@ def _symmetric(peaks, heights, density, cell, most_strain, operations):
                 fits.append((step, *outcome, start))
                 if outcome[2] < LITTLE_STRAIN:
                     return fits[-1]
-            if strained + len(fits) == FITS:
+            if not search or strained + len(fits) == FITS:
                 break
         if fits:
             return min(fits, key=lambda fit: fit[3])
+        if not search:
+            break
     return best
 
 
