@@ -37,8 +37,8 @@ ONE_PASS = {'variants': (), 'relax': False}
 def rows() -> dict[str, dict]:
     """Return name -> settings of all rows."""
     found = dict(ROWS)
-    for network in (True, False):
-        for name, values in TARGETS.items():
+    for name, values in TARGETS.items():
+        for network in (True, False):
             for value in values:
                 label = f'{name} {value:g}' + ('' if network else ', no network')
                 found[label] = {'n': TARGET_GRIDS, 'targets': {name: value}, 'network': network}
