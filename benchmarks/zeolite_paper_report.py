@@ -173,7 +173,8 @@ def draw(rows: dict, picture) -> None:
             line = ax.hist(found[np.isfinite(found)], bins, histtype='step', label=row.removeprefix(name).strip())[2]
             ax.axvline(float(row.split()[1]), color=line[0].get_edgecolor(), linestyle=':')
         ax.set(xlabel=UNITS[name], ylabel='frameworks')
-        ax.legend(title='asked', fontsize=7)
+        if values:
+            ax.legend(title='asked', fontsize=7)
     names = {'10 steps': 10, 'default': 20, '40 steps': 40}
     for kind in ('valid', 'good'):
         known = [(steps, yields(rows[name])) for name, steps in names.items() if name in rows]
@@ -182,7 +183,8 @@ def draw(rows: dict, picture) -> None:
             found = yields(rows['no network'])
             axes[3].axhline(100 * found[kind] / found['grids'], linestyle=':', label=f'{kind}, no network')
     axes[3].set(xlabel='steps', ylabel='% of grids', ylim=(0, 100))
-    axes[3].legend(fontsize=7)
+    if axes[3].lines:
+        axes[3].legend(fontsize=7)
     for record in rows.get('interpolation', []):
         values = np.array(record['void_fraction'], float)
         axes[4].plot([record['weight']] * len(values), values, 'o', color='C0', markersize=4)
@@ -192,5 +194,6 @@ def draw(rows: dict, picture) -> None:
             cost = column(rows[name], 'cost').astype(float)
             axes[5].hist(np.minimum(cost[np.isfinite(cost)], 0.03), np.linspace(0, 0.03, 25), histtype='step', label=name)
     axes[5].set(xlabel='cost, A$^2$ per T', ylabel='frameworks')
-    axes[5].legend(fontsize=7)
+    if axes[5].patches:
+        axes[5].legend(fontsize=7)
     figure.savefig(picture, dpi=110)
