@@ -38,7 +38,11 @@ class ZeoliteEnergies(Benchmark):
     def options(parser):
         parser.add_argument('file', nargs='?', help='frameworks of the IZA; without it those nets of the IZA that ship')
         parser.add_argument(
-            '--generated', help='trajectory of zeolite_paper.py, runs/zeolite_paper/default-0.traj; else generate'
+            '--generated',
+            nargs='+',
+            default=[],
+            metavar='TRAJ',
+            help='of zeolite_paper.py, runs/zeolite_paper/*.traj; else generate',
         )
         parser.add_argument('--atoms', type=int, default=36, help='largest primitive cell (36)')
 

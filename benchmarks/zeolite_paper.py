@@ -94,16 +94,16 @@ class ZeolitePaper(Benchmark):
         plan = rows()
         sizes = {name: 2 if self.quick else row.get('chunk', CHUNK) for name, row in plan.items()}
         chunks = {name: 1 if self.quick else row['n'] // sizes[name] for name, row in plan.items()}
+        for steps in (10, 40):
+            yield f'memory/{steps}', {'row': 'memory', 'steps': steps}
+        for weight in PATH[::4] if self.quick else PATH:
+            yield f'interpolation/{weight:g}', {'row': 'interpolation', 'weight': weight, 'noise': 2.0}
+        for weight in () if self.quick else PATH[1:-1]:
+            yield f'interpolation, more noise/{weight:g}', {'row': 'interpolation', 'weight': weight, 'noise': 6.0}
         for k in range(max(chunks.values())):
             for name, row in plan.items():
                 if k < chunks[name]:
                     yield f'{name}/{k}', {**row, 'row': name, 'begin': k * sizes[name], 'n': sizes[name]}
-            if k:
-                continue
-            for steps in (10, 40):
-                yield f'memory/{steps}', {'row': 'memory', 'steps': steps}
-            for weight in PATH[::4] if self.quick else PATH:
-                yield f'interpolation/{weight:g}', {'row': 'interpolation', 'weight': weight}
 
     def _work(self, key: str, item) -> None:
         self.put(key, in_own_process(self, item) if item['row'] == 'memory' else self.run(item))
@@ -113,7 +113,7 @@ class ZeolitePaper(Benchmark):
         if item['row'] == 'memory':
             return memory(item['steps'])
         if item['row'] == 'interpolation':
-            record, images = interpolation(item['weight'], 1 if self.quick else PATH_GRIDS)
+            record, images = interpolation(item['weight'], item['noise'], 1 if self.quick else PATH_GRIDS)
         else:
             record, images = sample_row(item)
         if images:
@@ -234,7 +234,7 @@ def ends() -> list:
     return [images[k] for k in ENDS]
 
 
-def interpolation(weight: float, grids: int) -> tuple[dict, list]:
+def interpolation(weight: float, noise: float, grids: int) -> tuple[dict, list]:
     """Return the record and frameworks at one weight between the two ends; no rejection but of grids that are no framework."""
     from ase_diffusion import ZeoliteDiffusion
     from ase_diffusion.errors import GenerationFailed
@@ -242,11 +242,17 @@ def interpolation(weight: float, grids: int) -> tuple[dict, list]:
     gen = ZeoliteDiffusion(logfile=None, rng=3, maxtries=grids)
     begun = time.process_time()
     try:
-        images = gen.interpolate(*ends(), weight, n=max(1, grids // 3))
+        images = gen.interpolate(*ends(), weight, n=max(1, grids // 3), noise=noise)
     except GenerationFailed as error:
         images = error.images
     pairs = [atoms.info['key_value_pairs'] for atoms in images]
-    record = {'row': 'interpolation', 'weight': weight, 'grids': gen.statistics['generated'], 'frameworks': len(images)}
+    record = {
+        'row': 'interpolation',
+        'weight': weight,
+        'noise': noise,
+        'grids': gen.statistics['generated'],
+        'frameworks': len(images),
+    }
     record |= {'cpu': round(time.process_time() - begun, 1)}
     return record | {name: [p.get(name) for p in pairs] for name in (*TARGETS, 'cost', 'novelty', 'topology', 'net_key')}, images
 

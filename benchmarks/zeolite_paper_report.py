@@ -150,13 +150,20 @@ def others(rows: dict) -> None:
     for record in rows.get('memory', []):
         print(f'{record["steps"]} steps: {record["before_MiB"]} MiB before, {record["peak_MiB"]} MiB at most')
     lines = []
-    for record in sorted(rows.get('interpolation', []), key=lambda r: r['weight']):
+    for record in sorted(rows.get('interpolation', []), key=lambda r: (r.get('noise', 2.0), r['weight'])):
         values = np.array(record['void_fraction'], float)
         lines.append(
-            (record['weight'], record['grids'], record['frameworks'], spread(values, False), len(set(record['net_key'])))
+            (
+                record.get('noise', 2.0),
+                record['weight'],
+                record['grids'],
+                record['frameworks'],
+                spread(values, False),
+                len(set(record['net_key'])),
+            )
         )
     if lines:
-        print(table(('weight', 'grids', 'frameworks', 'void fraction', 'nets'), lines))
+        print(table(('noise', 'weight', 'grids', 'frameworks', 'void fraction', 'nets'), lines))
 
 
 def draw(rows: dict, picture) -> None:
@@ -187,7 +194,8 @@ def draw(rows: dict, picture) -> None:
         axes[3].legend(fontsize=7)
     for record in rows.get('interpolation', []):
         values = np.array(record['void_fraction'], float)
-        axes[4].plot([record['weight']] * len(values), values, 'o', color='C0', markersize=4)
+        more = record.get('noise', 2.0) > 2
+        axes[4].plot([record['weight']] * len(values), values, '^' if more else 'o', color=f'C{int(more)}', markersize=4)
     axes[4].set(xlabel='weight of the second framework', ylabel='void fraction')
     for name in ('default', 'no network'):
         if name in rows:
