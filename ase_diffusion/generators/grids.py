@@ -26,12 +26,15 @@ class Draw:
         Points of the grid.
     silicon : int
     symmetry : GridSymmetry or None
+    operations : (rotations, translations), optional
+        Of the symmetry, fractional.
     """
 
     edges: np.ndarray
     shape: tuple[int, int, int]
     silicon: int
     symmetry: GridSymmetry | None
+    operations: Any = None
 
 
 class SymmetricNoise:
