@@ -59,8 +59,8 @@ class PointCloudDiffusion(BulkGenerator):
 
     Notes
     -----
-    The guidance scale weighs all that is asked for, the elements included: the unconditional network knows neither these nor
-    the conditions of :meth:`sample`.
+    The guidance scale weighs the conditions of :meth:`sample`. The elements are none of them: the network that is not told the
+    conditions is told the elements.
 
     Examples
     --------
@@ -71,6 +71,7 @@ class PointCloudDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'pointcloud'
     default_sampling: ClassVar[dict] = SAMPLING
     default_batch_size: ClassVar[int] = 64
+    always_known: ClassVar[tuple[str, ...]] = ('elements',)
     recorded: ClassVar[tuple[str, ...]] = ('elements', 'natoms', 'min_distance', 'symmetrize')
 
     def __init__(
@@ -120,8 +121,8 @@ class PointCloudDiffusion(BulkGenerator):
         merged = super().check_conditions(conditions)
         if merged['guidance_scale'] < 0:
             raise ValueError(
-                f'guidance_scale is 0 or more, got {merged["guidance_scale"]:g}; 1 is the plain conditional model, 0 the '
-                'unconditional one'
+                f'guidance_scale is 0 or more, got {merged["guidance_scale"]:g}; 1 is the plain conditional model, 0 leaves '
+                'the conditions out'
             )
         return merged
 

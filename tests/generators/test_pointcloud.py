@@ -149,6 +149,18 @@ def test_conditions_and_guidance_change_the_result(trained):
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(clouds, clouds[1:], strict=False))
 
 
+def test_the_guidance_scale_leaves_the_elements_alone(trained):
+    """Without other conditions it changes nothing; with them, 0 is the model that knows the elements only."""
+
+    def clouds(**conditions):
+        return next(generator(trained).sample_batches(2, **conditions)).fields['cloud']
+
+    plain = clouds()
+    assert all(torch.equal(plain, clouds(guidance_scale=scale)) for scale in (0.0, 3.0))
+    assert torch.equal(plain, clouds(band_gap='metal', guidance_scale=0.0))
+    assert not torch.equal(plain, clouds(band_gap='metal'))
+
+
 def test_distances_symmetry_and_relaxation(trained):
     gen = generator(trained, min_distance=1.2, symmetrize=0.1, maxtries=1000)
     atoms = gen.sample(2)[0]
