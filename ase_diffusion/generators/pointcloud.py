@@ -15,6 +15,7 @@ from ..representations.conditions import ElementsCondition, conditions_of
 from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, slots_of
 from ..representations.reduction import niggli
 from ..training.pointcloud import SAMPLING, train_pointcloud
+from ..utils.atoms import min_distance_ratio
 from ..utils.checks import check_integer
 from .bulk import SHORTEST, BulkGenerator, check_symmetrize
 from .compiling import copy_network
@@ -22,6 +23,7 @@ from .relaxation import relax_keywords
 from .tasks import FromNoise
 
 DEFAULT_MODEL = 'pointcloud-mp'
+CLOSEST = 0.65  # of the sum of covalent radii; 0.66 is the least of 1,200 test crystals of mp_le20
 LONGEST = 3.0  # A, largest distance that can be asked for
 _ELEMENTS = ElementsCondition(tuple(range(1, len(chemical_symbols))))
 
@@ -32,14 +34,14 @@ class PointCloudDiffusion(BulkGenerator):
     Parameters
     ----------
     elements : list of str
-        One to three chemical symbols; their order does not matter. A sample that lacks one of them is rejected, counted and
-        drawn again; others cannot occur.
+        One to three chemical symbols; their order does not matter. Each of them occurs in every crystal, others cannot.
     natoms : int, optional
         Atoms per cell, up to 16; by default at random with the frequencies of the training data for as many elements.
     model : str or Path
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first).
     min_distance : float
-        Crystals with atoms closer than this are rejected, A; 0.5 to 3.
+        Crystals with atoms closer than this are rejected, A; 0.5 to 3. So are those closer than 0.65 of the sum of their
+        covalent radii. What is rejected is counted and drawn again.
     symmetrize : float, optional
         Average every structure over the symmetry that spglib finds within this tolerance, A.
     relax : dict, optional
@@ -141,6 +143,12 @@ class PointCloudDiffusion(BulkGenerator):
         asked = {name: form.tensor([conditions[name]] * len(seeds)) for name, form in known.items()}
         slots = slots_of([chemical_symbols.index(symbol) for symbol in self.elements])
         return self.representation.blank(task.take(seeds), [slots] * len(seeds), asked).to(self.device)
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        reason = super()._reason_to_reject(atoms)
+        if reason is None and min_distance_ratio(atoms) < CLOSEST:
+            return f'atoms closer than {CLOSEST:g} of the sum of their covalent radii'
+        return reason
 
     def _reduced(self, atoms: Atoms) -> Atoms:
         return niggli(atoms)

@@ -1,6 +1,7 @@
 """Neural networks: one per file. A network never knows the noise schedule."""
 
 from .cloudtokens import CloudTokens
+from .cloudunet import CloudUNet
 from .forcefield import ForceField
 from .lattice import LatticeNet
 from .overlayer import OverlayerDenoiser
@@ -16,6 +17,7 @@ _CLASSES = (
     PaiNN,
     CrystalTransformer,
     CloudTokens,
+    CloudUNet,
     LatticeNet,
     RowTransformer,
     UNet,

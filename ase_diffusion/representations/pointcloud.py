@@ -195,8 +195,9 @@ class PointCloud(PlainRepresentation):
         batch : Batch
             With the elements of the slots in ``extras['elements']`` (B, 3).
         method : 'blocks' or 'clusters'
-            Equal blocks of rows, whose number 1 to 16 follows from the spread within blocks; or, as in the paper, clusters of
-            the points of each element, here on the torus and without rounding.
+            Equal blocks of rows, whose number 1 to 16 follows from the spread within blocks, with the likeliest species among
+            those in which every asked element occurs; or, as in the paper, clusters of the points of each element, here on the
+            torus and without rounding.
 
         Raises
         ------
@@ -214,7 +215,8 @@ class PointCloud(PlainRepresentation):
         solid = np.isfinite(cells).all((1, 2))
         species = shared_slots(cloud[:, 1], torch.as_tensor(triples))  # (B, 128, 3)
         if method == 'blocks':
-            sites = block_sites(cloud[:, 0], species, *self._block_options(torch.as_tensor(triples)))
+            slots = torch.as_tensor(triples)
+            sites = block_sites(cloud[:, 0], species, slots, *self._block_options(slots))
         else:
             points, species = cloud[:, 0].numpy(), species.numpy()
             sites = [

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from ..diffusion import JointProcess, NoiseStream
-from ..networks import CloudTokens
+from ..networks import CloudTokens, CloudUNet
 from ..representations.conditions import ClassCondition
 from ..representations.crystal import check_crystal
 from ..representations.descriptors import element_descriptors
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..diffusion.batch import Batch
 
 log = logging.getLogger(__name__)
-SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 30}
+SAMPLING = {'sampler': 'renoised_ancestral', 'steps': 30}
 UNITS = {'cloud': '1', 'formation_energy': 'eV per atom', 'energies': 'eV or eV per atom, as in the data'}
 LEVELS = (-0.7, 1.4)  # mean and standard deviation of ln(noise over signal of an atom)
 WEIGHTS = (1.0, 0.5, 0.5)  # of positions, species, lattice
@@ -49,19 +49,19 @@ def train_pointcloud(
     conditions: Sequence[str] | None = None,
     split: Sequence[str] = ('train',),
     steps: int = 20_000,
-    features: int = 192,
-    blocks: int = 6,
+    features: int | None = None,
+    blocks: int | None = None,
     batch_size: int = 64,
     dropout: float = 0.1,
     seed: int = 0,
-    network: CloudTokens | None = None,
+    network: CloudTokens | CloudUNet | str = 'tokens',
     elements: Sequence[int] | None = None,
     warmup: int = 300,
     settings: dict | None = None,
     sampling: dict | None = None,
     **options: Any,
 ) -> Path:
-    """Train a :class:`~ase_diffusion.networks.CloudTokens`; returns the path of the best checkpoint.
+    """Train a network of point clouds; returns the path of the best checkpoint.
 
     Parameters
     ----------
@@ -76,8 +76,11 @@ def train_pointcloud(
         Splits to train on, where the images carry any.
     batch_size, dropout, seed
         See :class:`~ase_diffusion.training.data.EndlessBatches`; ``dropout`` is of the conditions, elements included.
-    network : CloudTokens, optional
-        The network to fine-tune.
+    features, blocks : int, optional
+        Width, and number of attention blocks or of residual blocks of each level: 192 and 6 for 'tokens', 64 and 1 for 'unet'.
+    network : 'tokens', 'unet' or a network
+        A new :class:`~ase_diffusion.networks.CloudTokens` or :class:`~ase_diffusion.networks.CloudUNet`, or the one to
+        fine-tune.
     elements : sequence of int, optional
         Atomic numbers that ``network`` was trained with; the data may have fewer. Default: those of the data.
     settings : dict, optional
@@ -96,13 +99,14 @@ def train_pointcloud(
     if elements is not None and (unknown := sorted(found - set(elements))):
         names = ', '.join(chemical_symbols[z] for z in unknown)
         raise ValueError(f'the network never saw {names}; leave out crystals with them, or train a new one')
+    form, network = (network, None) if isinstance(network, str) else (None, network)
     representation = _representation(sorted(found) if elements is None else elements, network)
     process = representation.process()
     forms = {name: _form(name, values) for name, values in training.conditions.items()}
 
-    def build() -> CloudTokens:
-        scales = condition_scales(forms, training.conditions)
-        return new_network(representation, scales, features=features, blocks=blocks, **(settings or {}))
+    def build() -> CloudTokens | CloudUNet:
+        sizes = {name: value for name, value in (('features', features), ('blocks', blocks)) if value is not None}
+        return new_network(representation, condition_scales(forms, training.conditions), form, **sizes, **(settings or {}))
 
     header = header_of(
         'pointcloud',
@@ -142,23 +146,33 @@ def suitable(images: list[Atoms]) -> list[Atoms]:
     return [niggli(atoms) for atoms, good in zip(images, fit, strict=True) if good]
 
 
-def new_network(representation: PointCloud, conditions: dict, **settings: Any) -> CloudTokens:
+def new_network(representation: PointCloud, conditions: dict, form: str = 'tokens', **settings: Any) -> CloudTokens | CloudUNet:
     """Return a network for a representation, told the descriptors of the elements.
 
     Parameters
     ----------
     conditions : dict
         See :class:`~ase_diffusion.networks.conditions.ConditionEmbedding`.
+    form : 'tokens' or 'unet'
     settings
-        Of :class:`~ase_diffusion.networks.CloudTokens`; ``hidden`` is four times ``features`` by default.
+        Of :class:`~ase_diffusion.networks.CloudTokens` or :class:`~ase_diffusion.networks.CloudUNet`; ``features`` is the width
+        of either, and ``hidden`` is four times ``features`` by default.
+
+    Raises
+    ------
+    ValueError
+        Another form.
     """
+    if form not in ('tokens', 'unet'):
+        raise ValueError(f"network is 'tokens' or 'unet', or a network to fine-tune; got {form!r}")
     table = torch.as_tensor(element_descriptors(), dtype=torch.float32)  # (119, K)
-    if 'features' in settings:
+    if 'features' in settings and form == 'unet':
+        settings['width'] = settings.pop('features')
+    elif 'features' in settings:
         settings = {'hidden': 4 * settings['features'], **settings}
     scales = {name: list(representation.scales[name]) for name in ('positions', 'angles', 'lengths')}
-    network = CloudTokens(
-        descriptors=table.shape[1], conditions=conditions, lattice=representation.lattice, scales=scales, **settings
-    )
+    common = {'descriptors': table.shape[1], 'conditions': conditions, 'lattice': representation.lattice, 'scales': scales}
+    network = (CloudTokens if form == 'tokens' else CloudUNet)(**common, **settings)
     network.descriptors.copy_(table)
     return network
 
@@ -207,7 +221,7 @@ def _form(name: str, values: Sequence):
     return ClassCondition(BAND_GAP_CLASSES) if name == 'band_gap' else condition_forms({name: values})[name]
 
 
-def _representation(elements, network: CloudTokens | None) -> PointCloud:
+def _representation(elements, network: CloudTokens | CloudUNet | None) -> PointCloud:
     """Return the representation of some elements; its lattice and scales are those of a network to start from."""
     if network is None:
         return PointCloud(elements=tuple(elements))
