@@ -30,7 +30,8 @@ import torch
 from ase import Atoms
 
 SAMPLERS = (('renoised_ancestral', 30), ('dpmpp_2m', 30), ('ancestral', 60))
-SEEDS, TIMES, TRIES = (0, 1), (0.25, 0.5, 0.75, 1.0), 20
+PARTS = ('free', 'reconstruction', 'inverted')
+SEEDS, TIMES, TRIES = (0, 1), (0.25, 0.5, 0.75, 1.0), 8
 AXES = ('a', 'b', 'c', 'x', 'y', 'z')
 JUDGED = ('elements', 'distance_0.5', 'distance_1.0', 'distance_1.5', 'charge', 'all', 'all_1.5')
 
@@ -44,8 +45,9 @@ class Pccd(Benchmark):
     def options(parser):
         parser.add_argument('--data', required=True, help='mp_le20.npz')
         parser.add_argument('--model', default='pointcloud-mp')
+        parser.add_argument('--parts', nargs='+', default=list(PARTS), choices=PARTS)
         parser.add_argument('--number', type=int, default=200, help='samples for each seed (200)')
-        parser.add_argument('--items', type=int, default=400, help='crystals that are reconstructed (400; 1280 in the paper)')
+        parser.add_argument('--items', type=int, default=200, help='crystals that are reconstructed (200; 1280 in the paper)')
 
     def __init__(self, args):
         super().__init__(args)
@@ -60,6 +62,10 @@ class Pccd(Benchmark):
         return 8 if self.quick else self.args.number
 
     def items(self):
+        return [(key, item) for key, item in self.all_items() if key.split('/')[0] in self.args.parts]
+
+    def all_items(self):
+        """Yield the items of all parts."""
         seeds = SEEDS[: 1 if self.quick else None]
         for seed in seeds:
             for name in ('test data', 'no network'):

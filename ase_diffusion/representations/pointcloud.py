@@ -236,6 +236,17 @@ class PointCloud(PlainRepresentation):
                 images.append(Atoms(numbers, positions=fractional % 1.0 % 1.0 @ cells[k], cell=cells[k], pbc=True))
         return images
 
+    def points(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the points of clouds: fractional coordinates (B, 128, 3), atomic numbers (B, 128), cells (B, 3, 3), A.
+
+        A cell that the parameters do not form is NaN.
+        """
+        mean, std = self._scale_tensors()
+        cloud = batch.fields['cloud'].detach().double().cpu() * std + mean
+        triples = batch.extras['elements'].cpu()
+        slots = shared_slots(cloud[:, 1], triples).argmax(-1)  # (B, 128)
+        return cloud[:, 0].numpy(), triples.gather(1, slots).numpy(), self._cells(cloud[:, 2].numpy())
+
     def spread(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the likeliest number of atoms (B,) and the rms spread within its blocks (B,), in units of the scaled cloud."""
         mean, std = self._scale_tensors()
