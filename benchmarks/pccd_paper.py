@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-SAMPLERS = (('renoised_ancestral', 30), ('dpmpp_2m', 30), ('ancestral', 60))
+SAMPLERS = (('renoised_ancestral', 30), ('dpmpp_2m', 30))
 PARTS = ('free', 'reconstruction', 'inverted')
 SEEDS, TIMES, TRIES = (0, 1), (0.25, 0.5, 0.75, 1.0), 8
 AXES = ('a', 'b', 'c', 'x', 'y', 'z')
