@@ -222,10 +222,10 @@ def whiskers(found: list) -> str:
 
 
 def weights_digest(model: str) -> str:
-    """Return the first digits of the sha256 of the weights alone: the header of a model may be mended."""
-    from ase_diffusion import load_model
+    """Return the first digits of the sha256 of the weights of the denoiser alone: the header of a model may be mended."""
+    from ase_diffusion.weights.zoo import load_networks
 
-    state = load_model(model)[0].state_dict()
+    state = next(iter(load_networks(model)[0].values())).state_dict()
     return hashlib.sha256(b''.join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()[:10]
 
 

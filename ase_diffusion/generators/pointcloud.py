@@ -11,10 +11,11 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ..diffusion import Batch
+from ..networks.composition import CompositionGuided
 from ..representations.conditions import ElementsCondition, conditions_of
 from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, slots_of
 from ..representations.reduction import niggli
-from ..training.pointcloud import SAMPLING, train_pointcloud
+from ..training.pointcloud import PROPERTY, SAMPLING, train_pointcloud
 from ..utils.atoms import min_distance_ratio
 from ..utils.checks import check_integer
 from .bulk import SHORTEST, BulkGenerator, check_symmetrize
@@ -149,6 +150,14 @@ class PointCloudDiffusion(BulkGenerator):
         if reason is None and min_distance_ratio(atoms) < CLOSEST:
             return f'atoms closer than {CLOSEST:g} of the sum of their covalent radii'
         return reason
+
+    def _denoise(self, batch: Batch, seeds, conditions: dict, task: FromNoise, **options: Any) -> Batch:
+        """Run the sampler; a model that predicts properties from compositions guides by these."""
+        if PROPERTY in self.networks:
+            scale, species = conditions['guidance_scale'], self.representation.scales['species']
+            guided = CompositionGuided(self.network, self.networks[PROPERTY], scale, species)
+            options = {**options, 'wrap': lambda network: guided}
+        return super()._denoise(batch, seeds, conditions, task, **options)
 
     def _reduced(self, atoms: Atoms) -> Atoms:
         return niggli(atoms)

@@ -2,6 +2,7 @@
 
 from .cloudtokens import CloudTokens
 from .cloudunet import CloudUNet
+from .composition import CompositionNet
 from .forcefield import ForceField
 from .lattice import LatticeNet
 from .overlayer import OverlayerDenoiser
@@ -18,6 +19,7 @@ _CLASSES = (
     CrystalTransformer,
     CloudTokens,
     CloudUNet,
+    CompositionNet,
     LatticeNet,
     RowTransformer,
     UNet,

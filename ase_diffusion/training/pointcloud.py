@@ -14,8 +14,8 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from ..diffusion import JointProcess, NoiseStream
-from ..networks import CloudTokens, CloudUNet
-from ..representations.conditions import ClassCondition
+from ..networks import CloudTokens, CloudUNet, CompositionNet
+from ..representations.conditions import ClassCondition, NumberCondition
 from ..representations.crystal import check_crystal
 from ..representations.descriptors import element_descriptors
 from ..representations.pointcloud import (
@@ -26,8 +26,10 @@ from ..representations.pointcloud import (
     PointCloud,
     band_gap_class,
     multi_hot,
+    slots_of,
 )
 from ..representations.reduction import niggli
+from .checkpoint import load_checkpoint, save_checkpoint
 from .data import NUMBERS, RandomBatches, Structures, split_images
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ..diffusion.batch import Batch
 
 log = logging.getLogger(__name__)
+PROPERTY = 'property'  # name of the network that guides
 SAMPLING = {'sampler': 'renoised_ancestral', 'steps': 30}
 UNITS = {'cloud': '1', 'formation_energy': 'eV per atom', 'energies': 'eV or eV per atom, as in the data'}
 LEVELS = (-0.7, 1.4)  # mean and standard deviation of ln(noise over signal of an atom)
@@ -122,7 +125,8 @@ def train_pointcloud(
     source, fixed = (CloudData(part, representation, forms, **common) for part in (training, held))
     network = network_to_train(network, build, list(forms), seed)
     more = dict(header=header, steps=steps, objective=TokenLoss(process), seed=seed, warmup=warmup)
-    return run(network, process, source, fixed, out, **more, **options)
+    best = run(network, process, source, fixed, out, **more, **options)
+    return add_property(best, training, held, forms, seed)
 
 
 def suitable(images: list[Atoms]) -> list[Atoms]:
@@ -177,6 +181,53 @@ def new_network(representation: PointCloud, conditions: dict, form: str = 'token
     return network
 
 
+def add_property(path: Path, training: Structures, held: Structures, forms: dict, seed: int = 0) -> Path:
+    """Add a network that predicts numbers and classes from compositions to a checkpoint; returns its path."""
+    forms = {name: form for name, form in forms.items() if isinstance(form, (NumberCondition, ClassCondition))}
+    if forms:
+        networks, header = load_checkpoint(path)
+        networks[PROPERTY] = train_composition(training, held, forms, seed=seed)
+        save_checkpoint(path, networks, header)
+    return path
+
+
+def train_composition(training: Structures, held: Structures, forms: dict, *, epochs: int = 30, seed: int = 0) -> CompositionNet:
+    """Return a :class:`~ase_diffusion.networks.CompositionNet` of the epoch of the largest likelihood of held-out crystals."""
+    generator = torch.Generator().manual_seed(seed)
+    scales = condition_scales(forms, {name: training.conditions[name] for name in forms})
+    table = torch.as_tensor(element_descriptors(), dtype=torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = CompositionNet(scales, descriptors=table.shape[1])
+        network.descriptors.copy_(table)
+        optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-2)
+        data, fixed = (_compositions(part, forms) for part in (training, held))
+        best, kept = -np.inf, None
+        for _ in range(epochs):
+            network.train()
+            for rows in torch.randperm(len(data[0]), generator=generator).split(128):
+                fractions, slots, values = data[0][rows], data[1][rows], {name: v[rows] for name, v in data[2].items()}
+                optimizer.zero_grad()
+                (-network.log_likelihood(fractions, slots, values).mean()).backward()
+                optimizer.step()
+            network.eval()
+            with torch.no_grad():
+                found = float(network.log_likelihood(*fixed).mean())
+            if kept is None or found > best:
+                best, kept = found, {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(kept)
+    return network
+
+
+def _compositions(data: Structures, forms: dict) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return fractions (n, 3), elements (n, 3) and values (n,) of conditions; fractions of equal slots are divided equally."""
+    slots = np.array([slots_of(atoms.numbers) for atoms in data.images])  # (n, 3)
+    share = [[np.mean(atoms.numbers == z) for z in triple] for atoms, triple in zip(data.images, slots, strict=True)]
+    fractions = np.array(share) / (slots[:, :, None] == slots[:, None]).sum(-1)
+    values = {name: form.tensor(list(data.conditions[name])) for name, form in forms.items()}
+    return torch.as_tensor(fractions, dtype=torch.float32), torch.as_tensor(slots), values
+
+
 def sizes_of(images: list[Atoms]) -> dict[str, dict[str, int]]:
     """Return how many crystals have how many atoms, by their number of elements."""
     table: dict = {}
@@ -193,15 +244,15 @@ def _data(images, validation, conditions, split, seed: int) -> tuple[Structures,
     held = validation
     if validation is None:
         images, held = split_images(list(images), split)
-    data = _labelled(Structures.from_atoms(suitable(images), conditions))
+    data = labelled(Structures.from_atoms(suitable(images), conditions))
     if held is None:
         return data.split(seed=seed)
     held = suitable(list(held))
     values = {name: [atoms.info.get('key_value_pairs', {}).get(name) for atoms in held] for name in data.conditions}
-    return data, _labelled(Structures(held, values))
+    return data, labelled(Structures(held, values))
 
 
-def _labelled(data: Structures) -> Structures:
+def labelled(data: Structures) -> Structures:
     """Return the structures with classes in place of band gaps in eV."""
     gaps = data.conditions.get('band_gap')
     if gaps is None:
