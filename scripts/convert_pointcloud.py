@@ -49,7 +49,7 @@ def property_network(path) -> CompositionNet:
     """Return the network that guides, trained on the same crystals as the weights."""
     parts = [training_data(path, split).images for split in ('train', 'val')]
     train, val = (labelled(Structures.from_atoms(images, list(CONDITIONS))) for images in parts)
-    return train_composition(train, val, CONDITIONS)
+    return train_composition(train, val, CONDITIONS, steps=2070)  # 30 epochs
 
 
 def network_of(weights: Path, info: dict) -> CloudTokens:

@@ -99,7 +99,7 @@ class CompositionGuided:
         copies = (clean.shape[1] // batch.extras['counts']).to(x.dtype)[:, None, None]
         variance = s**2 / (copies + s**2)  # of an atom
         shift = self.scale * variance * copies * self.gradient(clean, batch.extras['elements'], asked)
-        out[:, 1] = (torch.sqrt(1 + s**2) * (clean + shift.clamp(-1.0, 1.0)) - x[:, 1]) / s
+        out[:, 1] += torch.sqrt(1 + s**2) / s * shift.clamp(-1.0, 1.0)
         return {**pred, 'cloud': out}
 
     def gradient(self, clean: Tensor, slots: Tensor, asked: dict[str, Tensor]) -> Tensor:

@@ -191,9 +191,10 @@ def add_property(path: Path, training: Structures, held: Structures, forms: dict
     return path
 
 
-def train_composition(training: Structures, held: Structures, forms: dict, *, epochs: int = 30, seed: int = 0) -> CompositionNet:
+def train_composition(training: Structures, held: Structures, forms: dict, *, steps: int = 400, seed: int = 0) -> CompositionNet:
     """Return a :class:`~ase_diffusion.networks.CompositionNet` of the epoch of the largest likelihood of held-out crystals."""
     generator = torch.Generator().manual_seed(seed)
+    epochs = -(-steps // -(-len(training) // 128))
     scales = condition_scales(forms, {name: training.conditions[name] for name in forms})
     table = torch.as_tensor(element_descriptors(), dtype=torch.float32)
     with torch.random.fork_rng(devices=[]):

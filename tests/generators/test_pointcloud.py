@@ -162,6 +162,27 @@ def test_the_guidance_scale_leaves_the_elements_alone(trained):
     assert not torch.equal(plain, clouds(band_gap='metal'))
 
 
+def test_a_condition_changes_compositions(tmp_path):
+    """Oxides of high energy and suboxides of low energy: asked for one of them, their share rises with the scale."""
+    images = []
+    for k in range(48):
+        rich = k % 2
+        atoms = Atoms('MgO3' if rich else 'Mg3O', scaled_positions=np.eye(4, 3) / 2, cell=4.0 * np.eye(3), pbc=True)
+        atoms.info['key_value_pairs'] = {'energy': 1.0 if rich else -1.0}
+        images.append(atoms)
+    gen = PointCloudDiffusion(['Mg', 'O'], model='untrained', rng=0, steps=8, logfile=None, maxtries=2000)
+    gen.fit(images, validation=images[:8], steps=30, **SMALL)
+    assert set(gen.networks) == {'denoiser', 'property'}
+    shares = []
+    for scale in (0.0, 20.0):
+        gen.validate = False
+        made = gen.sample(24, energy=1.0, guidance_scale=scale)
+        shares.append(np.mean([np.mean(atoms.numbers == 8) for atoms in made]))
+    assert shares[1] > shares[0] + 0.1
+    again = PointCloudDiffusion(['Mg', 'O'], model=gen.save(tmp_path / 'a.safetensors'), logfile=None)
+    assert set(again.networks) == {'denoiser', 'property'}
+
+
 def test_atoms_inside_each_other_are_rejected(trained):
     gen = generator(trained)
     near = Atoms('CsBr', scaled_positions=[[0, 0, 0], [0.2, 0, 0]], cell=[10, 6, 6], pbc=True)  # 2 of 3.64 A
