@@ -33,7 +33,7 @@ from pccd_judges import WORDS, Judge, gap_class, most_similar
 from pccd_paper import JUDGED, TRIES, decoded, drawn_count, judged, random_sites, sampled, weights_digest
 
 PARTS = ('guidance', 'table', 'found', 'network')
-SCALES = (0.0, 1.0, 2.0, 4.0)
+SCALES = (0.0, 0.0625, 0.25, 1.0, 4.0)
 ASKED = (
     ('band_gap', None),
     ('band_gap', 'metal'),

@@ -68,21 +68,23 @@ class CompositionNet(nn.Module):
 class CompositionGuided:
     """Wrap a network of point clouds so that its species follow what is asked for.
 
-    The estimate D of the clean species moves by scale * cov * grad log p(asked | fractions of D), with the variance
-    s^2 / (1 + s^2) of an atom at noise over signal s for cov: classifier guidance (Dhariwal and Nichol, arXiv 2105.05233) on
-    the estimate of the clean data. The network itself is asked for nothing but the elements.
+    The estimate D of the clean species moves by 16 * scale * cov * grad log p(asked | fractions of D), with the variance
+    s^2 / (1 + s^2) of an atom at noise over signal s for cov, and by at most 1: classifier guidance (Dhariwal and Nichol, arXiv
+    2105.05233) on the estimate of the clean data. The network itself is asked for nothing but the elements; it undoes most of a
+    move in the next step, hence the factor, which was chosen so that scales from 1 on show.
 
     Parameters
     ----------
     network : callable
     property : CompositionNet
     scale : float
-        1 is Bayes' law with this estimate; 0 asks for nothing.
+        0 asks for nothing.
     species : (mean, std)
         Scale of the species of the cloud.
     """
 
     SHARP = 4.0  # softmax of the estimated one-hot numbers
+    STRENGTH = 16.0
 
     def __init__(self, network: Any, property: CompositionNet, scale: float, species: tuple[float, float]) -> None:
         self.network, self.property, self.scale, self.species = network, property, float(scale), species
@@ -98,7 +100,7 @@ class CompositionGuided:
         clean = (x[:, 1] + s * out[:, 1]) / torch.sqrt(1 + s**2)  # (B, 128, 3)
         copies = (clean.shape[1] // batch.extras['counts']).to(x.dtype)[:, None, None]
         variance = s**2 / (copies + s**2)  # of an atom
-        shift = self.scale * variance * copies * self.gradient(clean, batch.extras['elements'], asked)
+        shift = self.STRENGTH * self.scale * variance * copies * self.gradient(clean, batch.extras['elements'], asked)
         out[:, 1] += torch.sqrt(1 + s**2) / s * shift.clamp(-1.0, 1.0)
         return {**pred, 'cloud': out}
 
