@@ -1,6 +1,8 @@
 """Draw clouds of points that become crystals, docs/clouds.png.
 
-python scripts/draw_clouds.py [--out docs/clouds.png] [--seed 3]
+    python scripts/draw_clouds.py [--out FILE] [--seed 3]
+
+Points are seen along the third lattice vector; sigma is the noise of a row.
 """
 
 from __future__ import annotations

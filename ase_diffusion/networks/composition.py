@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -83,8 +83,8 @@ class CompositionGuided:
         Scale of the species of the cloud.
     """
 
-    SHARP = 4.0  # softmax of the estimated one-hot numbers
-    STRENGTH = 16.0
+    SHARP: ClassVar[float] = 4.0  # softmax of the estimated one-hot numbers
+    STRENGTH: ClassVar[float] = 16.0
 
     def __init__(self, network: Any, property: CompositionNet, scale: float, species: tuple[float, float]) -> None:
         self.network, self.property, self.scale, self.species = network, property, float(scale), species
