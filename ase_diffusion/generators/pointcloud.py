@@ -62,10 +62,10 @@ class PointCloudDiffusion(BulkGenerator):
 
     Notes
     -----
-    The guidance scale weighs the conditions of :meth:`sample`, 0 leaves them out; the elements are none of them. Where a model has
-    a network that predicts properties from compositions, as the shipped one, its gradient moves the species
-    (:class:`ase_diffusion.networks.composition.CompositionGuided`); else guidance is classifier-free, and the network that is not
-    told the conditions is told the elements.
+    The guidance scale weighs the conditions of :meth:`sample`, 0 leaves them out; the elements are none of them. Where a model
+    has a network that predicts properties from compositions, as the shipped one, its gradient moves the species
+    (:class:`ase_diffusion.networks.composition.CompositionGuided`); else guidance is classifier-free, and the network that is
+    not told the conditions is told the elements.
 
     Examples
     --------
