@@ -51,6 +51,8 @@ class GenerativeModel:
     default_condition, default_guidance_scale : float or None
         What is asked for where the user asks for nothing.
     default_batch_size : int
+    always_known : tuple of str
+        Conditions that the unconditional network of classifier-free guidance knows, too.
     """
 
     kind: ClassVar[str] = ''
@@ -58,6 +60,7 @@ class GenerativeModel:
     default_condition: ClassVar[float | None] = None
     default_guidance_scale: ClassVar[float] = 1.0
     default_batch_size: ClassVar[int] = 16
+    always_known: ClassVar[tuple[str, ...]] = ()
     guidance: Any = None
     selection: Any = None
 
@@ -259,7 +262,7 @@ class GenerativeModel:
         if self.process is None:
             with torch.inference_mode():
                 return batch.with_fields(**self.network.generate(batch, noise, batch.conditions))
-        network = ClassifierFree(self.network, conditions['guidance_scale'])
+        network = ClassifierFree(self.network, conditions['guidance_scale'], self.always_known)
         network = network if wrap is None else wrap(network)
         process, begin = task.begin(self.process, batch, noise, network)
         with DenoisingTrajectory(self, begin['steps']) as movie, Steps(begin['steps'], movie) as callback:
