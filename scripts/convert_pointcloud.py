@@ -16,31 +16,40 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import torch
 from ase.formula import Formula
 from safetensors.torch import load_file
 
 from ase_diffusion.data.crystals import read_crystals
-from ase_diffusion.networks import CloudTokens
+from ase_diffusion.networks import CloudTokens, CompositionNet
 from ase_diffusion.representations.conditions import ClassCondition, NumberCondition
 from ase_diffusion.representations.pointcloud import BAND_GAP_CLASSES, PointCloud
 from ase_diffusion.training import Structures, save_checkpoint
-from ase_diffusion.training.pointcloud import SAMPLING, UNITS, suitable
+from ase_diffusion.training.pointcloud import PROPERTY, SAMPLING, UNITS, labelled, suitable, train_composition
 from ase_diffusion.training.recipe import header_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME, MAX_BYTES = 'pointcloud-mp', 10_000_000
 HELD_OUT = ('MgMnO3', 'Mg2Mn3O8', 'CaZn3O4', 'La2ZnO4', 'MgFe2O4')
+CONDITIONS = {'formation_energy': NumberCondition(-np.inf, np.inf), 'band_gap': ClassCondition(BAND_GAP_CLASSES)}
 DESCRIPTION = (
     'Crystals of one to three given elements, up to 16 atoms; conditioned on elements, band gap class and formation energy'
 )
 
 
-def training_data(path) -> Structures:
-    """Return the crystals of the training split that the weights were trained on, in their Niggli cells."""
+def training_data(path, split: str = 'train') -> Structures:
+    """Return the crystals of a split, in their Niggli cells; those of 'train' are what the weights were trained on."""
     held = {Formula(text).reduce()[0].format('hill') for text in HELD_OUT}
-    images = [atoms for atoms in read_crystals(path, 'train') if len(atoms) <= 16 and len(set(atoms.numbers)) <= 3]
+    images = [atoms for atoms in read_crystals(path, split) if len(atoms) <= 16 and len(set(atoms.numbers)) <= 3]
     return Structures(suitable([a for a in images if a.symbols.formula.reduce()[0].format('hill') not in held]))
+
+
+def property_network(path) -> CompositionNet:
+    """Return the network that guides, trained on the same crystals as the weights."""
+    parts = [training_data(path, split).images for split in ('train', 'val')]
+    train, val = (labelled(Structures.from_atoms(images, list(CONDITIONS))) for images in parts)
+    return train_composition(train, val, CONDITIONS, steps=2070)  # 30 epochs
 
 
 def network_of(weights: Path, info: dict) -> CloudTokens:
@@ -71,10 +80,7 @@ def header_of_weights(info: dict, data: Structures, minutes: float | None) -> di
         representation,
         representation.process(),
         units=UNITS,
-        conditions={
-            'formation_energy': NumberCondition(round(min(energies), 4), round(max(energies), 4)),
-            'band_gap': ClassCondition(BAND_GAP_CLASSES),
-        },
+        conditions={**CONDITIONS, 'formation_energy': NumberCondition(round(min(energies), 4), round(max(energies), 4))},
         sampling=info.get('sampling', SAMPLING),
         data={**data.describe(), 'held_out': list(HELD_OUT)},
         sizes=sizes,
@@ -117,7 +123,8 @@ def main() -> None:
     if args.sampling:
         info['sampling'] = args.sampling
     header = header_of_weights(info, training_data(args.data), args.minutes)
-    path = save_checkpoint(args.out, network_of(args.weights, info), header, torch.float16)
+    networks = {'denoiser': network_of(args.weights, info), PROPERTY: property_network(args.data)}
+    path = save_checkpoint(args.out, networks, header, torch.float16)
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise SystemExit(f'shipped weights have at most {MAX_BYTES / 1e6:g} MB; {path} has {size / 1e6:.2f}')

@@ -9,14 +9,15 @@ from ase_diffusion.data import read_frames
 from ase_diffusion.errors import CheckpointError
 from ase_diffusion.utils.memory import keep_freed_memory
 from ase_diffusion.weights import zoo
+from ase_diffusion.weights.zoo import load_networks
 
 
 @pytest.mark.parametrize('entry', list_models(), ids=lambda entry: entry['name'])
 def test_every_shipped_model_loads_and_is_described(entry):
-    network, header = load_model(entry['name'])
+    networks, header = load_networks(entry['name'])
     assert header['kind'] == entry['kind']
     assert header['steps'] == entry['steps']
-    assert sum(p.numel() for p in network.parameters()) > 1e4
+    assert sum(p.numel() for network in networks.values() for p in network.parameters()) > 1e4
     assert entry['licence'] == 'MIT'
     assert entry['metrics']
 

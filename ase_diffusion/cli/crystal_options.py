@@ -15,13 +15,25 @@ def add_sample(parser: Any) -> None:
     parser.add_argument(
         '--elements', nargs='+', action='extend', metavar='X', help='elements that may occur (all that the model knows)'
     )
+    parser.add_argument('--all-elements', action='store_true', default=None, help='every one of --elements must occur')
     parser.add_argument('--conditioning', metavar='KIND', help='cds or cdi: the variant of a shipped model')
+    parser.add_argument(
+        '--templates',
+        metavar='WHICH',
+        help='with --stoich, known crystals come first: yes, no, at most N, or a file of more (yes, unless a model is named)',
+    )
+    parser.add_argument('--space-group', type=int, metavar='N', help='space group of the crystals, 1 to 230')
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
 def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
-    return cls(**given(args, 'stoich', 'natoms', 'elements', 'conditioning', 'symmetrize'), **options)
+    if args.templates is not None:
+        word = args.templates
+        options['templates'] = {'yes': True, 'no': False}.get(word, int(word) if word.isdigit() else word)
+    return cls(
+        **given(args, 'stoich', 'natoms', 'elements', 'all_elements', 'conditioning', 'space_group', 'symmetrize'), **options
+    )
 
 
 def add_train(parser: Any) -> None:

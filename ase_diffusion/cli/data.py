@@ -1,4 +1,4 @@
-"""Make training data by random structure search, and convert files of frames."""
+"""Make training data by random structure search, grow silica frameworks, and convert files of frames."""
 
 from __future__ import annotations
 
@@ -26,6 +26,24 @@ def add_arguments(parser: Any, again: Any) -> None:
             description='Convert frames to .npz (compact), .db, .traj or .extxyz.',
         )
     )
+    _add_zeolites(
+        actions.add_parser(
+            'zeolites',
+            parents=[again],
+            help='grow silica frameworks',
+            description='Grow distinct silica frameworks with little strain from random symmetric T nets. The same line goes on.',
+        )
+    )
+
+
+def _add_zeolites(parser):
+    parser.add_argument('out', metavar='FILE', help='.npz; where it exists the growth goes on')
+    parser.add_argument('--minutes', type=float, metavar='M', help='wall time')
+    parser.add_argument('-n', type=int, metavar='N', help='frameworks in the file')
+    parser.add_argument('--sizes', type=int, nargs=2, metavar=('LOW', 'HIGH'), help='range of T sites in a cell')
+    parser.add_argument('--workers', type=int, default=1, metavar='N', help='processes (1); the frameworks do not depend on it')
+    parser.add_argument('--seed', type=int, help='of a new file: same seed, same frameworks')
+    parser.set_defaults(run=run_zeolites)
 
 
 def _add_rss(parser):
@@ -94,6 +112,27 @@ def run_rss(args: Any) -> Any:
         return 130
     convert = command('ase-diffusion', 'data', 'convert', args.db, 'frames.npz')
     print(f'next: {convert} && ase-diffusion train surface frames.npz --out model')
+
+
+def run_zeolites(args: Any) -> Any:
+    """Grow frameworks until the time is up or there are n."""
+    from pathlib import Path
+
+    from ase_diffusion.cli.common import command, given
+    from ase_diffusion.data.zeolites import grow_frameworks
+    from ase_diffusion.utils.checks import check_folder
+
+    if Path(args.out).suffix != '.npz':
+        raise ValueError(f'frameworks are grown into a .npz file; got {args.out}')
+    check_folder('out', args.out)
+    options = given(args, 'minutes', 'sizes') | {'count': args.n, 'rng': args.seed, 'processes': args.workers}
+    try:
+        counts = grow_frameworks(args.out, progress=lambda done: print(f'{done["found"]} frameworks', flush=True), **options)
+    except KeyboardInterrupt:
+        print(f'stopped; what was grown is in {args.out}, and the same line goes on')
+        return 130
+    print(', '.join(f'{count} {name}' for name, count in counts.items()))
+    print(f'next: {command("ase-diffusion", "train", "zeolite", args.out, "--out", "model")}')
 
 
 def parse_stoich(texts: Any) -> Any:

@@ -29,8 +29,9 @@ def add_train(parser: Any) -> None:
     parser.add_argument(
         '--conditions', nargs='*', metavar='NAME', help='conditions to learn beside the elements (all numbers of the data)'
     )
-    parser.add_argument('--features', type=int, metavar='N', help='width of the network (192)')
-    parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
+    parser.add_argument('--network', choices=('tokens', 'unet'), help='tokens of atoms, or the U-Net over the rows (tokens)')
+    parser.add_argument('--features', type=int, metavar='N', help='width of the network (192; unet 64)')
+    parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks, or residual blocks of each level (6; unet 1)')
 
 
 def train(args: Any, **options: Any) -> Path:
@@ -42,7 +43,8 @@ def train(args: Any, **options: Any) -> Path:
     print(f'{len(images)} crystals from {args.data}')
     if header := options.pop('header', None):
         options['elements'] = header['representation']['elements']
-    return train_pointcloud(images, args.out, split=args.split, **options, **given(args, 'features', 'blocks', 'conditions'))
+    options = {**given(args, 'network', 'features', 'blocks', 'conditions'), **options}
+    return train_pointcloud(images, args.out, split=args.split, **options)
 
 
 def next_step(args: Any, best: Any) -> str:

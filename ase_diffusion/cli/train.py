@@ -97,4 +97,5 @@ def start_from(model: Any, kind: str) -> Any:
     network, header = load_model(model)
     if header.get('kind') != kind:
         raise ValueError(f'--init {model}: a model of kind {kind} is asked for, this one is of kind {header.get("kind")}')
+    network = next(iter(network.values())) if isinstance(network, dict) else network  # the first one is trained
     return {'network': network, 'header': header}

@@ -18,12 +18,15 @@ def add_sample(parser: Any) -> None:
     parser.add_argument(
         '--max-cost', type=float, metavar='C', help='largest strain, A^2 per T: 0.03 valid, 0.01 good, 0.003 as zeolites (0.03)'
     )
+    parser.add_argument(
+        '--off-target', dest='tolerance', action='store_const', const={}, help='frameworks far from what was asked for, too'
+    )
     parser.add_argument('--maxtries', type=int, metavar='N', help='rejected grids per framework before giving up (60)')
 
 
 def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
-    return cls(**given(args, 'symmetry', 'cell', 'space_group', 'max_cost', 'maxtries'), **options)
+    return cls(**given(args, 'symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'maxtries'), **options)
 
 
 def add_train(parser: Any) -> None:
@@ -33,6 +36,7 @@ def add_train(parser: Any) -> None:
     )
     parser.add_argument('--shape', type=int, nargs=3, metavar=('X', 'Y', 'Z'), help='points of the grids (16 16 16)')
     parser.add_argument('--conditions', nargs='*', metavar='NAME', help='conditions to learn (the three of methane)')
+    parser.add_argument('--network', choices=('voxelnet', 'unet'), help='unet: that of the paper, for a GPU (voxelnet)')
     parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
     parser.add_argument('--blocks', type=int, metavar='N', help='residual blocks (5)')
 
@@ -48,7 +52,7 @@ def train(args: Any, **options: Any) -> Path:
     header = options.pop('header', None)
     if options.get('network') is not None and header:
         options['representation'] = Voxels.fromdict(header['representation'])
-    more = given(args, 'shape', 'conditions') | {'settings': given(args, 'features', 'blocks')}
+    more = given(args, 'shape', 'conditions') | {'settings': given(args, 'network', 'features', 'blocks')}
     return train_zeolite(images, args.out, **options, **more)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,15 +16,22 @@ class ClassifierFree:
 
     The prediction is u + scale (c - u), with c the conditional and u the unconditional one (conditions NaN); scale 1 is
     the plain conditional network (one call), 0 the unconditional one.
+
+    Parameters
+    ----------
+    network : callable
+    scale : float
+    given : sequence of str
+        Conditions that both predictions know: they are no matter of the scale.
     """
 
-    def __init__(self, network: torch.nn.Module, scale: float = 1.0) -> None:
-        self.network, self.scale = network, float(scale)
+    def __init__(self, network: torch.nn.Module, scale: float = 1.0, given: Sequence[str] = ()) -> None:
+        self.network, self.scale, self.given = network, float(scale), frozenset(given)
 
     def __call__(self, batch: Batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
-        absent = {name: torch.full_like(value, float('nan')) for name, value in conditions.items()}
-        asked = any(bool(torch.isfinite(value).any()) for value in conditions.values())
-        if self.scale == 0 or not asked:
+        asked = {name: value for name, value in conditions.items() if name not in self.given}
+        absent = conditions | {name: torch.full_like(value, float('nan')) for name, value in asked.items()}
+        if self.scale == 0 or not any(bool(torch.isfinite(value).any()) for value in asked.values()):
             return self.network(batch, c_noise, absent)
         with_condition = self.network(batch, c_noise, conditions)
         if self.scale == 1:

@@ -147,10 +147,11 @@ class Generator(GenerativeModel):
         return self._iterate(n, self.check_conditions(conditions))
 
     def _iterate(self, n: int, conditions: dict, task: FromNoise | None = None) -> Iterator[Atoms]:
+        task = self._task(conditions) if task is None else task
         self.log.write(self._header(n, conditions, task))
         self.log.write(f'{"#":>5s} {"formula":<24s} {"seed":>20s} {"closest":>8s} {"s":>7s}')
         keep_freed_memory()
-        tries = self.best_of if task is None else 1
+        tries = self.best_of if task.chooses else 1
         self._prepare(n * tries)
         done, refused, reasons = 0, 0, Counter()
         progress = Progress(n, 'accepted')
@@ -199,9 +200,8 @@ class Generator(GenerativeModel):
             if tries > 1:
                 self.log.write(self.selection.cost(chosen))
 
-    def _outcomes(self, parts: list[list[int]], conditions: dict, task: FromNoise | None, tries: int):
+    def _outcomes(self, parts: list[list[int]], conditions: dict, task: FromNoise, tries: int):
         """Return the structures or failures of several batches of seeds: relaxed, and the best of every ``tries``."""
-        task = self._task() if task is None else task
         outcomes = [outcome for seeds in parts for outcome in self._candidates(seeds, conditions, task)]
         self.statistics['generated'] += len(outcomes)
         if self.relax is not None and task.relaxes:
@@ -230,12 +230,12 @@ class Generator(GenerativeModel):
             self.log.write('compiling the network first, some 20 to 60 s (compile=False leaves it out)')
             compile_core(self.network)
 
-    def _header(self, n: int, conditions: dict, task: FromNoise | None = None) -> str:
-        conditions = {**conditions, **({} if task is None else task.labels())}
+    def _header(self, n: int, conditions: dict, task: FromNoise) -> str:
+        conditions = {**conditions, **task.labels()}
         shown = ', '.join(f'{name} {shown_condition(value)}' for name, value in conditions.items() if value is not None)
-        name = type(self).__name__ + ('' if task is None else f'.{task.name}')
-        how = [] if self.process is None else [self.sampler, f'{self.steps if task is None else task.steps} steps']
-        best = [f'the best of {self.best_of} each'] if self.best_of > 1 and task is None else []
+        name = type(self).__name__ + ('' if task.chooses else f'.{task.name}')
+        how = [*task.before(), *([] if self.process is None else [self.sampler, f'{task.steps} steps'])]
+        best = [f'the best of {self.best_of} each'] if self.best_of > 1 and task.chooses else []
         return f'{name}: ' + ', '.join([f'{n} structures', *how, str(self.device), *best, *([shown] if shown else [])])
 
     def _accept(self, atoms: Atoms, number: int, seconds: float) -> None:
@@ -256,7 +256,7 @@ class Generator(GenerativeModel):
 
     # the same structure again
 
-    def _record(self, seeds: list[int], batch: int, tries: int, conditions: dict, task: FromNoise | None) -> dict:
+    def _record(self, seeds: list[int], batch: int, tries: int, conditions: dict, task: FromNoise) -> dict:
         """Return what :meth:`again` needs to repeat the work on these seeds, fit for JSON."""
         asked = {name: value for name, value in conditions.items() if value is not None}
         record = {
@@ -264,17 +264,17 @@ class Generator(GenerativeModel):
             'batch': int(batch),
             'tries': int(tries),
             'conditions': asked,
-            'task': (FromNoise(None, 0) if task is None else task).todict(),
+            'task': task.todict(),
             'relax': plain_options(self.relax),
             'validate': self.validate,
             'compiled': bool(self.compile),
         }
         return json.loads(json.dumps(record, default=plain))
 
-    def _task_again(self, values: dict) -> FromNoise | None:
-        """Return the task that :meth:`FromNoise.todict` described; None: from noise."""
+    def _task_again(self, values: dict) -> FromNoise:
+        """Return the task that :meth:`FromNoise.todict` described."""
         if values['name'] == FromNoise.name:
-            return None
+            return self._task()
         if 'parents' not in values:
             raise ValueError(f'structures of {values["name"]} cannot be made again: their record lacks what they began with')
         task = FromStructures(

@@ -52,10 +52,10 @@ class BulkGenerator(Generator):
         return atoms
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
-        return super()._after_relaxation(self._reduced(atoms))
+        return super()._after_relaxation(self._reduced(atoms if self.symmetrize is None else symmetrize(atoms, self.symmetrize)))
 
     def _min_distance_ratio(self, atoms: Atoms) -> float:
-        return super()._min_distance_ratio(atoms) if self._reason_to_reject(atoms) is None else 0.0
+        return super()._min_distance_ratio(atoms) if BulkGenerator._reason_to_reject(self, atoms) is None else 0.0
 
     def _sizes(self, header: dict) -> dict[int, float]:
         """Return how many crystals of the data had how many atoms."""

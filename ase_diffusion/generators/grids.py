@@ -26,12 +26,15 @@ class Draw:
         Points of the grid.
     silicon : int
     symmetry : GridSymmetry or None
+    operations : (rotations, translations), optional
+        Of the symmetry, fractional.
     """
 
     edges: np.ndarray
     shape: tuple[int, int, int]
     silicon: int
     symmetry: GridSymmetry | None
+    operations: Any = None
 
 
 class SymmetricNoise:
@@ -81,7 +84,7 @@ class Interpolation(FromNoise):
         Time at which to begin.
     """
 
-    name, relaxes = 'interpolate', True
+    name, relaxes, chooses = 'interpolate', True, False
 
     def __init__(self, x: Tensor, weight: float, draw: Draw, steps: int, start: float) -> None:
         super().__init__(None, max(10, math.ceil(steps * start)), start)

@@ -51,6 +51,8 @@ class GenerativeModel:
     default_condition, default_guidance_scale : float or None
         What is asked for where the user asks for nothing.
     default_batch_size : int
+    always_known : tuple of str
+        Conditions that the unconditional network of classifier-free guidance knows, too.
     """
 
     kind: ClassVar[str] = ''
@@ -58,6 +60,7 @@ class GenerativeModel:
     default_condition: ClassVar[float | None] = None
     default_guidance_scale: ClassVar[float] = 1.0
     default_batch_size: ClassVar[int] = 16
+    always_known: ClassVar[tuple[str, ...]] = ()
     guidance: Any = None
     selection: Any = None
 
@@ -231,8 +234,8 @@ class GenerativeModel:
         """Return what is given of the structure with this seed, as the representation encodes it."""
         raise NotImplementedError
 
-    def _task(self) -> FromNoise:
-        """Return the task of :meth:`sample`."""
+    def _task(self, conditions: dict | None = None) -> FromNoise:
+        """Return the task of :meth:`sample` with these conditions."""
         return FromNoise(self._template, self.steps)
 
     def _encode(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
@@ -259,7 +262,7 @@ class GenerativeModel:
         if self.process is None:
             with torch.inference_mode():
                 return batch.with_fields(**self.network.generate(batch, noise, batch.conditions))
-        network = ClassifierFree(self.network, conditions['guidance_scale'])
+        network = ClassifierFree(self.network, conditions['guidance_scale'], self.always_known)
         network = network if wrap is None else wrap(network)
         process, begin = task.begin(self.process, batch, noise, network)
         with DenoisingTrajectory(self, begin['steps']) as movie, Steps(begin['steps'], movie) as callback:
@@ -276,7 +279,7 @@ class GenerativeModel:
         """Return one labelled structure or failure per seed."""
         batch = self._sample_batch(seeds, conditions, task)
         more = {
-            **({} if self.process is None else {'sampling_steps': task.steps}),
+            **({} if self.process is None else {'sampler': self.sampler, 'sampling_steps': task.steps}),
             **task.labels(),
             **batch.extras.get('labels', {}),
         }
@@ -329,7 +332,6 @@ class GenerativeModel:
             'generator': type(self).__name__,
             'model': as_text(Path(self.model).stem, Path(self.model).name),
             **self._identity(),
-            **({} if self.sampler is None else {'sampler': self.sampler}),
             'seed': f's{seed:x}',
             'min_distance_ratio': self._min_distance_ratio(atoms),
             **more,

@@ -11,10 +11,12 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ..diffusion import Batch
+from ..networks.composition import CompositionGuided
 from ..representations.conditions import ElementsCondition, conditions_of
 from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, slots_of
 from ..representations.reduction import niggli
-from ..training.pointcloud import SAMPLING, train_pointcloud
+from ..training.pointcloud import PROPERTY, SAMPLING, train_pointcloud
+from ..utils.atoms import min_distance_ratio
 from ..utils.checks import check_integer
 from .bulk import SHORTEST, BulkGenerator, check_symmetrize
 from .compiling import copy_network
@@ -22,6 +24,7 @@ from .relaxation import relax_keywords
 from .tasks import FromNoise
 
 DEFAULT_MODEL = 'pointcloud-mp'
+CLOSEST = 0.65  # of the sum of covalent radii; 0.66 is the least of 1,200 test crystals of mp_le20
 LONGEST = 3.0  # A, largest distance that can be asked for
 _ELEMENTS = ElementsCondition(tuple(range(1, len(chemical_symbols))))
 
@@ -32,14 +35,14 @@ class PointCloudDiffusion(BulkGenerator):
     Parameters
     ----------
     elements : list of str
-        One to three chemical symbols; their order does not matter. A sample that lacks one of them is rejected, counted and
-        drawn again; others cannot occur.
+        One to three chemical symbols; their order does not matter. Each of them occurs in every crystal, others cannot.
     natoms : int, optional
         Atoms per cell, up to 16; by default at random with the frequencies of the training data for as many elements.
     model : str or Path
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first).
     min_distance : float
-        Crystals with atoms closer than this are rejected, A; 0.5 to 3.
+        Crystals with atoms closer than this are rejected, A; 0.5 to 3. So are those closer than 0.65 of the sum of their
+        covalent radii. What is rejected is counted and drawn again.
     symmetrize : float, optional
         Average every structure over the symmetry that spglib finds within this tolerance, A.
     relax : dict, optional
@@ -59,8 +62,10 @@ class PointCloudDiffusion(BulkGenerator):
 
     Notes
     -----
-    The guidance scale weighs all that is asked for, the elements included: the unconditional network knows neither these nor
-    the conditions of :meth:`sample`.
+    The guidance scale weighs the conditions of :meth:`sample`, 0 leaves them out; the elements are none of them. Where a model
+    has a network that predicts properties from compositions, as the shipped one, its gradient moves the species
+    (:class:`ase_diffusion.networks.composition.CompositionGuided`); else guidance is classifier-free, and the network that is
+    not told the conditions is told the elements.
 
     Examples
     --------
@@ -71,6 +76,7 @@ class PointCloudDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'pointcloud'
     default_sampling: ClassVar[dict] = SAMPLING
     default_batch_size: ClassVar[int] = 64
+    always_known: ClassVar[tuple[str, ...]] = ('elements',)
     recorded: ClassVar[tuple[str, ...]] = ('elements', 'natoms', 'min_distance', 'symmetrize')
 
     def __init__(
@@ -120,8 +126,8 @@ class PointCloudDiffusion(BulkGenerator):
         merged = super().check_conditions(conditions)
         if merged['guidance_scale'] < 0:
             raise ValueError(
-                f'guidance_scale is 0 or more, got {merged["guidance_scale"]:g}; 1 is the plain conditional model, 0 the '
-                'unconditional one'
+                f'guidance_scale is 0 or more, got {merged["guidance_scale"]:g}; 1 is the plain conditional model, 0 leaves '
+                'the conditions out'
             )
         return merged
 
@@ -140,6 +146,20 @@ class PointCloudDiffusion(BulkGenerator):
         asked = {name: form.tensor([conditions[name]] * len(seeds)) for name, form in known.items()}
         slots = slots_of([chemical_symbols.index(symbol) for symbol in self.elements])
         return self.representation.blank(task.take(seeds), [slots] * len(seeds), asked).to(self.device)
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        reason = super()._reason_to_reject(atoms)
+        if reason is None and min_distance_ratio(atoms) < CLOSEST:
+            return f'atoms closer than {CLOSEST:g} of the sum of their covalent radii'
+        return reason
+
+    def _denoise(self, batch: Batch, seeds, conditions: dict, task: FromNoise, **options: Any) -> Batch:
+        """Run the sampler; a model that predicts properties from compositions guides by these."""
+        if PROPERTY in self.networks:
+            scale, species = conditions['guidance_scale'], self.representation.scales['species']
+            guided = CompositionGuided(self.network, self.networks[PROPERTY], scale, species)
+            options = {**options, 'wrap': lambda network: guided}
+        return super()._denoise(batch, seeds, conditions, task, **options)
 
     def _reduced(self, atoms: Atoms) -> Atoms:
         return niggli(atoms)

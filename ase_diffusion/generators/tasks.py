@@ -28,7 +28,7 @@ class FromNoise:
         Time at which they begin.
     """
 
-    name, relaxes, keeps_species = 'sample', True, False
+    name, relaxes, chooses, keeps_species = 'sample', True, True, False
 
     def __init__(self, template: Any, steps: int, start: float = 1.0) -> None:
         self.template, self.steps, self.start = template, steps, start
@@ -48,6 +48,10 @@ class FromNoise:
     def labels(self) -> dict:
         """Return what the provenance of a structure says in addition."""
         return {}
+
+    def before(self) -> list[str]:
+        """Return what the log says of structures that come before those of the sampler."""
+        return []
 
     def todict(self) -> dict:
         """Return what :meth:`Generator.again` needs for the next batch of this task, fit for JSON."""
@@ -72,6 +76,7 @@ class FromStructures(FromNoise):
     """
 
     name: ClassVar[str] = 'perturb'
+    chooses: ClassVar[bool] = False
 
     def __init__(self, parents: list[Atoms], noise: float, steps: int, start: float, whole: float = 1.0) -> None:
         super().__init__(None, min(steps, max(FEWEST_STEPS, math.ceil(steps * start / whole))), start)

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from ..data.framework_nets import describe_net
 from ..data.zeolite_cells import IDENTITY, ZeoliteCells, shipped_cells
 from ..data.zeolites import read_zeolites
 from ..diffusion import Batch, ClassifierFree
 from ..porous import adsorption_properties, check_framework, energy_grid
 from ..representations import Failure
-from ..representations.cells import space_group_of
+from ..representations.cells import common_operations, space_group_of
 from ..representations.voxels import GridSymmetry, symmetric_shape
 from ..training.zeolite import SAMPLING, new_voxels, train_zeolite
 from ..utils.checks import check_integer
@@ -36,6 +37,7 @@ STRAIN = 0.02  # standard deviation of the relative change of a cell that is dra
 DRAWS = 50  # until a cell fits grids of a fixed shape
 SYMPREC = 0.05  # A
 MOST_COST = 0.03  # A^2 per T: valid; IZA frameworks have 3e-4 (median)
+TOLERANCE = {'void_fraction': 0.03, 'heat_of_adsorption': 1.5, 'henry_coefficient': 1.5}  # kJ/mol; the last a factor
 
 
 class ZeoliteDiffusion(Generator):
@@ -58,6 +60,10 @@ class ZeoliteDiffusion(Generator):
         Numbers to draw from.
     max_cost : float
         Largest cost of the distance least squares, A^2 per T: 0.03 is valid, 0.01 good, 0.003 like real zeolites.
+    tolerance : dict, optional
+        Largest deviation of a framework from a target; by default 0.03 in ``void_fraction``, 1.5 kJ/mol in
+        ``heat_of_adsorption`` and a factor of 1.5 in ``henry_coefficient``; a dict changes some of them, None or {} hands
+        out everything.
     probe_shape : (int, int, int)
         Points of the energy grid from which the properties of a result are computed.
     relax : dict, optional
@@ -77,8 +83,9 @@ class ZeoliteDiffusion(Generator):
     Notes
     -----
     ``info['key_value_pairs']`` of a result has ``space_group`` (of spglib, 0.05 A), ``void_fraction``, ``henry_coefficient``
-    and ``heat_of_adsorption`` (methane, 298 K), ``cost`` (A^2 per T), ``moved`` (A, distance of the T sites from the peaks of
-    the grid) and ``restored_by``, the step of the restoration that succeeded.
+    and ``heat_of_adsorption`` (methane, 298 K; beside ``condition_void_fraction``, ... where they were asked for), ``cost`` (A^2
+    per T), ``moved`` (A, distance of the T sites from the peaks of the grid), ``restored_by``, the step of the restoration that
+    succeeded, ``novelty`` ('iza', 'known' or 'new') and, of an IZA net, ``topology``, such as 'SOD'.
 
     Examples
     --------
@@ -89,7 +96,7 @@ class ZeoliteDiffusion(Generator):
     kind: ClassVar[str] = 'zeolite'
     default_sampling: ClassVar[dict] = SAMPLING
     default_guidance_scale: ClassVar[float] = 2.0
-    recorded: ClassVar[tuple[str, ...]] = ('symmetry', 'cell', 'space_group', 'max_cost', 'probe_shape')
+    recorded: ClassVar[tuple[str, ...]] = ('symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'probe_shape')
 
     def __init__(
         self,
@@ -99,6 +106,7 @@ class ZeoliteDiffusion(Generator):
         cell: np.ndarray | None = None,
         space_group: Any = None,
         max_cost: float = MOST_COST,
+        tolerance: dict[str, float] | None = TOLERANCE,
         probe_shape: Any = (32, 32, 32),
         relax: dict | None = None,
         **options: Any,
@@ -113,7 +121,8 @@ class ZeoliteDiffusion(Generator):
         self.symmetry, self.cell, self.max_cost = bool(symmetry), _edges(cell), float(max_cost)
         if not self.max_cost > 0:
             raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {max_cost!r}')
-        self.probe_shape = tuple(check_integer('probe_shape', n, 1) for n in probe_shape)
+        self.tolerance = _tolerance(tolerance)
+        self.probe_shape = _points(probe_shape)
         self.cells: ZeoliteCells = shipped_cells()
         self.space_group = _groups(space_group, self.cells)
         if self.space_group is not None and not self.symmetry:
@@ -137,6 +146,24 @@ class ZeoliteDiffusion(Generator):
             raise ValueError(f'no known framework has the space group {space_group_text(self.space_group)} in such a cell')
         return rows
 
+    def check_conditions(self, conditions: dict) -> dict:
+        """Return all conditions of a call with their defaults, checked.
+
+        Raises
+        ------
+        ValueError
+            A value has no meaning, or no framework can have it.
+        TypeError
+            A keyword is no condition of this model.
+        """
+        merged = super().check_conditions(conditions)
+        share, henry = merged.get('void_fraction'), merged.get('henry_coefficient')
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f'void_fraction is a share of the volume, 0 to 1; got {share:g}')
+        if henry is not None and not henry > 0:
+            raise ValueError(f'henry_coefficient is above 0, and 1 for an empty box; got {henry:g}')
+        return merged
+
     # draws
 
     def _draw(self, seed: int, targets: dict[str, float]) -> Draw:
@@ -155,7 +182,7 @@ class ZeoliteDiffusion(Generator):
             if not self.symmetry:
                 return Draw(edges, tuple(shape), silicon, None)
             try:
-                return Draw(edges, tuple(shape), silicon, GridSymmetry.of(*operations, shape))
+                return Draw(edges, tuple(shape), silicon, GridSymmetry.of(*operations, shape), operations)
             except ValueError:  # the grid of a model with a fixed shape has not this symmetry
                 continue
         return Draw(edges, tuple(shape), silicon, None)
@@ -211,7 +238,7 @@ class ZeoliteDiffusion(Generator):
 
     def _sample_batch(self, seeds, conditions, task):
         draws, voxels = self._draws(seeds, conditions, task), self.representation
-        known = self.network.settings.get('conditions', {})
+        known = {**self.network.settings.get('conditions', {}), **self.network.settings.get('tiled', {})}
         asked = {name: [conditions[name]] * len(seeds) for name in known if conditions.get(name) is not None}
         asked = {name: [float(v) for v in values] for name, values in asked.items()}
         if 'volume_per_t' in known and 'volume_per_t' not in asked:
@@ -228,6 +255,7 @@ class ZeoliteDiffusion(Generator):
         process, begin = task.begin(self.process, batch, noise, network)
         with DenoisingTrajectory(self, begin['steps']) as movie, _half(self.device):
             final = self._sampler()(averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
+        final.extras['operations'] = [draw.operations for draw in draws]  # for the restoration
         return final
 
     def _finish(self, atoms: Atoms) -> Atoms | Failure:
@@ -244,18 +272,33 @@ class ZeoliteDiffusion(Generator):
         return atoms
 
     def _properties(self, atoms: Atoms) -> dict:
-        """Return space group and adsorption properties of a framework."""
+        """Return space group, adsorption properties and what is known of the net of a framework."""
         found = adsorption_properties(energy_grid(atoms, shape=self.probe_shape))
         notes = {name: round(float(found[name]), 6) for name in PROPERTIES if math.isfinite(found[name])}
-        return {'space_group': space_group_of(atoms, SYMPREC), **notes}
+        net = describe_net(atoms) if check_framework(atoms) is None else {}
+        return {'space_group': space_group_of(atoms, SYMPREC), **notes, **net}
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
-        return check_framework(atoms)
+        return check_framework(atoms) or self._off_target(atoms.info.get('key_value_pairs', {}))
+
+    def _off_target(self, pairs: dict) -> str | None:
+        """Return which property of a framework is too far from what was asked for, or None."""
+        for name, most in self.tolerance.items():
+            target, value = pairs.get(f'condition_{name}'), pairs.get(name, math.nan)
+            if target is None:
+                continue
+            if name == 'henry_coefficient':
+                near = value > 0 and abs(math.log(value / max(target, 1e-9))) <= math.log(most)
+            else:
+                near = abs(value - target) <= most
+            if not near:
+                return f'{name} off target'
+        return None
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
         atoms = super()._after_relaxation(atoms)
-        forget_notes(atoms, PROPERTIES)  # a heat that is no longer defined
-        if self._reason_to_reject(atoms) is None:
+        forget_notes(atoms, (*PROPERTIES, 'net_key', 'novelty', 'topology'))
+        if check_framework(atoms) is None:
             note(atoms, **self._properties(atoms))
         return atoms
 
@@ -265,6 +308,8 @@ class ZeoliteDiffusion(Generator):
         self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int | None = None, noise: float = 2.0, **conditions: Any
     ) -> Any:
         """Return a framework, or a list of n, between two: both noised, mixed, and denoised.
+
+        What is common to the symmetry of both, in their cells as given, is kept (unless ``symmetry=False``).
 
         Parameters
         ----------
@@ -305,7 +350,12 @@ class ZeoliteDiffusion(Generator):
         edges = (1 - weight) * a.cell.lengths() + weight * b.cell.lengths()
         silicon = round((1 - weight) * (a.numbers == 14).sum() + weight * (b.numbers == 14).sum())
         start = math.log(noise / low) / math.log(high / low)
-        task = Interpolation(x, weight, Draw(edges, shapes[0], silicon, None), self.steps, start)
+        draw = Draw(edges, shapes[0], silicon, None)
+        if self.symmetry:
+            operations = common_operations([a, b], SYMPREC)
+            with contextlib.suppress(ValueError):  # the grid has not this symmetry
+                draw = Draw(edges, shapes[0], silicon, GridSymmetry.of(*operations, shapes[0]), operations)
+        task = Interpolation(x, weight, draw, self.steps, start)
         return collect(self._iterate(count, conditions, task), n)
 
     # training
@@ -336,6 +386,7 @@ class ZeoliteDiffusion(Generator):
             'cell': None if self.cell is None else self.cell.tolist(),
             'space_group': self.space_group,
             'max_cost': self.max_cost,
+            'tolerance': self.tolerance,
             'symmetry': self.symmetry,
             'probe_shape': list(self.probe_shape),
         }
@@ -368,6 +419,32 @@ def _edges(cell) -> np.ndarray | None:
     return values.copy()
 
 
+def _points(shape) -> tuple[int, int, int]:
+    """Return the points of a grid; raise a ValueError where they are not three or too many."""
+    try:
+        points = tuple(check_integer('probe_shape', n, 1) for n in shape)
+    except TypeError:
+        points = ()
+    if len(points) != 3 or max(points) > 256:
+        raise ValueError(f'probe_shape is three numbers of points up to 256, such as (32, 32, 32); got {shape!r}')
+    return points
+
+
+def _tolerance(tolerance) -> dict[str, float]:
+    """Return property -> largest deviation from its target; raise a ValueError for what is none."""
+    if not isinstance(tolerance, dict | None):
+        raise ValueError(f'tolerance is a dict such as {TOLERANCE}, or None; got {tolerance!r}')
+    values = {**TOLERANCE, **tolerance} if tolerance else {}
+    for name, value in values.items():
+        least = 1.0 if name == 'henry_coefficient' else 0.0
+        if name not in TOLERANCE or not isinstance(value, (int, float)) or not value > least:
+            raise ValueError(
+                f'tolerance is a dict of deviations above 0 (of henry_coefficient a factor above 1), such as {TOLERANCE}; '
+                f'got {name}: {value!r}'
+            )
+    return {name: float(value) for name, value in values.items()}
+
+
 def _groups(space_group, cells: ZeoliteCells) -> list[int] | None:
     """Return numbers of space groups, sorted; raise a ValueError for one that no known cell has."""
     if space_group is None:
@@ -387,11 +464,12 @@ def _is_compatible(edges: np.ndarray, rotations: np.ndarray) -> bool:
 
 def _check_given(name: str, atoms: Atoms) -> None:
     """Raise a ValueError where a structure is no SiO2 framework in an orthogonal cell."""
+    if not isinstance(atoms, Atoms):
+        raise ValueError(f'frameworks to interpolate are Atoms; the {name} is {atoms!r}')
     cell = atoms.cell.array
     if (fault := check_framework(atoms)) is not None:
         raise ValueError(f'frameworks to interpolate are of SiO2, four O at each Si; the {name}, {atoms.symbols}: {fault}')
     if np.abs(cell - np.diag(np.diag(cell))).max() > 1e-4:
         raise ValueError(
-            f'frameworks to interpolate have orthogonal cells along x, y and z; the {name} has the angles '
-            f'{np.round(atoms.cell.angles(), 2).tolist()}'
+            f'frameworks to interpolate have orthogonal cells along x, y and z; the {name} has {np.round(cell, 2).tolist()}'
         )

@@ -2,6 +2,8 @@
 
 from .cascade import Cascade
 from .cloudtokens import CloudTokens
+from .cloudunet import CloudUNet
+from .composition import CompositionNet
 from .forcefield import ForceField
 from .gan import ConvCritic, ConvGenerator
 from .lattice import LatticeNet
@@ -21,6 +23,8 @@ _CLASSES = (
     PaiNN,
     CrystalTransformer,
     CloudTokens,
+    CloudUNet,
+    CompositionNet,
     LatticeNet,
     RowTransformer,
     UNet,

@@ -77,15 +77,113 @@ class CloudBlock(nn.Module):
         return self.out(atoms) + self.pair_out(pairs)
 
 
-class CloudTokens(nn.Module):
+class BlockMeans(nn.Module):
     """Predict F of the field ``cloud`` (B, 3, 128, 3) for preconditioned diffusion, D = alpha x + sigma F.
+
+    A subclass writes :meth:`core`: F of the means over copies, from these means.
 
     The batch has the extras ``counts`` (B,), the numbers of atoms, and ``elements`` (B, 3), the atomic numbers of the slots.
     Where they are absent they are taken from the conditions ``natoms`` (B,) and ``elements``.
 
     The condition ``elements`` is (B, 119), 1 for the asked elements, or (B, 3), the elements of the slots; a row of NaN stands
-    for "not asked", and the network then does not know the elements of the slots. The order of elements does not matter: slots
-    enter as sums over vectors of their elements, and come out as products with them.
+    for "not asked", and the network then does not know the elements of the slots.
+    """
+
+    def _register_tables(self) -> None:
+        """Keep, for N = 0 to 16, the atom of every row (17, 128) and the number of copies of every atom (17, 16)."""
+        n = torch.arange(MAX_ATOMS + 1).clamp(min=1)[:, None]
+        of_row = torch.minimum(torch.arange(POINTS) // (POINTS // n), n - 1)
+        copies = torch.zeros(MAX_ATOMS + 1, MAX_ATOMS).scatter_add_(1, of_row, torch.ones(MAX_ATOMS + 1, POINTS))
+        self.register_buffer('of_row', of_row, persistent=False)
+        self.register_buffer('copies', copies, persistent=False)
+
+    def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return F of the rows, ``cloud`` (B, 3, 128, 3).
+
+        Raises
+        ------
+        ValueError
+            Neither the extras nor the conditions tell the numbers of atoms or the elements.
+        """
+        x = batch.fields['cloud'].float()  # (B, 3, 128, 3)
+        counts, slots, known = self.structure(batch, conditions)
+        s = torch.exp(4 * c_noise.to(x.dtype))  # (B,) noise over signal of a row
+        atoms, lattice, s_atoms, s_lattice = self.pool(x, s, counts, slots, int(counts.max()))
+        f_atoms, f_lattice = self.core(atoms, lattice, s, counts, slots, known, conditions)
+        clean = self.unpool(denoised(atoms, f_atoms, s_atoms), denoised(lattice, f_lattice, s_lattice), counts)
+        s = s[:, None, None, None]
+        return {'cloud': (torch.sqrt(1 + s**2) * clean - x) / s}
+
+    def structure(self, batch: Any, conditions: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return numbers of atoms (B,), elements of the slots (B, 3), and where the network knows these (B,)."""
+        counts = batch.extras.get('counts', conditions.get('natoms'))
+        asked, slots = conditions.get('elements'), batch.extras.get('elements')
+        if counts is None:
+            raise ValueError("rows are copies of a given number of atoms: extras['counts'] or the condition natoms is needed")
+        if slots is None and asked is None:
+            raise ValueError("extras['elements'] (B, 3) or the condition elements is needed")
+        if slots is None:
+            slots = slots_of(asked)
+        known = torch.ones_like(counts, dtype=torch.bool) if asked is None else ~torch.isnan(asked).any(-1)
+        return counts.long(), slots.long(), known
+
+    def ratios(self, s: Tensor, counts: Tensor, slots: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Return noise over signal of the means, (B, W, 6) of the atoms and (B, 1) of the lattice, for ``s`` (B,) of the rows."""
+        copies = self.copies[counts, :width].clamp(min=1)  # (B, W)
+        shared = same_slots(slots).sum(-1)  # (B, 3)
+        number = torch.cat([copies[..., None].expand(-1, -1, 3), copies[..., None] * shared[:, None]], -1)  # (B, W, 6)
+        return s[:, None, None] * number.rsqrt(), s[:, None] * LATTICE_COPIES**-0.5
+
+    def pool(self, x: Tensor, s: Tensor, counts: Tensor, slots: Tensor, width: int) -> Any:
+        """Return means of the rows x (B, 3, 128, 3), of unit variance again, and their noise over signal.
+
+        These are positions and slots of the atoms (B, W, 6) and angles and lengths (B, 6), with :meth:`ratios`.
+        """
+        s_atoms, s_lattice = self.ratios(s, counts, slots, width)
+        rows = torch.cat([x[:, 0], average_slots(x[:, 1], slots)], -1)  # (B, 128, 6)
+        atoms, lattice = self.means(rows, x[:, 2], counts, width)
+        s = s[:, None]
+        atoms = atoms * torch.sqrt((1 + s[..., None] ** 2) / (1 + s_atoms**2))
+        return atoms, lattice * torch.sqrt((1 + s**2) / (1 + s_lattice**2)), s_atoms, s_lattice
+
+    def means(self, rows: Tensor, channel: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Average rows (B, 128, 6) over copies, (B, W, 6), and channel 2 (B, 128, 3) over its halves, (B, 6)."""
+        of_row = self.of_row[counts][..., None].expand(-1, -1, 6)
+        total = rows.new_zeros(len(rows), MAX_ATOMS, 6).scatter_add(1, of_row, rows)[:, :width]
+        halves = channel.unflatten(1, (2, LATTICE_COPIES)).mean(2)  # (B, 2, 3)
+        return total / self.copies[counts, :width, None].clamp(min=1), halves.flatten(1)
+
+    def unpool(self, atoms: Tensor, lattice: Tensor, counts: Tensor) -> Tensor:
+        """Return copies (B, 3, 128, 3) of atoms (B, W, 6) and lattice (B, 6)."""
+        rows = atoms.gather(1, self.of_row[counts][..., None].expand(-1, -1, 6))  # (B, 128, 6)
+        halves = lattice.view(-1, 2, 1, 3).expand(-1, -1, LATTICE_COPIES, -1).flatten(1, 2)  # (B, 128, 3)
+        return torch.stack([rows[..., :3], rows[..., 3:], halves], 1)
+
+    def core(
+        self, atoms: Tensor, lattice: Tensor, s: Tensor, counts: Tensor, slots: Tensor, known: Tensor, conditions: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return F of the means, (B, W, 6) and (B, 6); this is the part to train and to compile.
+
+        Parameters
+        ----------
+        atoms : (B, W, 6) Tensor
+            Noised positions and slots, of unit variance; slots of the same element are equal.
+        lattice : (B, 6) Tensor
+            Noised angles and lengths.
+        s : (B,) Tensor
+            Noise over signal of a row.
+        counts, slots, known
+            As :meth:`structure` returns them.
+        conditions : dict of str to Tensor
+        """
+        raise NotImplementedError
+
+
+class CloudTokens(BlockMeans):
+    """Attend to tokens of the atoms and one of the lattice.
+
+    The order of elements does not matter: slots enter as sums over vectors of their elements, and come out as products with
+    them.
 
     Parameters
     ----------
@@ -167,93 +265,10 @@ class CloudTokens(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def _register_tables(self) -> None:
-        """Keep, for N = 0 to 16, the atom of every row (17, 128) and the number of copies of every atom (17, 16)."""
-        n = torch.arange(MAX_ATOMS + 1).clamp(min=1)[:, None]
-        of_row = torch.minimum(torch.arange(POINTS) // (POINTS // n), n - 1)
-        copies = torch.zeros(MAX_ATOMS + 1, MAX_ATOMS).scatter_add_(1, of_row, torch.ones(MAX_ATOMS + 1, POINTS))
-        self.register_buffer('of_row', of_row, persistent=False)
-        self.register_buffer('copies', copies, persistent=False)
-
-    # ---------------------------------------------------------------- rows
-
-    def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return F of the rows, ``cloud`` (B, 3, 128, 3).
-
-        Raises
-        ------
-        ValueError
-            Neither the extras nor the conditions tell the numbers of atoms or the elements.
-        """
-        x = batch.fields['cloud'].float()  # (B, 3, 128, 3)
-        counts, slots, known = self.structure(batch, conditions)
-        s = torch.exp(4 * c_noise.to(x.dtype))  # (B,) noise over signal of a row
-        atoms, lattice, s_atoms, s_lattice = self.pool(x, s, counts, slots, int(counts.max()))
-        f_atoms, f_lattice = self.core(atoms, lattice, s, counts, slots, known, conditions)
-        clean = self.unpool(denoised(atoms, f_atoms, s_atoms), denoised(lattice, f_lattice, s_lattice), counts)
-        s = s[:, None, None, None]
-        return {'cloud': (torch.sqrt(1 + s**2) * clean - x) / s}
-
-    def structure(self, batch: Any, conditions: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return numbers of atoms (B,), elements of the slots (B, 3), and where the network knows these (B,)."""
-        counts = batch.extras.get('counts', conditions.get('natoms'))
-        asked, slots = conditions.get('elements'), batch.extras.get('elements')
-        if counts is None:
-            raise ValueError("rows are copies of a given number of atoms: extras['counts'] or the condition natoms is needed")
-        if slots is None and asked is None:
-            raise ValueError("extras['elements'] (B, 3) or the condition elements is needed")
-        if slots is None:
-            slots = slots_of(asked)
-        known = torch.ones_like(counts, dtype=torch.bool) if asked is None else ~torch.isnan(asked).any(-1)
-        return counts.long(), slots.long(), known
-
-    def ratios(self, s: Tensor, counts: Tensor, slots: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Return noise over signal of the means, (B, W, 6) of the atoms and (B, 1) of the lattice, for ``s`` (B,) of the rows."""
-        copies = self.copies[counts, :width].clamp(min=1)  # (B, W)
-        shared = same_slots(slots).sum(-1)  # (B, 3)
-        number = torch.cat([copies[..., None].expand(-1, -1, 3), copies[..., None] * shared[:, None]], -1)  # (B, W, 6)
-        return s[:, None, None] * number.rsqrt(), s[:, None] * LATTICE_COPIES**-0.5
-
-    def pool(self, x: Tensor, s: Tensor, counts: Tensor, slots: Tensor, width: int) -> Any:
-        """Return means of the rows x (B, 3, 128, 3), of unit variance again, and their noise over signal.
-
-        These are positions and slots of the atoms (B, W, 6) and angles and lengths (B, 6), with :meth:`ratios`.
-        """
-        s_atoms, s_lattice = self.ratios(s, counts, slots, width)
-        rows = torch.cat([x[:, 0], average_slots(x[:, 1], slots)], -1)  # (B, 128, 6)
-        of_row = self.of_row[counts][..., None].expand(-1, -1, 6)
-        total = rows.new_zeros(len(x), MAX_ATOMS, 6).scatter_add(1, of_row, rows)[:, :width]
-        atoms = total / self.copies[counts, :width, None].clamp(min=1)
-        lattice = torch.cat([x[:, 2, :LATTICE_COPIES].mean(1), x[:, 2, LATTICE_COPIES:].mean(1)], -1)
-        s = s[:, None]
-        atoms = atoms * torch.sqrt((1 + s[..., None] ** 2) / (1 + s_atoms**2))
-        return atoms, lattice * torch.sqrt((1 + s**2) / (1 + s_lattice**2)), s_atoms, s_lattice
-
-    def unpool(self, atoms: Tensor, lattice: Tensor, counts: Tensor) -> Tensor:
-        """Return copies (B, 3, 128, 3) of atoms (B, W, 6) and lattice (B, 6)."""
-        rows = atoms.gather(1, self.of_row[counts][..., None].expand(-1, -1, 6))  # (B, 128, 6)
-        halves = lattice.view(-1, 2, 1, 3).expand(-1, -1, LATTICE_COPIES, -1).flatten(1, 2)  # (B, 128, 3)
-        return torch.stack([rows[..., :3], rows[..., 3:], halves], 1)
-
-    # ---------------------------------------------------------------- tokens
-
     def core(
-        self, atoms: Any, lattice: int, s: Tensor, counts: Any, slots: Any, known: Any, conditions: Any
+        self, atoms: Tensor, lattice: Tensor, s: Tensor, counts: Tensor, slots: Tensor, known: Tensor, conditions: Any
     ) -> tuple[Tensor, Tensor]:
-        """Return F of the means, (B, W, 6) and (B, 6); this is the part to train and to compile.
-
-        Parameters
-        ----------
-        atoms : (B, W, 6) Tensor
-            Noised positions and slots, of unit variance; slots of the same element are equal.
-        lattice : (B, 6) Tensor
-            Noised angles and lengths.
-        s : (B,) Tensor
-            Noise over signal of a row.
-        counts, slots, known
-            As :meth:`structure` returns them.
-        conditions : dict of str to Tensor
-        """
+        """Return F of the means, (B, W, 6) and (B, 6)."""
         width = atoms.shape[1]
         s_atoms, s_lattice = self.ratios(s, counts, slots, width)
         here = torch.arange(width, device=atoms.device) < counts[:, None]  # (B, W)

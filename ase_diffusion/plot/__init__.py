@@ -18,6 +18,7 @@ _HOME = {
     'property_label': 'properties',
     'plot_energy_ladder': 'energies',
     'plot_energy_histogram': 'energies',
+    'plot_cloud': 'clouds',
     'plot_denoising_strip': 'denoising',
     'plot_success_curve': 'success',
     'plot_evaluation': 'evaluation',

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ['coordination_sequences', 'four_connected_net', 'framework_net', 'is_connected', 'net_hash']
+__all__ = ['angle_cycles', 'coordination_sequences', 'four_connected_net', 'framework_net', 'is_connected', 'net_hash', 'net_key']
 
 BOND_RANGE = (2.5, 3.9)  # A, T-T distance of a bond; IZA frameworks: 2.8 to 3.4
 SHELLS = 10
+CYCLE_SHELLS = 9  # of the shortest cycles: up to 18 sites
+KEY_SHELLS = 14  # of coordination sequences in a key; 10 do not tell SBS from SBT
 
 
 @njit(cache=True)
@@ -263,6 +265,96 @@ def coordination_sequences(net: Any, shells: Any = SHELLS, sites: np.ndarray | N
     reach = shells * max(1, int(np.abs(shifts).max()))
     stamp = np.full(len(neighbors) * (2 * reach + 1) ** 3, -1, np.int32)
     return sequences_of(neighbors, shifts, sites, shells, reach, stamp, 0)
+
+
+@njit(cache=True)
+def _cycles_of(neighbors, shifts, shells, stamp):
+    """Return size and number of the shortest cycles through the six angles of each site, (n, 6, 2); 0 where none was found."""
+    n, width = len(neighbors), 2 * shells + 1
+    found = np.zeros((n, 6, 2), np.int64)
+    nodes = np.empty((6000, 4), np.int32)
+    near = np.empty((6000, 4), np.int32)  # neighbors of the nodes, -1 outside
+    depth, paths, queue = np.empty(6000, np.int32), np.empty(6000, np.int64), np.empty(6000, np.int32)
+    for site in range(n):
+        nodes[0, 0] = site
+        nodes[0, 1:] = shells
+        stamp[((site * width + shells) * width + shells) * width + shells] = 0
+        size, begin = 1, 0
+        for shell in range(shells + 1):  # the last round finds neighbors only
+            end = size
+            for k in range(begin, end):
+                i = nodes[k, 0]
+                for m in range(4):
+                    x, y, z = nodes[k, 1] + shifts[i, m, 0], nodes[k, 2] + shifts[i, m, 1], nodes[k, 3] + shifts[i, m, 2]
+                    near[k, m] = -1
+                    if not (0 <= x < width and 0 <= y < width and 0 <= z < width):
+                        continue
+                    cell = ((neighbors[i, m] * width + x) * width + y) * width + z
+                    if stamp[cell] < 0 and shell < shells and size < len(nodes):
+                        stamp[cell] = size
+                        nodes[size, 0], nodes[size, 1], nodes[size, 2], nodes[size, 3] = neighbors[i, m], x, y, z
+                        size += 1
+                    near[k, m] = stamp[cell]
+            begin = end
+        angle = 0
+        for p in range(4):
+            for q in range(p):
+                start, goal = near[0, p], near[0, q]
+                depth[:size] = -1
+                depth[0] = 0  # no path leads through the site
+                depth[start], paths[start], queue[0] = 0, 1, start
+                first, last = 0, 1
+                while first < last and depth[goal] < 0:
+                    level = depth[queue[first]]
+                    while first < last and depth[queue[first]] == level:
+                        k = queue[first]
+                        first += 1
+                        for m in range(4):
+                            j = near[k, m]
+                            if j <= 0:
+                                continue
+                            if depth[j] < 0:
+                                depth[j], paths[j], queue[last] = level + 1, 0, j
+                                last += 1
+                            if depth[j] == level + 1:
+                                paths[j] += paths[k]
+                if depth[goal] > 0:
+                    found[site, angle, 0], found[site, angle, 1] = depth[goal] + 2, paths[goal]
+                angle += 1
+        for k in range(size):
+            stamp[((nodes[k, 0] * width + nodes[k, 1]) * width + nodes[k, 2]) * width + nodes[k, 3]] = -1
+    return found
+
+
+def angle_cycles(net: Any, shells: int = CYCLE_SHELLS) -> np.ndarray:
+    """Return the shortest cycles through the six angles of each site.
+
+    Vertex symbols list the same of rings, cycles without shortcuts, and are equal where the shortest cycles are such.
+
+    Parameters
+    ----------
+    net : (neighbors, shifts)
+    shells : int
+        Cycles of up to twice as many sites are found.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n, 6, 2)``: size and number of the cycles, sorted; 6, 6, 6_2, 6_2, 8_9, 8_9 for quartz (7 of the 9 are rings). Zeros
+        where none was found.
+    """
+    neighbors, shifts = net
+    shells = int(shells)
+    stamp = np.full(len(neighbors) * (2 * shells + 1) ** 3, -1, np.int32)
+    found = _cycles_of(neighbors, shifts, shells, stamp)
+    codes = np.sort(found[..., 0] * 10**6 + np.minimum(found[..., 1], 10**6 - 1), 1)
+    return np.stack([codes // 10**6, codes % 10**6], -1)
+
+
+def net_key(net: Any) -> int:
+    """Return a 64-bit integer of coordination sequences and shortest cycles, equal for equal nets whatever their cell."""
+    rows = np.concatenate([coordination_sequences(net, KEY_SHELLS), angle_cycles(net).reshape(len(net[0]), -1)], 1)
+    return net_hash(rows)
 
 
 def net_hash(sequences: Any, weights: np.ndarray | None = None) -> Any:

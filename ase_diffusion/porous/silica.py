@@ -18,6 +18,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from .dls import fit_distances, insert_oxygen
 from .nets import FAULTS, bonds_of, four_connected_net, framework_net, full_cell, is_connected, neighbor_pairs
+from .orbits import SiteOrbits
 from .peaks import COARSE, WIDTH, find_peaks, fit_peaks, smooth_grid
 
 __all__ = ['Restoration', 'check_framework', 'framework_from_grid', 'match_bonds', 'relax_framework']
@@ -28,6 +29,7 @@ DENSE = 26.0  # A^3 per candidate; silica has 36 and more per T site, and hopele
 MOST_STRAIN = 0.03  # A^2 per T
 ROUNDS, LIMITS = np.array([40, 110, 500]), np.array([1.0, 0.3, np.inf])
 MOST_NODES = 60  # of one search for bonds
+
 
 # what ends a restoration, the earlier step first
 REASONS = (
@@ -75,6 +77,11 @@ VARIANTS = (
 )
 
 
+ORBIT_VARIANTS = (DIRECT, VARIANTS[0])  # of a search orbit by orbit
+SOLUTIONS, FITS = 12, 12  # of one such search; distance least squares on one set of sites
+LITTLE_STRAIN = 0.01  # A^2 per T, ends it
+
+
 @dataclass
 class Restoration:
     """A framework that was made from grids, or why there is none.
@@ -86,7 +93,8 @@ class Restoration:
     reason : str or None
         One of `REASONS`, of the attempt that came farthest.
     step : str
-        What gave the framework: 'direct', 'variant 1', ..., 'relaxed'; empty where nothing did.
+        What gave the framework: 'symmetric', 'symmetric, relaxed', 'direct', 'variant 1', ..., 'relaxed'; empty where nothing
+        did.
     peaks : int
         Candidates of T sites.
     moved : float
@@ -116,6 +124,7 @@ def framework_from_grid(
     variants: Any = VARIANTS,
     relax: bool = True,
     most_strain: Any = MOST_STRAIN,
+    operations: Any = None,
 ) -> Restoration:
     """Make a silica framework from density grids.
 
@@ -130,9 +139,14 @@ def framework_from_grid(
     variants : sequence of Matching
         Tried one after the other where the first search for bonds leads to no framework.
     relax : bool
-        Where these fail too, relax the sites on their distances (not on the grid) and search again; orthogonal cells only.
+        Where these fail too, relax the sites on their distances (not on the grid) and search again; orthogonal cells only. With
+        ``operations``, False takes the best solution alone.
     most_strain : float
         A^2 per T site, the largest cost that is accepted.
+    operations : (rotations, translations), optional
+        ``(G, 3, 3)`` and ``(G, 3)``, fractional, the space group that the grids have, in an orthogonal cell. Bonds are searched
+        for orbit by orbit, in place of the variants; of the best solutions the first with a cost below 0.01 is taken, or that
+        of the lowest cost. Where there is none the sites are relaxed, and at last the symmetry is given up.
 
     Returns
     -------
@@ -156,6 +170,12 @@ def framework_from_grid(
         sites, heights = fit_peaks(si, sites, heights, cell, width=width)
     density = smooth_grid(o, cell, width)
     depth = 0
+    if operations is not None and not np.any(cell - np.diag(np.diag(cell))):
+        outcome = _symmetric(sites, heights, density, cell, most_strain, operations, search=relax)
+        if not isinstance(outcome, str):
+            return _found(result, *outcome)
+        result.attempts['symmetric'] = outcome
+        depth, variants, relax = REASONS.index(outcome), (), False
     attempts = [('direct', DIRECT), *((f'variant {k + 1}', settings) for k, settings in enumerate(variants))]
     for name, settings in attempts:
         matched = match_bonds(sites, heights, density, cell, settings)
@@ -203,6 +223,56 @@ def _finish(sites, net, cell, most_strain):
     return fault or (scaled, cell, cost)
 
 
+def _symmetric(peaks, heights, density, cell, most_strain, operations, search):
+    """Search for bonds orbit by orbit; return (step, scaled, cell, cost, sites) of the first of little strain, or a reason."""
+    best = 'no four bonds for every site'
+    for step, sites, high, oxygen, box in _symmetric_sites(peaks, heights, density, cell, operations):
+        fits, strained = [], 0
+        for start, net in _orbit_nets(sites, high, oxygen, box, operations):
+            outcome = _finish(start, net, box, most_strain)
+            if isinstance(outcome, str):
+                best = max(best, outcome, key=REASONS.index)
+                strained += outcome == 'strained'
+            else:
+                fits.append((step, *outcome, start))
+                if outcome[2] < LITTLE_STRAIN:
+                    return fits[-1]
+            if not search or strained + len(fits) == FITS:
+                break
+        if fits:
+            return min(fits, key=lambda fit: fit[3])
+        if not search:
+            break
+    return best
+
+
+def _orbit_nets(sites, heights, density, cell, operations):
+    """Yield (sites, net) of the best solutions of the searches orbit by orbit, the best first."""
+    found = SiteOrbits.of(sites, np.diag(cell), operations)
+    if found is None:
+        return
+    orbits, chosen = found
+    heights = heights[chosen][orbits.owner]
+    for settings in ORBIT_VARIANTS:
+        excluded = []
+        for _ in range(SOLUTIONS):
+            matched = match_bonds(orbits.sites, heights, density, cell, settings, orbits=orbits, excluded=excluded)
+            if matched is None:
+                break
+            yield orbits.sites[matched[0]], matched[1]
+
+
+def _symmetric_sites(peaks, heights, density, cell, operations):
+    """Yield the peaks and, behind them, the strong ones relaxed on their distances: step, sites, heights, density, cell."""
+    from .random_nets import relax_sites
+
+    yield 'symmetric', peaks, heights, density, cell
+    found = SiteOrbits.of(peaks[heights > STRONG], np.diag(cell), operations)
+    if found is not None:
+        moved, lengths = relax_sites(found[0].sites, np.diag(cell))
+        yield 'symmetric, relaxed', moved, np.ones(len(moved)), None, np.diag(lengths)
+
+
 def _relaxed(sites, heights, cell, most_strain):
     """Relax the strong peaks on T-T distances and look for a net of them; return (scaled, cell, cost, sites) or a reason."""
     from .random_nets import relax_sites
@@ -240,7 +310,16 @@ def _checked(si, o, cell):
     return si, o, cell
 
 
-def match_bonds(sites: np.ndarray, heights: np.ndarray, density: np.ndarray, cell: np.ndarray, settings: Any = DIRECT) -> Any:
+def match_bonds(
+    sites: np.ndarray,
+    heights: np.ndarray,
+    density: np.ndarray,
+    cell: np.ndarray,
+    settings: Any = DIRECT,
+    *,
+    orbits: Any = None,
+    excluded: Any = (),
+) -> Any:
     """Choose sites and bonds such that every site has four bonds, at the lowest cost (a mixed-integer linear program).
 
     Parameters
@@ -252,6 +331,10 @@ def match_bonds(sites: np.ndarray, heights: np.ndarray, density: np.ndarray, cel
     cell : numpy.ndarray
         ``(3, 3)`` A.
     settings : Matching
+    orbits : SiteOrbits, optional
+        Of the sites: all sites and bonds of an orbit are taken, or none.
+    excluded : list of numpy.ndarray
+        Solutions that are not wanted again; the one found here is appended.
 
     Returns
     -------
@@ -282,16 +365,29 @@ def match_bonds(sites: np.ndarray, heights: np.ndarray, density: np.ndarray, cel
         places = m + np.r_[clash[:, 0], clash[:, 1]]
         both = sparse.coo_matrix((np.ones(2 * len(clash)), (np.r_[rows, rows], places)), (len(clash), m + n))
         rules.append(LinearConstraint(both.tocsr(), -np.inf, 1))
+    columns = sparse.eye(m + n, format='csr') if orbits is None else _merged(orbits, pairs)
+    k = columns.shape[1]
+    rules = [LinearConstraint(rule.A @ columns, rule.lb, rule.ub) for rule in rules]
+    rules += [LinearConstraint((1 - 2 * x)[None], 1 - x.sum(), np.inf) for x in excluded]
     solved = milp(
-        objective, integrality=np.ones(m + n), bounds=Bounds(0, 1), constraints=rules, options={'node_limit': MOST_NODES}
+        columns.T @ objective, integrality=np.ones(k), bounds=Bounds(0, 1), constraints=rules, options={'node_limit': MOST_NODES}
     )
     if solved.x is None:
         return None
-    taken = solved.x > 0.5
+    if orbits is not None:
+        excluded.append(np.round(solved.x))
+    taken = columns @ solved.x > 0.5
     kept = np.flatnonzero(taken[m:])
     if not len(kept):
         return None
     return kept, _net_of(pairs[taken[:m]], kept, n)
+
+
+def _merged(orbits, pairs):
+    """Return which bonds and sites (rows) belong to which orbit (columns), sparse."""
+    bonds = orbits.bonds(pairs)
+    place = np.r_[bonds, bonds.max() + 1 + orbits.owner]
+    return sparse.csr_matrix((np.ones(len(place)), (np.arange(len(place)), place)))
 
 
 def _at_middles(density, sites, pairs):

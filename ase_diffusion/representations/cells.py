@@ -33,6 +33,15 @@ def space_group_of(atoms: Atoms, tolerance: float) -> int:
     return 1 if found is None else int(found.number)
 
 
+def structure_type(atoms: Atoms, tolerance: float) -> str:
+    """Return space group and Wyckoff letters of the occupied sites, sorted, as ``'225 a b'``; ``'1'`` without symmetry."""
+    found = _symmetry(atoms, tolerance)
+    if found is None:
+        return '1'
+    first = np.unique(found.equivalent_atoms)
+    return ' '.join([str(found.number), *sorted(found.wyckoffs[k] for k in first)])
+
+
 def conventional(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     """Return the crystal in its conventional cell and standard setting (spglib), symmetrised within ``tolerance`` (A).
 
@@ -94,6 +103,37 @@ def _symmetry(atoms: Atoms, tolerance: float):
     """Return spglib's data set of a crystal, None where it finds no symmetry."""
     crystal = (np.asarray(atoms.cell), atoms.get_scaled_positions(), atoms.numbers)
     return of_spglib(spglib.get_symmetry_dataset, crystal, tolerance)
+
+
+def common_operations(images: list[Atoms], tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the operations that all of several structures have in their own cells and origins.
+
+    Parameters
+    ----------
+    images : list of Atoms
+    tolerance : float
+        A.
+
+    Returns
+    -------
+    rotations, translations : numpy.ndarray
+        ``(G, 3, 3)`` int and ``(G, 3)``, fractional, multiples of 1/24: a group with the lattice, at least the identity.
+    """
+    common = None
+    for atoms in images:
+        cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+        found = of_spglib(spglib.get_symmetry, cell, tolerance)
+        if found is None:
+            return np.eye(3, dtype=int)[None], np.zeros((1, 3))
+        steps = np.round(24 * found['translations'])
+        whole = np.abs(24 * found['translations'] - steps).max(1) < 0.24
+        codes = {
+            (*r.ravel().tolist(), *(t % 24).astype(int).tolist())
+            for r, t in zip(found['rotations'][whole], steps[whole], strict=True)
+        }
+        common = codes if common is None else common & codes
+    table = np.array(sorted(common)) if common else np.r_[np.eye(3, dtype=int).ravel(), 0, 0, 0][None]
+    return table[:, :9].reshape(-1, 3, 3), table[:, 9:] / 24
 
 
 def of_spglib(function: Callable, *args: Any, **options: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
@@ -51,18 +52,35 @@ def count_blocks(
     return best + 1, torch.stack(spreads).gather(0, best[None])[0]
 
 
-def block_sites(points: Tensor, species: Tensor, *options: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return fractional coordinates (N, 3) and slots (N,) of every cloud; arguments as in :func:`count_blocks`."""
+def block_sites(points: Tensor, species: Tensor, triples: Tensor, *options: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return fractional coordinates (N, 3) and slots (N,) of every cloud.
+
+    ``triples`` (B, 3) are the elements of the slots, see :func:`complete_slots`; other arguments as in :func:`count_blocks`.
+    """
     counts, _ = count_blocks(points, species, *options)
     sites: list = [None] * len(points)
     for n in counts.unique().tolist():
         mine = torch.nonzero(counts == n)[:, 0]
         blocks, _ = _blocks(n)
         means = circular_mean(points[mine], blocks).numpy()
-        slots = (blocks @ species[mine]).argmax(-1).numpy()
+        scores = (blocks @ species[mine]).numpy()
         for k, where in enumerate(mine.tolist()):
-            sites[where] = (means[k], slots[k])
+            sites[where] = (means[k], complete_slots(scores[k], triples[where].numpy()))
     return sites
+
+
+def complete_slots(scores: np.ndarray, triple: np.ndarray) -> np.ndarray:
+    """Return the slots (N,) of the largest total score (N, 3) in which each element of the slots (3,) occurs, if N suffices.
+
+    That is the likeliest assignment given that all elements occur: the highest score of every atom where none is missing.
+    """
+    best = scores.argmax(1)
+    _, first = np.unique(triple, return_index=True)  # one slot of every element
+    if set(triple[first]) - set(triple[best]):
+        loss = scores[np.arange(len(scores)), best][:, None] - scores[:, first]  # (N, elements)
+        atoms, places = linear_sum_assignment(loss)
+        best[atoms] = first[places]
+    return best
 
 
 def circular_mean(points: Tensor, weights: Tensor) -> Tensor:

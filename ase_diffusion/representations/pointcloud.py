@@ -195,8 +195,9 @@ class PointCloud(PlainRepresentation):
         batch : Batch
             With the elements of the slots in ``extras['elements']`` (B, 3).
         method : 'blocks' or 'clusters'
-            Equal blocks of rows, whose number 1 to 16 follows from the spread within blocks; or, as in the paper, clusters of
-            the points of each element, here on the torus and without rounding.
+            Equal blocks of rows, whose number 1 to 16 follows from the spread within blocks, with the likeliest species among
+            those in which every asked element occurs; or, as in the paper, clusters of the points of each element, here on the
+            torus and without rounding.
 
         Raises
         ------
@@ -214,7 +215,8 @@ class PointCloud(PlainRepresentation):
         solid = np.isfinite(cells).all((1, 2))
         species = shared_slots(cloud[:, 1], torch.as_tensor(triples))  # (B, 128, 3)
         if method == 'blocks':
-            sites = block_sites(cloud[:, 0], species, *self._block_options(torch.as_tensor(triples)))
+            slots = torch.as_tensor(triples)
+            sites = block_sites(cloud[:, 0], species, slots, *self._block_options(slots))
         else:
             points, species = cloud[:, 0].numpy(), species.numpy()
             sites = [
@@ -233,6 +235,17 @@ class PointCloud(PlainRepresentation):
             else:
                 images.append(Atoms(numbers, positions=fractional % 1.0 % 1.0 @ cells[k], cell=cells[k], pbc=True))
         return images
+
+    def points(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the points of clouds: fractional coordinates (B, 128, 3), atomic numbers (B, 128), cells (B, 3, 3), A.
+
+        A cell that the parameters do not form is NaN.
+        """
+        mean, std = self._scale_tensors()
+        cloud = batch.fields['cloud'].detach().double().cpu() * std + mean
+        triples = batch.extras['elements'].cpu()
+        slots = shared_slots(cloud[:, 1], triples).argmax(-1)  # (B, 128)
+        return cloud[:, 0].numpy(), triples.gather(1, slots).numpy(), self._cells(cloud[:, 2].numpy())
 
     def spread(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the likeliest number of atoms (B,) and the rms spread within its blocks (B,), in units of the scaled cloud."""

@@ -15,6 +15,8 @@ from .cells import of_spglib
 
 log = logging.getLogger(__name__)
 
+SLIGHT = 0.01  # A; forces and stress of a crystal that is averaged over its symmetry remain true
+
 
 def niggli(atoms: Atoms) -> Atoms:
     """Return the same crystal in its Niggli cell, lower triangular, right-handed, wrapped; order and info stay.
@@ -40,9 +42,9 @@ def niggli(atoms: Atoms) -> Atoms:
     return new
 
 
-def _carry_results(atoms: Atoms, new: Atoms, turn: np.ndarray) -> None:
-    """Give ``new`` the results of ``atoms``, whose row vectors times ``turn`` (3, 3) are its own."""
-    results = {} if atoms.calc is None else atoms.calc.results
+def _carry_results(atoms: Atoms, new: Atoms, turn: np.ndarray, without: tuple[str, ...] = ()) -> None:
+    """Give ``new`` the results of ``atoms``, whose row vectors times ``turn`` (3, 3) are its own, but for those ``without``."""
+    results = {} if atoms.calc is None else {name: x for name, x in atoms.calc.results.items() if name not in without}
     kept = {name: results[name] for name in ('energy', 'free_energy', 'magmom', 'magmoms', 'charges') if name in results}
     if np.ndim(kept.get('magmoms', 0)) > 1:  # vectors
         kept['magmoms'] = kept['magmoms'] @ turn
@@ -58,6 +60,8 @@ def _carry_results(atoms: Atoms, new: Atoms, turn: np.ndarray) -> None:
 def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     """Return the crystal averaged over the symmetry that spglib finds within ``tolerance`` (A); no atom is added or lost.
 
+    The energy that it carries stays; forces and stress where no atom moves by more than 0.01 A.
+
     Raises
     ------
     ValueError
@@ -68,7 +72,7 @@ def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     fractional = atoms.get_scaled_positions()
     found = of_spglib(spglib.get_symmetry, (np.asarray(atoms.cell), fractional, atoms.numbers), symprec=tolerance)
     if found is None:
-        return atoms.copy()
+        return _copy_with_results(atoms)
     metric = np.asarray(atoms.cell) @ np.asarray(atoms.cell).T
     metric = np.mean([w.T @ metric @ w for w in found['rotations']], axis=0)
     total = np.zeros_like(fractional)
@@ -79,9 +83,21 @@ def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
         length = np.einsum('ijk,kl,ijl->ij', gap, metric, gap) + 1e6 * (atoms.numbers[:, None] != atoms.numbers)
         target = length.argmin(1)
         if len(set(target.tolist())) != len(target):  # not one image on each atom: the tolerance is too wide
-            return atoms.copy()
+            return _copy_with_results(atoms)
         total[target] += gap[np.arange(len(target)), target]
-    return _rebuilt(atoms, np.linalg.cholesky(metric), fractional + total / len(found['rotations']))
+    moved = total / len(found['rotations'])
+    new = _rebuilt(atoms, np.linalg.cholesky(metric), fractional + moved)
+    turn = np.linalg.solve(np.asarray(atoms.cell), np.asarray(new.cell))
+    stretch = np.abs(turn @ turn.T - np.eye(3)).max() * np.cbrt(new.cell.volume)
+    slight = max(np.linalg.norm(moved @ new.cell[:], axis=1).max(), stretch) < SLIGHT
+    _carry_results(atoms, new, turn, () if slight else ('forces', 'stress'))
+    return new
+
+
+def _copy_with_results(atoms: Atoms) -> Atoms:
+    new = atoms.copy()
+    _carry_results(atoms, new, np.eye(3))
+    return new
 
 
 def _rebuilt(atoms: Atoms, cell: np.ndarray, fractional: np.ndarray) -> Atoms:

@@ -168,7 +168,9 @@ class Voxels(PlainRepresentation):
         assemble : callable, optional
             ``assemble(silicon, oxygen, cell)`` of two (X, Y, Z) densities and a cell (3, 3) in A, with ``atoms`` (or None) and
             ``reason`` in what it returns; by default :func:`ase_diffusion.porous.silica.framework_from_grid` for the width of
-            the Gaussians. Its ``step``, ``moved`` and ``cost`` are kept in ``atoms.info``, where there are any.
+            the Gaussians. The keyword ``operations`` is a space group (rotations, translations) where ``batch.extras`` has
+            ``operations``, a group or None for each structure. Its ``step``, ``moved`` and ``cost`` are kept in ``atoms.info``,
+            where there are any.
         """
         if assemble is None:
             from ..porous.silica import framework_from_grid
@@ -177,8 +179,9 @@ class Voxels(PlainRepresentation):
         grids = {name: grid.cpu().numpy() for name, grid in self.to_grids(batch.fields['grids'].detach()).items()}
         cells = batch.extras['cells'].double().cpu().numpy()
         images = []
-        for silicon, oxygen, cell in zip(grids['Si'], grids['O'], cells, strict=True):
-            result = assemble(silicon, oxygen, cell)
+        groups = batch.extras.get('operations') or [None] * batch.size
+        for silicon, oxygen, cell, group in zip(grids['Si'], grids['O'], cells, groups, strict=True):
+            result = assemble(silicon, oxygen, cell, **({} if group is None else {'operations': group}))
             if result.atoms is None:
                 images.append(Failure(str(result.reason)))
                 continue

@@ -14,8 +14,8 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from ..diffusion import JointProcess, NoiseStream
-from ..networks import CloudTokens
-from ..representations.conditions import ClassCondition
+from ..networks import CloudTokens, CloudUNet, CompositionNet
+from ..representations.conditions import ClassCondition, NumberCondition
 from ..representations.crystal import check_crystal
 from ..representations.descriptors import element_descriptors
 from ..representations.pointcloud import (
@@ -26,8 +26,10 @@ from ..representations.pointcloud import (
     PointCloud,
     band_gap_class,
     multi_hot,
+    slots_of,
 )
 from ..representations.reduction import niggli
+from .checkpoint import load_checkpoint, save_checkpoint
 from .data import NUMBERS, RandomBatches, Structures, split_images
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
 
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from ..diffusion.batch import Batch
 
 log = logging.getLogger(__name__)
-SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 30}
+PROPERTY = 'property'  # name of the network that guides
+SAMPLING = {'sampler': 'renoised_ancestral', 'steps': 30}
 UNITS = {'cloud': '1', 'formation_energy': 'eV per atom', 'energies': 'eV or eV per atom, as in the data'}
 LEVELS = (-0.7, 1.4)  # mean and standard deviation of ln(noise over signal of an atom)
 WEIGHTS = (1.0, 0.5, 0.5)  # of positions, species, lattice
@@ -49,19 +52,19 @@ def train_pointcloud(
     conditions: Sequence[str] | None = None,
     split: Sequence[str] = ('train',),
     steps: int = 20_000,
-    features: int = 192,
-    blocks: int = 6,
+    features: int | None = None,
+    blocks: int | None = None,
     batch_size: int = 64,
     dropout: float = 0.1,
     seed: int = 0,
-    network: CloudTokens | None = None,
+    network: CloudTokens | CloudUNet | str = 'tokens',
     elements: Sequence[int] | None = None,
     warmup: int = 300,
     settings: dict | None = None,
     sampling: dict | None = None,
     **options: Any,
 ) -> Path:
-    """Train a :class:`~ase_diffusion.networks.CloudTokens`; returns the path of the best checkpoint.
+    """Train a network of point clouds; returns the path of the best checkpoint.
 
     Parameters
     ----------
@@ -76,8 +79,11 @@ def train_pointcloud(
         Splits to train on, where the images carry any.
     batch_size, dropout, seed
         See :class:`~ase_diffusion.training.data.EndlessBatches`; ``dropout`` is of the conditions, elements included.
-    network : CloudTokens, optional
-        The network to fine-tune.
+    features, blocks : int, optional
+        Width, and number of attention blocks or of residual blocks of each level: 192 and 6 for 'tokens', 64 and 1 for 'unet'.
+    network : 'tokens', 'unet' or a network
+        A new :class:`~ase_diffusion.networks.CloudTokens` or :class:`~ase_diffusion.networks.CloudUNet`, or the one to
+        fine-tune.
     elements : sequence of int, optional
         Atomic numbers that ``network`` was trained with; the data may have fewer. Default: those of the data.
     settings : dict, optional
@@ -96,13 +102,14 @@ def train_pointcloud(
     if elements is not None and (unknown := sorted(found - set(elements))):
         names = ', '.join(chemical_symbols[z] for z in unknown)
         raise ValueError(f'the network never saw {names}; leave out crystals with them, or train a new one')
+    form, network = (network, None) if isinstance(network, str) else (None, network)
     representation = _representation(sorted(found) if elements is None else elements, network)
     process = representation.process()
     forms = {name: _form(name, values) for name, values in training.conditions.items()}
 
-    def build() -> CloudTokens:
-        scales = condition_scales(forms, training.conditions)
-        return new_network(representation, scales, features=features, blocks=blocks, **(settings or {}))
+    def build() -> CloudTokens | CloudUNet:
+        sizes = {name: value for name, value in (('features', features), ('blocks', blocks)) if value is not None}
+        return new_network(representation, condition_scales(forms, training.conditions), form, **sizes, **(settings or {}))
 
     header = header_of(
         'pointcloud',
@@ -118,7 +125,8 @@ def train_pointcloud(
     source, fixed = (CloudData(part, representation, forms, **common) for part in (training, held))
     network = network_to_train(network, build, list(forms), seed)
     more = dict(header=header, steps=steps, objective=TokenLoss(process), seed=seed, warmup=warmup)
-    return run(network, process, source, fixed, out, **more, **options)
+    best = run(network, process, source, fixed, out, **more, **options)
+    return add_property(best, training, held, forms, seed)
 
 
 def suitable(images: list[Atoms]) -> list[Atoms]:
@@ -142,25 +150,83 @@ def suitable(images: list[Atoms]) -> list[Atoms]:
     return [niggli(atoms) for atoms, good in zip(images, fit, strict=True) if good]
 
 
-def new_network(representation: PointCloud, conditions: dict, **settings: Any) -> CloudTokens:
+def new_network(representation: PointCloud, conditions: dict, form: str = 'tokens', **settings: Any) -> CloudTokens | CloudUNet:
     """Return a network for a representation, told the descriptors of the elements.
 
     Parameters
     ----------
     conditions : dict
         See :class:`~ase_diffusion.networks.conditions.ConditionEmbedding`.
+    form : 'tokens' or 'unet'
     settings
-        Of :class:`~ase_diffusion.networks.CloudTokens`; ``hidden`` is four times ``features`` by default.
+        Of :class:`~ase_diffusion.networks.CloudTokens` or :class:`~ase_diffusion.networks.CloudUNet`; ``features`` is the width
+        of either, and ``hidden`` is four times ``features`` by default.
+
+    Raises
+    ------
+    ValueError
+        Another form.
     """
+    if form not in ('tokens', 'unet'):
+        raise ValueError(f"network is 'tokens' or 'unet', or a network to fine-tune; got {form!r}")
     table = torch.as_tensor(element_descriptors(), dtype=torch.float32)  # (119, K)
-    if 'features' in settings:
+    if 'features' in settings and form == 'unet':
+        settings['width'] = settings.pop('features')
+    elif 'features' in settings:
         settings = {'hidden': 4 * settings['features'], **settings}
     scales = {name: list(representation.scales[name]) for name in ('positions', 'angles', 'lengths')}
-    network = CloudTokens(
-        descriptors=table.shape[1], conditions=conditions, lattice=representation.lattice, scales=scales, **settings
-    )
+    common = {'descriptors': table.shape[1], 'conditions': conditions, 'lattice': representation.lattice, 'scales': scales}
+    network = (CloudTokens if form == 'tokens' else CloudUNet)(**common, **settings)
     network.descriptors.copy_(table)
     return network
+
+
+def add_property(path: Path, training: Structures, held: Structures, forms: dict, seed: int = 0) -> Path:
+    """Add a network that predicts numbers and classes from compositions to a checkpoint; returns its path."""
+    forms = {name: form for name, form in forms.items() if isinstance(form, (NumberCondition, ClassCondition))}
+    if forms:
+        networks, header = load_checkpoint(path)
+        networks[PROPERTY] = train_composition(training, held, forms, seed=seed)
+        save_checkpoint(path, networks, header)
+    return path
+
+
+def train_composition(training: Structures, held: Structures, forms: dict, *, steps: int = 400, seed: int = 0) -> CompositionNet:
+    """Return a :class:`~ase_diffusion.networks.CompositionNet` of the epoch of the largest likelihood of held-out crystals."""
+    generator = torch.Generator().manual_seed(seed)
+    epochs = -(-steps // -(-len(training) // 128))
+    scales = condition_scales(forms, {name: training.conditions[name] for name in forms})
+    table = torch.as_tensor(element_descriptors(), dtype=torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = CompositionNet(scales, descriptors=table.shape[1])
+        network.descriptors.copy_(table)
+        optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-2)
+        data, fixed = (_compositions(part, forms) for part in (training, held))
+        best, kept = -np.inf, None
+        for _ in range(epochs):
+            network.train()
+            for rows in torch.randperm(len(data[0]), generator=generator).split(128):
+                fractions, slots, values = data[0][rows], data[1][rows], {name: v[rows] for name, v in data[2].items()}
+                optimizer.zero_grad()
+                (-network.log_likelihood(fractions, slots, values).mean()).backward()
+                optimizer.step()
+            network.eval()
+            with torch.no_grad():
+                found = float(network.log_likelihood(*fixed).mean())
+            if kept is None or found > best:
+                best, kept = found, {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(kept)
+    return network
+
+
+def _compositions(data: Structures, forms: dict) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return fractions (n, 3), elements (n, 3) and values (n,) of conditions; fractions of equal slots are divided equally."""
+    slots = np.array([slots_of(atoms.numbers) for atoms in data.images])  # (n, 3)
+    share = [[np.mean(atoms.numbers == z) for z in triple] for atoms, triple in zip(data.images, slots, strict=True)]
+    fractions = np.array(share) / (slots[:, :, None] == slots[:, None]).sum(-1)
+    values = {name: form.tensor(list(data.conditions[name])) for name, form in forms.items()}
+    return torch.as_tensor(fractions, dtype=torch.float32), torch.as_tensor(slots), values
 
 
 def sizes_of(images: list[Atoms]) -> dict[str, dict[str, int]]:
@@ -179,15 +245,15 @@ def _data(images, validation, conditions, split, seed: int) -> tuple[Structures,
     held = validation
     if validation is None:
         images, held = split_images(list(images), split)
-    data = _labelled(Structures.from_atoms(suitable(images), conditions))
+    data = labelled(Structures.from_atoms(suitable(images), conditions))
     if held is None:
         return data.split(seed=seed)
     held = suitable(list(held))
     values = {name: [atoms.info.get('key_value_pairs', {}).get(name) for atoms in held] for name in data.conditions}
-    return data, _labelled(Structures(held, values))
+    return data, labelled(Structures(held, values))
 
 
-def _labelled(data: Structures) -> Structures:
+def labelled(data: Structures) -> Structures:
     """Return the structures with classes in place of band gaps in eV."""
     gaps = data.conditions.get('band_gap')
     if gaps is None:
@@ -207,7 +273,7 @@ def _form(name: str, values: Sequence):
     return ClassCondition(BAND_GAP_CLASSES) if name == 'band_gap' else condition_forms({name: values})[name]
 
 
-def _representation(elements, network: CloudTokens | None) -> PointCloud:
+def _representation(elements, network: CloudTokens | CloudUNet | None) -> PointCloud:
     """Return the representation of some elements; its lattice and scales are those of a network to start from."""
     if network is None:
         return PointCloud(elements=tuple(elements))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ase import Atoms
 
+from ..networks.unet import UNet
 from ..networks.voxelnet import VoxelNet
 from ..representations.voxels import Voxels
 from .recipe import train_method
@@ -28,10 +29,11 @@ def new_voxels(
     shape: Any = SHAPE,
     channels: int = 3,
     width: float = 1.0,
+    network: str = 'voxelnet',
     features: int = 64,
     blocks: int = 5,
     **settings: Any,
-) -> tuple[Voxels, Callable[..., VoxelNet]]:
+) -> tuple[Voxels, Callable[..., VoxelNet | UNet]]:
     """Return representation and network of a new model.
 
     Parameters
@@ -44,18 +46,35 @@ def new_voxels(
         3, or 4 with the Boltzmann channel.
     width : float
         A, of the Gaussians.
+    network : str
+        'voxelnet', or 'unet': that of the paper, 6.6 million parameters, conditions as constant channels. Its shape has multiples
+        of 4, (32, 32, 32) in the paper, where one pass costs 42 GFLOP.
     features, blocks
-        Width and residual blocks of the network.
+        Width and residual blocks of a VoxelNet.
     settings
         More of :class:`~ase_diffusion.networks.voxelnet.VoxelNet`.
+
+    Raises
+    ------
+    ValueError
+        No such network.
     """
+    if network not in ('voxelnet', 'unet'):
+        raise ValueError(f"the networks of zeolites are 'voxelnet' and 'unet'; got {network!r}")
     plain = Voxels(shape=shape, channels=channels, width=width)
     some = images[:: max(1, len(images) // SCALED_ON)]
     x = torch.cat([plain.encode([atoms]).fields['grids'] for atoms in some]).double()  # (n, C, X, Y, Z)
     mean, std = x.mean((0, 2, 3, 4)), x.std((0, 2, 3, 4)).clamp(min=SMALLEST_STD)
     voxels = Voxels(shape=shape, channels=channels, width=width, mean=mean.tolist(), std=std.tolist(), sigma=(0.08, 40.0))
+    if network == 'unet':
+        return voxels, partial(published_unet, channels=channels)
     settings = {'attention': 0, **settings}
     return voxels, partial(VoxelNet, channels=channels, width=features, blocks=blocks, **settings)
+
+
+def published_unet(conditions: dict, channels: int = 3) -> UNet:
+    """Return the U-Net of the paper with periodic convolutions: width 32, multipliers (1, 2, 4), conditions tiled."""
+    return UNet(3, channels, width=32, multipliers=(1, 2, 4), tiled=conditions)
 
 
 def train_zeolite(
@@ -63,7 +82,7 @@ def train_zeolite(
     out: str | Path,
     *,
     conditions: Sequence[str] | dict | None = None,
-    network: VoxelNet | None = None,
+    network: VoxelNet | UNet | None = None,
     representation: Voxels | None = None,
     shape: Any = None,
     batch_size: int = 16,
@@ -71,7 +90,7 @@ def train_zeolite(
     settings: dict | None = None,
     **options: Any,
 ) -> Path:
-    """Train a :class:`~ase_diffusion.networks.voxelnet.VoxelNet`; returns the path of the best checkpoint.
+    """Train a denoiser of grids; returns the path of the best checkpoint.
 
     Parameters
     ----------

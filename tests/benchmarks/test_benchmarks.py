@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.build import bulk
+from ase.spacegroup import Spacegroup
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / 'benchmarks'
@@ -214,3 +216,16 @@ def test_names_of_the_package_exist_also_where_they_are_imported_late(path):
             module = importlib.import_module(node.module)
             for name in [alias.name for alias in node.names if alias.name != 'triton_backend']:  # needs triton
                 assert hasattr(module, name) or importlib.import_module(f'{node.module}.{name}'), f'{node.module}.{name}'
+
+
+def test_random_sites_have_the_group_the_number_and_the_distance(load):
+    module, _ = load('zeolite_paper')
+    rotations, translations = (np.array(x) for x in zip(*Spacegroup(62).get_symop(), strict=True))
+    edges = np.array([14.0, 9.0, 10.0])
+    sites = module.random_sites(np.random.default_rng(0), 20, (rotations, translations), edges)
+    assert sites.shape == (20, 3)
+    d = sites[:, None] - sites
+    assert (np.linalg.norm((d - np.round(d)) * edges, axis=-1) + 99 * np.eye(20)).min() >= 2.4
+    for r, t in zip(rotations, translations, strict=True):
+        d = (sites @ r.T + t)[:, None] - sites
+        assert (np.linalg.norm((d - np.round(d)) * edges, axis=-1).min(1) < 1e-6).all()

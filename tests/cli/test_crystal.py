@@ -84,3 +84,17 @@ def test_every_condition_counts(call, monkeypatch):
 def quiet_again():
     yield
     logging.getLogger('ase_diffusion').setLevel(logging.NOTSET)
+
+
+def test_templates_and_space_group_on_the_command_line(call, salts):
+    status, _, _ = call('sample crystal --stoich Na4Cl4 --space-group 225 -n 1 --seed 1 -o a.traj')
+    assert status == 0 and read('a.traj').info['key_value_pairs']['source'] == 'template'
+    status, _, _ = call('sample crystal --stoich NaCl --templates 1 -n 2 --steps 20 --seed 1 -o b.traj')
+    assert [atoms.info['key_value_pairs']['source'] for atoms in read('b.traj', ':')] == ['template', 'network']
+    status, _, _ = call('sample crystal --stoich NaCl --templates no -n 1 --steps 20 --seed 1 -o c.traj')
+    assert 'source' not in read('c.traj').info['key_value_pairs']
+    status, _, _ = call('sample crystal --stoich NaCl --templates salts.extxyz -n 1 --seed 1 -o d.traj')
+    assert status == 0 and read('d.traj').info['key_value_pairs']['template_formula'] == 'NaCl'
+    for option, text in (('--templates none.db', 'there is none at'), ('--space-group 0', 'space_group')):
+        status, _, err = call(f'sample crystal --stoich NaCl {option}')
+        assert status == 2 and text in err and len(err.splitlines()) == 1

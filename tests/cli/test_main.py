@@ -26,6 +26,7 @@ LINES = [
     'data',
     'data rss',
     'data convert',
+    'data zeolites',
     'plot',
     'grid',
 ]

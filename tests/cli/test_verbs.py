@@ -15,6 +15,7 @@ from ase_diffusion import list_models
 from ase_diffusion.cli.data import parse_stoich
 from ase_diffusion.cli.surface_options import read_frames_of
 from ase_diffusion.data import read_frames
+from ase_diffusion.data.zeolites import read_zeolites
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.surface.generator import SurfaceDiffusion
 from ase_diffusion.weights.zoo import load_model
@@ -120,6 +121,9 @@ def test_ctrl_c(slab_file, tmp_path, environment):
         ('train surface nothing.npz --out model', 'nothing.npz'),
         ('train surface slab.traj --out model', 'mobile'),
         ('data rss slab.traj --stoich Ag:a-6', 'Ag:a-6'),
+        ('data zeolites grown.npz', 'minutes='),
+        ('data zeolites grown.db -n 2', 'grown.db'),
+        ('data zeolites nodir/grown.npz -n 2', 'nodir'),
         ('data rss slab.traj --stoich Ag3O --calculator emt -n 0', 'n is'),
         ('data rss slab.traj --stoich Ag3O --calculator emt --db rss.traj', 'rss.traj'),
         ('data convert nothing.db out.npz', 'nothing.db'),
@@ -180,6 +184,13 @@ def test_plot(call, starts_file, kind, tmp_path):
     status, out, _ = call(f'plot {starts_file} -o picture.png --kind {kind} -n 2')
     assert status == 0 and 'picture.png' in out
     assert (tmp_path / 'picture.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_frameworks_are_grown_and_read(call, tmp_path):
+    status, out, _ = call('data zeolites grown.npz -n 2 --seed 1 --sizes 8 40')
+    assert status == 0 and '2 found' in out and 'next: ase-diffusion train zeolite grown.npz' in out
+    assert call('data zeolites grown.npz -n 3')[0] == 0
+    assert len(read_zeolites('grown.npz')) == 3
 
 
 def test_search_convert_and_train(call, slab_file, tmp_path):

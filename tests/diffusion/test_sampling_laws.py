@@ -195,6 +195,23 @@ def test_classifier_free_without_conditions_calls_once():
     assert len(calls) == 1
 
 
+def test_conditions_that_are_always_given_are_no_matter_of_the_scale():
+    batch, _ = slab()
+    asked, name = torch.tensor([0.5, 2.0, 1.0]), exact.FIELD
+
+    def network(batch, c_noise, conditions):
+        return {name: conditional(batch, c_noise, conditions)[name] + 10 * conditions['elements'][batch.rows[name], None]}
+
+    elements = torch.tensor([1.0, 2.0, 3.0])
+    out = ClassifierFree(network, 3.0, ['elements'])(batch, torch.zeros(3), {'elements': elements, 'energy': asked})[name]
+    expected = -1 + 3 * (asked + 1) + 10 * elements
+    assert torch.allclose(out, expected[batch.rows[name], None].expand(-1, 3))
+    nothing = {'elements': elements, 'energy': torch.full((3,), float('nan'))}
+    for scale in (0.0, 3.0):  # nothing is asked for beside them: one call, the same for every scale
+        out = ClassifierFree(network, scale, ['elements'])(batch, torch.zeros(3), nothing)[name]
+        assert torch.allclose(out, (10 * elements - 1)[batch.rows[name], None].expand(-1, 3))
+
+
 def shift(forces, t=0.5, **options):
     batch, _ = slab()
     guide = ForceGuidance(lambda b: forces.clone(), field_name=exact.FIELD, **options)

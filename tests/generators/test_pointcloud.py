@@ -16,6 +16,7 @@ from ase_diffusion import PointCloudDiffusion
 from ase_diffusion.cli.main import main
 from ase_diffusion.diffusion import NoiseStream
 from ase_diffusion.errors import CheckpointError, GenerationFailed
+from ase_diffusion.networks import CloudUNet
 from ase_diffusion.representations import Failure
 from ase_diffusion.representations.pointcloud import PointCloud
 from ase_diffusion.training.checkpoint import load_checkpoint, save_checkpoint
@@ -134,7 +135,7 @@ def test_provenance_survives_a_database(trained, tmp_path):
         db.write(atoms, data=atoms.info['data'], **atoms.info['key_value_pairs'])
         row = db.get(1)
     told = row.key_value_pairs
-    assert told['generator'] == 'PointCloudDiffusion' and told['elements'] == 'O-Mg' and told['sampler'] == 'dpmpp_2m'
+    assert told['generator'] == 'PointCloudDiffusion' and told['elements'] == 'O-Mg' and told['sampler'] == 'renoised_ancestral'
     assert told['condition_band_gap'] == 'metal' and told['condition_formation_energy'] == -2.0 and told['guidance_scale'] == 1.5
     assert row.data['diffusion']['type'] == 'pointcloud-diffusion' and row.data['diffusion']['elements'] == ['O', 'Mg']
 
@@ -147,6 +148,49 @@ def test_conditions_and_guidance_change_the_result(trained):
     ]
     assert clouds[0].shape == (2, 3, 128, 3)
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(clouds, clouds[1:], strict=False))
+
+
+def test_the_guidance_scale_leaves_the_elements_alone(trained):
+    """Without other conditions it changes nothing; with them, 0 is the model that knows the elements only."""
+
+    def clouds(**conditions):
+        return next(generator(trained).sample_batches(2, **conditions)).fields['cloud']
+
+    plain = clouds()
+    assert all(torch.equal(plain, clouds(guidance_scale=scale)) for scale in (0.0, 3.0))
+    assert torch.equal(plain, clouds(band_gap='metal', guidance_scale=0.0))
+    assert not torch.equal(plain, clouds(band_gap='metal'))
+
+
+def test_a_condition_changes_compositions(tmp_path):
+    """Oxides of high energy and suboxides of low energy: asked for one of them, their share rises with the scale."""
+    images = []
+    for k in range(48):
+        rich = k % 2
+        atoms = Atoms('MgO3' if rich else 'Mg3O', scaled_positions=np.eye(4, 3) / 2, cell=4.0 * np.eye(3), pbc=True)
+        atoms.info['key_value_pairs'] = {'energy': 1.0 if rich else -1.0}
+        images.append(atoms)
+    gen = PointCloudDiffusion(['Mg', 'O'], model='untrained', rng=0, steps=8, logfile=None, maxtries=2000)
+    gen.fit(images, validation=images[:8], steps=30, **SMALL)
+    assert set(gen.networks) == {'denoiser', 'property'}
+    shares = []
+    for scale in (0.0, 4.0):
+        gen.validate = False
+        made = gen.sample(24, energy=1.0, guidance_scale=scale)
+        shares.append(np.mean([np.mean(atoms.numbers == 8) for atoms in made]))
+    assert shares[1] > shares[0] + 0.1
+    again = PointCloudDiffusion(['Mg', 'O'], model=gen.save(tmp_path / 'a.safetensors'), logfile=None)
+    assert set(again.networks) == {'denoiser', 'property'}
+
+
+def test_atoms_inside_each_other_are_rejected(trained):
+    gen = generator(trained)
+    near = Atoms('CsBr', scaled_positions=[[0, 0, 0], [0.2, 0, 0]], cell=[10, 6, 6], pbc=True)  # 2 of 3.64 A
+    assert gen._reason_to_reject(near) == 'atoms closer than 0.65 of the sum of their covalent radii'
+    near.set_scaled_positions([[0, 0, 0], [0.25, 0, 0]])
+    assert gen._reason_to_reject(near) is None
+    water = Atoms('OH2', positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], cell=[5, 5, 5], pbc=True)
+    assert gen._reason_to_reject(water) is None
 
 
 def test_distances_symmetry_and_relaxation(trained):
@@ -185,6 +229,18 @@ def test_words_and_gaps_are_conditions_and_training_goes_on(tmp_path, caplog):
     assert all(torch.equal(value, gen.network.state_dict()[name]) for name, value in before.items())
     again.fit(images, steps=5, conditions=names, **{k: v for k, v in SMALL.items() if k not in ('features', 'blocks')})
     assert any(not torch.equal(value, again.network.state_dict()[name]) for name, value in before.items())
+
+
+def test_the_unet_is_another_network(tmp_path):
+    gen = PointCloudDiffusion(['O', 'Mg'], model='untrained', rng=0, steps=4, logfile=None, maxtries=500)
+    gen.fit(salts(12), tmp_path / 'run', steps=3, network='unet', **(SMALL | {'features': 16}))
+    assert type(gen.network) is CloudUNet and gen.network.settings['width'] == 16
+    batch = next(gen.sample_batches(2))
+    assert batch.fields['cloud'].shape == (2, 3, 128, 3) and torch.isfinite(batch.fields['cloud']).all()
+    again = PointCloudDiffusion(['O', 'Mg'], model=gen.save(tmp_path / 'a.safetensors'), logfile=None)
+    assert type(again.network) is CloudUNet
+    with pytest.raises(ValueError, match="network is 'tokens' or 'unet'"):
+        train_pointcloud(salts(12), tmp_path / 'no', steps=3, network='gan', **SMALL)
 
 
 def test_the_loss_of_a_perfect_network_is_zero_and_that_of_none_is_known():

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from ase.build import fcc111
+from ase.build import bulk, fcc111
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
-from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
+from ase_diffusion import CrystalDiffusion, SurfaceDiffusion, metrics
 from ase_diffusion.errors import GenerationFailed
+from ase_diffusion.representations.cells import space_group_of
 
 
 @pytest.fixture(scope='module')
@@ -122,3 +123,50 @@ def test_relaxed_crystals_are_reduced_and_carry_the_results_of_the_cell():
     assert atoms.get_potential_energy() == pytest.approx(again.get_potential_energy(), abs=1e-6)
     assert np.allclose(atoms.get_stress(), again.get_stress(), atol=1e-6)
     assert atoms.pbc.all()
+
+
+class Squeeze(Calculator):
+    """Ask for a smaller cell; the stress has the shape of this class."""
+
+    implemented_properties = ['energy', 'forces', 'stress']  # noqa: RUF012
+    shape = (6,)
+
+    def calculate(self, atoms=None, properties=('energy',), system_changes=()):
+        super().calculate(atoms, list(properties), system_changes)
+        strain = np.log(atoms.cell.volume / 60)
+        stress = 2 * strain / atoms.cell.volume * np.eye(3)
+        stress = stress if self.shape == (3, 3) else stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        self.results = {'energy': strain**2, 'forces': np.zeros((len(atoms), 3)), 'stress': stress}
+
+
+@pytest.mark.parametrize('shape', [(6,), (3, 3)])
+def test_crystals_are_relaxed_by_calculators_whose_stress_has_either_form(shape):
+    made = type('Made', (Squeeze,), {'shape': shape})
+    gen = CrystalDiffusion('Ti2O4', relax={'calculator': made, 'fmax': 1e-4}, rng=0, logfile=None)
+    for atoms in gen.sample(2):
+        assert atoms.cell.volume == pytest.approx(60, rel=1e-2)
+        assert atoms.get_stress().shape == (6,) and np.allclose(atoms.get_stress(), 0, atol=1e-3)
+
+
+def test_a_prediction_is_relaxed_by_chgnet_and_the_lowest_of_several_is_the_known_crystal():
+    pytest.importorskip('chgnet')
+    gen = CrystalDiffusion('GaAs', best_of=3, relax={'calculator': 'chgnet', 'fmax': 0.1, 'steps': 20}, rng=0, logfile=None)
+    atoms = gen.sample()
+    pairs = atoms.info['key_value_pairs']
+    assert np.isfinite(atoms.get_potential_energy()) and atoms.get_stress().shape == (6,) and pairs['source'] == 'template'
+    assert metrics.match_rate([atoms], [bulk('GaAs', 'zincblende', a=5.65)], processes=1)['match_rate'] == 1
+
+
+def test_a_relaxed_crystal_is_averaged_over_its_symmetry_and_keeps_its_energy():
+    class Tilted(Squeeze):
+        """Push the atoms a little off their sites."""
+
+        def calculate(self, atoms=None, properties=('energy',), system_changes=()):
+            super().calculate(atoms, properties, system_changes)
+            self.results['forces'] = 0.3 * np.sin(np.arange(3 * len(atoms))).reshape(-1, 3)
+
+    options = dict(relax={'calculator': Tilted, 'steps': 3}, rng=0, logfile=None, templates=1)
+    plain, averaged = (CrystalDiffusion('Ti2O4', symmetrize=s, **options).sample() for s in (None, 0.2))
+    numbers = [space_group_of(atoms, 1e-4) for atoms in (plain, averaged)]
+    assert numbers[0] == 1 and numbers[1] > 1
+    assert averaged.get_potential_energy() == pytest.approx(plain.get_potential_energy())

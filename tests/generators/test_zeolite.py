@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import make_supercell
+from ase.calculators.calculator import Calculator
 from ase.spacegroup import crystal
 
 from ase_diffusion import ZeoliteDiffusion
@@ -20,6 +22,7 @@ from ase_diffusion.representations.conditions import NumberCondition
 from ase_diffusion.representations.voxels import GridSymmetry, Voxels
 from ase_diffusion.training import save_checkpoint
 from ase_diffusion.training.recipe import header_of
+from ase_diffusion.training.zeolite import new_voxels
 
 SCALES = {'volume_per_t': [54.0, 10.0], 'void_fraction': [0.06, 0.07], 'multiplicity': [2.0, 1.3]}
 
@@ -139,6 +142,7 @@ def test_the_same_seeds_give_the_same_grids_in_groups_and_alone(gen, monkeypatch
 
 
 def test_results_carry_space_group_and_properties(gen, answers):
+    gen.tolerance = {}
     images = gen.sample(2, void_fraction=0.1)
     found = adsorption_properties(energy_grid(sodalite(), shape=(32, 32, 32)))
     for atoms in images:
@@ -147,6 +151,7 @@ def test_results_carry_space_group_and_properties(gen, answers):
         assert pairs['void_fraction'] == pytest.approx(found['void_fraction'], abs=1e-5)
         assert pairs['condition_void_fraction'] == 0.1 and pairs['cost'] == pytest.approx(2e-4)
         assert {'void_fraction', 'space_group', 'cost'} <= set(pairs['provenance'].split())
+        assert pairs['topology'] == 'SOD' and pairs['novelty'] == 'iza'
     assert space_group_of(sodalite(), 0.05) == 229
 
 
@@ -162,6 +167,28 @@ def test_strained_frameworks_are_refused(checkpoint, answers):
     gen = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, max_cost=1e-4, maxtries=1)
     with pytest.raises(GenerationFailed, match='strained'):
         gen.sample()
+
+
+def test_frameworks_far_from_their_target_are_refused(checkpoint, answers):
+    truth = adsorption_properties(energy_grid(sodalite(), shape=(32, 32, 32)))['void_fraction']
+    gen = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, maxtries=1)
+    assert gen.sample(void_fraction=truth + 0.02).info['key_value_pairs']['void_fraction'] == pytest.approx(truth, abs=1e-5)
+    with pytest.raises(GenerationFailed, match='void_fraction off target'):
+        gen.sample(void_fraction=truth + 0.05)
+    assert gen._off_target({'condition_henry_coefficient': 10.0, 'henry_coefficient': 14.9}) is None
+    assert gen._off_target({'condition_henry_coefficient': 10.0, 'henry_coefficient': 6.0}) == 'henry_coefficient off target'
+    assert gen._off_target({'condition_heat_of_adsorption': 15.0}) == 'heat_of_adsorption off target'  # closed: there is none
+    free = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, maxtries=1, tolerance=None)
+    assert free.sample(void_fraction=truth + 0.05)
+    again = ZeoliteDiffusion.from_record(free.sample(void_fraction=0.2))
+    assert again.tolerance == {} and ZeoliteDiffusion(checkpoint, logfile=None, tolerance={'void_fraction': 0.1}).tolerance == {
+        'void_fraction': 0.1,
+        'heat_of_adsorption': 1.5,
+        'henry_coefficient': 1.5,
+    }
+    for wrong in ({'void_fraction': 0.0}, {'henry_coefficient': 0.9}, {'density': 1.0}):
+        with pytest.raises(ValueError, match='tolerance is a dict'):
+            ZeoliteDiffusion(checkpoint, logfile=None, tolerance=wrong)
 
 
 def test_cells_and_groups_can_be_given(checkpoint):
@@ -182,16 +209,44 @@ def test_cells_and_groups_can_be_given(checkpoint):
         ZeoliteDiffusion(checkpoint, logfile=None, space_group=group, symmetry=False)
 
 
+class OfVolume(Calculator):
+    """Energy (eV) of the volume alone: a minimum at 720 A^3."""
+
+    implemented_properties = ('energy', 'forces', 'stress')
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        excess, stiffness = self.atoms.get_volume() - 720.0, 1e-3
+        stress = 2 * stiffness * excess * np.array([1.0, 1, 1, 0, 0, 0])
+        self.results = {'energy': stiffness * excess**2, 'forces': np.zeros((len(self.atoms), 3)), 'stress': stress}
+
+
+def test_properties_are_those_of_the_relaxed_framework(checkpoint, answers):
+    gen = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, relax={'calculator': OfVolume(), 'fmax': 1e-3})
+    atoms = gen.sample()
+    pairs = atoms.info['key_value_pairs']
+    assert atoms.get_volume() == pytest.approx(720, abs=0.5) and pairs['relax_converged']
+    assert pairs['topology'] == 'SOD' and pairs['space_group'] == 229
+    found = adsorption_properties(energy_grid(atoms, shape=(32, 32, 32)))
+    small = adsorption_properties(energy_grid(sodalite(), shape=(32, 32, 32)))
+    assert pairs['henry_coefficient'] == pytest.approx(found['henry_coefficient'], rel=1e-3)
+    assert abs(found['henry_coefficient'] - small['henry_coefficient']) > 1e-3
+    assert atoms.get_potential_energy() == pytest.approx(0.0, abs=1e-2)
+
+
 def test_frameworks_are_interpolated(gen, answers):
     a, b = sodalite(8.87), sodalite(8.95)
     atoms = gen.interpolate(a, b, 0.5)
     pairs = atoms.info['key_value_pairs']
     assert pairs['operation'] == 'interpolate' and pairs['weight'] == 0.5
+    assert task_of(gen, a, b).symmetry.multiplicity > 20  # most of Im-3m and its centring, which both have
     assert np.allclose(a.cell.lengths(), 8.87)
     assert len(gen.interpolate(a, b, 0.3, n=2)) == 2
     for wrong, message in (
         ((a, a.repeat((2, 1, 1))), 'grids of one shape'),
         ((a, Atoms('Cu', cell=[8, 8, 8], pbc=True)), 'of SiO2'),
+        ((a, make_supercell(a, [[1, 0, 0], [1, 1, 0], [0, 0, 1]])), 'orthogonal cells along'),
+        (('SOD', a), 'are Atoms'),
     ):
         with pytest.raises(ValueError, match=message):
             gen.interpolate(*wrong)
@@ -199,6 +254,15 @@ def test_frameworks_are_interpolated(gen, answers):
         gen.interpolate(a, b, 1.5)
     with pytest.raises(ValueError, match='noise lies above'):
         gen.interpolate(a, b, noise=1e3)
+
+
+def task_of(gen, a, b):
+    """Return the draw of an interpolation."""
+    seen = []
+    real, gen._iterate = gen._iterate, lambda count, conditions, task: seen.append(task) or iter([a])
+    gen.interpolate(a, b)
+    gen._iterate = real
+    return seen[0].draw
 
 
 def test_mixed_noise_keeps_its_variance(gen):
@@ -228,6 +292,51 @@ def test_a_small_model_is_trained_saved_and_used(tmp_path):
     assert set(gen.header['conditions']) == {'void_fraction'}
     again = ZeoliteDiffusion(gen.save(tmp_path / 'small.safetensors'), rng=1, steps=3, logfile=None)
     assert again.sample_grids(2, void_fraction=0.05)[0]['Si'].shape == (8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        ({'probe_shape': (4096, 4096, 4096)}, 'three numbers of points'),
+        ({'probe_shape': 32}, 'three numbers of points'),
+        ({'tolerance': 5}, 'tolerance is a dict'),
+        ({'max_cost': float('nan')}, 'max_cost is a cost'),
+        ({'cell': [1000, 1000, 1000]}, '4 to 60 A'),
+    ],
+)
+def test_wrong_arguments_are_refused_at_construction(checkpoint, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ZeoliteDiffusion(checkpoint, logfile=None, **wrong)
+
+
+def test_impossible_targets_are_refused(gen, caplog):
+    with pytest.raises(ValueError, match='share of the volume'):
+        gen.sample(void_fraction=-0.1)
+    with pytest.raises(ValueError, match='several targets'):
+        gen.sample(void_fraction=0.3, heat_of_adsorption=33.0)
+    assert gen.check_conditions({'void_fraction': 0.9})['void_fraction'] == 0.9
+    assert 'void_fraction = 0.9 lies outside the training data, 0 to 0.4' in caplog.text
+
+
+def test_the_unet_of_the_paper_is_a_configuration(tmp_path):
+    voxels, build = new_voxels([sodalite()], shape=(8, 8, 8), network='unet')
+    net = build(conditions={'void_fraction': [0.1, 0.1]})
+    assert 6.4e6 < sum(p.numel() for p in net.parameters()) < 6.8e6 and net.settings['circular']
+    conditions = {'void_fraction': NumberCondition(0.0, 0.4)}
+    header = header_of('zeolite', voxels, voxels.process(), conditions=conditions, sampling={'steps': 2}, data={})
+    path = save_checkpoint(tmp_path / 'unet.safetensors', net, header)
+    gen = ZeoliteDiffusion(path, rng=1, logfile=None)
+    torch.nn.init.normal_(gen.network.last.conv.weight, std=0.05)
+    one, other = ([g['Si'] for g in seeded(gen).sample_grids(1, void_fraction=v)][0] for v in (0.0, 0.3))
+    assert one.shape == (8, 8, 8) and not np.allclose(one, other)
+    with pytest.raises(ValueError, match='networks of zeolites'):
+        new_voxels([sodalite()], network='resnet')
+
+
+def seeded(gen):
+    """Return a generator at the beginning of its random numbers."""
+    gen.rng = np.random.default_rng(3)
+    return gen
 
 
 def test_the_shipped_set_is_whole():

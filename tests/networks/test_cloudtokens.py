@@ -9,6 +9,7 @@ import torch
 from ase_diffusion.diffusion import Batch, GeometricVP, JointProcess, Preconditioned
 from ase_diffusion.diffusion.samplers import dpmpp_2m
 from ase_diffusion.networks.cloudtokens import CloudTokens, average_slots, denoised, slots_of
+from ase_diffusion.networks.cloudunet import CloudUNet
 
 SETTINGS = dict(
     features=48,
@@ -27,9 +28,13 @@ COUNTS = torch.tensor([1, 2, 5, 9, 11, 16, 3, 15])
 SLOTS = torch.tensor([[14, 14, 14], [11, 17, 11], [8, 12, 25], [8, 20, 22], [1, 8, 1], [3, 8, 26], [8, 22, 8], [5, 6, 7]])
 
 
-def network(dtype=torch.float64, **changes):
+UNET = {name: SETTINGS[name] for name in ('descriptors', 'conditions', 'scales')} | dict(width=16, multipliers=(1, 2))
+FORMS = {CloudTokens: SETTINGS, CloudUNet: UNET}
+
+
+def network(dtype=torch.float64, form=CloudTokens):
     torch.manual_seed(0)
-    net = CloudTokens(**(SETTINGS | changes))
+    net = form(**FORMS[form])
     net.descriptors.copy_(torch.randn(net.descriptors.shape))
     for p in net.parameters():
         p.data += 0.1 * torch.randn(p.shape)
@@ -65,8 +70,9 @@ def clean(net, x, c_noise, **kwargs):
 LEVELS = torch.linspace(-0.9, 0.9, len(COUNTS))
 
 
-def test_rows_of_an_atom_are_copies_and_only_their_means_count():
-    net, x = network(torch.float32), noise()
+@pytest.mark.parametrize('form', FORMS)
+def test_rows_of_an_atom_are_copies_and_only_their_means_count(form):
+    net, x = network(torch.float32, form), noise()
     out = clean(net, x, LEVELS)
     moved = x.clone()
     for k in range(len(x)):
@@ -81,8 +87,9 @@ def test_rows_of_an_atom_are_copies_and_only_their_means_count():
     assert (again - out).abs().max() < 5e-4
 
 
-def test_equal_slots_are_pooled():
-    net, x = network(torch.float32), noise()
+@pytest.mark.parametrize('form', FORMS)
+def test_equal_slots_are_pooled(form):
+    net, x = network(torch.float32, form), noise()
     out = clean(net, x, LEVELS)
     same = [k for k in range(len(x)) if SLOTS[k, 0] == SLOTS[k, 2]]
     assert same and (out[same, 1, :, 0] - out[same, 1, :, 2]).abs().max() < 2e-4
@@ -129,8 +136,9 @@ def test_noise_of_means():
         assert torch.allclose(b.std(0), (s_b / torch.sqrt(1 + s_b**2))[0], rtol=0.12)
 
 
-def test_prediction_and_denoised_agree_with_the_process():
-    net, x = network(torch.float32), noise()
+@pytest.mark.parametrize('form', FORMS)
+def test_prediction_and_denoised_agree_with_the_process(form):
+    net, x = network(torch.float32, form), noise()
     t = torch.linspace(0.1, 0.9, len(COUNTS))
     process = Preconditioned(GeometricVP(0.02, 80.0))
     batch = batch_of(x)
@@ -165,8 +173,9 @@ def test_permuted_atoms_are_permuted():
         assert torch.allclose(other[k, 2], out[k, 2], atol=3e-4)
 
 
-def test_a_crystal_does_not_see_its_batch():
-    net, x = network(torch.float32), noise()
+@pytest.mark.parametrize('form', FORMS)
+def test_a_crystal_does_not_see_its_batch(form):
+    net, x = network(torch.float32, form), noise()
     out = clean(net, x, LEVELS)
     for k in range(len(x)):
         alone = clean(net, x[k : k + 1], LEVELS[k : k + 1], counts=COUNTS[k : k + 1], slots=SLOTS[k : k + 1])
@@ -194,8 +203,9 @@ def test_metric_of_clean_lattice():
     assert torch.allclose(torch.rad2deg(torch.arccos(cosine)), angles[0])
 
 
-def test_conditions_matter_and_nan_is_not_asked():
-    net, x = network(torch.float32), noise()
+@pytest.mark.parametrize('form', FORMS)
+def test_conditions_matter_and_nan_is_not_asked(form):
+    net, x = network(torch.float32, form), noise()
     size = len(x)
     nan = torch.full((size,), float('nan'))
     plain = clean(net, x, LEVELS)
@@ -234,8 +244,9 @@ def test_structure_from_conditions_alone():
     assert slots_of(hot).tolist() == [sorted(set(s)) + [min(s)] * (3 - len(set(s))) for s in SLOTS.tolist()]
 
 
-def test_bf16():
-    net, x = network(torch.float32), noise()
+@pytest.mark.parametrize('form', FORMS)
+def test_bf16(form):
+    net, x = network(torch.float32, form), noise()
     out = clean(net, x, LEVELS)
     with torch.autocast('cpu', torch.bfloat16):
         half = clean(net, x, LEVELS)
@@ -248,10 +259,11 @@ def test_bf16():
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
 
 
-def test_settings_are_json_and_the_shipped_size_fits():
-    net = CloudTokens(**json.loads(json.dumps(network(torch.float32).settings)))
-    net.load_state_dict(network(torch.float32).state_dict())
-    assert torch.equal(clean(net.eval(), noise(), LEVELS), clean(network(torch.float32), noise(), LEVELS))
+@pytest.mark.parametrize('form', FORMS)
+def test_settings_are_json_and_the_shipped_size_fits(form):
+    net = form(**json.loads(json.dumps(network(torch.float32, form).settings)))
+    net.load_state_dict(network(torch.float32, form).state_dict())
+    assert torch.equal(clean(net.eval(), noise(), LEVELS), clean(network(torch.float32, form), noise(), LEVELS))
     full = CloudTokens(descriptors=56, conditions={'formation_energy': [0, 1], 'band_gap': {'classes': 3}})
     assert sum(p.numel() for p in full.parameters()) < 5e6
     with pytest.raises(ValueError, match='multiple of heads'):

@@ -2,16 +2,29 @@
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import make_supercell
 from ase.neighborlist import neighbor_list
-from ase.spacegroup import crystal
+from ase.spacegroup import Spacegroup, crystal
 
 from ase_diffusion.porous import density_grid
 from ase_diffusion.porous.dls import cost_and_gradient, fit_distances, framework_terms, insert_oxygen, repulsive_terms
-from ase_diffusion.porous.nets import coordination_sequences, four_connected_net, is_connected, net_hash
+from ase_diffusion.porous.grid_symmetry import GridSymmetry
+from ase_diffusion.porous.nets import (
+    angle_cycles,
+    coordination_sequences,
+    four_connected_net,
+    framework_net,
+    is_connected,
+    neighbor_pairs,
+    net_hash,
+    net_key,
+)
+from ase_diffusion.porous.orbits import SiteOrbits
 from ase_diffusion.porous.peaks import find_peaks, fit_peaks
 from ase_diffusion.porous.silica import REASONS, check_framework, framework_from_grid, match_bonds, relax_framework
+from ase_diffusion.representations.cells import space_group_of
 
 # Baerlocher, McCusker, Database of Zeolite Structures: space group, cell lengths, T sites, coordination sequence
 NETS = {
@@ -202,6 +215,71 @@ def test_displaced_peaks_are_relaxed(sodalite):
     made = framework_from_grid(grids[0], 0 * grids[1], rough.cell.array)
     assert made.atoms is None or check_framework(made.atoms) is None
     assert made.peaks > 0 and (made.reason is None) == bool(made)
+
+
+def operations_of(number):
+    """Return rotations and translations of a space group."""
+    return tuple(np.array(x) for x in zip(*Spacegroup(number).get_symop(), strict=True))
+
+
+def test_bonds_of_an_orbit_are_those_of_one_oxygen_site(lta):
+    lengths, silicon = lta.cell.lengths(), lta[lta.numbers == 14].get_scaled_positions()
+    rough = silicon + 0.01 * np.random.default_rng(0).normal(size=(24, 3)) / lengths
+    orbits, chosen = SiteOrbits.of(rough, lengths, operations_of(221))
+    assert len(orbits.sites) == 24 and (orbits.owner == 0).all() and chosen.tolist() == [0]
+    for g in (0, 17, 40):
+        image = orbits.sites @ orbits.rotations[g].T + operations_of(221)[1][g]
+        assert np.allclose(image, orbits.sites[orbits.images[g]] + orbits.shifts[g], atol=1e-6)
+    pairs, distances = neighbor_pairs(orbits.sites, np.diag(lengths), 3.4, 2000)
+    assert len(pairs) == 48
+    assert sorted(np.bincount(orbits.bonds(pairs)).tolist()) == [12, 12, 24]  # O1, O2 and O3 of LTA
+
+
+def test_symmetric_grids_give_symmetric_frameworks(lta):
+    rng, shape = np.random.default_rng(1), (24, 24, 24)
+    group = GridSymmetry.of(*operations_of(221), shape)
+    noise = [group.average(torch.from_numpy(rng.normal(size=shape)), noise=True).numpy() for _ in range(2)]
+    grids = [density_grid(lta, s, shape=shape, device='cpu') + 0.15 * x for s, x in zip(('Si', 'O'), noise, strict=True)]
+    made = framework_from_grid(*grids, lta.cell.array, operations=operations_of(221))
+    assert made.step == 'symmetric' and made.cost < 0.01
+    assert space_group_of(made.atoms, 0.05) == 221
+    assert net_key(net_of(made.atoms)) == net_key(net_of(lta))
+    other = framework_from_grid(*grids, lta.cell.array, operations=operations_of(62))  # a group that the grids have not
+    assert other or other.reason in REASONS
+
+
+def net_of(atoms):
+    """Return the net of a framework."""
+    return framework_net(atoms.numbers, atoms.get_scaled_positions(), atoms.cell.array)
+
+
+def test_the_best_solutions_come_one_after_the_other(lta):
+    sites, excluded = lta[lta.numbers == 14].get_scaled_positions(), []
+    orbits, _ = SiteOrbits.of(sites, lta.cell.lengths(), operations_of(221))
+    found = [match_bonds(orbits.sites, np.ones(24), None, lta.cell.array, orbits=orbits, excluded=excluded) for _ in range(3)]
+    assert (coordination_sequences(found[0][1])[:, :3] == [4, 9, 17]).all() and 2 <= len(excluded) <= 3
+    assert len({x.tobytes() for x in excluded}) == len(excluded)
+
+
+def test_shortest_cycles_are_the_published_vertex_symbols():
+    quartz = crystal(['Si'], [(0.4697, 0, 2 / 3)], spacegroup=154, cellpar=[4.913, 4.913, 5.405, 90, 90, 120])
+    symbols = angle_cycles(four_connected_net(quartz.get_scaled_positions(), quartz.cell.array, (2.9, 3.3)))
+    assert (symbols[..., 0] == [6, 6, 6, 6, 8, 8]).all()  # 6.6.6_2.6_2.8_7.8_7, of the rings among the cycles
+    assert (symbols[:, :4, 1] == [1, 1, 2, 2]).all() and (symbols[:, 4:, 1] >= 7).all()
+    diamond = crystal(['Si'], [(0, 0, 0)], spacegroup=227, cellpar=[7.16] * 3 + [90] * 3)
+    net = four_connected_net(diamond.get_scaled_positions(), diamond.cell.array)
+    assert (angle_cycles(net) == [6, 2]).all()  # cristobalite, 6_2 six times
+    assert (angle_cycles(four_connected_net(*t_sites('SOD')))[0, :, 0] == [4, 4, 6, 6, 6, 6]).all()
+
+
+def test_keys_tell_nets_of_equal_coordination_sequences_and_not_cells():
+    lta, rho = (four_connected_net(*t_sites(name)) for name in ('LTA', 'RHO'))
+    assert net_hash(coordination_sequences(lta)) == net_hash(coordination_sequences(rho)) and net_key(lta) != net_key(rho)
+    double = framework_of('SOD').repeat((2, 1, 1))
+    silicon = double[double.numbers == 14]
+    assert net_key(four_connected_net(silicon.get_scaled_positions(), silicon.cell.array)) == net_key(
+        four_connected_net(*t_sites('SOD'))
+    )
 
 
 def test_noise_alone_gives_a_reason():

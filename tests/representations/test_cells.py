@@ -11,6 +11,7 @@ from ase.spacegroup import crystal
 
 from ase_diffusion.representations.cells import (
     cells_of_parameters,
+    common_operations,
     conventional,
     equivalent_origins,
     of_spglib,
@@ -79,3 +80,16 @@ def test_equivalent_origins_keep_the_operations_as_they_stand(number):
         moved = plain.copy()
         moved.set_scaled_positions(sign * plain.get_scaled_positions() + shift)
         assert (operations(moved) == expected) == ((sign, *shift) in valid), (sign, shift)
+
+
+def test_operations_that_two_crystals_share():
+    sodalite = crystal(['Si', 'O'], [(0.25, 0.5, 0.0), (0.3534, 0.3534, 0.0)], spacegroup=229, cellpar=[8.87] * 3 + [90] * 3)
+    rotations, translations = common_operations([sodalite, sodalite], 0.05)
+    assert len(rotations) == 96 and set(np.unique(translations).tolist()) == {0.0, 0.5}
+    shifted = sodalite.copy()
+    shifted.translate([8.87 / 8, 0, 0])
+    fewer, _ = common_operations([sodalite, shifted], 0.05)
+    assert 1 < len(fewer) < 96  # those of a common origin
+    shifted.rattle(0.3, seed=1)
+    rotations, translations = common_operations([sodalite, shifted], 0.05)
+    assert (rotations == np.eye(3)).all() and not translations.any()

@@ -1,5 +1,6 @@
 """Point clouds of crystals: exact there and back, by blocks of rows and by clusters on the torus."""
 
+import itertools
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from ase_diffusion.networks.cloudtokens import CloudTokens
 from ase_diffusion.representations.base import Failure, Representation
+from ase_diffusion.representations.cloudsites import complete_slots
 from ase_diffusion.representations.pointcloud import (
     PointCloud,
     band_gap_class,
@@ -182,6 +184,24 @@ def test_augmented_clouds_are_the_same_crystals():
     assert torch.allclose(still.augment(batch, torch.Generator()).fields['cloud'], batch.fields['cloud'], atol=1e-12)
 
 
+@pytest.mark.parametrize('triple', [(3, 8, 26), (8, 26, 8), (8, 8, 8)])
+def test_species_are_the_likeliest_in_which_every_element_occurs(triple):
+    """All assignments by brute force, and the highest scores where they miss no element."""
+    rng, changed = np.random.default_rng(0), 0
+    for _ in range(100):
+        scores = rng.normal(size=(4, 3)) + [0.0, 1.5, 0.0]
+        if triple[0] == triple[2]:
+            scores[:, 2] = scores[:, 0]
+        slots = complete_slots(scores, np.array(triple))
+        whole = [p for p in itertools.product(range(3), repeat=4) if {triple[k] for k in p} == set(triple)]
+        total = [sum(row[k] for row, k in zip(scores, p, strict=True)) for p in whole]
+        assert {triple[k] for k in slots} == set(triple)
+        assert np.isclose(scores[np.arange(4), slots].sum(), max(total))
+        changed += (slots != scores.argmax(1)).any()
+    assert (changed > 5) == (len(set(triple)) > 1)
+    assert complete_slots(np.eye(3)[:1], np.array([3, 8, 26])).shape == (1,)
+
+
 def test_failures_have_reasons():
     cloud = PointCloud()
     batch = cloud.encode([Atoms('LiFeO2', scaled_positions=np.eye(4, 3) / 2, cell=[4, 5, 6], pbc=True)] * 4)
@@ -191,7 +211,8 @@ def test_failures_have_reasons():
     x[3, 0, 5, 1] = float('nan')
     out = cloud.decode(batch.with_fields(cloud=x))
     assert isinstance(out[0], Atoms)
-    assert out[1] == Failure('an asked element has no atom')
+    assert set(out[1].symbols) == {'Li', 'Fe', 'O'}  # each of them once
+    assert cloud.decode(batch.with_fields(cloud=x), 'clusters')[1] == Failure('an asked element has no atom')
     assert out[2] == Failure('the lattice parameters form no cell')
     assert out[3] == Failure('the cloud holds NaN or infinite numbers')
     assert [type(a) for a in cloud.decode(batch.with_fields(cloud=x), 'clusters')] == [Atoms, Failure, Failure, Failure]

@@ -14,22 +14,27 @@ from ase.data import chemical_symbols
 
 from ...calculators.elements import check_elements
 from ...diffusion import Batch
-from ...representations import Crystal
+from ...representations import Crystal, Failure
+from ...representations.cells import space_group_of
 from ...representations.reduction import niggli
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import split_crystals
 from ...utils.atoms import composition_text, parse_formula
 from ...utils.checks import check_integer
+from ...utils.provenance import note
 from ...weights.zoo import list_models
 from ..base import collect
 from ..bulk import BulkGenerator, check_symmetrize
 from ..compiling import copy_network
+from ..model import Outcome
 from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, given_structures
 from ..text import formula_text
 from .guidance import CrystalGuidance
+from .prototypes import SAME_TYPE
 from .tasks import AllowedElements, perturbation
+from .templates import FromTemplates, Templates, check_space_group
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +52,23 @@ class CrystalDiffusion(BulkGenerator):
         Atoms per cell; by default as many as in the training data, at random with their frequencies.
     elements : list of str, optional
         Elements that may occur; all that the model knows by default.
+    all_elements : bool
+        Every one of ``elements`` must occur: crystals without one are rejected.
     model : str or Path, optional
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'mp-le20-prediction'``
         where ``stoich`` is given (it knows no conditions; ``'mp-le20'`` does), else ``'mp-le20'``.
     conditioning : 'cds' or 'cdi', optional
         Which variant of a model: conditions enter the attention or the first embedding; default: what the model has.
+    templates : bool, int, path or list of Atoms, optional
+        Where ``stoich`` is given, structures come first from known crystals of the same anonymous formula, elements exchanged by
+        similarity and volume scaled (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), each once, the most
+        likely first; then from the network. A number: no more of them than this. False: the network alone. A list or a file of
+        crystals: added to those that ship. Default: 20 where no model is named, which are right twice as often as its default;
+        the network alone with another model, a denoising trajectory, or guidance without ``best_of``.
+    space_group : int, optional
+        Space group that spglib finds in a result within 0.1 A; templates of it are taken, and what has another is rejected.
     symmetrize : float, optional
-        Average every structure over the symmetry that spglib finds within this tolerance, A.
+        Average every structure over the symmetry that spglib finds within this tolerance, A; after a relaxation as well.
     relax : dict, optional
         Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a structure is returned. One whose
         relaxation fails is rejected, and another takes its place.
@@ -87,7 +102,15 @@ class CrystalDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'crystal'
     default_sampling: ClassVar[dict] = SCHEMES['d3pm']
     default_batch_size: ClassVar[int] = 64
-    recorded: ClassVar[tuple[str, ...]] = ('stoich', 'natoms', 'elements', 'symmetrize')
+    recorded: ClassVar[tuple[str, ...]] = (
+        'stoich',
+        'natoms',
+        'elements',
+        'symmetrize',
+        'templates',
+        'space_group',
+        'all_elements',
+    )
 
     def __init__(
         self,
@@ -95,8 +118,11 @@ class CrystalDiffusion(BulkGenerator):
         natoms: int | None = None,
         *,
         elements: list[str] | None = None,
+        all_elements: bool = False,
         model: Any = None,
         conditioning: str | None = None,
+        templates: Any = None,
+        space_group: int | None = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
         calculator: Any = None,
@@ -111,6 +137,9 @@ class CrystalDiffusion(BulkGenerator):
         self.natoms = None if natoms is None else check_integer('natoms', natoms, 1)
         self.elements = None if elements is None else _elements(elements)
         _check_agreement(self.stoich, self.numbers, self.natoms, self.elements)
+        self.all_elements = bool(all_elements)
+        if self.all_elements and (self.elements is None or len(self.elements) > (self.natoms or len(self.elements))):
+            raise ValueError(f'all_elements needs elements, no more of them than natoms={natoms}; got elements={elements}')
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         self.conditioning, self.symmetrize = conditioning, check_symmetrize(symmetrize)
@@ -121,6 +150,15 @@ class CrystalDiffusion(BulkGenerator):
             check_elements(self.guidance.calculator, asked, 'guidance')
         if self.best_of > 1:
             self.selection = self._selection(calculator)
+        self.space_group = None if space_group is None else check_space_group(space_group)
+        if templates is None:
+            guided = self.denoising_trajectory is not None or (self.guidance is not None and self.best_of == 1)
+            templates = stoich is not None and model is None and not guided
+            if stoich is not None and model is None and guided:
+                self.log.write(
+                    'templates: left out, for guidance and denoising are of the network; templates=True takes them first'
+                )
+        self.templates = Templates.coerce(templates, self.numbers, self.space_group)
         if model is None:
             model = DEFAULT_MODEL if stoich is None else DEFAULT_PREDICTOR
         self._load(_variant(str(model), conditioning))
@@ -143,10 +181,24 @@ class CrystalDiffusion(BulkGenerator):
     def _adapt(self, representation: Crystal, networks: dict, header: dict) -> Crystal:
         network = next(iter(networks.values()))
         sizes = [int(n) for n in header['sizes']]
-        self._check_asked(
-            self.model, network.settings['conditioning'], header.get('csp_fraction'), header['representation']['elements'], sizes
-        )
+        self._without_network = None
+        try:
+            self._check_asked(
+                self.model,
+                network.settings['conditioning'],
+                header.get('csp_fraction'),
+                header['representation']['elements'],
+                sizes,
+            )
+        except UnknownToModel as error:
+            if self.templates is None or not self.templates.found:
+                raise ValueError(f'{error}{self._other_sizes()}') from None
+            self._without_network = str(error)
         return representation
+
+    def _other_sizes(self) -> str:
+        """Return the end of the message where neither the network nor a template can be of use."""
+        return '' if self.templates is None else self.templates.other_sizes()
 
     def _check_asked(self, name: str, conditioning: str, given, known, sizes) -> None:
         """Raise a ValueError where a model, or one trained on such data, could not make what this generator is for."""
@@ -157,14 +209,14 @@ class CrystalDiffusion(BulkGenerator):
         asked = set(self.numbers or ()) | set(self.elements or ())
         if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):
             names = ', '.join(chemical_symbols[z] for z in known)
-            raise ValueError(f'{name} never saw {", ".join(unknown)}; it knows {names}')
+            raise UnknownToModel(f'{name} never saw {", ".join(unknown)}; it knows {names}')
         count = self.natoms if self.numbers is None else len(self.numbers)
         if count is not None and count > max(sizes):
-            raise ValueError(
+            raise UnknownToModel(
                 f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}; take '
                 'fewer formula units or another model'
             )
-        if count is not None and count not in sizes:
+        if count is not None and count not in sizes and self.templates is None:
             log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
 
     def _hint(self) -> str:
@@ -181,6 +233,47 @@ class CrystalDiffusion(BulkGenerator):
         count = self._count(seed)
         numbers = [self.representation.elements[0]] * count if self.numbers is None else self.numbers
         return Atoms(numbers, positions=np.zeros((count, 3)), cell=5 * np.eye(3), pbc=True)
+
+    def _task(self, conditions: dict | None = None) -> FromNoise:
+        task = super()._task(conditions)
+        if self.templates is None or conditions is None:
+            return task
+        asked = [name for name, value in conditions.items() if value is not None and name != 'guidance_scale']
+        if reason := self.templates.reason_against(asked):
+            self.log.write(f'templates: {reason}; the network alone')
+            return task
+        if self.guidance is not None:
+            self.log.write('templates: guidance is for the structures of the network')
+        return FromTemplates(self.templates, task)
+
+    def _task_again(self, values: dict) -> FromNoise:
+        if values['name'] != FromTemplates.name:
+            return super()._task_again(values)
+        return FromTemplates(self.templates, super()._task(), values['turn'])
+
+    def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
+        """Return one labelled structure or failure per seed: first those from templates, then those of the network."""
+        known = task.known(len(seeds)) if isinstance(task, FromTemplates) else []
+        made = []
+        for (atoms, notes), seed in zip(known, seeds, strict=False):
+            made.append(self._finish(atoms))
+            self._label(made[-1], seed, conditions, {**notes, 'model': 'templates'})
+        rest = seeds[len(known) :]
+        if rest and self._without_network:
+            return made + [Failure(f'no template is left, and {self._without_network}')] * len(rest)
+        drawn = super()._candidates(rest, conditions, task) if rest else []
+        for atoms in drawn if isinstance(task, FromTemplates) else ():
+            if not isinstance(atoms, Failure):
+                note(atoms, source='network')
+        return made + drawn
+
+    def _reason_to_reject(self, atoms: Atoms) -> str | None:
+        reason = super()._reason_to_reject(atoms)
+        if reason is None and self.space_group is not None and space_group_of(atoms, SAME_TYPE) != self.space_group:
+            return f'another space group than {self.space_group}'
+        if reason is None and self.all_elements and (lacking := set(self.elements) - set(atoms.numbers.tolist())):
+            return f'no {" and no ".join(sorted(chemical_symbols[z] for z in lacking))}'
+        return reason
 
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         batch, mask = self._encode(seeds, conditions, task), None
@@ -272,7 +365,21 @@ class CrystalDiffusion(BulkGenerator):
             'natoms': self.natoms,
             'elements': None if self.elements is None else [chemical_symbols[z] for z in self.elements],
             'symmetrize': self.symmetrize,
+            **({} if self.templates is None else {'templates': self.templates.record}),
+            **({} if self.space_group is None else {'space_group': self.space_group}),
+            **({'all_elements': True} if self.all_elements else {}),
         }
+
+    @classmethod
+    def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
+        found = {'templates': False, **super()._arguments(told, record, atoms)}
+        if isinstance(found['templates'], dict):  # crystals of the user, which the record cannot hold
+            del found['templates']
+        return found
+
+
+class UnknownToModel(ValueError):
+    """The network knows neither such elements nor such sizes; templates may."""
 
 
 def _elements(elements) -> list[int]:

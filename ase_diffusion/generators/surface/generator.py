@@ -204,7 +204,7 @@ class SurfaceDiffusion(Generator):
     def _template(self, seed: int) -> SlabTemplate:
         return self.overlayer
 
-    def _task(self) -> FromNoise:
+    def _task(self, conditions: dict | None = None) -> FromNoise:
         return FromNoise(self._template, self.steps, self._start())
 
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:

@@ -33,7 +33,7 @@ class Inpaint(FromNoise):
         How often every step is taken.
     """
 
-    name, relaxes = 'complete', False
+    name, relaxes, chooses = 'complete', False, False
 
     def __init__(self, parent: SlabTemplate, indices: list[int], repeats: int, start: float, steps: int) -> None:
         super().__init__(lambda seed: parent, steps, start)

@@ -97,6 +97,9 @@ def test_composition_number_and_elements_are_kept(model):
     for allowed in ({'Li', 'F'}, {'F'}):
         some = CrystalDiffusion(natoms=4, elements=sorted(allowed), model=model, **QUICK).sample(6)
         assert set().union(*(a.symbols for a in some)) <= allowed
+    strict = CrystalDiffusion(natoms=2, elements=['Na', 'Cl'], all_elements=True, model=model, **QUICK)
+    assert strict._reason_to_reject(bulk('NaCl', 'rocksalt', a=5.6)) is None
+    assert strict._reason_to_reject(bulk('Na', 'bcc', a=4.2, cubic=True)) == 'no Cl'
     one = CrystalDiffusion('NaCl', model=model, **QUICK).sample()
     assert isinstance(one, Atoms) and one.info['key_value_pairs']['stoich'] == 'NaCl'
 
@@ -143,6 +146,8 @@ def test_a_given_composition_is_predicted_by_the_specialist():
         ({'stoich': 'NaCl', 'natoms': 4}, 'stoich=.NaCl. has 2 atoms, natoms=4'),
         ({'stoich': 'NaCl', 'elements': ['Na', 'F']}, 'fixes the elements'),
         ({'stoich': 'salt'}, 'a formula is'),
+        ({'all_elements': True}, 'all_elements needs elements'),
+        ({'elements': ['Na', 'Cl'], 'all_elements': True, 'natoms': 1}, 'no more of them than natoms=1'),
         ({'natoms': 0}, 'natoms is an integer'),
         ({'conditioning': 'x'}, "'cds' or 'cdi'"),
         ({'conditioning': 'cds'}, "trained with .*'cdi'"),

@@ -1,0 +1,261 @@
+"""The tables of Park et al., J. Mater. Chem. A 12, 6507 (2024), for the shipped model of zeolites, and what no network gives.
+
+Every row without a network has random sites with the same cells, space groups and numbers of T sites, and the same restoration.
+"Valid" is the restoration's own check (cost below 0.03 A^2 per T), "good" a cost below 0.01. The paper has 10,000 grids, these
+rows have the numbers printed. Targets are drawn, denoised and restored without rejection; the report shows all frameworks, and
+those that the generator would hand out (its tolerance). Times are CPU seconds of one thread, contended where the load says so.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import numpy as np
+from bench import Benchmark, digest, in_own_process, main, seeded, write_images
+
+ROWS = {
+    'default': {'n': 200},
+    'no network': {'n': 200, 'network': False},
+    '10 steps': {'n': 60, 'steps': 10},
+    '40 steps': {'n': 60, 'steps': 40},
+    'no symmetry': {'n': 60, 'symmetry': False},
+    'no symmetry, no network': {'n': 60, 'symmetry': False, 'network': False},
+}
+TARGETS = {
+    'void_fraction': (0.05, 0.10, 0.15, 0.20, 0.25),
+    'heat_of_adsorption': (15.0, 20.0, 25.0),
+    'henry_coefficient': (10.0, 40.0, 70.0, 100.0),
+}
+TARGET_GRIDS, CHUNK, GOOD = 40, 20, 0.01
+ENDS = (67, 729)  # of silica-frameworks: 32 T, void fraction 0.05 and 0.20, 16 common operations
+PATH = (0.0, 0.25, 0.5, 0.75, 1.0)
+PATH_GRIDS = 6
+ONE_PASS = {'variants': (), 'relax': False}
+
+
+def rows() -> dict[str, dict]:
+    """Return name -> settings of all rows."""
+    found = dict(ROWS)
+    for name, values in TARGETS.items():
+        for network in (True, False):
+            for value in values:
+                label = f'{name} {value:g}' + ('' if network else ', no network')
+                size = CHUNK if name == 'void_fraction' else CHUNK // 2
+                found[label] = {'n': TARGET_GRIDS, 'chunk': size, 'targets': {name: value}, 'network': network}
+    return found
+
+
+def random_orbit(rng, operations, edges) -> np.ndarray:
+    """Return the orbit (m, 3) of a random point, moved onto a special position where its images are near."""
+    rotations, translations = operations
+    x, radius = rng.random(3), rng.uniform(0.8, 2.4)
+    for _ in range(3):
+        d = np.einsum('gij,j->gi', rotations, x) + translations - x
+        d -= np.round(d)
+        x = x + d[np.linalg.norm(d * edges, axis=1) < radius].mean(0)
+    images = np.einsum('gij,j->gi', rotations, x) + translations
+    images -= np.floor(images)
+    d = images[:, None] - images
+    same = (((d - np.round(d)) * edges) ** 2).sum(-1) < 0.01
+    return images[same.argmax(1) == np.arange(len(images))]  # the first of each
+
+
+def random_sites(rng, count: int, operations, edges, closest: float = 2.4) -> np.ndarray | None:
+    """Return random symmetric sites (count, 3), none nearer than `closest` A, or None after 100 attempts."""
+    for _ in range(100):
+        sites = np.empty((0, 3))
+        for _ in range(60 + 4 * count):
+            orbit = random_orbit(rng, operations, edges)
+            every = np.concatenate([sites, orbit])
+            if len(every) > count:
+                continue
+            d = every[:, None] - orbit
+            square = (((d - np.round(d)) * edges) ** 2).sum(-1)
+            square[len(sites) :][np.diag_indices(len(orbit))] = 99.0
+            if square.min() < closest**2:
+                continue
+            sites = every
+            if len(sites) == count:
+                return sites
+    return None
+
+
+class ZeolitePaper(Benchmark):
+    """One item per row and chunk of grids; its record has a list for each column."""
+
+    name = 'zeolite_paper'
+
+    def settings(self) -> dict:
+        """Return the model."""
+        return {'model': digest('zeolite-silica')}
+
+    def items(self):
+        plan = rows()
+        sizes = {name: 2 if self.quick else row.get('chunk', CHUNK) for name, row in plan.items()}
+        chunks = {name: 1 if self.quick else row['n'] // sizes[name] for name, row in plan.items()}
+        for steps in (10, 40):
+            yield f'memory/{steps}', {'row': 'memory', 'steps': steps}
+        for weight in PATH[::4] if self.quick else PATH:
+            yield f'interpolation/{weight:g}', {'row': 'interpolation', 'weight': weight, 'noise': 2.0}
+        for weight in () if self.quick else PATH[1:-1]:
+            yield f'interpolation, more noise/{weight:g}', {'row': 'interpolation', 'weight': weight, 'noise': 6.0}
+        for k in range(max(chunks.values())):
+            for name, row in plan.items():
+                if k < chunks[name]:
+                    yield f'{name}/{k}', {**row, 'row': name, 'begin': k * sizes[name], 'n': sizes[name]}
+
+    def _work(self, key: str, item) -> None:
+        self.put(key, in_own_process(self, item) if item['row'] == 'memory' else self.run(item))
+
+    def run(self, item) -> dict:
+        """Return the record of one item."""
+        if item['row'] == 'memory':
+            return memory(item['steps'])
+        if item['row'] == 'interpolation':
+            record, images = interpolation(item['weight'], item['noise'], 1 if self.quick else PATH_GRIDS)
+        else:
+            record, images = sample_row(item)
+        if images:
+            write_images(self.store / f'{item["row"]}-{item.get("begin", item.get("weight"))}.traj', images)
+        return record
+
+    def report(self, results: dict) -> None:
+        """Print the tables and draw the histograms."""
+        from zeolite_paper_report import report
+
+        report(results, self.picture)
+
+
+def sample_row(item: dict) -> tuple[dict, list]:
+    """Return the record and the valid frameworks of one chunk of a row."""
+    from ase_diffusion import ZeoliteDiffusion
+    from ase_diffusion.porous import framework_from_grid
+    from ase_diffusion.utils.rng import spawn_seeds
+
+    symmetry, targets = item.get('symmetry', True), item.get('targets', {})
+    options = {'steps': item['steps']} if 'steps' in item else {}
+    gen = ZeoliteDiffusion(symmetry=symmetry, logfile=None, batch_size=1, rng=0, **options)
+    width, columns, images = gen.representation.width, [], []
+    sampling = restoring = one_pass = 0.0
+    for seed in spawn_seeds(seeded(0, 17), item['begin'] + item['n'])[item['begin'] :]:  # the same of all rows
+        begun = time.process_time()
+        draw, grid = gen._draw(seed, targets), None
+        if item.get('network', True):
+            grid = grid_of(gen, seed, targets)
+        else:
+            grid = random_grid(seed, draw, width)
+        sampling += time.process_time() - begun
+        if grid is None:
+            columns.append({'outcome': 'not placed'})
+            continue
+        begun = time.process_time()
+        given = {'width': width} | ({'operations': draw.operations} if symmetry else {})
+        found = framework_from_grid(grid['Si'], grid['O'], draw.edges, **given)
+        restoring += time.process_time() - begun
+        row = columns_of(found, draw, grid)
+        begun = time.process_time()
+        once = framework_from_grid(grid['Si'], grid['O'], draw.edges, **given, **ONE_PASS)
+        one_pass += time.process_time() - begun
+        row |= {'once': 'valid' if once else once.reason, 'once_cost': round(once.cost, 5) if once else None}
+        if found:
+            found.atoms.info['key_value_pairs'] = {name: v for name, v in row.items() if v is not None}
+            images.append(found.atoms)
+        columns.append(row)
+    names = list(dict.fromkeys(name for row in columns for name in row))
+    record = {name: item.get(name) for name in ('row', 'n', 'targets', 'steps')} | {
+        'cpu_sampling': round(sampling, 2),
+        'cpu_restoring': round(restoring, 2),
+        'cpu_one_pass': round(one_pass, 2),
+        **{name: [row.get(name) for row in columns] for name in names},
+    }
+    return record, images
+
+
+def grid_of(gen, seed: int, targets: dict) -> dict:
+    """Return the denoised grids of one seed."""
+    batch = gen._sample_batch([seed], gen.check_conditions(targets), gen._task())
+    return {name: grid[0].cpu().numpy() for name, grid in gen.representation.to_grids(batch.fields['grids']).items()}
+
+
+def columns_of(found, draw, grid) -> dict:
+    """Return what is kept of one grid."""
+    from ase_diffusion.data.framework_nets import describe_net
+    from ase_diffusion.porous import adsorption_properties, energy_grid
+
+    row = {'outcome': found.step or found.reason, 'drawn_silicon': draw.silicon}
+    if 'energy' in grid:
+        row['grid_void_fraction'] = round(adsorption_properties(grid['energy'])['void_fraction'], 4)
+    if not found:
+        return row
+    known = adsorption_properties(energy_grid(found.atoms))
+    row |= {name: round(float(known[name]), 4) for name in TARGETS if np.isfinite(known[name])}
+    net = describe_net(found.atoms)
+    row |= {'cost': round(found.cost, 5), 'moved': round(found.moved, 3), 'silicon': len(found.atoms) // 3}
+    row |= {'shrunk': round(found.atoms.get_volume() / draw.edges.prod(), 3)}
+    return row | {'net': net['net_key'], 'novelty': net['novelty'], 'topology': net.get('topology')}
+
+
+def random_grid(seed: int, draw, width: float) -> dict | None:
+    """Return densities of random symmetric sites, and of O everywhere the same; None where the sites found no place."""
+    from ase import Atoms
+
+    from ase_diffusion.data.zeolite_cells import IDENTITY
+    from ase_diffusion.porous import density_grid
+
+    sites = random_sites(seeded(seed % 2**32, 1), draw.silicon, draw.operations or IDENTITY, draw.edges)
+    if sites is None:
+        return None
+    atoms = Atoms(f'Si{len(sites)}', cell=draw.edges, scaled_positions=sites, pbc=True)
+    density = density_grid(atoms, 'Si', shape=draw.shape, width=width)
+    return {'Si': density, 'O': np.full_like(density, 0.3)}
+
+
+def memory(steps: int) -> dict:
+    """Return the memory of a process that samples one grid of fixed seed, MiB."""
+    from ase_diffusion import ZeoliteDiffusion
+
+    gen = ZeoliteDiffusion(steps=steps, logfile=None, rng=0)
+    before = usage()
+    grid_of(gen, 5, {})
+    return {'row': 'memory', 'steps': steps, 'before_MiB': round(before), 'peak_MiB': round(usage())}
+
+
+def usage() -> float:
+    """Return the largest memory of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def ends() -> list:
+    """Return the two frameworks between which the path leads."""
+    from ase_diffusion.data.zeolites import read_zeolites
+
+    images = read_zeolites('silica-frameworks')
+    return [images[k] for k in ENDS]
+
+
+def interpolation(weight: float, noise: float, grids: int) -> tuple[dict, list]:
+    """Return the record and frameworks at one weight between the two ends; no rejection but of grids that are no framework."""
+    from ase_diffusion import ZeoliteDiffusion
+    from ase_diffusion.errors import GenerationFailed
+
+    gen = ZeoliteDiffusion(logfile=None, rng=3, maxtries=grids)
+    begun = time.process_time()
+    try:
+        images = gen.interpolate(*ends(), weight, n=max(1, grids // 3), noise=noise)
+    except GenerationFailed as error:
+        images = error.images
+    pairs = [atoms.info['key_value_pairs'] for atoms in images]
+    record = {
+        'row': 'interpolation',
+        'weight': weight,
+        'noise': noise,
+        'grids': gen.statistics['generated'],
+        'frameworks': len(images),
+    }
+    record |= {'cpu': round(time.process_time() - begun, 1)}
+    return record | {name: [p.get(name) for p in pairs] for name in (*TARGETS, 'cost', 'novelty', 'topology', 'net_key')}, images
+
+
+if __name__ == '__main__':
+    main(ZeolitePaper)

@@ -1,0 +1,189 @@
+"""Templates: the bank, its ranking, substitution, and the generator that begins with them."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import spglib
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+from ase.spacegroup import crystal
+
+from ase_diffusion import CrystalDiffusion, metrics
+from ase_diffusion.errors import GenerationFailed
+from ase_diffusion.generators.crystal.prototypes import Prototypes, formula_hash, shipped_prototypes
+from ase_diffusion.utils.atoms import parse_formula
+
+QUIET = {'logfile': None, 'rng': 0}
+
+
+def salts():
+    """Return rock salt, CsAu, fluorite, zinc blende and a perovskite."""
+    images = [bulk('NaCl', 'rocksalt', a=5.64), bulk('CsAu', 'cesiumchloride', a=4.26), bulk('CaF2', 'fluorite', a=5.46)]
+    perovskite = crystal(
+        ['Sr', 'Ti', 'O'], [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)], spacegroup=221, cellpar=[3.9] * 3 + [90] * 3
+    )
+    return [*images, bulk('ZnS', 'zincblende', a=5.41), perovskite]
+
+
+def same(one, other):
+    return metrics.match_rate([one], [other], processes=1)['match_rate'] == 1
+
+
+# the bank
+
+
+def test_a_bank_gives_back_what_it_was_made_of_within_the_rounding_of_its_file(tmp_path):
+    images = salts()
+    Prototypes.from_atoms(images, list('abcde')).save(tmp_path / 'bank.npz')
+    bank = Prototypes.load(tmp_path / 'bank.npz')
+    for row, atoms in enumerate(images):
+        found = bank.original(row)
+        assert sorted(found.numbers) == sorted(atoms.numbers)
+        assert found.cell.volume == pytest.approx(atoms.cell.volume, rel=1e-3)
+        assert metrics.match_rate([found], [atoms], processes=1)['rmse'] < 1e-3
+    assert [bank.space_group(row) for row in range(5)] == [225, 221, 225, 216, 221] and bank.name(2) == 'c'
+
+
+def test_elements_are_assigned_as_the_best_of_all_orders_does():
+    bank = shipped_prototypes()
+    numbers = parse_formula('KTaGeO5')  # three elements of one count
+    (key, (rows, old)) = next((k, v) for k, v in bank._groups.items() if k == (1, 1, 1, 5))
+    difference, order = bank._assign(key, np.array([19, 32, 73, 8]), old)
+    for k in range(0, len(rows), 25):
+        costs = [
+            sum(bank._distances[new, was] for new, was in zip([*three, 8], old[k], strict=True))
+            for three in itertools.permutations([19, 32, 73])
+        ]
+        assert difference[k] == pytest.approx(min(costs))
+    assert numbers in bank
+
+
+def test_the_same_formula_comes_back_unchanged_and_a_similar_one_with_its_volume():
+    bank = Prototypes.from_atoms(salts())
+    (first, *_) = bank.find([11, 17])
+    assert first.difference == 0 and bank.substituted(first).cell.volume == pytest.approx(5.64**3 / 4, rel=1e-4)
+    (first, *_) = bank.find([19, 17])
+    atoms = bank.substituted(first)
+    assert bank.formula(first.row) == 'NaCl' and sorted(atoms.symbols) == ['Cl', 'K']
+    assert atoms.cell.volume > 5.64**3 / 4 * 1.1
+    assert same(atoms, bulk('KCl', 'rocksalt', a=6.29))
+
+
+def test_a_cell_of_several_formula_units_is_a_compact_supercell():
+    bank = Prototypes.from_atoms(salts())
+    atoms = bank.substituted(bank.find([19] * 4 + [17] * 4)[0], 8)
+    assert atoms.get_chemical_formula() == 'Cl4K4' and same(atoms, bulk('KCl', 'rocksalt', a=6.29))
+    assert atoms.cell.lengths().max() / atoms.cell.lengths().min() < 2.1
+
+
+def test_templates_of_a_space_group_have_it_after_substitution():
+    bank = shipped_prototypes()
+    for formula, group in (('Na4Cl4', 225), ('SrTiO3', 221), ('Ti2O4', 136)):
+        for template in bank.find(parse_formula(formula), 3, space_group=group):
+            atoms = bank.substituted(template, len(parse_formula(formula)))
+            assert spglib.get_symmetry_dataset((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers), 0.1).number == group
+
+
+def test_structure_types_that_differ_come_first():
+    bank = shipped_prototypes()
+    kinds = [bank.table['kind'][t.row] for t in bank.find(parse_formula('Ti2O4'), 5)]
+    assert len(set(kinds)) == 5
+
+
+def test_the_bank_holds_no_formula_of_the_test_split():
+    bank = shipped_prototypes()
+    held = set(bank.table['held_out'].tolist())
+    assert len(held) > 4600
+    ends = np.cumsum(bank.natoms)
+    numbers = np.repeat(bank.table['elements'], bank.table['counts'])
+    assert not held & {formula_hash(part) for part in np.split(numbers, ends[:-1])}
+    assert formula_hash([8, 22, 8]) == formula_hash([22, 22, 8, 8, 8, 8]) != formula_hash([8, 22])
+
+
+@pytest.mark.parametrize('bad', [[], ['NaCl'], [Atoms('H')]])
+def test_templates_that_are_no_crystals_are_refused(bad):
+    with pytest.raises((ValueError, TypeError), match='template'):
+        CrystalDiffusion('NaCl', templates=bad, **QUIET)
+
+
+# the generator
+
+
+def test_predictions_come_from_templates_first_each_once_and_say_so():
+    log = io.StringIO()
+    gen = CrystalDiffusion('Ti2O4', rng=0, logfile=log, templates=2, steps=3, maxtries=200)
+    images = [*gen.sample(2), gen.sample()]
+    assert [atoms.info['key_value_pairs']['source'] for atoms in images] == ['template', 'template', 'network']
+    pairs = images[0].info['key_value_pairs']
+    assert pairs['model'] == 'templates' and pairs['template'].startswith('mp-') and 'sampler' not in pairs
+    assert images[2].info['key_value_pairs']['sampler'] and images[2].info['key_value_pairs']['model'] == 'mp-le20-prediction'
+    rutile = crystal(['Ti', 'O'], [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.59, 4.59, 2.96, 90, 90, 90])
+    assert same(images[0], rutile)
+    assert 'CrystalDiffusion: 2 structures, 2 templates first, renoised_ancestral, 3 steps' in log.getvalue()
+
+
+def test_the_network_alone_is_what_it_was():
+    alone = CrystalDiffusion('TiO2', templates=False, steps=4, maxtries=200, **QUIET).sample()
+    named = CrystalDiffusion('TiO2', model='mp-le20-prediction', steps=4, maxtries=200, **QUIET).sample()
+    assert np.array_equal(alone.positions, named.positions) and 'source' not in alone.info['key_value_pairs']
+
+
+@pytest.mark.parametrize('formula', ['Mg8Al16O32', 'Li4Fe4P4O16', 'Y6Al10O24'])
+def test_large_cells_are_predicted_and_what_no_one_knows_is_an_error(formula):
+    if parse_formula(formula) in shipped_prototypes() and len(parse_formula(formula)) <= 52:
+        atoms = CrystalDiffusion(formula, **QUIET).sample()
+        assert sorted(atoms.numbers) == sorted(parse_formula(formula))
+    with pytest.raises(ValueError, match='knows cells of up to 20'):
+        CrystalDiffusion(formula, templates=False, **QUIET)
+
+
+def test_where_templates_end_and_the_network_knows_no_such_cell_what_was_accepted_comes():
+    with pytest.raises(GenerationFailed, match='no template is left, and Li4Fe4P4O16 has 28 atoms') as failed:
+        CrystalDiffusion('Li4Fe4P4O16', templates=1, **QUIET).sample(2)
+    assert len(failed.value.images) == 1
+
+
+def test_a_formula_without_templates_is_said_and_goes_to_the_network():
+    log = io.StringIO()
+    gen = CrystalDiffusion('Na11Cl6O2', steps=2, maxtries=500, rng=0, logfile=log)
+    assert sorted(gen.sample().symbols) == sorted(['Na'] * 11 + ['Cl'] * 6 + ['O'] * 2)
+    assert 'templates: no crystal of this anonymous formula and size is known; the network alone' in log.getvalue()
+
+
+def test_conditions_are_for_the_network_and_the_log_says_so():
+    log = io.StringIO()
+    gen = CrystalDiffusion('TiO2', model='mp-le20', templates=True, steps=3, maxtries=500, rng=0, logfile=log)
+    assert 'template' not in gen.sample(formation_energy=-3.0).info['key_value_pairs']
+    assert 'templates: they know no conditions (formation_energy); the network alone' in log.getvalue()
+    assert gen.sample().info['key_value_pairs']['source'] == 'template'
+
+
+def test_a_space_group_is_that_of_the_results():
+    for group in (225, 221):
+        atoms = CrystalDiffusion('NaCl', space_group=group, **QUIET).sample()
+        assert spglib.get_symmetry_dataset((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers), 0.1).number == group
+    with pytest.raises(ValueError, match='space_group is a number'):
+        CrystalDiffusion('NaCl', space_group=231, **QUIET)
+
+
+def test_own_templates_from_a_list_and_from_a_file(tmp_path):
+    own = bulk('NaCl', 'wurtzite', a=4.0)
+    own.numbers = [11, 11, 17, 17]
+    write(tmp_path / 'own.traj', own)
+    for given in ([own], tmp_path / 'own.traj'):
+        gen = CrystalDiffusion('Na2Cl2', templates=given, **QUIET)
+        assert any(gen.templates.bank.name(t.row) == 'template 0' for t in gen.templates.found)
+    with pytest.raises(TypeError, match='templates is True, False, a number'):
+        CrystalDiffusion('NaCl', templates=own, **QUIET)
+    with pytest.raises(ValueError, match="pass stoich='...'"):
+        CrystalDiffusion(templates=True, **QUIET)
+
+
+def test_templates_and_what_follows_them_are_made_again(tmp_path):
+    gen = CrystalDiffusion('Ti2O4', templates=1, steps=3, maxtries=200, **QUIET)
+    for atoms in gen.sample(2):
+        new = CrystalDiffusion.from_record(atoms).again(atoms)
+        assert np.array_equal(new.positions, atoms.positions) and np.array_equal(new.cell[:], atoms.cell[:])
