@@ -46,7 +46,7 @@ class ForceField(nn.Module):
             basis=basis,
             passive_edges=passive_edges,
             core=core,
-            descriptors=descriptors,
+            **({'descriptors': descriptors} if descriptors else {}),
         )
         self.passive_edges, self.core_strength = passive_edges, float(core)
         radii = torch.as_tensor(covalent_radii[:MAX_Z], dtype=torch.float32)

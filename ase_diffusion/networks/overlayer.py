@@ -44,7 +44,7 @@ class OverlayerDenoiser(nn.Module):
             cutoff=cutoff,
             n_basis=n_basis,
             conditions=dict(conditions or {}),
-            descriptors=descriptors,
+            **({'descriptors': descriptors} if descriptors else {}),
         )
         options = dict(modulation=features, roles=2, normalize=True, descriptors=descriptors)
         self.representation = PaiNN(features, blocks, cutoff, n_basis, **options)

@@ -180,7 +180,7 @@ class PaiNN(nn.Module):
             modulation=modulation,
             roles=roles,
             normalize=normalize,
-            descriptors=descriptors,
+            **({'descriptors': descriptors} if descriptors else {}),
         )
         self.features, self.cutoff, self.normalize = features, float(cutoff), bool(normalize)
         self.embedding = ElementRows(features, descriptors) if descriptors else nn.Embedding(MAX_Z, features, padding_idx=0)

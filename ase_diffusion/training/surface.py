@@ -118,7 +118,7 @@ def described(network: OverlayerDenoiser | ForceField) -> OverlayerDenoiser | Fo
     One that has none is copied: metals begin as the most frequent one of the network does, silver if it knows it; other elements
     keep their row.
     """
-    if network.settings['descriptors']:
+    if network.settings.get('descriptors'):
         return network
     table = torch.as_tensor(metal_descriptors()[:MAX_Z], dtype=torch.float32)  # (Z, K)
     new = type(network)(**{**network.settings, 'descriptors': table.shape[1]}).to(next(network.parameters()).device)
