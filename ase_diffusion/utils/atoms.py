@@ -97,16 +97,19 @@ def mobile_mask(atoms: Atoms) -> np.ndarray:
     return ~frozen_mask(atoms)
 
 
-def detached(atoms: Atoms, reach: float = 2.6) -> np.ndarray:
-    """Return the indices of atoms that no chain of neighbors within ``reach`` (A) joins to an atom in FixAtoms.
+def detached(atoms: Atoms, factor: float = 1.3) -> np.ndarray:
+    """Return the indices of atoms that no chain of neighbors joins to an atom in FixAtoms.
 
-    Molecules that left a surface, such as O2, are told by it.
+    Neighbors are closer than ``factor`` times the sum of their covalent radii. Molecules that left a surface, such as O2, are told
+    by it.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
-    i, j, _ = neighbors(atoms, reach)
-    bonds = csr_matrix((np.ones(len(i)), (i, j)), shape=(len(atoms),) * 2)
+    radii = factor * covalent_radii[atoms.numbers]
+    i, j, d = neighbors(atoms, 2 * radii.max())
+    near = d < radii[i] + radii[j]
+    bonds = csr_matrix((np.ones(near.sum()), (i[near], j[near])), shape=(len(atoms),) * 2)
     part = connected_components(bonds, directed=False)[1]
     return np.flatnonzero(~np.isin(part, part[frozen_mask(atoms)]))
 

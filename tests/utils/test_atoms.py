@@ -186,13 +186,13 @@ def test_the_hint_turns_any_slab_upright(seed):
 
 
 def test_molecules_that_left_a_surface_are_told():
-    slab = fcc111('Cu', (2, 2, 2), vacuum=12.0)
-    slab.set_constraint(FixAtoms(indices=range(8)))
-    top = slab.positions[-1]
-    atoms = slab + Atoms('CuOOO', [top + [0, 0, z] for z in (2.1, 3.9, 7.0, 8.2)])
+    slab = fcc111('Au', (2, 2, 4), vacuum=12.0)
+    n, top = len(slab), slab.positions[-1]
+    slab.set_constraint(FixAtoms(indices=range(n // 2)))  # the rest hangs on it by distances of 2.9 A
+    atoms = slab + Atoms('AuOOO', [top + [0, 0, z] for z in (2.8, 4.7, 8.0, 9.2)])
     atoms.set_constraint(slab.constraints)
-    assert detached(atoms).tolist() == [10, 11]
-    assert detached(atoms, 3.2).tolist() == []
+    assert detached(atoms).tolist() == [n + 2, n + 3]
+    assert detached(atoms, 3.0).tolist() == []
     atoms.pbc = (True, True, True)
-    atoms.cell[2, 2] = atoms.positions[11, 2] + 2.0 - slab.positions[0, 2]  # below the next slab
+    atoms.cell[2, 2] = atoms.positions[n + 3, 2] + 2.0 - slab.positions[0, 2]  # below the next slab
     assert detached(atoms).tolist() == []
