@@ -23,7 +23,7 @@ def test_every_shipped_model_loads_and_is_described(entry):
 
 
 def test_models_are_listed_by_kind():
-    assert {entry['name'] for entry in list_models('surface')} == {'ag-o-overlayer'}
+    assert {entry['name'] for entry in list_models('surface')} == {'ag-o-overlayer', 'metal-oxide-overlayer'}
 
 
 def test_a_changed_file_is_refused(tmp_path, monkeypatch):
@@ -38,6 +38,12 @@ def test_the_test_cell_is_not_in_the_shipped_data():
     images = read_frames('ag-o-rss')
     assert len({atoms.info['key_value_pairs']['run'] for atoms in images}) == 3013
     assert all(len(atoms.constraints[0].index) % 32 for atoms in images)  # two layers of p(4x4), and of its multiples
+
+
+def test_the_test_metals_are_not_in_the_shipped_data():
+    images = read_frames('metal-oxide')
+    assert len({atoms.info['key_value_pairs']['run'] for atoms in images}) == 188
+    assert not {28, 45} & {int(z) for atoms in images for z in atoms.numbers}
 
 
 def test_keeping_freed_memory_can_be_asked_for_twice():

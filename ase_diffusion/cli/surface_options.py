@@ -23,6 +23,7 @@ def add_sample(parser: argparse.ArgumentParser) -> None:
         metavar='E',
         help='short for --condition energy=E: eV per mobile atom above the best of the composition; none: any (0)',
     )
+    parser.add_argument('--generate-slab', action='store_true', help='generate slab atoms that are not fixed, too')
     parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
     add_height(parser)
 
@@ -40,6 +41,8 @@ def energy(text: str) -> Any:
 def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
     options |= given(args, 'height')
+    if args.generate_slab:
+        options['generate_slab'] = True
     if args.force_guidance:
         options['guidance'] = True
     return cls(read_slab(args), args.stoich, **options)

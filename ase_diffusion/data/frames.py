@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 ROW_KEYS = {'run': int, 'step': int, 'last': bool, 'converged': bool}
 ARRAYS = ['slab_numbers', 'slab_positions', 'cell', 'pbc', 'natoms', 'numbers', 'positions', 'forces', 'energy']
-SHIPPED = {'ag-o-rss': Path(__file__).with_name('ag_o_rss.npz')}
+SHIPPED = {name: Path(__file__).with_name(f'{name.replace("-", "_")}.npz') for name in ('ag-o-rss', 'metal-oxide')}
 NEEDED = [*ARRAYS, *ROW_KEYS]
 OPTIONAL = {'held': bool}
 

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from ..calculators.names import check_calculator
+from ..errors import GenerationFailed
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +23,14 @@ class CallCounter:
         Evaluations of one structure, and those that gave nothing to displace it by.
     seconds : float
         Time that they took.
+    error : str
+        Of the last evaluation that failed.
     """
 
     calls: int = field(default=0, init=False)
     failures: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
+    error: str = field(default='', init=False, compare=False)
 
     def spent(self) -> tuple[int, int, float]:
         """Return calls, failures and seconds so far."""
@@ -49,8 +53,19 @@ class CallCounter:
         return call
 
     def warn(self, before: tuple) -> None:
-        """Log a warning where calls failed since ``before``."""
+        """Log a warning where calls failed since ``before``.
+
+        Raises
+        ------
+        GenerationFailed
+            All of them failed: what was made is not guided at all.
+        """
         calls, failures, _ = self.since(before)
+        if failures and failures == calls:
+            raise GenerationFailed(
+                f'guidance needs forces, and all {calls} evaluations of a batch failed; the last error: '
+                f'{self.error or "forces that are not finite"}; pass another calculator, or leave guidance out'
+            )
         if failures:
             log.warning('force guidance: %d of %d evaluations failed and were skipped', failures, calls)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from ase import Atoms
 
 from ..calculators.default import check_installed, default_calculator
+from ..calculators.elements import check_elements
 from ..calculators.names import check_calculator, is_own_force_field
 from ..relax.relax import irelax
 from ..relax.relaxer import Relaxer
@@ -15,7 +17,9 @@ from ..relax.settings import Settings
 from ..utils.checks import check_limits
 
 
-def relax_keywords(relax: bool, device: str | None = None, template: Atoms | None = None, **defaults: Any) -> dict | None:
+def relax_keywords(
+    relax: dict | None, device: str | None = None, template: Atoms | None = None, numbers: Iterable[int] = (), **defaults: Any
+) -> dict | None:
     """Return the keywords of :func:`ase_diffusion.relax.irelax`, checked; None where nothing is relaxed.
 
     Parameters
@@ -25,7 +29,9 @@ def relax_keywords(relax: bool, device: str | None = None, template: Atoms | Non
     device : str
         Of our own force fields.
     template : Atoms, optional
-        A structure whose elements our own force field must know.
+        A structure that our own force field must know.
+    numbers : iterable of int
+        Elements that the calculator must know, as far as that can be told; default: those of ``template``.
 
     Raises
     ------
@@ -50,6 +56,9 @@ def relax_keywords(relax: bool, device: str | None = None, template: Atoms | Non
         options['calculator'] = calculator
     check_calculator(calculator)
     check_installed(calculator)
+    if template is not None:
+        numbers = getattr(template, 'atoms', template).numbers
+    check_elements(calculator, numbers, 'relax')
     settings = Settings(**{name: every[name] for name in inspect.signature(Settings).parameters})
     check_limits(timeout=every['timeout'], batch_size=every['batch_size'])
     if is_own_force_field(calculator):

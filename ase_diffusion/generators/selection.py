@@ -8,6 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
+from ..calculators.elements import check_elements
 from ..calculators.names import calculator_name, is_own_force_field
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings
@@ -43,8 +44,9 @@ class BestOf:
             self.relaxer = Relaxer(calculator, settings, device=device if is_own_force_field(calculator) else None)
 
     def check(self, template: Any) -> None:
-        """Raise a ValueError where our own force field does not know the elements of ``template``."""
+        """Raise a ValueError where a calculator does not know the elements of ``template``, as far as that can be told."""
         if self.relaxer is not None:
+            check_elements(self.calculator, getattr(template, 'atoms', template).numbers, 'best_of')
             try:
                 self.relaxer.check([template])
             except ValueError as error:

@@ -17,7 +17,7 @@ class ForceField(nn.Module):
 
     Parameters
     ----------
-    features, blocks, cutoff, n_basis, basis : see :class:`PaiNN`.
+    features, blocks, cutoff, n_basis, basis, descriptors : see :class:`PaiNN`.
     passive_edges : bool
         False: edges between frozen atoms are left out; the frozen atoms enter the energy by a constant per atom and by
         what the mobile atoms do to them. True: the whole graph, frozen or not.
@@ -35,15 +35,24 @@ class ForceField(nn.Module):
         basis: str = 'gaussian',
         passive_edges: bool = False,
         core: float = 40.0,
+        descriptors: int = 0,
     ) -> None:
         super().__init__()
         self.settings = dict(
-            features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, basis=basis, passive_edges=passive_edges, core=core
+            features=features,
+            blocks=blocks,
+            cutoff=cutoff,
+            n_basis=n_basis,
+            basis=basis,
+            passive_edges=passive_edges,
+            core=core,
+            **({'descriptors': descriptors} if descriptors else {}),
         )
         self.passive_edges, self.core_strength = passive_edges, float(core)
         radii = torch.as_tensor(covalent_radii[:MAX_Z], dtype=torch.float32)
         self.register_buffer('radii', radii, persistent=False)  # A
-        self.representation = PaiNN(features, blocks, cutoff, n_basis, basis, roles=0 if passive_edges else 2)
+        roles = 0 if passive_edges else 2
+        self.representation = PaiNN(features, blocks, cutoff, n_basis, basis, roles=roles, descriptors=descriptors)
         self.energy_net = nn.Sequential(nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1))
         self.register_buffer('references', torch.zeros(2, MAX_Z, dtype=torch.float64))  # (role, Z), eV
         self.register_buffer('scale', torch.ones(()))

@@ -23,17 +23,31 @@ class OverlayerDenoiser(nn.Module):
 
     Parameters
     ----------
-    features, blocks, cutoff, n_basis : see :class:`PaiNN`.
+    features, blocks, cutoff, n_basis, descriptors : see :class:`PaiNN`.
     conditions : dict, optional
         Conditions that the model knows, see :class:`ConditionEmbedding`.
     """
 
     def __init__(
-        self, features: int = 64, blocks: int = 4, cutoff: float = 6.0, n_basis: int = 20, conditions: Any = None
+        self,
+        features: int = 64,
+        blocks: int = 4,
+        cutoff: float = 6.0,
+        n_basis: int = 20,
+        conditions: Any = None,
+        descriptors: int = 0,
     ) -> None:
         super().__init__()
-        self.settings = dict(features=features, blocks=blocks, cutoff=cutoff, n_basis=n_basis, conditions=dict(conditions or {}))
-        self.representation = PaiNN(features, blocks, cutoff, n_basis, modulation=features, roles=2, normalize=True)
+        self.settings = dict(
+            features=features,
+            blocks=blocks,
+            cutoff=cutoff,
+            n_basis=n_basis,
+            conditions=dict(conditions or {}),
+            **({'descriptors': descriptors} if descriptors else {}),
+        )
+        options = dict(modulation=features, roles=2, normalize=True, descriptors=descriptors)
+        self.representation = PaiNN(features, blocks, cutoff, n_basis, **options)
         self.level = LevelEmbedding(features)
         self.conditions = ConditionEmbedding(conditions or {}, features)
         self.head_film = nn.Linear(features, 2 * features)

@@ -51,6 +51,37 @@ def cosine_cutoff(r: Tensor, cutoff: float) -> Tensor:
     return torch.where(r < cutoff, 0.5 * (torch.cos(r * (math.pi / cutoff)) + 1.0), torch.zeros_like(r))
 
 
+class ElementRows(nn.Module):
+    """What the network knows of an element: a function of descriptors, and a learned row.
+
+    Rows are zero at first and left out at times in training, so that elements which no data have are described, too.
+
+    Parameters
+    ----------
+    features : int
+    descriptors : int
+        Numbers that describe an element, the columns of the buffer ``descriptors`` (100, K), which whoever builds the network
+        fills.
+    dropout : float
+        Probability that the row of a metal is left out of a batch in training.
+    """
+
+    def __init__(self, features: int, descriptors: int, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.dropout = float(dropout)
+        self.register_buffer('descriptors', torch.zeros(MAX_Z, descriptors))
+        self.rows = nn.Parameter(torch.zeros(MAX_Z, features))
+        self.net = nn.Sequential(nn.Linear(descriptors, features), nn.SiLU(), nn.Linear(features, features))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """(n,) -> (n, F)."""
+        rows = self.rows
+        if self.training and self.dropout:
+            metal = self.descriptors[:, 0] > 0  # (Z,)
+            rows = rows.masked_fill((metal & (torch.rand(MAX_Z, device=rows.device) < self.dropout))[:, None], 0.0)
+        return (self.net(self.descriptors) + rows).index_select(0, numbers)
+
+
 class Message(nn.Module):
     """Pass messages between neighbors (paper, section 3.2, eqs 7 and 8)."""
 
@@ -121,6 +152,8 @@ class PaiNN(nn.Module):
         Feed every block with scalars normalised per atom (layer norm) and vectors divided by their root mean square:
         what the blocks add then grows slowly, also where noise puts atoms on top of each other. schnetpack's has no
         such step.
+    descriptors : int
+        Elements are embedded by :class:`ElementRows` with so many descriptors; 0: by a row of their own alone.
     """
 
     def __init__(
@@ -133,6 +166,7 @@ class PaiNN(nn.Module):
         modulation: int = 0,
         roles: int = 0,
         normalize: bool = False,
+        descriptors: int = 0,
     ) -> None:
         super().__init__()
         if basis not in ('bessel', 'gaussian'):
@@ -146,9 +180,10 @@ class PaiNN(nn.Module):
             modulation=modulation,
             roles=roles,
             normalize=normalize,
+            **({'descriptors': descriptors} if descriptors else {}),
         )
         self.features, self.cutoff, self.normalize = features, float(cutoff), bool(normalize)
-        self.embedding = nn.Embedding(MAX_Z, features, padding_idx=0)
+        self.embedding = ElementRows(features, descriptors) if descriptors else nn.Embedding(MAX_Z, features, padding_idx=0)
         self.role_embedding = nn.Embedding(roles, features) if roles else None
         self.radial_basis = (BesselBasis if basis == 'bessel' else GaussianBasis)(n_basis, cutoff)
         self.filter_net = nn.Linear(n_basis, blocks * 3 * features)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import chemical_symbols, covalent_radii
+from ase.neighborlist import neighbor_list
 
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
 from ..utils.atoms import check_one_piece, copy_atoms, frozen_mask, rotation_hint
 from .base import PlainRepresentation, require
+from .descriptors import metal_descriptors
 
 BELOW = 1.0  # A; mobile atoms of a slab may lie that far below the window
 FIX_HINT = (
@@ -77,6 +80,17 @@ def check_mobile_atoms(slab: Atoms, low: float) -> None:
         )
 
 
+def check_right_way_up(slab: Atoms) -> None:
+    """Raise a ValueError if all atoms that no FixAtoms holds lie below those it holds: the surface is the lower side."""
+    frozen = frozen_mask(slab)
+    z = slab.positions[:, 2]
+    if not frozen.all() and z[~frozen].max() < z[frozen].min():
+        raise ValueError(
+            'an overlayer is generated above the slab, on the side of the atoms that FixAtoms does not hold; here they lie below '
+            'the fixed ones: turn the slab over with slab.rotate(180, "x", rotate_cell=True), or hold all atoms'
+        )
+
+
 def check_same_pbc(images: list[Atoms]) -> None:
     """Raise a ValueError if the images differ in pbc: a batch has one."""
     for k, atoms in enumerate(images):
@@ -99,6 +113,43 @@ def mobile_layer_height(slab: Atoms) -> float:
     return max(0.0, float(slab.positions[:, 2].max()) - surface_height(slab))
 
 
+def neighbor_distance(slab: Atoms, frozen: np.ndarray | None = None) -> float:
+    """Return the mean distance of a frozen atom to its nearest neighbor, A; of the most frequent frozen element.
+
+    The unit of length of models for many metals. Without frozen atoms all count. An atom without a neighbor within 5 A does not
+    count; where none has one, twice the covalent radius is returned.
+    """
+    frozen = frozen_mask(slab) if frozen is None else frozen
+    frozen = frozen if frozen.any() else np.ones(len(slab), bool)
+    number = np.bincount(slab.numbers[frozen]).argmax()
+    metal = slab[np.flatnonzero(frozen & (slab.numbers == number))]
+    i, d = neighbor_list('id', metal, 5.0)
+    if not len(i):
+        return 2.0 * float(covalent_radii[number])
+    nearest = np.full(len(metal), np.inf)
+    np.minimum.at(nearest, i, d)
+    return float(nearest[np.isfinite(nearest)].mean())
+
+
+def top_contacts(slab: Atoms, frozen: np.ndarray | None = None) -> int:
+    """Return how many neighbors an atom of the topmost frozen layer has in that layer: 6 on fcc(111), 4 on (100), 2 on (110)."""
+    frozen = frozen_mask(slab) if frozen is None else frozen
+    spacing, z = neighbor_distance(slab, frozen), slab.positions[:, 2]
+    top = slab[np.flatnonzero(frozen & (z > z[frozen].max() - 0.2 * spacing))]
+    return round(len(neighbor_list('i', top, 1.15 * spacing)) / len(top))
+
+
+def system_text(substrate: Iterable[int], mobile: Iterable[int], contacts: int) -> str:
+    """Return what stands on what, such as ``'Cu+O on Cu, 6'``; the number is that of :func:`top_contacts`."""
+    names = ['+'.join(sorted(chemical_symbols[z] for z in set(some))) for some in (mobile, substrate)]
+    return f'{names[0]} on {names[1]}, {contacts}'
+
+
+@cache
+def _metals() -> frozenset[int]:
+    return frozenset(np.flatnonzero(metal_descriptors()[:, 0]).tolist())
+
+
 class SlabTemplate:
     """A slab with its mobile atoms, and what is read off it once: frozen mask, surface height, elements.
 
@@ -106,23 +157,31 @@ class SlabTemplate:
     ----------
     atoms : Atoms
         See :func:`check_slab`; not copied, not changed.
+    held : bool array (n,), optional
+        More atoms that stay where they are, beside those in FixAtoms.
 
     Attributes
     ----------
-    frozen : bool array (n,)
-        Atoms held by FixAtoms.
+    fixed, frozen : bool array (n,)
+        Atoms in FixAtoms; these and the held ones, which is all that is not generated.
     surface_z : float
         z of the topmost frozen atom, A; windows are measured from it (0 where no atom is frozen).
     """
 
-    def __init__(self, atoms: Atoms) -> None:
-        self.atoms, self.frozen = atoms, frozen_mask(atoms)
+    def __init__(self, atoms: Atoms, held: np.ndarray | None = None) -> None:
+        self.atoms, self.fixed = atoms, frozen_mask(atoms)
+        self.frozen = self.fixed if held is None else self.fixed | held
         self.surface_z = float(atoms.positions[self.frozen, 2].max()) if self.frozen.any() else 0.0
 
     @classmethod
     def of(cls, atoms: Atoms | SlabTemplate) -> SlabTemplate:
         """Return the template of a structure; a template passes through."""
         return atoms if isinstance(atoms, cls) else cls(atoms)
+
+    @cached_property
+    def spacing(self) -> float:
+        """Distance of neighbors in the substrate, A; see :func:`neighbor_distance`."""
+        return neighbor_distance(self.atoms, self.frozen)
 
     @cached_property
     def elements(self) -> dict[str, set[int]]:
@@ -137,14 +196,34 @@ class SlabTemplate:
         ----------
         data : dict
             The entry ``data`` of a header: ``mobile_elements`` and ``substrate_elements``, atomic numbers; no entry, no check.
+            Where it is ``described``, elements are known by descriptors, and any metal may be asked for.
         who, hint : str
             Beginning and end of the message.
         """
         for role, numbers in self.elements.items():
             known = set(data.get(f'{role}_elements', []))
-            if known and (unknown := sorted(chemical_symbols[z] for z in numbers - known)):
+            new = numbers - known - (_metals() if data.get('described') else set())
+            if known and (unknown := sorted(chemical_symbols[z] for z in new)):
                 names = ', '.join(chemical_symbols[z] for z in sorted(known))
                 raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
+
+    def news(self, data: dict) -> str:
+        """Return what the data of a model do not have (see :meth:`check_known`): metals, what is on what, a facet; or ''."""
+        systems, (mobile, substrate) = data.get('systems', {}), (self.elements['mobile'], self.elements['substrate'])
+        if not systems:
+            return ''
+        seen = set(data['mobile_elements']) | set(data['substrate_elements'])
+        if new := sorted(chemical_symbols[z] for z in (mobile | substrate) - seen):
+            return f'{", ".join(new)}, only {", ".join(sorted(chemical_symbols[z] for z in seen))}'
+        contacts = top_contacts(self.atoms, self.frozen)
+        mine = system_text(substrate, mobile, contacts)
+        if mine in systems:
+            return ''
+        what, kinds = mine.rsplit(', ', 1)[0], {key.rsplit(', ', 1)[0] for key in systems}
+        if what not in kinds:
+            return f'{what}, only {"; ".join(sorted(kinds))}'
+        known = sorted({int(key.rsplit(', ', 1)[1]) for key in systems if key.startswith(f'{what}, ')})
+        return f'{what} where atoms of the top layer have {contacts} neighbors in it, only {known} (6: (111), 4: (100), 2: (110))'
 
     def with_mobile(self, positions: np.ndarray) -> Atoms:
         """Return a copy with new positions (n_mobile, 3) of the mobile atoms; frozen atoms keep their bits."""
@@ -164,6 +243,9 @@ class Slab(PlainRepresentation):
         Window of the mobile atoms in A above the topmost frozen atom.
     dtype : torch.dtype
         Precision of networks and sampling; the frozen atoms stay float64 in the template and come back bit-identical.
+    spacing : float, optional
+        All lengths are scaled so that neighbors in the substrate are this far apart, A: one network for many metals. ``height``
+        and the process are meant after scaling. Default: lengths as they are.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ('surface', 'forcefield')
@@ -171,6 +253,7 @@ class Slab(PlainRepresentation):
 
     height: tuple[float, float] = (0.0, 4.5)
     dtype: torch.dtype = torch.float32
+    spacing: float | None = None
 
     def encode(self, images: list[Atoms | SlabTemplate], conditions: dict | None = None) -> Batch:
         """Return a batch of structures or templates; ``conditions``: name -> B numbers.
@@ -194,6 +277,7 @@ class Slab(PlainRepresentation):
             [int(each.frozen.sum()) for each in templates],
             tuple(bool(p) for p in templates[0].atoms.pbc),
             conditions,
+            [self.scale(each) for each in templates],
         )
         batch.extras['templates'] = templates
         return batch
@@ -209,14 +293,21 @@ class Slab(PlainRepresentation):
         frozen_counts: np.ndarray,
         pbc: Any,
         conditions: Any = None,
+        scale: Any = None,
     ) -> Batch:
-        """Build a batch from flat arrays (positions (n, 3), substrate (m, 3), numbers (n + m,), cell (B, 3, 3))."""
+        """Build a batch from flat arrays (positions (n, 3), substrate (m, 3), numbers (n + m,), cell (B, 3, 3)), in A.
+
+        ``scale`` (B,), see :meth:`scale`, multiplies all lengths.
+        """
         size = len(mobile_counts)
         rows = torch.repeat_interleave(torch.arange(size), torch.tensor(mobile_counts))
         frozen_rows = torch.repeat_interleave(torch.arange(size), torch.tensor(frozen_counts))
-        cell_t = torch.as_tensor(cell, dtype=self.dtype)
-        low = torch.as_tensor(np.asarray(top) + self.height[0], dtype=self.dtype)[rows, None]
-        high = torch.as_tensor(np.asarray(top) + self.height[1], dtype=self.dtype)[rows, None]
+        scale = np.ones(size) if scale is None else np.asarray(scale, float)
+        positions, substrate = positions * scale[rows, None], substrate * scale[frozen_rows, None]
+        top = np.asarray(top) * scale
+        cell_t = torch.as_tensor(cell * scale[:, None, None], dtype=self.dtype)
+        low = torch.as_tensor(top + self.height[0], dtype=self.dtype)[rows, None]
+        high = torch.as_tensor(top + self.height[1], dtype=self.dtype)[rows, None]
         plane = Torus(cell_t[rows][:, :2, :2], (bool(pbc[0]), bool(pbc[1])))
         roles = torch.cat([torch.zeros(len(rows), dtype=torch.long), torch.ones(len(frozen_rows), dtype=torch.long)])
         extras = {
@@ -225,6 +316,7 @@ class Slab(PlainRepresentation):
             'rows': torch.cat([rows, frozen_rows]),
             'frozen': torch.as_tensor(substrate, dtype=self.dtype),
             'cell': cell_t,
+            'scale': torch.as_tensor(scale, dtype=self.dtype),
             'pbc': tuple(bool(p) for p in pbc),
         }
         given = {k: torch.as_tensor(v, dtype=self.dtype) for k, v in (conditions or {}).items()}  # (B, ...)
@@ -249,7 +341,12 @@ class Slab(PlainRepresentation):
             raise ValueError('a batch of Slab.encode can be decoded; this one was assembled from arrays, without templates')
         x = batch.fields['positions'].detach().double().cpu().numpy()
         rows = batch.rows['positions'].cpu().numpy()
+        x = x / np.array([self.scale(each) for each in batch.extras['templates']])[rows, None]
         return [each.with_mobile(x[rows == k]) for k, each in enumerate(batch.extras['templates'])]
+
+    def scale(self, template: SlabTemplate) -> float:
+        """Return by what lengths of a structure are multiplied."""
+        return 1.0 if self.spacing is None else self.spacing / template.spacing
 
     def process(self, sigma_min: float = 0.02, sigma_max: float = 8.0) -> JointProcess:
         """Return wrapped normal noise in the plane and truncated normal noise along z, one schedule, A."""
@@ -261,14 +358,16 @@ class Slab(PlainRepresentation):
         """Raise a ValueError where the window has no lower and upper end, or a diffusion model no process."""
         low, high = self.height
         require(low < high, 'the window has a lower and an upper end', self.height)
+        require(self.spacing is None or self.spacing > 0, 'the distance of neighbors is positive', self.spacing)
         require('process' in header or header['kind'] == 'forcefield', 'a surface model has a process', None)
 
     def todict(self) -> dict:
         """Return class name and parameters, JSON-serialisable."""
-        return {'name': 'Slab', 'height': list(self.height)}
+        return {'name': 'Slab', 'height': list(self.height)} | ({} if self.spacing is None else {'spacing': self.spacing})
 
     @classmethod
     def fromdict(cls, values: dict) -> Slab:
         """Rebuild from :meth:`todict`."""
         low, high = (float(x) for x in values['height'])
-        return cls(height=(low, high))
+        spacing = values.get('spacing')
+        return cls(height=(low, high), spacing=None if spacing is None else float(spacing))

@@ -6,8 +6,11 @@ import logging
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..networks import ForceField, OverlayerDenoiser
+from ..networks.painn import MAX_Z
+from ..representations.descriptors import metal_descriptors
 from ..representations.slab import Slab
 from .data import fixed_batches
 from .objectives import EnergyAndForces
@@ -33,6 +36,7 @@ def train_surface(
     height: Any = None,
     sigma_min: float = 0.02,
     sigma_max: float = 8.0,
+    spacing: float | None = None,
     seed: int = 0,
     network: Any = None,
     **options: Any,
@@ -47,6 +51,9 @@ def train_surface(
         Use structures up to this relative energy only, eV per mobile atom.
     height : (low, high), optional
         Window in A above the topmost frozen atom; default: what holds all data plus 0.25 A.
+    spacing : float, optional
+        For data of many metals: lengths are scaled so that neighbors in the substrate are this far apart, A (``height``, sigma
+        and cutoff count after that), and elements are known by descriptors, so that other metals can be asked for as well.
     network : OverlayerDenoiser, optional
         Weights to start from.
     options : passed to :func:`train`.
@@ -58,9 +65,9 @@ def train_surface(
             f'an energy of up to {max_relative} eV per mobile atom above the best of its composition',
             'raise max_relative; the best itself has 0, and structures without energy have none',
         )
-    height = tuple(height or data.window())
-    representation = Slab(height=height)
-    training, held = (part.select(lambda i: _inside(i, height)) for part in data.split(seed=seed))
+    height = tuple(height or data.window(spacing=spacing))
+    representation = Slab(height=height, spacing=spacing)
+    training, held = (part.select(lambda i: _inside(i, representation)) for part in data.split(seed=seed))
     values = training.conditions
     if network is not None and values and 'energy' not in network.settings['conditions']:
         log.warning('the network to start from knows no condition energy: the energies of the data are not learned')
@@ -70,16 +77,20 @@ def train_surface(
     def build() -> OverlayerDenoiser:
         return OverlayerDenoiser(features, blocks, cutoff, conditions=condition_scales(forms, values))
 
+    network = network_to_train(network, build, list(forms), seed)
+    if spacing is not None:
+        network = described(network)
+
     header = header_of(
         'surface',
         representation,
         process,
         units={'positions': 'A', 'energy': 'eV per mobile atom'},
         conditions=forms,
-        data=training.describe(),
+        data=training.describe() | ({} if spacing is None else {'described': True}),
     )
     return run(
-        network_to_train(network, build, list(forms), seed),
+        network,
         process,
         OverlayerData(training, representation, batch_size=batch_size, repeat=repeat, seed=seed),
         fixed_batches(OverlayerData(held, representation), **VALIDATION) if held.items else [],
@@ -96,9 +107,33 @@ def _check_left(data: Overlayers, law: str, way_out: str) -> None:
         raise ValueError(f'no structure of the data has {law}: {way_out}')
 
 
-def _inside(item, height) -> bool:
-    z = item.positions[:, 2] - item.surface_z
-    return bool((z >= height[0]).all() and (z <= height[1]).all())
+def _inside(item, representation) -> bool:
+    (low, high), (least, most) = item.span(representation.spacing), representation.height
+    return least <= low and high <= most
+
+
+def described(network: OverlayerDenoiser | ForceField) -> OverlayerDenoiser | ForceField:
+    """Return a network that knows elements by descriptors, and by rows of their own.
+
+    One that has none is copied: metals begin as the most frequent one of the network does, silver if it knows it; other elements
+    keep their row.
+    """
+    if network.settings.get('descriptors'):
+        return network
+    table = torch.as_tensor(metal_descriptors()[:MAX_Z], dtype=torch.float32)  # (Z, K)
+    new = type(network)(**{**network.settings, 'descriptors': table.shape[1]}).to(next(network.parameters()).device)
+    state, old = new.state_dict(), network.state_dict()
+    name = 'representation.embedding'
+    rows = old.pop(f'{name}.weight')  # (Z, F)
+    new.load_state_dict({**state, **old, f'{name}.descriptors': table})
+    embedding, silver = new.representation.embedding, rows[47]
+    with torch.no_grad():
+        last = embedding.net[-1]
+        last.weight.zero_()
+        last.bias.copy_(silver)
+        others = table[:, 0] == 0
+        embedding.rows[others] = (rows - silver)[others]
+    return new
 
 
 def train_forcefield(

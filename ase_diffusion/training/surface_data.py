@@ -11,13 +11,26 @@ import torch
 from ase import Atoms
 
 from ..diffusion import Batch
-from ..representations.slab import Slab, check_same_pbc, check_slab, frozen_mask, surface_height
+from ..representations.slab import (
+    Slab,
+    check_same_pbc,
+    check_slab,
+    frozen_mask,
+    neighbor_distance,
+    surface_height,
+    system_text,
+    top_contacts,
+)
 from .data import EndlessBatches, validation_mask
 
 
 @dataclass
 class Item:
-    """One structure as arrays: mobile and substrate positions (A), numbers, cell, energy (eV), forces (eV/A)."""
+    """One structure as arrays: mobile and substrate positions (A), numbers, cell, energy (eV), forces (eV/A).
+
+    ``surface_z`` is the height of the substrate, ``spacing`` the distance of neighbors in it (A), ``contacts`` their number in
+    the topmost layer.
+    """
 
     positions: np.ndarray
     substrate: np.ndarray
@@ -25,12 +38,23 @@ class Item:
     substrate_numbers: np.ndarray
     cell: np.ndarray
     surface_z: float
+    spacing: float
+    contacts: int
     group: str
     run: int
     energy: float = float('nan')
     forces: np.ndarray | None = None
     energy_above_best: float = float('nan')
     is_validation: bool = False
+
+    def scale(self, spacing: float | None) -> float:
+        """Return by what lengths are multiplied, see :class:`~ase_diffusion.representations.slab.Slab`."""
+        return 1.0 if spacing is None else spacing / self.spacing
+
+    def span(self, spacing: float | None = None) -> tuple[float, float]:
+        """Return the lowest and the highest mobile atom above the substrate, A, after scaling."""
+        heights = (self.positions[:, 2] - self.surface_z) * self.scale(spacing)
+        return float(heights.min()), float(heights.max())
 
     def repeat(self, m: int, n: int) -> Item:
         """Return the structure repeated m x n times in the plane; built from the original, never compounded."""
@@ -43,6 +67,8 @@ class Item:
             substrate_numbers=np.tile(self.substrate_numbers, k),
             cell=self.cell * np.array([[m], [n], [1]]),
             surface_z=self.surface_z,
+            spacing=self.spacing,
+            contacts=self.contacts,
             group=self.group,
             run=self.run,
             energy=self.energy * k,
@@ -75,7 +101,7 @@ class Overlayers:
         if not images:
             raise ValueError('the data set is empty: no structures to train on')
         check_same_pbc(images)
-        items = []
+        items, spacings = [], {}
         for k, atoms in enumerate(images):
             try:
                 check_slab(atoms)
@@ -87,10 +113,13 @@ class Overlayers:
             results = getattr(atoms.calc, 'results', {}) if atoms.calc is not None else {}
             cell = np.asarray(atoms.cell)
             formula = atoms[~f].get_chemical_formula()
-            group = f'{formula}|{f.sum()}|' + ','.join(f'{x:.2f}' for x in cell[:2, :2].ravel())
+            group = f'{formula}|{atoms[f].get_chemical_formula()}|' + ','.join(f'{x:.2f}' for x in cell[:2, :2].ravel())
             forces = results.get('forces')
             pairs = atoms.info.get('key_value_pairs', {})
             run = pairs.get('run', atoms.info.get('run', -1 - k))
+            substrate = atoms.positions[f].tobytes() + atoms.numbers[f].tobytes() + cell.tobytes()
+            if substrate not in spacings:
+                spacings[substrate] = neighbor_distance(atoms, f), top_contacts(atoms, f)
             items.append(
                 Item(
                     positions=atoms.positions[~f],
@@ -99,6 +128,8 @@ class Overlayers:
                     substrate_numbers=atoms.numbers[f],
                     cell=cell,
                     surface_z=surface_height(atoms),
+                    spacing=spacings[substrate][0],
+                    contacts=spacings[substrate][1],
                     group=group,
                     run=int(run),
                     is_validation=bool(pairs.get('held', False)),
@@ -156,19 +187,29 @@ class Overlayers:
             'relaxations': len({item.run for item in self.items}),
             'mobile_elements': mobile,
             'substrate_elements': substrate,
+            'systems': self.systems(),
             'fingerprint': self.fingerprint(),
         }
+
+    def systems(self) -> dict[str, int]:
+        """Return the relaxations of what is on what, by facet: see :func:`ase_diffusion.representations.slab.system_text`."""
+        runs: dict[str, set] = {}
+        for item in self.items:
+            runs.setdefault(system_text(item.substrate_numbers, item.numbers, item.contacts), set()).add(item.run)
+        return {key: len(runs[key]) for key in sorted(runs)}
 
     def elements(self) -> tuple[list[int], list[int]]:
         """Return the atomic numbers of mobile and of substrate atoms."""
         mobile = sorted({int(z) for item in self.items for z in item.numbers})
         return mobile, sorted({int(z) for item in self.items for z in item.substrate_numbers})
 
-    def window(self, margin: float = 0.25) -> tuple[float, float]:
-        """Return the heights above the substrate that hold all mobile atoms, A, widened by ``margin``."""
-        low = min(float((item.positions[:, 2] - item.surface_z).min()) for item in self.items)
-        high = max(float((item.positions[:, 2] - item.surface_z).max()) for item in self.items)
-        return low - margin, high + margin
+    def window(self, margin: float = 0.25, spacing: float | None = None) -> tuple[float, float]:
+        """Return the heights above the substrate that hold all mobile atoms, A, widened by ``margin``.
+
+        With ``spacing`` they are scaled, see :class:`~ase_diffusion.representations.slab.Slab`.
+        """
+        spans = np.array([item.span(spacing) for item in self.items])
+        return float(spans[:, 0].min()) - margin, float(spans[:, 1].max()) + margin
 
     def fingerprint(self) -> str:
         """Return a hash of the positions and numbers of the mobile atoms."""
@@ -189,6 +230,7 @@ class Overlayers:
             [len(i.substrate_numbers) for i in items],
             self.pbc,
             conditions,
+            [i.scale(representation.spacing) for i in items],
         )
 
 

@@ -97,6 +97,20 @@ def mobile_mask(atoms: Atoms) -> np.ndarray:
     return ~frozen_mask(atoms)
 
 
+def detached(atoms: Atoms, reach: float = 2.6) -> np.ndarray:
+    """Return the indices of atoms that no chain of neighbors within ``reach`` (A) joins to an atom in FixAtoms.
+
+    Molecules that left a surface, such as O2, are told by it.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    i, j, _ = neighbors(atoms, reach)
+    bonds = csr_matrix((np.ones(len(i)), (i, j)), shape=(len(atoms),) * 2)
+    part = connected_components(bonds, directed=False)[1]
+    return np.flatnonzero(~np.isin(part, part[frozen_mask(atoms)]))
+
+
 def judged(atoms: Atoms) -> Atoms:
     """Return a structure for metrics of its mobile atoms: where every atom is fixed, a copy in which none is."""
     if mobile_mask(atoms).any():

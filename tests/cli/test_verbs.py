@@ -98,7 +98,7 @@ def test_ctrl_c(slab_file, tmp_path, environment):
     [
         ('sample surface nowhere.traj --stoich Ag3O', 'nowhere.traj'),
         ('sample surface slab.traj --stoich Foo', 'Foo'),
-        ('sample surface slab.traj --stoich AuO', 'Au'),
+        ('sample surface slab.traj --stoich AgS', 'S'),
         ('sample surface slab.traj --stoich Ag3O -n 0', 'n is an integer'),
         ('sample surface slab.traj --stoich Ag3O --best-of 0', 'best_of is an integer'),
         ('sample surface slab.traj --stoich Ag3O --steps 1', 'steps'),

@@ -4,13 +4,20 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import add_adsorbate, bulk, fcc111, molecule
+from ase.build import add_adsorbate, bulk, fcc100, fcc110, fcc111, molecule
 from ase.constraints import FixAtoms, FixBondLength
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
 from ase_diffusion.representations import Slab
-from ase_diffusion.representations.slab import check_mobile_atoms, check_slab, frozen_mask, surface_height
+from ase_diffusion.representations.slab import (
+    SlabTemplate,
+    check_mobile_atoms,
+    check_slab,
+    frozen_mask,
+    surface_height,
+    top_contacts,
+)
 
 
 def overlayer(size=(2, 2, 2), adatoms=3, seed=0, fixed_tags=(1, 2)):
@@ -193,11 +200,15 @@ def test_free_atoms_below_the_window_are_refused():
     with pytest.raises(ValueError, match=r'atoms \[0, 1, 2, 3\] of the slab lie below'):
         check_mobile_atoms(slab, 0.0)
     check_mobile_atoms(slab, -3.0)
-    with pytest.raises(ValueError, match='lie below'):
-        SurfaceDiffusion(slab, 'O', logfile=None)
-    with pytest.raises(ValueError, match='lie below'):
-        SurfaceDiffusion(slab, 'O', model='untrained', logfile=None)
-    SurfaceDiffusion(slab, 'O', height=(-3.0, 5.0), logfile=None)
+    for model in (None, 'untrained'):
+        with pytest.raises(ValueError, match='lie below'):
+            SurfaceDiffusion(slab, 'O', model=model, generate_slab=True, logfile=None)
+    SurfaceDiffusion(slab, 'O', height=(-3.0, 5.0), generate_slab=True, logfile=None)
+    SurfaceDiffusion(slab, 'O', logfile=None)  # all slab atoms are held
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() == 1))  # the upper layer
+    for generate_slab in (False, True):
+        with pytest.raises(ValueError, match='turn the slab over'):
+            SurfaceDiffusion(slab, 'O', generate_slab=generate_slab, logfile=None)
 
 
 def test_only_atoms_are_slabs():
@@ -219,3 +230,38 @@ def test_several_fixatoms_count_together():
 
 def test_todict_tells_the_window():
     assert Slab((0.5, 3.0)).todict() == {'name': 'Slab', 'height': [0.5, 3.0]}
+
+
+def frozen(build, metal, size, **options):
+    """A frozen slab with one adatom of its own and one oxygen."""
+    slab = build(metal, size, vacuum=8.0, **options)
+    slab.pbc = (True, True, False)
+    n = len(slab)
+    top = slab.positions[-1]
+    slab.extend(Atoms([metal, 'O'], [top + [0, 0, 2.2], top + [0, 0, 4.0]]))
+    slab.set_constraint(FixAtoms(indices=range(n)))
+    return slab
+
+
+@pytest.mark.parametrize(('build', 'size', 'contacts'), [(fcc111, (1, 1, 2), 6), (fcc100, (2, 2, 2), 4), (fcc110, (2, 3, 3), 2)])
+def test_facets_are_told_by_the_neighbors_within_the_top_layer(build, size, contacts):
+    for metal in ('Cu', 'Pt'):
+        assert top_contacts(frozen(build, metal, size)) == contacts
+
+
+def test_what_a_model_never_saw_is_named():
+    data = {'mobile_elements': [8, 29, 78], 'substrate_elements': [29, 78], 'described': True}
+    data['systems'] = {'Cu+O on Cu, 6': 5, 'Cu+O on Cu, 4': 1, 'O+Pt on Pt, 6': 3}
+    copper, size = frozen(fcc111, 'Cu', (2, 2, 2)), (2, 2, 3)
+    assert SlabTemplate(copper).news(data) == ''
+    assert SlabTemplate(frozen(fcc111, 'Ni', (2, 2, 2))).news(data) == 'Ni, only Cu, O, Pt'
+    assert SlabTemplate(frozen(fcc110, 'Cu', size)).news(data) == (
+        'Cu+O on Cu where atoms of the top layer have 2 neighbors in it, only [4, 6] (6: (111), 4: (100), 2: (110))'
+    )
+    copper.symbols[-2] = 'Pt'
+    assert SlabTemplate(copper).news(data) == 'O+Pt on Cu, only Cu+O on Cu; O+Pt on Pt'
+    assert SlabTemplate(copper).news({}) == ''
+    SlabTemplate(frozen(fcc111, 'Ni', (2, 2, 2))).check_known(data, 'the model')  # a metal, known by its descriptors
+    copper.symbols[-1] = 'N'
+    with pytest.raises(ValueError, match='the model never saw N as mobile atoms; it knows O, Cu, Pt'):
+        SlabTemplate(copper).check_known(data, 'the model')

@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import fcc111
+from ase.build import fcc100, fcc110, fcc111
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+from ase.data import covalent_radii
 
 from ase_diffusion.networks import ForceField
 from ase_diffusion.representations import Slab
+from ase_diffusion.representations.slab import neighbor_distance
 from ase_diffusion.training import OverlayerData, Overlayers
 from ase_diffusion.training.data import fixed_batches
-from ase_diffusion.training.surface import fit_references
+from ase_diffusion.training.surface import described, fit_references
+from ase_diffusion.weights.zoo import load_model
 
 
 def frame(run, step=0, seed=0, size=(2, 2, 1), top='AgO', energy=None, pbc=(True, True, False)):
@@ -215,3 +218,56 @@ def test_frames_that_are_marked_decide_what_is_held_out():
         atoms.info['key_value_pairs']['held'] = atoms.info['key_value_pairs']['run'] in (1, 4)
     training, held = Overlayers.from_atoms(images).split(0.5, seed=1)
     assert {item.run for item in held.items} == {1, 4} and {item.run for item in training.items} == {0, 2, 3, 5}
+
+
+def test_the_best_of_a_composition_is_that_on_the_same_metal():
+    """O on two metals in equal cells: two groups, 50 eV apart."""
+    images = []
+    for metal, energy in (('Ag', -50.0), ('Au', -100.0)):
+        slab = fcc111(metal, (2, 2, 2), a=4.17, vacuum=10.0)
+        slab.set_constraint(FixAtoms(indices=range(len(slab))))
+        for extra in (0.0, 0.5):
+            atoms = slab.copy()
+            atoms.append('O')
+            atoms.positions[-1] = slab.positions[-1] + [0, 0, 1.5]
+            atoms.calc = SinglePointCalculator(atoms, energy=energy + extra, forces=np.zeros((len(atoms), 3)))
+            images.append(atoms)
+    assert [item.energy_above_best for item in Overlayers.from_atoms(images).items] == [0.0, 0.5, 0.0, 0.5]
+
+
+def test_spacing_is_the_distance_of_neighbors_in_the_substrate():
+    for build, size in ((fcc111, (1, 1, 1)), (fcc111, (3, 2, 2)), (fcc100, (2, 2, 2)), (fcc110, (1, 1, 3))):
+        slab = build('Cu', size, a=3.6, vacuum=8.0)
+        slab.set_constraint(FixAtoms(indices=range(len(slab))))
+        slab.append('O')
+        slab.positions[-1] = slab.positions[-2] + [0, 0, 1.2]
+        slab.calc = SinglePointCalculator(slab, energy=0.0, forces=np.zeros((len(slab), 3)))
+        [item] = Overlayers.from_atoms([slab]).items
+        assert item.spacing == pytest.approx(3.6 / 2**0.5)
+        assert item.span(2.9) == pytest.approx((1.2 * 2.9 / item.spacing,) * 2)
+    chain = Atoms('CuO', [[0, 0, 0], [0, 0, 2]], cell=[9, 9, 20], pbc=(True, True, False), constraint=FixAtoms([0]))
+    assert neighbor_distance(chain) == pytest.approx(2 * covalent_radii[29])
+
+
+def test_a_network_that_is_given_descriptors_begins_as_it_was_and_takes_all_metals_for_silver():
+    network, _ = load_model('ag-o-overlayer')
+    new = described(network).eval()
+    batches = []
+    for metal in ('Ag', 'Ni'):
+        slab = fcc111(metal, (2, 2, 2), a=4.16, vacuum=10.0)
+        slab.set_constraint(FixAtoms(indices=range(len(slab))))
+        slab.extend(Atoms(f'{metal}O', slab.positions[-2:] + [0, 0, 2.2]))
+        batches.append(Slab((0.4, 5.0)).encode([slab], {'energy': [0.0]}))
+    with torch.no_grad():
+        old, same, renamed = (
+            one(batch, torch.zeros(1), batch.conditions)['positions']
+            for one, batch in ((network, batches[0]), (new, batches[0]), (new, batches[1]))
+        )
+    assert torch.allclose(old, same, atol=1e-5) and torch.allclose(old, renamed, atol=1e-5)
+    assert described(new) is new
+    rows = new.representation.embedding.train()
+    with torch.no_grad():
+        rows.rows += 1.0
+    found = torch.stack([rows(torch.tensor([8, 28, 47])) for _ in range(200)])  # (200, 3, F)
+    kept = (found - found.amin(0)).amax(-1) > 0.5
+    assert not kept[:, 0].any() and 0.55 < kept[:, 1:].float().mean() < 0.85  # rows of metals are left out at times

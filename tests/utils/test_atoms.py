@@ -24,6 +24,7 @@ from ase_diffusion.utils.atoms import (
     composition_text,
     copy_atoms,
     cut_of,
+    detached,
     energy_of,
     frozen_mask,
     join_slab,
@@ -182,3 +183,16 @@ def test_the_hint_turns_any_slab_upright(seed):
     check_surface_cell(slab)
     assert slab.cell[2, 2] > 0
     assert np.allclose(slab.get_all_distances(), inside)
+
+
+def test_molecules_that_left_a_surface_are_told():
+    slab = fcc111('Cu', (2, 2, 2), vacuum=12.0)
+    slab.set_constraint(FixAtoms(indices=range(8)))
+    top = slab.positions[-1]
+    atoms = slab + Atoms('CuOOO', [top + [0, 0, z] for z in (2.1, 3.9, 7.0, 8.2)])
+    atoms.set_constraint(slab.constraints)
+    assert detached(atoms).tolist() == [10, 11]
+    assert detached(atoms, 3.2).tolist() == []
+    atoms.pbc = (True, True, True)
+    atoms.cell[2, 2] = atoms.positions[11, 2] + 2.0 - slab.positions[0, 2]  # below the next slab
+    assert detached(atoms).tolist() == []

@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from ...calculators.elements import check_elements
 from ...diffusion import Batch
 from ...representations import Crystal, Failure
 from ...representations.cells import space_group_of
@@ -142,8 +143,11 @@ class CrystalDiffusion(BulkGenerator):
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         self.conditioning, self.symmetrize = conditioning, check_symmetrize(symmetrize)
-        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        asked = self.numbers or ()
+        self.relax = relax_keywords(relax, self.device, numbers=asked, filter='FrechetCellFilter')
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
+        if self.guidance is not None:
+            check_elements(self.guidance.calculator, asked, 'guidance')
         if self.best_of > 1:
             self.selection = self._selection(calculator)
         self.space_group = None if space_group is None else check_space_group(space_group)
@@ -169,7 +173,10 @@ class CrystalDiffusion(BulkGenerator):
                 f'best_of={self.best_of} needs energies: pass relax={{"calculator": ...}}, or calculator=... (and '
                 'guidance=False where it does not guide)'
             )
-        return BestOf(self.best_of, calculator if self.relax is None else None, self.device)
+        judge = calculator if self.relax is None else None
+        if judge is not None:
+            check_elements(judge, self.numbers, 'best_of')
+        return BestOf(self.best_of, judge, self.device)
 
     def _adapt(self, representation: Crystal, networks: dict, header: dict) -> Crystal:
         network = next(iter(networks.values()))

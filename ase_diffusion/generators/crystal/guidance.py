@@ -90,6 +90,7 @@ class CrystalGuidance(CallCounter):
             inverse = np.linalg.inv(np.asarray(atoms.cell))  # raises where the cell is exactly flat
             forces, stress = self.compute(k, atoms, stress=bool(self.stress_strength))
         except Exception as error:  # any calculator may raise anything; it is counted
+            self.error = f'{type(error).__name__}: {error}'
             log.debug('guidance: no forces: %s', error)
             self.failures += 1
             return np.zeros((len(atoms), 3)), strain

@@ -5,16 +5,27 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 
+from ...calculators.default import default_calculator
 from ...diffusion import Batch
 from ...representations import Failure
-from ...representations.slab import Slab, SlabTemplate, check_mobile_atoms, check_slab, mobile_layer_height, surface_height
+from ...representations.slab import (
+    Slab,
+    SlabTemplate,
+    check_mobile_atoms,
+    check_right_way_up,
+    check_slab,
+    mobile_layer_height,
+    surface_height,
+)
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
 from ...utils.atoms import (
@@ -27,7 +38,9 @@ from ...utils.atoms import (
     unsupported_constraints,
 )
 from ...utils.checks import check_integer
+from ...utils.header import read_header
 from ...utils.provenance import forget_notes
+from ...weights.zoo import find_model
 from ..base import Generator, collect, record_of
 from ..compiling import copy_network
 from ..relaxation import relax_keywords
@@ -40,7 +53,7 @@ from .selftraining import SelfTraining, SelfTrainingSchedule
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = 'ag-o-overlayer'
+DEFAULT_MODELS = ('ag-o-overlayer', 'metal-oxide-overlayer')  # the first that knows a slab and its overlayer
 
 
 class SurfaceDiffusion(Generator):
@@ -49,15 +62,19 @@ class SurfaceDiffusion(Generator):
     Parameters
     ----------
     slab : Atoms
-        Substrate. Atoms held by ``FixAtoms`` stay where they are, bit by bit; slab atoms that are not fixed are mobile and are
-        generated as well. Periodic in the plane only. Never changed.
+        Substrate; its atoms stay where they are, bit by bit. Those in ``FixAtoms`` stay there in relaxations, too. Periodic in
+        the plane only. Never changed.
     stoich : str or dict
         What is put on it, e.g. ``'Ag12O6'`` or ``{'Ag': 12, 'O': 6}``.
     height : (low, high), optional
-        Window of the mobile atoms in A above the topmost fixed atom; default: that of the training data, higher by as much as
-        slab atoms that are not fixed reach above the fixed ones.
+        Window of the generated atoms in A above the topmost atom that is not generated; default: that of the training data,
+        higher by as much as generated slab atoms reach above the others.
+    generate_slab : bool
+        Whether slab atoms that are not in ``FixAtoms`` are generated from noise as well. By default they are held while the
+        overlayer is generated and relax with it afterwards, which costs less and gives lower energies.
     model : str or Path, optional
-        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'``.
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'`` for silver
+        and oxygen on silver, ``'metal-oxide-overlayer'`` for other metals and oxygen.
     calculator, guidance : optional
         Force guidance: ``guidance=True``, a dict of the parameters of
         :class:`ase_diffusion.generators.surface.guidance.Guidance`, or one of these; forces come from ``calculator`` (name, ASE
@@ -67,9 +84,9 @@ class SurfaceDiffusion(Generator):
         fails is rejected, and another takes its place.
     best_of : int
         Generate this many candidates for each structure and return the one of lowest energy: that of ``relax`` where it is
-        given, else a single point of ``calculator`` (default: 'ag-o'; one that is given guides as well unless
-        ``guidance=False``). It costs as many generations, and saves relaxations with an expensive calculator; the structures are
-        then no fair sample of the model's distribution.
+        given, else a single point of ``calculator`` (default: 'ag-o' where it knows the elements, else 7net-mf-0 or CHGNet; one
+        that is given guides as well unless ``guidance=False``). It costs as many generations, and saves relaxations with an
+        expensive calculator; the structures are then no fair sample of the model's distribution.
     steps, sampler : optional
         50 steps of ``'renoised_ancestral'`` by default, which finds low energies; 100 of ``'ancestral'`` cost the same and show
         how the training data are spread.
@@ -101,6 +118,7 @@ class SurfaceDiffusion(Generator):
         stoich: str | Mapping[str, int],
         *,
         height: tuple[float, float] | None = None,
+        generate_slab: bool = False,
         model: Any = None,
         calculator: Any = None,
         guidance: Any = None,
@@ -112,17 +130,19 @@ class SurfaceDiffusion(Generator):
         check_one_piece(slab)
         self.stoich = composition_text(stoich)
         self.numbers = parse_formula(self.stoich)
-        self.overlayer = SlabTemplate(_extended(slab, self.numbers))
+        self.generate_slab, held = bool(generate_slab), np.arange(len(slab) + len(self.numbers)) < len(slab)
+        self.overlayer = SlabTemplate(_extended(slab, self.numbers), None if generate_slab else held)
         self.relax = relax_keywords(relax, self.device, self.overlayer)
-        self._height, self._thickness, self._slab = height, mobile_layer_height(slab), copy_atoms(slab)
-        self._load(DEFAULT_MODEL if model is None else model)
+        self._height, self._slab = height, copy_atoms(slab)
+        self._thickness = mobile_layer_height(slab) if generate_slab else 0.0
+        self._load(default_model(self.overlayer) if model is None else model)
         if not self.networks:
             low, _ = (0.0, 0.0) if height is None else check_window(height, self.overlayer)
-            check_mobile_atoms(slab, low)
+            self._check_slab_atoms(low)
         self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.overlayer, self.device)
         if self.best_of > 1:
-            judge = None if self.relax is not None else 'ag-o' if calculator is None else calculator
-            self.selection = BestOf(self.best_of, judge, self.device)
+            judge = default_calculator([self.template]) if calculator is None and self.relax is None else calculator
+            self.selection = BestOf(self.best_of, judge if self.relax is None else None, self.device)
             self.selection.check(self.overlayer)
         self._tell(slab)
 
@@ -130,7 +150,8 @@ class SurfaceDiffusion(Generator):
         """Log which atoms of the slab are generated and which of its constraints are not obeyed."""
         loose = int((~frozen_mask(slab)).sum())
         if loose:
-            self.log.write(f'SurfaceDiffusion: {loose} slab atoms are not in FixAtoms; they are mobile and generated too')
+            what = 'generated as well' if self.generate_slab else 'held while structures are generated (generate_slab=False)'
+            self.log.write(f'SurfaceDiffusion: {loose} slab atoms are not in FixAtoms; they are {what}')
         if names := unsupported_constraints(slab):
             log.warning(
                 'of the constraints of the slab only FixAtoms holds atoms while structures are generated; %s is kept and '
@@ -146,11 +167,26 @@ class SurfaceDiffusion(Generator):
     def _adapt(self, representation: Slab, networks: dict, header: dict) -> Slab:
         hint = "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)"
         self.overlayer.check_known(header.get('data', {}), 'the model', hint)
-        low, high = representation.height
+        if news := self.overlayer.news(header.get('data', {})):
+            log.warning('%s never saw %s; its model card says what was measured of other systems', self.model, news)
+        scale = representation.scale(self.overlayer)
+        low, high = (x / scale for x in representation.height)
         height = (low, high + self._thickness) if self._height is None else self._height
-        height = check_window(height, self.overlayer)
-        check_mobile_atoms(self._slab, height[0])
-        return Slab(height=height)
+        low, high = check_window(height, self.overlayer)
+        self._check_slab_atoms(low)
+        return replace(representation, height=(low * scale, high * scale))
+
+    def _check_slab_atoms(self, low: float) -> None:
+        """Raise a ValueError where slab atoms that are generated lie below the window, or the surface is the lower side."""
+        if self.generate_slab:
+            check_mobile_atoms(self._slab, low)
+        else:
+            check_right_way_up(self._slab)
+
+    @property
+    def _scale(self) -> float:
+        """By what the model multiplies lengths of this slab."""
+        return self.representation.scale(self.overlayer)
 
     def _auto_batch_size(self) -> int:
         """Return a batch whose largest tensors stay under the 32 MB from which glibc maps memory anew at each use."""
@@ -162,7 +198,7 @@ class SurfaceDiffusion(Generator):
 
     def _start(self) -> float:
         """Return the time at which the in-plane noise is uniform: sigma = half the longest in-plane cell vector."""
-        longest = float(self.template.cell.lengths()[:2].max())
+        longest = float(self.template.cell.lengths()[:2].max()) * self._scale
         return self.process.schedule.time(0.5 * longest)
 
     def _template(self, seed: int) -> SlabTemplate:
@@ -212,8 +248,8 @@ class SurfaceDiffusion(Generator):
             noise is not positive; a structure has another cell, substrate or composition.
         """
         count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
-        sigma = check_noise(noise, self.process.schedule.sigma_min)
-        start = min(self.process.schedule.time(sigma), self._start())
+        sigma = check_noise(noise, self.process.schedule.sigma_min / self._scale)
+        start = min(self.process.schedule.time(sigma * self._scale), self._start())
         parents = [as_template(one, self.overlayer) for one in given_structures(atoms)]
         task = FromStructures(parents, sigma, self.steps, start, self._start())
         return collect(self._iterate(count, conditions, task), n)
@@ -273,7 +309,8 @@ class SurfaceDiffusion(Generator):
         slab = copy_atoms(atoms)
         del slab[len(slab) - len(parse_formula(told['stoich'])) :]
         slab.calc = None
-        return {**super()._arguments(told, record, atoms), 'slab': slab, 'stoich': told['stoich'], 'height': told['height']}
+        own = {'stoich': told['stoich'], 'height': told['height'], 'generate_slab': told.get('generate_slab', True)}
+        return {**super()._arguments(told, record, atoms), 'slab': slab, **own}
 
     def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
         """Train on overlayers and use the result; returns self.
@@ -292,14 +329,37 @@ class SurfaceDiffusion(Generator):
         return super().fit(data, out, steps=steps, **options)
 
     def _train(self, images: list[Atoms], out, **options) -> Path:
-        overlayers = Overlayers.from_atoms(images)
+        overlayers = Overlayers.from_atoms(self.held(images))
         height = self._height
         if self.networks:
             options.setdefault('network', copy_network(self.network).requires_grad_(True))
-            height = self.header['representation']['height'] if height is None else height
+            options.setdefault('spacing', self.representation.spacing)
+        if height is not None:
+            scale = Slab(spacing=options.get('spacing')).scale(self.overlayer)
+            height = [x * scale for x in height]
+        elif self.networks:
+            height = self.header['representation']['height']
         mobile, substrate = overlayers.elements()
         self.overlayer.check_known({'mobile_elements': mobile, 'substrate_elements': substrate}, 'the data')
         return train_surface(overlayers, out, **{'height': height, **options})
+
+    def held(self, images: list[Atoms]) -> list[Atoms]:
+        """Return structures for a training in which what this generator holds is in FixAtoms.
+
+        Those that begin with the atoms of the slab, of which some are not in FixAtoms, are copied; others pass.
+        """
+        n = len(self._slab)
+        if self.generate_slab or frozen_mask(self._slab).all():
+            return images
+        out = []
+        for atoms in images:
+            same = len(atoms) > n and (atoms.numbers[:n] == self._slab.numbers).all() and not frozen_mask(atoms)[:n].all()
+            calc, atoms = atoms.calc, copy_atoms(atoms) if same else atoms
+            if same:
+                atoms.calc = calc
+                atoms.set_constraint(FixAtoms(indices=range(n)))
+            out.append(atoms)
+        return out
 
     def fit_with_calculator(self, calculator: Any, out: str | Path, *, options: dict | None = None, **plan: Any) -> Any:
         """Train without data: sample, relax a little with ``calculator``, weigh by Boltzmann, train, again; returns self.
@@ -344,8 +404,8 @@ class SurfaceDiffusion(Generator):
 
     def todict(self) -> dict:
         """Return what made the structures, JSON-serialisable."""
-        height = list(self.representation.height) if self.networks else None
-        return {**super().todict(), 'stoich': self.stoich, 'height': height}
+        height = [x / self._scale for x in self.representation.height] if self.networks else None
+        return {**super().todict(), 'stoich': self.stoich, 'height': height, 'generate_slab': self.generate_slab}
 
 
 def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
@@ -357,6 +417,17 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
     template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
     return template
+
+
+def default_model(overlayer: SlabTemplate) -> str:
+    """Return the name of the shipped model for a slab and its overlayer: the first that knows all elements, else the last."""
+    for name in DEFAULT_MODELS[:-1]:
+        try:
+            overlayer.check_known(read_header(find_model(name)).get('data', {}), name)
+            return name
+        except ValueError:
+            continue
+    return DEFAULT_MODELS[-1]
 
 
 def check_window(height: Any, overlayer: SlabTemplate) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...calculators.elements import check_elements
 from ...calculators.forcefield import ForceFieldCalculator, batch_forces, check_known
 from ...calculators.forces import Forces
 from ...calculators.names import calculator_name, is_own_force_field
@@ -84,6 +85,7 @@ class Guidance(CallCounter):
     def prepare(self, template: SlabTemplate, device: str | torch.device | None = None) -> None:
         """Load the force field or make the calculator, so that errors come before any work."""
         own, self.network = self.calculator, None
+        check_elements(own, template.atoms.numbers, 'guidance')
         if self.time_limit is not None:
             self.compute = Forces(own, self.directory, time_limit=self.time_limit)
         elif is_own_force_field(own):
@@ -101,8 +103,30 @@ class Guidance(CallCounter):
         if self.network is not None:
             forces = batch_forces(self.network)
         else:
-            forces = _ase_forces(self.compute, batch, representation)
+            forces = self._ase_forces(batch, representation)
+        if representation.spacing is not None:
+            forces = _scaled(forces, self.network is not None)
         return ForceGuidance(self.timed(forces), 'positions', self.strength, self.power, self.below, self.every, self.cap, kept)
+
+    def _ase_forces(self, batch: Batch, representation: Slab):
+        """Return ``batch -> forces`` of the mobile atoms by ASE calculators, one by one; a failure gives NaN rows."""
+        self.compute.begin(batch.size)
+
+        def forces(batch):
+            parts = []
+            for k, (atoms, template) in enumerate(zip(representation.decode(batch), batch.extras['templates'], strict=True)):
+                mobile = ~template.frozen
+                atoms.wrap()
+                try:
+                    parts.append(self.compute(k, atoms)[0][mobile])
+                except Exception as error:  # any calculator may raise anything; it is counted
+                    self.error = f'{type(error).__name__}: {error}'
+                    log.debug('guidance: the calculator failed: %s', error)
+                    parts.append(np.full((mobile.sum(), 3), np.nan))
+            like = batch.fields['positions']
+            return torch.as_tensor(np.concatenate(parts), dtype=like.dtype, device=like.device)
+
+        return forces
 
     def finish(self, batch: Batch, hook: ForceGuidance, process: Any) -> Any:
         """Descend along the forces for ``finish_steps`` steps; a structure whose momentum turns against its forces drops it."""
@@ -131,21 +155,18 @@ class Guidance(CallCounter):
         return values
 
 
-def _ase_forces(compute: Forces, batch: Batch, representation: Slab):
-    """Return ``batch -> forces`` of the mobile atoms by ASE calculators, structure by structure; a failure gives NaN rows."""
-    compute.begin(batch.size)
+def _scaled(forces, own: bool):
+    """Return ``batch -> forces`` for batches with scaled lengths, times the scale, so that atoms move as far as in A.
 
-    def forces(batch):
-        parts = []
-        for k, (atoms, template) in enumerate(zip(representation.decode(batch), batch.extras['templates'], strict=True)):
-            mobile = ~template.frozen
-            atoms.wrap()
-            try:
-                parts.append(compute(k, atoms)[0][mobile])
-            except Exception as error:  # any calculator may raise anything; it is counted
-                log.debug('guidance: the calculator failed: %s', error)
-                parts.append(np.full((mobile.sum(), 3), np.nan))
-        like = batch.fields['positions']
-        return torch.as_tensor(np.concatenate(parts), dtype=like.dtype, device=like.device)
+    Our ``own`` force fields take batches in A; others are given decoded structures.
+    """
 
-    return forces
+    def scaled(batch):
+        scale = batch.extras['scale']  # (B,)
+        if own:
+            plain = batch.with_fields(positions=batch.fields['positions'] / scale[batch.rows['positions'], None])
+            frozen = batch.extras['frozen'] / scale[batch.extras['rows'][len(plain.fields['positions']) :], None]
+            plain.extras = {**batch.extras, 'frozen': frozen, 'cell': batch.extras['cell'] / scale[:, None, None]}
+        return forces(plain if own else batch) * scale[batch.rows['positions'], None]
+
+    return scaled

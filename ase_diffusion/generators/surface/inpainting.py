@@ -82,7 +82,7 @@ def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
     """
     if not isinstance(atoms, Atoms):
         raise TypeError(f'a structure to begin with is an ase.Atoms, got {type(atoms).__name__}; read files with ase.io.read')
-    template, frozen = slab.atoms, slab.frozen
+    template, frozen, held = slab.atoms, slab.fixed, slab.frozen
     wanted, came = template.get_chemical_formula(), atoms.get_chemical_formula()
     if wanted != came:
         raise ValueError(
@@ -100,8 +100,8 @@ def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
             f'positions must be finite; atoms {np.nonzero(~np.isfinite(atoms.positions).all(1))[0][:10].tolist()} '
             'are NaN or infinite'
         )
-    if Counter(atoms.numbers[~frozen].tolist()) != Counter(template.numbers[~frozen].tolist()) or (
-        (atoms.numbers != template.numbers)[frozen].any()
+    if Counter(atoms.numbers[~held].tolist()) != Counter(template.numbers[~held].tolist()) or (
+        (atoms.numbers != template.numbers)[held].any()
     ):
         raise ValueError(
             'slab atoms come first, in the order of the slab, and the overlayer last; in this structure the fixed '
@@ -126,7 +126,7 @@ def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
     new.set_constraint(slab.constraints)
     new.set_cell(template.cell)
     new.pbc = template.pbc
-    return SlabTemplate(new)
+    return SlabTemplate(new, held)
 
 
 def check_indices(indices: Any, slab: SlabTemplate) -> list[int]:
@@ -142,5 +142,5 @@ def check_indices(indices: Any, slab: SlabTemplate) -> list[int]:
         raise ValueError(f'indices lie in 0 to {total - 1}, the atoms of the structure; got {outside}')
     numbers = sorted({i % total for i in numbers})
     if held := [i for i in numbers if slab.frozen[i]]:
-        raise ValueError(f'only mobile atoms can be generated anew; {held} are in FixAtoms, the substrate')
+        raise ValueError(f'only mobile atoms can be generated anew; {held} are in FixAtoms, or of the slab, which is held')
     return numbers

@@ -20,7 +20,7 @@ from ...relax.settings import Settings
 from ...representations.slab import surface_height
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
-from ...utils.atoms import energy_of, frozen_mask, parse_formula
+from ...utils.atoms import energy_of, parse_formula
 from ...utils.provenance import note
 from ...weights.zoo import load_networks
 
@@ -197,12 +197,12 @@ class SelfTraining:
         self.frames.sort(key=energy_of)
         del self.frames[self.plan.buffer :]
         energies = np.array([energy_of(atoms) for atoms in self.frames])
-        temperature = self.plan.temperature_at(number) * int((~frozen_mask(self.frames[0])).sum())
+        temperature = self.plan.temperature_at(number) * int((~self.gen.overlayer.frozen).sum())
         weights = boltzmann(energies, temperature)
         while 1 / np.square(weights).sum() < min(FEWEST, len(weights)) * 0.999 and temperature < 1e3:
             temperature *= 1.1
             weights = boltzmann(energies, temperature)
-        data = Overlayers.from_atoms(self.frames)
+        data = Overlayers.from_atoms(self.gen.held(self.frames))
         for item in data.items:
             item.run = 0  # nothing is held out: the best structure is there once
         chosen = np.random.default_rng((self.plan.seed, number, 1)).choice(len(weights), DRAWS, p=weights)
@@ -216,9 +216,10 @@ class SelfTraining:
         if not (path / 'done').exists():
             options = {'progress': False, 'warmup': min(50, self.plan.steps // 4), 'every': self.plan.steps, **self.options}
             if not gen.networks:
-                options['height'] = gen._height or data.window(0.5)
+                options['height'] = gen._height or data.window(0.5, self.options.get('spacing'))
             else:
-                options |= {'height': gen.representation.height, 'network': gen.network.train().requires_grad_(True)}
+                options |= {'height': gen.representation.height, 'spacing': gen.representation.spacing}
+                options |= {'network': gen.network.train().requires_grad_(True)}
             train_surface(data, path, steps=self.plan.steps, seed=self.plan.seed + number, **options)
             (path / 'done').touch()
         gen.model = str(best)

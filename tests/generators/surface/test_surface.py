@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import fcc111
 from ase.calculators.calculator import Calculator
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian
 from ase.db import connect
 from ase.io import read, write
@@ -14,9 +15,13 @@ from ase.io.trajectory import Trajectory
 from ase.optimize import BFGS
 
 from ase_diffusion import SurfaceDiffusion
+from ase_diffusion.calculators.forcefield import ForceFieldCalculator
 from ase_diffusion.errors import CheckpointError, GenerationFailed
 from ase_diffusion.relax import get_calculator
-from ase_diffusion.utils.atoms import frozen_mask
+from ase_diffusion.search import random_start
+from ase_diffusion.training.checkpoint import save_checkpoint
+from ase_diffusion.utils.atoms import detached, frozen_mask
+from ase_diffusion.weights.zoo import load_model
 
 QUICK = {'steps': 12, 'logfile': None}
 
@@ -183,10 +188,10 @@ def test_start_generator_contract(gen):
 def test_a_mobile_top_layer_is_generated_and_the_log_says_so(slab):
     slab.set_constraint(FixAtoms(indices=range(8)))
     log = io.StringIO()
-    gen = SurfaceDiffusion(slab, 'Ag2O', rng=0, steps=8, logfile=log, height=(1.0, 7.0))
+    gen = SurfaceDiffusion(slab, 'Ag2O', rng=0, steps=8, logfile=log, height=(1.0, 7.0), generate_slab=True)
     gen._reason_to_reject = lambda atoms: None
     atoms = gen.sample()
-    assert '8 slab atoms are not in FixAtoms' in log.getvalue()
+    assert '8 slab atoms are not in FixAtoms; they are generated' in log.getvalue()
     assert np.array_equal(atoms.positions[:8], slab.positions[:8])
     assert not np.allclose(atoms.positions[8:16], slab.positions[8:16])
 
@@ -198,8 +203,64 @@ def test_the_default_window_makes_room_for_mobile_layers_of_the_slab():
     fixed.set_constraint(FixAtoms(indices=range(24)))
     low, high = SurfaceDiffusion(fixed, 'Ag2O', **QUICK).representation.height
     layer = slab.positions[16:, 2].max() - slab.positions[:16, 2].max()
-    assert SurfaceDiffusion(slab, 'Ag2O', **QUICK).representation.height == pytest.approx((low, high + layer))
-    assert SurfaceDiffusion(slab, 'Ag2O', height=(1.0, 7.0), **QUICK).representation.height == (1.0, 7.0)
+    generated = {'generate_slab': True, **QUICK}
+    assert SurfaceDiffusion(slab, 'Ag2O', **QUICK).representation.height == pytest.approx((low, high))
+    assert SurfaceDiffusion(slab, 'Ag2O', **generated).representation.height == pytest.approx((low, high + layer))
+    assert SurfaceDiffusion(slab, 'Ag2O', height=(1.0, 7.0), **generated).representation.height == (1.0, 7.0)
+
+
+def test_slab_atoms_that_are_not_fixed_are_held_and_relax_afterwards(slab):
+    held = fcc111('Ag', (2, 4, 4), a=4.16, vacuum=10.0)
+    held.set_constraint(FixAtoms(indices=range(len(held))))
+    loose, log = held.copy(), io.StringIO()
+    loose.set_constraint(FixAtoms(indices=range(16)))
+    made = [SurfaceDiffusion(one, 'Ag2O', rng=3, steps=8, logfile=log).sample() for one in (held, loose)]
+    assert '16 slab atoms are not in FixAtoms; they are held' in log.getvalue()
+    assert np.array_equal(made[0].positions, made[1].positions)  # the constraints of the user change nothing
+    assert np.array_equal(made[1].constraints[0].index, np.arange(16))
+    made[1].calc = EMT()
+    BFGS(made[1], logfile=None).run(steps=3)
+    assert np.array_equal(made[1].positions[:16], loose.positions[:16])
+    assert not np.allclose(made[1].positions[16:32], loose.positions[16:32])
+    gen = SurfaceDiffusion(loose, 'Ag2O', rng=3, steps=8, logfile=None)
+    again = gen.perturb(made[1], 0.1, n=None)  # of a relaxed structure: its slab atoms stay where they relaxed to
+    assert np.array_equal(again.positions[:32], made[1].positions[:32])
+    [one] = gen.held([made[1]])
+    assert np.array_equal(one.constraints[0].index, np.arange(32)) and len(made[1].constraints[0].index) == 16
+
+
+def test_lengths_scale_with_the_substrate(slab, tmp_path):
+    # network and process see the same numbers, whatever the lattice constant: results are scaled copies of each other
+    network, header = load_model('ag-o-overlayer')
+    header['representation'] = {'name': 'Slab', 'height': [0.4, 5.0], 'spacing': 4.16 / 2**0.5}
+    path = save_checkpoint(tmp_path / 'scaled.safetensors', {'network': network}, header)
+    wide = slab.copy()
+    wide.set_cell(slab.cell * 1.1, scale_atoms=True)
+    options = {'rng': 1, 'steps': 6, 'sampler': 'ddim', 'logfile': None}
+    first, second = (SurfaceDiffusion(one, 'Ag6O3', model=path, **options) for one in (slab, wide))
+    first.validate = second.validate = False
+    assert np.array(second.todict()['height']) == pytest.approx(1.1 * np.array(first.todict()['height']))
+    for operation in ('sample', 'perturb'):
+        one, two = first.sample(), second.sample()
+        if operation == 'perturb':
+            one, two = first.perturb(one, 0.3, n=None), second.perturb(two, 0.33, n=None)
+        assert two.positions == pytest.approx(1.1 * one.positions, abs=2e-3)
+    plain = SurfaceDiffusion(slab, 'Ag6O3', **options)  # silver has its own lattice constant: no difference
+    plain.validate, first.rng = False, np.random.default_rng(1)
+    assert first.sample().positions == pytest.approx(plain.sample().positions, abs=2e-3)
+
+
+def test_guidance_moves_scaled_structures_as_far_as_others(slab, tmp_path):
+    network, header = load_model('ag-o-overlayer')
+    header['representation'] = {'name': 'Slab', 'height': [0.4, 5.0], 'spacing': 2 * 4.16 / 2**0.5}
+    path = save_checkpoint(tmp_path / 'scaled.safetensors', {'network': network}, header)
+    for calculator in ('ag-o', ForceFieldCalculator('ag-o')):
+        gen = SurfaceDiffusion(slab, 'Ag6O3', model=path, guidance={'calculator': calculator}, steps=6, logfile=None)
+        [atoms] = random_starts = [random_start(slab, 'Ag6O3', np.random.default_rng(0))]
+        batch = gen.representation.encode(random_starts)
+        forces = gen.guidance.bind(batch, gen.representation).forces(batch)
+        atoms.calc = ForceFieldCalculator('ag-o')
+        assert forces.numpy() == pytest.approx(2 * atoms.get_forces(apply_constraint=False)[len(slab) :], abs=1e-3)
 
 
 def test_constraints_that_do_not_hold_while_sampling_are_named(slab, caplog):
@@ -228,7 +289,7 @@ def _energy(atoms):
 
 
 class Broken(Calculator):
-    """Fails at every second call."""
+    """Works once in three calls; raises, and returns NaN, at the others."""
 
     implemented_properties = ['energy', 'forces']  # noqa: RUF012
     calls = 0
@@ -236,15 +297,15 @@ class Broken(Calculator):
     def calculate(self, atoms=None, properties=('energy',), system_changes=()):
         super().calculate(atoms, list(properties), system_changes)
         Broken.calls += 1
-        if Broken.calls % 2:
+        if Broken.calls % 3 == 1:
             raise RuntimeError('no convergence')
-        self.results = {'energy': 0.0, 'forces': np.full((len(atoms), 3), np.nan)}
+        self.results = {'energy': 0.0, 'forces': np.full((len(atoms), 3), 0.0 if Broken.calls % 3 else np.nan)}
 
 
 def test_a_calculator_that_fails_or_returns_nan_does_not_end_the_sampling(slab):
     gen = SurfaceDiffusion(slab, 'Ag2O', rng=2, steps=8, logfile=None, calculator=Broken(), guidance={'finish_steps': 1})
     gen._reason_to_reject = lambda atoms: None
-    assert np.isfinite(gen.sample().positions).all()
+    assert np.isfinite(gen.sample().positions).all() and gen.guidance.failures > 1
 
 
 def test_save_and_load_give_the_same_structures(gen, slab, tmp_path):
@@ -318,12 +379,28 @@ def test_formula_with_blanks_is_fine(slab):
     assert SurfaceDiffusion(slab, ' Ag2O ', **QUICK).stoich == 'Ag2O'
 
 
-def test_unknown_elements_are_named_with_what_is_known(slab):
+def test_unknown_elements_are_named_with_what_is_known(slab, caplog):
     with pytest.raises(ValueError, match=r'never saw Pt as mobile.*O, Ag'):
-        SurfaceDiffusion(slab, 'Pt2O', **QUICK)
+        SurfaceDiffusion(slab, 'Pt2O', model='ag-o-overlayer', **QUICK)
+    with pytest.raises(ValueError, match='never saw S as mobile'):
+        SurfaceDiffusion(slab, 'Ag2S', **QUICK)
+    assert SurfaceDiffusion(slab, 'Pt2O', **QUICK).model == 'metal-oxide-overlayer'
+    assert 'never saw O+Pt on Ag, only ' in caplog.text
     slab.symbols[0] = 'Cu'
     with pytest.raises(ValueError, match='never saw Cu as substrate'):
-        SurfaceDiffusion(slab, 'Ag2O', **QUICK)
+        SurfaceDiffusion(slab, 'Ag2O', model='ag-o-overlayer', **QUICK)
+
+
+@pytest.mark.parametrize('metal', ['Cu', 'Pd', 'Ni'])
+def test_overlayers_on_other_metals_have_their_distances(metal, caplog):
+    slab = fcc111(metal, (2, 4, 2), vacuum=10.0)
+    slab.set_constraint(FixAtoms(indices=range(len(slab))))
+    gen = SurfaceDiffusion(slab, f'{metal}4O2', rng=1, steps=20, logfile=None)
+    images = gen.sample(4)
+    assert gen.model == 'metal-oxide-overlayer' and ('never saw Ni' in caplog.text) == (metal == 'Ni')
+    distances = np.array([atoms.get_all_distances(mic=True)[-2:, :-2].min(1) for atoms in images])  # O to its nearest metal
+    assert 1.6 < np.median(distances) < 2.3
+    assert all(not len(detached(atoms)) for atoms in images)
 
 
 @pytest.mark.parametrize('height', [(3.0, 1.0), (1.0,), 2.0, (np.nan, 4.0), ('a', 'b'), (-3.0, -1.0)])

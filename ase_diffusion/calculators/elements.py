@@ -1,0 +1,66 @@
+"""Which elements a calculator knows, as far as it can be told before a calculation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ase.data import atomic_numbers, chemical_symbols
+
+from .names import CalculatorLike, calculator_name
+
+
+def known_elements(calculator: CalculatorLike) -> frozenset[int] | None:
+    """Return the atomic numbers that a calculator knows; None where that cannot be told.
+
+    Told are EMT, by name, class or instance; instances with a table of their elements: SevenNet (``type_map``), MACE
+    (``z_table``), EAM of ASE (``elements``); and the force fields of this package.
+    """
+    if isinstance(calculator, str):
+        return _emt_elements() if calculator.lower() == 'emt' else None
+    kind = calculator if isinstance(calculator, type) else type(calculator)
+    if kind.__module__ == 'ase.calculators.emt':
+        return _emt_elements()
+    if isinstance(calculator, type):
+        return None
+    if isinstance(found := getattr(calculator, 'type_map', None), dict):
+        return _numbers(found)
+    if (table := getattr(calculator, 'z_table', None)) is not None:
+        return _numbers(getattr(table, 'zs', ()))
+    if kind.__module__ == 'ase.calculators.eam':
+        return _numbers(getattr(calculator, 'elements', ()))
+    return None
+
+
+def check_elements(calculator: CalculatorLike, numbers: Iterable[int], who: str) -> None:
+    """Raise a ValueError where a calculator is known not to know an element.
+
+    Parameters
+    ----------
+    calculator : anything that `get_calculator` takes
+    numbers : iterable of int
+        Atomic numbers of what it would be given.
+    who : str
+        What it would be used for, such as 'guidance'.
+    """
+    known = known_elements(calculator)
+    if known and (unknown := sorted({int(z) for z in numbers} - known)):
+        names = [', '.join(chemical_symbols[z] for z in some) for some in (unknown, sorted(known))]
+        short = names[1] if len(known) <= 30 else f'{len(known)} others'
+        raise ValueError(
+            f'{who} needs a calculator that knows all elements; {calculator_name(calculator)} does not know {names[0]}, '
+            f"only {short}; pass another one, such as '7net-mf-0' or 'chgnet'"
+        )
+
+
+def _emt_elements() -> frozenset[int]:
+    from ase.calculators.emt import parameters
+
+    return _numbers(parameters)
+
+
+def _numbers(found: Iterable) -> frozenset[int] | None:
+    """Return atomic numbers of symbols or numbers; None where there is anything else, or nothing."""
+    try:
+        return frozenset(atomic_numbers[x] if isinstance(x, str) else int(x) for x in found) or None
+    except (KeyError, TypeError, ValueError):
+        return None

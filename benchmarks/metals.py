@@ -1,0 +1,168 @@
+"""Overlayers of metals and oxygen on their own facets: as generated, relaxed, and steps to relax, by model and metal.
+
+    python benchmarks/metals.py run [--rows held held-large trained silver layers] [-n 8]
+    python benchmarks/metals.py report
+
+Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on silver,
+scaled by the lattice constants and renamed) and `model` (metal-oxide-overlayer). On four layers of silver, two of them fixed,
+`held` and `generated` upper layers (ag-o-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150
+steps); energies are eV per cell above the lowest that any of them found. Ends that lost a molecule (O2, mostly) are counted and
+left out. ``--quick``: Cu with EMT, random starts alone.
+"""
+
+from __future__ import annotations
+
+from bench import StructureBenchmark, digest, main, mean_error, seeded, table
+
+# isort: split
+import time
+
+import numpy as np
+from ase.build import fcc100, fcc110, fcc111
+from ase.constraints import FixAtoms
+
+from ase_diffusion import SurfaceDiffusion
+from ase_diffusion.relax import get_calculator, relax
+from ase_diffusion.search import random_start
+from ase_diffusion.utils.atoms import detached
+
+SILVER = 4.16  # A, of the data of ag-o-overlayer
+# lattice constants of 7net-mf-0 (modal PBE), A
+METALS = {'Ni': 3.5046, 'Rh': 3.849, 'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728}
+METALS |= {'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
+FACETS = {'111': (fcc111, 2), '100': (fcc100, 2), '110': (fcc110, 3), '111x4': (fcc111, 4)}  # layers; of four, two relax
+SMALL, LARGE = (3, 2, 4, 2), (3, 3, 6, 3)  # cell, metal and oxygen atoms
+ROWS = {
+    'held': [(metal, facet, SMALL) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
+    'held-large': [(metal, facet, LARGE) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
+    'trained': [(metal, facet, SMALL) for facet in ('111', '100', '110') for metal in ('Cu', 'Pd', 'Pt', 'Au', 'Ir', 'Al')],
+    'silver': [('Ag', '111', (4, 4, 12, 6))],
+    'layers': [('Ag', '111x4', LARGE)],
+}
+STARTS = ('random', 'renamed', 'model', 'held', 'generated')
+LAYERS = {'held': False, 'generated': True}  # start: generate_slab
+
+
+class Metals(StructureBenchmark):
+    """An item is a metal, a facet, a cell, a kind of start and a number; its structures are the start and its end."""
+
+    name = 'metals'
+
+    def __init__(self, args):
+        super().__init__(args)
+        self.calculator = None
+
+    @staticmethod
+    def options(parser) -> None:
+        parser.add_argument('--rows', nargs='+', choices=list(ROWS), default=list(ROWS))
+        parser.add_argument('--starts', nargs='+', choices=STARTS, default=STARTS[:3])
+        parser.add_argument('-n', type=int, default=8, help='structures of each start (8)')
+
+    def settings(self) -> dict:
+        return {
+            'numbers': 'mean and standard error; eV per cell above the lowest of the row',
+            'judge': 'emt' if self.quick else '7net-mf-0',
+            'silver': digest('ag-o-overlayer'),
+        }
+
+    def items(self):
+        rows = [('Cu', '111', (2, 2, 2, 1))] if self.quick else [row for name in self.args.rows for row in ROWS[name]]
+        for number in range(1 if self.quick else self.args.n):
+            for metal, facet, what in rows:
+                for start in ('random',) if self.quick else LAYERS if facet == '111x4' else self.args.starts:
+                    yield f'{metal}{facet}-{"-".join(map(str, what))}/{start}.{number:03d}', (metal, facet, what, start, number)
+
+    def run(self, item) -> list:
+        metal, facet, what, start, number = item
+        self.calculator = self.calculator or get_calculator(self.settings()['judge'])
+        begun = time.process_time()
+        atoms = made(metal, facet, what, start, number)
+        middle = time.process_time()
+        end = relax(atoms, self.calculator, fmax=0.05, steps=150)
+        for one in (atoms, end):
+            one.info.setdefault('key_value_pairs', {}).update(
+                metal=metal, facet=facet, start=start, cpu_generate=middle - begun, cpu_relax=time.process_time() - middle
+            )
+        return [atoms, end]
+
+    def summarize(self) -> dict:
+        out = {}
+        for folder in sorted(path for path in self.store.iterdir() if path.is_dir()):
+            ends = {start: self.images(f'{folder.name}/{start}.*')[1::2] for start in STARTS}
+            whole = {start: list(filter(is_whole, found)) for start, found in ends.items()}
+            zero = min((a.get_potential_energy() for found in whole.values() for a in found), default=0.0)
+            for start, found in whole.items():
+                if found:
+                    out[f'{folder.name} {start}'] = row(found, zero, len(ends[start]))
+        return out
+
+    def report(self, results: dict) -> None:
+        head = ('start', 'n', 'lost', 'as generated', 'relaxed', 'lowest', 'steps', 'generation, s', 'relaxation, s')
+        shown = [
+            (
+                key,
+                r['n'],
+                r['lost'],
+                *(f'{r[name][0]} +- {r[name][1]}' for name in ('generated_eV', 'relaxed_eV')),
+                r['lowest_eV'],
+            )
+            + tuple(f'{r[name][0]}' for name in ('steps', 'cpu_generate_s', 'cpu_relax_s'))
+            for key, r in results.items()
+        ]
+        print(table(head, shown))
+
+
+def substrate(metal: str, facet: str, cell: tuple[int, int], a: float):
+    """Return frozen layers of a facet."""
+    build, layers = FACETS[facet]
+    slab = build(metal, (*cell, layers), a=a, vacuum=10.0)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2 if layers == 4 else slab.get_tags() > 0))
+    return slab
+
+
+def made(metal: str, facet: str, what: tuple, start: str, number: int):
+    """Return one start."""
+    *cell, metals, oxygens = what
+    slab, formula = substrate(metal, facet, cell, METALS[metal]), f'{metal}{metals}O{oxygens}'
+    if start == 'random':
+        return random_start(slab, formula, seeded(number))
+    options = {'rng': number, 'logfile': None, 'compile': False}
+    if start in LAYERS:
+        return SurfaceDiffusion(slab, formula, generate_slab=LAYERS[start], **options).sample()
+    if start == 'model':
+        return SurfaceDiffusion(slab, formula, model='metal-oxide-overlayer', **options).sample()
+    silver = substrate('Ag', facet, cell, SILVER)
+    mobile = SurfaceDiffusion(silver, f'Ag{metals}O{oxygens}', model='ag-o-overlayer', **options).sample()[len(silver) :]
+    mobile.symbols[mobile.symbols == 'Ag'] = metal
+    heights = [np.array([0, 0, one.positions[:, 2].max()]) for one in (silver, slab)]
+    mobile.positions = (mobile.positions - heights[0]) * METALS[metal] / SILVER + heights[1]
+    atoms = slab + mobile
+    atoms.set_constraint(slab.constraints)
+    return atoms
+
+
+def is_whole(atoms) -> bool:
+    """Return whether a relaxation succeeded and no molecule left the surface."""
+    return not (atoms.info['key_value_pairs'].get('relax_failed') or len(detached(atoms)))
+
+
+def row(ends: list, zero: float, tried: int) -> dict:
+    """Return the record of one start; energies in eV per cell above ``zero``."""
+    told = [atoms.info['key_value_pairs'] for atoms in ends]
+    energies = [atoms.get_potential_energy() - zero for atoms in ends]
+    return {
+        'n': len(ends),
+        'lost': tried - len(ends),
+        'generated_eV': mean_error([x['energy_generated'] - zero for x in told]),
+        'relaxed_eV': mean_error(energies),
+        'lowest_eV': round(min(energies), 3),
+        'steps': mean_error([x['relax_steps'] for x in told]),
+        'converged': sum(bool(x['relax_converged']) for x in told),
+        'cpu_generate_s': mean_error([x['cpu_generate'] for x in told]),
+        'cpu_relax_s': mean_error([x['cpu_relax'] for x in told]),
+    }
+
+
+if __name__ == '__main__':
+    main(Metals)

@@ -1,0 +1,180 @@
+"""Another round of the data set `metal-oxide`: overlayers of metals and oxygen on their own facets, relaxed with 7net-mf-0.
+
+    python scripts/metal_oxide_round.py run --seed 1 --minutes 60     # any number of these, with different seeds
+    python scripts/metal_oxide_round.py merge metal_oxide.npz FILE ...     # all rounds and the relaxations of FILES, in one file
+
+A start is random (a quarter), or a sample of `ag-o-overlayer` on the same facet of silver whose lengths are scaled by the lattice
+constants and whose silver is renamed. It is relaxed with 7net-mf-0 (modal PBE; BFGS to 0.05 eV/A, at most 120 steps), and frames
+along the way are kept, with energies and raw forces. Ni and Rh are never used: they are the test.
+
+Batch k of a round is seeded by (seed, k) and is one file, ``runs/metal-oxide-rounds/SEED/K.traj``; the same command continues
+after the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import gzip
+import io
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('MALLOC_MMAP_THRESHOLD_', '4000000000')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import fcc100, fcc110, fcc111, fcc211
+from ase.constraints import FixAtoms
+from ase.io import read, write
+
+from ase_diffusion import SurfaceDiffusion
+from ase_diffusion.data.frames import write_frames
+from ase_diffusion.relax import get_calculator, relax
+from ase_diffusion.search import random_start
+from ase_diffusion.utils.atoms import detached
+
+STORE = Path(__file__).parent.parent / 'runs' / 'metal-oxide-rounds'
+KEEP = {0, 1, 2, 4, 8, 16, 32, 64}
+SILVER = 4.16  # A, of the data of ag-o-overlayer
+# lattice constants of 7net-mf-0 (modal PBE), A
+METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
+# facet: (share, builder, sizes)
+FACETS = {
+    '111': (0.35, fcc111, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
+    '100': (0.30, fcc100, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
+    '110': (0.25, fcc110, [(2, 2, 3), (3, 2, 3), (2, 3, 3), (3, 3, 3)]),
+    '211': (0.10, fcc211, [(3, 2, 2), (3, 3, 2), (6, 2, 2)]),
+}
+
+
+def substrate(metal: str, facet: str, size: tuple[int, int, int], a: float) -> Atoms:
+    """Return frozen layers of a facet, 20 A of vacuum in all."""
+    slab = FACETS[facet][1](metal, size, a=a, vacuum=10.0)
+    slab.pbc = (True, True, False)
+    slab.wrap()
+    slab.set_constraint(FixAtoms(indices=range(len(slab))))
+    return slab
+
+
+def overlayer(metal: str, size: tuple[int, int, int], rng: np.random.Generator) -> str:
+    """Return a formula: oxygen alone once in four, else metal and oxygen, of up to one layer of the metal."""
+    sites = size[0] * size[1]
+    if rng.random() < 0.25:
+        return f'O{rng.integers(1, max(2, round(0.8 * sites)) + 1)}'
+    metals = int(np.clip(round(sites * rng.uniform(0.2, 1.0)), 1, sites))
+    oxygens = int(np.clip(round(sites * rng.uniform(0.2, 0.75)), 1, None))
+    return f'{metal}{metals}O{oxygens}'
+
+
+def starts(metal: str, facet: str, size, formula: str, count: int, rng) -> tuple[list[Atoms], str]:
+    """Return ``count`` structures and where they come from."""
+    slab = substrate(metal, facet, size, METALS[metal])
+    if rng.random() < 0.25:
+        return [random_start(slab, formula, rng) for _ in range(count)], 'random'
+    silver = substrate('Ag', facet, size, SILVER)
+    options = dict(steps=50, rng=int(rng.integers(1 << 31)), logfile=None)
+    gen = SurfaceDiffusion(silver, stoich=formula.replace(metal, 'Ag'), **options)
+    images = []
+    for atoms in gen.sample(count, energy=0.0, guidance_scale=float(rng.choice([1.0, 2.0, 4.0]))):
+        mobile = atoms[len(silver) :]
+        mobile.symbols[mobile.symbols == 'Ag'] = metal
+        top = mobile.positions - silver.positions.max(0)[2] * np.array([0, 0, 1])
+        mobile.positions = top * METALS[metal] / SILVER + slab.positions.max(0)[2] * np.array([0, 0, 1])
+        images.append(slab + mobile)
+        images[-1].set_constraint(slab.constraints)
+    return images, 'model'
+
+
+def refine(atoms: Atoms, calculator, about: dict) -> list[Atoms]:
+    """Relax and return the frames kept, with energies and raw forces."""
+    paths: list = []
+    result = relax(atoms, calculator, fmax=0.05, steps=120, frames=paths)
+    pairs = result.info['key_value_pairs']
+    if pairs.get('relax_failed'):
+        return []
+    kept, path = [], paths[0]
+    for step, frame in enumerate(path):
+        last = step == len(path) - 1
+        if last or step in KEEP:
+            frame.info['key_value_pairs'] = about | {'step': step, 'last': last, 'converged': pairs['relax_converged']}
+            kept.append(frame)
+    return kept
+
+
+def run(args) -> None:
+    """Relax starts until the time is over."""
+    logging.getLogger('ase_diffusion').setLevel(logging.ERROR)
+    folder = STORE / str(args.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    calculator, begun = get_calculator('7net-mf-0'), time.monotonic()
+    number = max((int(path.stem) for path in folder.glob('*.traj')), default=-1) + 1
+    while (minutes := (time.monotonic() - begun) / 60) < args.minutes:
+        rng = np.random.default_rng((args.seed, number))
+        metal = str(rng.choice(list(METALS)))
+        facet = str(rng.choice(list(FACETS), p=[share for share, _, _ in FACETS.values()]))
+        size = FACETS[facet][2][rng.integers(len(FACETS[facet][2]))]
+        formula = overlayer(metal, size, rng)
+        images, start = starts(metal, facet, size, formula, args.batch, rng)
+        frames = []
+        for k, atoms in enumerate(images):
+            about = {'run': 1_000_000 * args.seed + 10 * number + k, 'metal': metal, 'facet': facet, 'start': start}
+            frames += refine(atoms, calculator, about)
+        if frames:
+            path = folder / f'{number:05d}.traj'
+            write(path.with_suffix('.partial'), frames, format='traj')
+            path.with_suffix('.partial').replace(path)
+        ends = [a for a in frames if a.info['key_value_pairs']['last']]
+        steps = np.mean([a.info['key_value_pairs']['step'] for a in ends]) if ends else 0
+        print(
+            f'{minutes:6.1f} min {number:5d} {metal}({facet}) {size} {formula:<8s} {start} {len(ends)} ends {steps:.0f} steps',
+            flush=True,
+        )
+        number += 1
+
+
+def merge(args) -> None:
+    """Write all relaxations but those of Ni and Rh, and those whose end lost a molecule, to one file; print their numbers."""
+    frames = []
+    for path in [*args.seeds, *sorted(STORE.glob('*/*.traj'))]:
+        packed = path.suffix == '.gz'  # by file name ASE takes ten times as long
+        source, form = (io.StringIO(gzip.decompress(path.read_bytes()).decode()), 'extxyz') if packed else (path, None)
+        frames += read(source, ':', format=form)
+    for atoms in frames:
+        atoms.info['key_value_pairs'] = atoms.info.get('key_value_pairs') or {
+            k: v for k, v in atoms.info.items() if np.isscalar(v)
+        }
+    pairs = [atoms.info['key_value_pairs'] for atoms in frames]
+    left = {x['run'] for x, atoms in zip(pairs, frames, strict=True) if x['last'] and len(detached(atoms))}
+    kept = [k for k, x in enumerate(pairs) if x['metal'] in METALS and x['run'] not in left]
+    write_frames([frames[k] for k in kept], args.out)
+    found = collections.Counter((pairs[k]['metal'], str(pairs[k]['facet'])) for k in kept if pairs[k]['last'])
+    for key, n in sorted(found.items()):
+        print(*key, n)
+    print(f'{sum(found.values())} relaxations, {len(kept)} frames in {args.out}; {len(left)} lost a molecule')
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    one = commands.add_parser('run')
+    one.add_argument('--seed', type=int, required=True)
+    one.add_argument('--minutes', type=float, default=60)
+    one.add_argument('--batch', type=int, default=3, help='relaxations of one formula and cell')
+    two = commands.add_parser('merge')
+    two.add_argument('out', type=Path)
+    two.add_argument('seeds', type=Path, nargs='*')
+    args = parser.parse_args()
+    run(args) if args.command == 'run' else merge(args)
+
+
+if __name__ == '__main__':
+    main()

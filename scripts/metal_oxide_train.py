@@ -1,0 +1,69 @@
+"""Train `metal-oxide-overlayer`: one denoiser of overlayers for many metals, from the weights of `ag-o-overlayer`.
+
+    python scripts/metal_oxide_train.py --out runs/metal-oxide --minutes 30
+
+Data: the shipped set `metal-oxide`, and a share of ag-o-rss, so that silver is not forgotten. The same command resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from ase import Atoms
+
+from ase_diffusion.data.frames import read_frames
+from ase_diffusion.training import Overlayers
+from ase_diffusion.training.surface import train_surface
+from ase_diffusion.weights.zoo import load_model
+
+SPACING = 4.16 / 2**0.5  # A, of the data of ag-o-overlayer
+
+
+def silver_frames(share: int) -> list[Atoms]:
+    """Return every ``share``-th relaxation of ag-o-rss, numbered after all others."""
+    frames = read_frames('ag-o-rss')
+    for atoms in frames:
+        atoms.info['key_value_pairs']['run'] += 10**9
+        atoms.info['key_value_pairs'].pop('held', None)
+    return [atoms for atoms in frames if atoms.info['key_value_pairs']['run'] % share == 0]
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', default='metal-oxide', help='frames (the shipped set metal-oxide)')
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--init', default='ag-o-overlayer', help='model to start from (ag-o-overlayer)')
+    parser.add_argument('--minutes', type=float, default=30)
+    parser.add_argument('--steps', type=int, default=6000)
+    parser.add_argument('--lr', type=float, default=6e-4)
+    parser.add_argument('--silver', type=int, default=15, help='every n-th relaxation of ag-o-rss')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    metals = read_frames(args.data)
+    print(len(metals), 'frames of many metals', flush=True)
+    data = Overlayers.from_atoms(metals + silver_frames(args.silver))
+    network, _ = load_model(args.init)
+    train_surface(
+        data,
+        args.out,
+        network=network.requires_grad_(True),
+        spacing=SPACING,
+        height=(-0.3, 5.0),
+        max_relative=0.6,
+        steps=args.steps,
+        minutes=args.minutes,
+        lr=args.lr,
+        compile_network=True,
+    )
+
+
+if __name__ == '__main__':
+    main()
