@@ -1,7 +1,7 @@
 """Write ase_diffusion/data/framework_nets.npz: keys of the nets of the IZA, of the training data of the voxel
 model and of the set that ships.
 
-python scripts/framework_nets.py iza_zeolites.extxyz.gz zeolites.npz
+    python scripts/framework_nets.py iza_zeolites.extxyz.gz zeolites.npz
 """
 
 import sys

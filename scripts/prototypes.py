@@ -1,15 +1,17 @@
 """Make ase_diffusion/data/prototypes.npz, the templates of the crystal generator, and check that it holds no test formula.
 
     python scripts/prototypes.py make mp_le52.npz
+    python scripts/prototypes.py elements
     python scripts/prototypes.py fit mp_le52.npz
     python scripts/prototypes.py check mp_le20.npz mp_le52.npz
 
-``make`` takes the training and validation splits; every crystal is averaged over the symmetry that spglib finds within 0.05 A
-and reduced to its Niggli cell. ``fit`` (part of ``make``, some minutes) fits points of the elements, whose distances say how much
-a crystal votes for its structure type: neighborhood component analysis (Goldberger et al., NIPS 2004) of the training split,
-every crystal against those of other formulas; it begins with descriptors and prints the negative log-likelihood of the
-validation split before and after. ``check`` exits with status 1 where a formula of the test split of one of the files is in the
-bank, or where the hashes of test formulas in the bank lack one of them.
+``elements`` (part of ``make``) adds fcc, hcp, bcc and diamond crystals of the elements by the lattice constants of ASE, but for
+those whose formula is in a test split. ``make`` takes the training and validation splits; every crystal is averaged over the
+symmetry that spglib finds within 0.05 A and reduced to its Niggli cell. ``fit`` (part of ``make``, some minutes) fits points of
+the elements, whose distances say how much a crystal votes for its structure type: neighborhood component analysis (Goldberger et
+al., NIPS 2004) of the training split, every crystal against those of other formulas; it begins with descriptors and prints the
+negative log-likelihood of the validation split before and after. ``check`` exits with status 1 where a formula of the test split
+of one of the files is in the bank, or where the hashes of test formulas in the bank lack one of them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.build import bulk
+from ase.data import chemical_symbols, reference_states
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -96,7 +100,7 @@ def fit(bank: Prototypes, path: str, seed: int = 0) -> np.ndarray:
     torch.manual_seed(seed)
     with np.load(path) as file:
         split = dict(zip(file['info_material_id'].tolist(), file['info_split'].tolist(), strict=True))
-    training = np.array([split[str(name)] == 'train' for name in bank.table['names']])
+    training = np.array([split.get(str(name)) == 'train' for name in bank.table['names']])
     start = descriptors(np.unique(bank.table['elements']))
     bank = Prototypes({**bank.table, 'similarity': start})
     data, held = (pairs_of(bank, np.flatnonzero(rows), training) for rows in (training, ~training))
@@ -142,8 +146,19 @@ def make(path: str, out: Path = FILE) -> Prototypes:
     table['held_out'] = np.array(sorted(held), np.uint32)
     bank = Prototypes(table)
     bank.table['similarity'] = fit(bank, path)
+    bank = with_elements(bank)
     bank.save(out)
     return bank
+
+
+def with_elements(bank: Prototypes) -> Prototypes:
+    """Return the bank and the elements in the crystals that ASE knows, without those of the test split."""
+    held, images = set(bank.table['held_out'].tolist()), []
+    for z, state in enumerate(reference_states[:ELEMENTS]):
+        known = state is not None and state.get('symmetry') in ('fcc', 'bcc', 'hcp', 'diamond') and 'basis' not in state
+        if known and formula_hash([z]) not in held:
+            images.append(bulk(chemical_symbols[z]))
+    return bank + Prototypes.from_atoms(images, [f'ASE {atoms.symbols[0]}' for atoms in images])
 
 
 def test_formulas_in(bank: Prototypes, paths: list[str]) -> tuple[int, int]:
@@ -155,8 +170,8 @@ def test_formulas_in(bank: Prototypes, paths: list[str]) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('verb', choices=('make', 'fit', 'check'))
-    parser.add_argument('data', nargs='+')
+    parser.add_argument('verb', choices=('make', 'fit', 'elements', 'check'))
+    parser.add_argument('data', nargs='*')
     args = parser.parse_args()
     if args.verb == 'make':
         bank = make(args.data[0])
@@ -166,6 +181,11 @@ def main() -> None:
         bank = Prototypes.load()
         bank.table['similarity'] = fit(bank, args.data[0])
         bank.save(FILE)
+        return
+    if args.verb == 'elements':
+        bank = with_elements(Prototypes.load())
+        bank.save(FILE)
+        print(f'{len(bank)} crystals')
         return
     shared, missing = test_formulas_in(Prototypes.load(), args.data)
     print(f'{shared} formulas of the test splits are in the bank; {missing} are not among its hashes')
