@@ -100,8 +100,7 @@ def mobile_mask(atoms: Atoms) -> np.ndarray:
 def detached(atoms: Atoms, factor: float = 1.3) -> np.ndarray:
     """Return the indices of atoms that no chain of neighbors joins to an atom in FixAtoms.
 
-    Neighbors are closer than ``factor`` times the sum of their covalent radii. Molecules that left a surface, such as O2, are told
-    by it.
+    Neighbors are closer than ``factor`` times the sum of their covalent radii. So molecules that left a surface are found.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
