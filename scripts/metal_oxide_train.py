@@ -1,8 +1,10 @@
 """Train `metal-oxide-overlayer`: one denoiser of overlayers for many metals, from the weights of `ag-o-overlayer`.
 
     python scripts/metal_oxide_train.py --out runs/metal-oxide --minutes 30
+    python scripts/metal_oxide_train.py --out renamed-silver.safetensors --renamed
 
 Data: the shipped set `metal-oxide`, and a share of ag-o-rss, so that silver is not forgotten. The same command resumes.
+``--renamed`` trains nothing: it writes the model in which all metals are silver, `renamed-silver`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from ase import Atoms
 
 from ase_diffusion.data.frames import read_frames
 from ase_diffusion.training import Overlayers
-from ase_diffusion.training.surface import train_surface
+from ase_diffusion.training.checkpoint import save_checkpoint
+from ase_diffusion.training.surface import described, train_surface
 from ase_diffusion.weights.zoo import load_model
 
 SPACING = 4.16 / 2**0.5  # A, of the data of ag-o-overlayer
@@ -35,9 +38,18 @@ def silver_frames(share: int) -> list[Atoms]:
     return [atoms for atoms in frames if atoms.info['key_value_pairs']['run'] % share == 0]
 
 
+def write_renamed(path: Path) -> None:
+    """Write ag-o-overlayer with all lengths in units of the substrate, and all metals taken for silver."""
+    network, header = load_model('ag-o-overlayer')
+    header['representation'] |= {'spacing': SPACING}
+    header['data'] |= {'described': True, 'systems': Overlayers.from_atoms(read_frames('ag-o-rss')).systems()}
+    save_checkpoint(path, described(network), header, torch.float16)
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--renamed', action='store_true', help='write the model without training')
     parser.add_argument('--data', default='metal-oxide', help='frames (the shipped set metal-oxide)')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--init', default='ag-o-overlayer', help='model to start from (ag-o-overlayer)')
@@ -47,6 +59,9 @@ def main() -> None:
     parser.add_argument('--silver', type=int, default=15, help='every n-th relaxation of ag-o-rss')
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.renamed:
+        write_renamed(args.out)
+        return
     metals = read_frames(args.data)
     print(len(metals), 'frames of many metals', flush=True)
     data = Overlayers.from_atoms(metals + silver_frames(args.silver))

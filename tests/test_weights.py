@@ -23,7 +23,7 @@ def test_every_shipped_model_loads_and_is_described(entry):
 
 
 def test_models_are_listed_by_kind():
-    assert {entry['name'] for entry in list_models('surface')} == {'ag-o-overlayer', 'metal-oxide-overlayer'}
+    assert {entry['name'] for entry in list_models('surface')} == {'ag-o-overlayer', 'metal-oxide-overlayer', 'renamed-silver'}
 
 
 def test_a_changed_file_is_refused(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from ...representations.slab import (
     check_slab,
     mobile_layer_height,
     surface_height,
+    top_contacts,
 )
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
@@ -53,7 +54,7 @@ from .selftraining import SelfTraining, SelfTrainingSchedule
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODELS = ('ag-o-overlayer', 'metal-oxide-overlayer')  # the first that knows a slab and its overlayer
+DEFAULT_MODEL, OTHER_METALS, ROWS_OF_ATOMS = 'ag-o-overlayer', 'metal-oxide-overlayer', 'renamed-silver'
 
 
 class SurfaceDiffusion(Generator):
@@ -74,7 +75,7 @@ class SurfaceDiffusion(Generator):
         overlayer is generated and relax with it afterwards, which costs less and gives lower energies.
     model : str or Path, optional
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'`` for silver
-        and oxygen on silver, ``'metal-oxide-overlayer'`` for other metals and oxygen.
+        and oxygen on silver; for other metals ``'metal-oxide-overlayer'``, on (110) and steps ``'renamed-silver'``.
     calculator, guidance : optional
         Force guidance: ``guidance=True``, a dict of the parameters of
         :class:`ase_diffusion.generators.surface.guidance.Guidance`, or one of these; forces come from ``calculator`` (name, ASE
@@ -420,14 +421,16 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
 
 
 def default_model(overlayer: SlabTemplate) -> str:
-    """Return the name of the shipped model for a slab and its overlayer: the first that knows all elements, else the last."""
-    for name in DEFAULT_MODELS[:-1]:
-        try:
-            overlayer.check_known(read_header(find_model(name)).get('data', {}), name)
-            return name
-        except ValueError:
-            continue
-    return DEFAULT_MODELS[-1]
+    """Return the name of the shipped model for a slab and its overlayer.
+
+    Other metals than silver have the model of many metals, except where the topmost layer consists of rows of atoms, as on (110)
+    and steps: there silver, scaled and renamed, is better (benchmarks/metals.py).
+    """
+    try:
+        overlayer.check_known(read_header(find_model(DEFAULT_MODEL)).get('data', {}), DEFAULT_MODEL)
+        return DEFAULT_MODEL
+    except ValueError:
+        return ROWS_OF_ATOMS if top_contacts(overlayer.atoms, overlayer.frozen) <= 2 else OTHER_METALS
 
 
 def check_window(height: Any, overlayer: SlabTemplate) -> tuple[float, float]:

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import fcc111
+from ase.build import fcc110, fcc111
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian
@@ -389,6 +389,21 @@ def test_unknown_elements_are_named_with_what_is_known(slab, caplog):
     slab.symbols[0] = 'Cu'
     with pytest.raises(ValueError, match='never saw Cu as substrate'):
         SurfaceDiffusion(slab, 'Ag2O', model='ag-o-overlayer', **QUICK)
+
+
+def test_on_rows_of_atoms_silver_is_renamed(caplog):
+    slab = fcc110('Cu', (2, 2, 3), vacuum=10.0)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms(indices=range(len(slab))))
+    gen = SurfaceDiffusion(slab, 'Cu2O', rng=1, steps=20, logfile=None)
+    atoms = gen.sample()
+    assert gen.model == 'renamed-silver' and 'never saw Cu, only Ag, O' in caplog.text
+    silver = fcc110('Ag', (2, 2, 3), a=4.16, vacuum=10.0)
+    silver.pbc = (True, True, False)
+    silver.set_constraint(FixAtoms(indices=range(len(silver))))
+    same = SurfaceDiffusion(silver, 'Ag2O', model='renamed-silver', rng=1, steps=20, logfile=None).sample()
+    tops = [one.positions[-3:] - [0, 0, one.positions[:12, 2].max()] for one in (atoms, same)]
+    assert tops[0] == pytest.approx(tops[1] * 3.61 / 4.16, abs=0.02)  # the same structure, scaled
 
 
 @pytest.mark.parametrize('metal', ['Cu', 'Pd', 'Ni'])
