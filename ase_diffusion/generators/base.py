@@ -238,12 +238,16 @@ class Generator(GenerativeModel):
         best = [f'the best of {self.best_of} each'] if self.best_of > 1 and task.chooses else []
         return f'{name}: ' + ', '.join([f'{n} structures', *how, str(self.device), *best, *([shown] if shown else [])])
 
+    def _shown_formula(self, atoms: Atoms) -> str:
+        """Return the formula of a structure for the log."""
+        return mobile_formula(atoms)
+
     def _accept(self, atoms: Atoms, number: int, seconds: float) -> None:
         self.atoms = atoms
         self.statistics['accepted'] += 1
         pairs = atoms.info['key_value_pairs']
         seed, closest = pairs.get('seed', ''), pairs.get('min_distance_ratio', float('nan'))
-        self.log.write(f'{number:5d} {mobile_formula(atoms):<24s} {seed:>20s} {closest:8.3f} {seconds:7.2f}')
+        self.log.write(f'{number:5d} {self._shown_formula(atoms):<24s} {seed:>20s} {closest:8.3f} {seconds:7.2f}')
         if self._trajectory is not None:
             if self._opened is None:
                 owns = not hasattr(self._trajectory, 'write')

@@ -223,6 +223,9 @@ class SurfaceDiffusion(Generator):
             return Failure('positions are not finite, the checkpoint may be damaged')
         return atoms
 
+    def _shown_formula(self, atoms: Atoms) -> str:
+        return atoms[~self.overlayer.frozen].get_chemical_formula()
+
     def _identity(self) -> dict:
         return {'stoich': formula_text(self.stoich, self.numbers)}
 

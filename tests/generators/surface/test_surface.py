@@ -215,6 +215,7 @@ def test_slab_atoms_that_are_not_fixed_are_held_and_relax_afterwards(slab):
     loose, log = held.copy(), io.StringIO()
     loose.set_constraint(FixAtoms(indices=range(16)))
     made = [SurfaceDiffusion(one, 'Ag2O', rng=3, steps=8, logfile=log).sample() for one in (held, loose)]
+    assert log.getvalue().count('    1 Ag2O ') == 2
     assert '16 slab atoms are not in FixAtoms; they are held' in log.getvalue()
     assert np.array_equal(made[0].positions, made[1].positions)  # the constraints of the user change nothing
     assert np.array_equal(made[1].constraints[0].index, np.arange(16))
