@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
-from ase.neighborlist import neighbor_list
 
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
-from ..utils.atoms import check_one_piece, copy_atoms, frozen_mask, rotation_hint
+from ..utils.atoms import check_one_piece, copy_atoms, frozen_mask, neighbors, rotation_hint
 from .base import PlainRepresentation, require
 from .descriptors import metal_descriptors
 
@@ -123,7 +122,7 @@ def neighbor_distance(slab: Atoms, frozen: np.ndarray | None = None) -> float:
     frozen = frozen if frozen.any() else np.ones(len(slab), bool)
     number = np.bincount(slab.numbers[frozen]).argmax()
     metal = slab[np.flatnonzero(frozen & (slab.numbers == number))]
-    i, d = neighbor_list('id', metal, 5.0)
+    i, _, d = neighbors(metal, 5.0)
     if not len(i):
         return 2.0 * float(covalent_radii[number])
     nearest = np.full(len(metal), np.inf)
@@ -136,7 +135,7 @@ def top_contacts(slab: Atoms, frozen: np.ndarray | None = None) -> int:
     frozen = frozen_mask(slab) if frozen is None else frozen
     spacing, z = neighbor_distance(slab, frozen), slab.positions[:, 2]
     top = slab[np.flatnonzero(frozen & (z > z[frozen].max() - 0.2 * spacing))]
-    return round(len(neighbor_list('i', top, 1.15 * spacing)) / len(top))
+    return round(len(neighbors(top, 1.15 * spacing)[0]) / len(top))
 
 
 def system_text(substrate: Iterable[int], mobile: Iterable[int], contacts: int) -> str:
@@ -344,8 +343,8 @@ class Slab(PlainRepresentation):
         x = x / np.array([self.scale(each) for each in batch.extras['templates']])[rows, None]
         return [each.with_mobile(x[rows == k]) for k, each in enumerate(batch.extras['templates'])]
 
-    def scale(self, template: SlabTemplate) -> float:
-        """Return by what lengths of a structure are multiplied."""
+    def scale(self, template: Any) -> float:
+        """Return by what lengths of a structure are multiplied: a template, or whatever has a ``spacing`` in A."""
         return 1.0 if self.spacing is None else self.spacing / template.spacing
 
     def process(self, sigma_min: float = 0.02, sigma_max: float = 8.0) -> JointProcess:

@@ -47,13 +47,9 @@ class Item:
     energy_above_best: float = float('nan')
     is_validation: bool = False
 
-    def scale(self, spacing: float | None) -> float:
-        """Return by what lengths are multiplied, see :class:`~ase_diffusion.representations.slab.Slab`."""
-        return 1.0 if spacing is None else spacing / self.spacing
-
     def span(self, spacing: float | None = None) -> tuple[float, float]:
         """Return the lowest and the highest mobile atom above the substrate, A, after scaling."""
-        heights = (self.positions[:, 2] - self.surface_z) * self.scale(spacing)
+        heights = (self.positions[:, 2] - self.surface_z) * Slab(spacing=spacing).scale(self)
         return float(heights.min()), float(heights.max())
 
     def repeat(self, m: int, n: int) -> Item:
@@ -230,7 +226,7 @@ class Overlayers:
             [len(i.substrate_numbers) for i in items],
             self.pbc,
             conditions,
-            [i.scale(representation.spacing) for i in items],
+            [representation.scale(i) for i in items],
         )
 
 
