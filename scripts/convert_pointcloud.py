@@ -9,7 +9,6 @@ trained on, and the ranges of the conditions; training left out HELD_OUT and the
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from ase.formula import Formula
 from safetensors.torch import load_file
+from ship import ship
 
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.networks import CloudTokens, CompositionNet
@@ -90,24 +90,6 @@ def header_of_weights(info: dict, data: Structures, minutes: float | None) -> di
     )
 
 
-def ship(path: Path, header: dict, size: int) -> None:
-    """Enter a file in index.json."""
-    index_file = ROOT / 'ase_diffusion' / 'weights' / 'index.json'
-    index = json.loads(index_file.read_text())
-    index[NAME] = {
-        'kind': 'pointcloud',
-        'file': path.name,
-        'size_mb': round(size / 1e6, 2),
-        'sha256': hashlib.sha256(path.read_bytes()).hexdigest(),
-        'licence': 'MIT',
-        'description': DESCRIPTION,
-        'data': f'mp_le20, {header["data"]["structures"]} crystals with at most 3 elements and 16 atoms (train split)',
-        'steps': header['steps'],
-        'metrics': header['metrics'],
-    }
-    index_file.write_text(json.dumps(index, indent=1) + '\n')
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,7 +111,8 @@ def main() -> None:
     if size > MAX_BYTES:
         raise SystemExit(f'shipped weights have at most {MAX_BYTES / 1e6:g} MB; {path} has {size / 1e6:.2f}')
     if args.ship:
-        ship(path, header, size)
+        data = f'mp_le20, {header["data"]["structures"]} crystals with at most 3 elements and 16 atoms (train split)'
+        ship(path, DESCRIPTION, data)
     print(path, f'{size / 1e6:.2f} MB', header['metrics'])
 
 

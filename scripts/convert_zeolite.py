@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from safetensors import safe_open
+from ship import ship
 
 from ase_diffusion.data.zeolite_cells import WIDTHS, shipped_cells
 from ase_diffusion.networks.voxelnet import VoxelNet
@@ -72,25 +73,7 @@ def main() -> None:
     if size > MAX_BYTES:
         raise SystemExit(f'shipped files have up to {MAX_BYTES} bytes')
     if args.ship:
-        ship(path, metrics, size)
-
-
-def ship(path: Path, metrics: dict, size: int) -> None:
-    """Enter a file in index.json."""
-    index_file = ROOT / 'ase_diffusion' / 'weights' / 'index.json'
-    index = json.loads(index_file.read_text())
-    index[NAME] = {
-        'kind': 'zeolite',
-        'file': path.name,
-        'size_mb': round(size / 1e6, 2),
-        'sha256': hashlib.sha256(path.read_bytes()).hexdigest(),
-        'licence': 'MIT',
-        'description': DESCRIPTION,
-        'data': DATA,
-        'steps': metrics['step'],
-        'metrics': metrics,
-    }
-    index_file.write_text(json.dumps(index, indent=1) + '\n')
+        ship(path, DESCRIPTION, DATA)
 
 
 if __name__ == '__main__':
