@@ -35,7 +35,7 @@ def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
     Parameters
     ----------
     calculator : str, Path, callable, Calculator or ForceField
-        ``'ag-o'`` and ``'metal-oxide'`` (the shipped force fields), ``'emt'``, ``'lj'``, ``'7net-mf-0'`` (SevenNet, fidelity PBE),
+        ``'ag-o'`` and ``'metal-oxide'`` (shipped force fields), ``'emt'``, ``'lj'``, ``'7net-mf-0'`` (SevenNet, fidelity PBE),
         ``'7net-0'``, ``'chgnet'``, ``'gpaw'``, ``'vasp'``; the path of a ``.safetensors`` force field; a class or
         function that makes a calculator; a network of `forcefield_from_schnetpack`; or a calculator, which is returned
         unchanged.

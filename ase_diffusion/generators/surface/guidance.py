@@ -32,9 +32,10 @@ class Guidance(CallCounter):
     Parameters
     ----------
     calculator : str, ASE calculator or factory
-        Where forces come from; default: the shipped force field that knows the slab, ``'ag-o'`` or ``'metal-oxide'``. These evaluate a whole batch at once. Calculators that hold the state of a
-        structure or write files (GPAW, VASP, ...) are made anew for each structure where they come from a name or a factory,
-        each with a folder of its own, see :class:`ase_diffusion.calculators.factory.CalculatorFactory`.
+        Where forces come from; default: the shipped force field that knows the slab, ``'ag-o'`` or ``'metal-oxide'``. These
+        evaluate a whole batch at once. Calculators that hold the state of a structure or write files (GPAW, VASP, ...) are made
+        anew for each structure where they come from a name or a factory, each with a folder of its own, see
+        :class:`ase_diffusion.calculators.factory.CalculatorFactory`.
     strength : float, optional
         Displacement per unit force and step, A^2/eV; default 3 / steps, at most 0.05 (0.03 at 100 steps). The paper has 0.001
         at every one of its steps; here guidance acts late only, and more.
