@@ -212,7 +212,7 @@ class SlabTemplate:
                 raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
 
     def news(self, data: dict) -> str:
-        """Return what the data of a model (see :meth:`check_known`) do not have: metals, what is on what, facet, coverage; or ''."""
+        """Return what the data of a model (:meth:`check_known`) do not have: metals, what is on what, facet, coverage; or ''."""
         systems, (mobile, substrate) = data.get('systems', {}), (self.elements['mobile'], self.elements['substrate'])
         if not systems:
             return ''
