@@ -56,7 +56,7 @@ class OverlayerBatches:
 class SevenNetBatches:
     """Batches of any structures for SevenNet; the numbers are those of its calculator.
 
-    On a GPU a batch of 64 overlayers takes about as long as a single one; on a CPU nothing is gained.
+    For a GPU: on a CPU nothing is gained.
 
     Parameters
     ----------
