@@ -4,7 +4,7 @@
     python benchmarks/known_overlayers.py report
 
 Each is built as published and relaxed with 7net-mf-0 (modal PBE, its own lattice constants; BFGS to 0.03 eV/A, at most 200
-steps), as are the samples of the default model and random starts. Found: the same by ``metrics.duplicates`` (fingerprint and energy).
+steps), as are the samples of the default model and random starts. Found: the same by ``metrics.duplicates``, fingerprint and energy.
 ``lower``: ends more than 10 meV per cell below the known one, so that 7net-mf-0 prefers something else.
 
 O p(2x2) on Pt(111) and on Rh(111) (fcc hollow); Cu(110)-(2x1)O, an added row of Cu and O along [001] (Besenbacher and Norskov,
