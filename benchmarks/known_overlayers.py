@@ -4,8 +4,8 @@
     python benchmarks/known_overlayers.py report
 
 Each is built as published and relaxed with 7net-mf-0 (modal PBE, its own lattice constants; BFGS to 0.03 eV/A, at most 200
-steps), as are the samples of the default model and random starts. Found: the same by ``metrics.duplicates``, fingerprint and energy.
-``lower``: ends more than 10 meV per cell below the known one, so that 7net-mf-0 prefers something else.
+steps), as are the samples of the default model and random starts. Found: the same by ``metrics.duplicates``, by fingerprint
+and energy. ``lower``: ends more than 10 meV per cell below the known one, so that 7net-mf-0 prefers something else.
 
 O p(2x2) on Pt(111) and on Rh(111) (fcc hollow); Cu(110)-(2x1)O, an added row of Cu and O along [001] (Besenbacher and Norskov,
 Prog. Surf. Sci. 44, 5, 1993); Cu(100)-(2 sqrt2 x sqrt2)R45-2O, with every fourth row missing (Zeng et al., Surf. Sci. 208, L7,
