@@ -88,7 +88,12 @@ def _header(name):
 
 
 def unknown_to(name: str, images: Iterable[Atoms | SlabTemplate]) -> str | None:
-    """Return why a shipped force field ('ag-o', 'metal-oxide') cannot compute the structures, None where it can."""
+    """Return why a shipped force field ('ag-o', 'metal-oxide') should not compute the structures, None where it should.
+
+    It should not where it never saw an element, nor by default where its data have nothing like them: metal without oxygen, an
+    alloy, another facet or coverage.
+    """
+    from ..representations.slab import SlabTemplate
     from .forcefield import check_known
 
     for atoms in images:
@@ -96,4 +101,6 @@ def unknown_to(name: str, images: Iterable[Atoms | SlabTemplate]) -> str | None:
             check_known(atoms, _header(name), False)
         except ValueError as err:
             return ' '.join(str(err).split())
+        if news := SlabTemplate.of(atoms).news(_header(name).get('data', {})):
+            return f'its data have no {news}'
     return None
