@@ -46,6 +46,7 @@ from .zeolite_arguments import (
 DEFAULT_MODEL = 'zeolite-silica'
 SOURCES = ('random', 'network')
 PROPERTIES = ('void_fraction', 'heat_of_adsorption', 'henry_coefficient')
+LEAST_VOLUME = 0.9  # share of the drawn cell that a framework with a target keeps: what shrinks loses void fraction
 STRAIN = 0.02  # standard deviation of the relative change of a cell that is drawn
 DRAWS = 50  # until a cell fits grids of a fixed shape
 SYMPREC = 0.05  # A
@@ -302,6 +303,8 @@ class ZeoliteDiffusion(Generator):
         with DenoisingTrajectory(self, begin['steps']) as movie, _half(self.device):
             final = self._sampler()(averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
         final.extras['operations'] = [draw.operations for draw in draws]  # for the restoration
+        if _targets(conditions) and self.tolerance:
+            final.extras['least_volume'] = LEAST_VOLUME
         return final
 
     def _finish(self, atoms: Atoms) -> Atoms | Failure:
