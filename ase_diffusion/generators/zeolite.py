@@ -45,6 +45,7 @@ from .zeolite_arguments import (
 
 DEFAULT_MODEL = 'zeolite-silica'
 SOURCES = ('random', 'network')
+TRIES = {'random': 20, 'network': 60}  # each some 400 cells, 1 s; a grid: cheap, and most give no framework
 PROPERTIES = ('void_fraction', 'heat_of_adsorption', 'henry_coefficient')
 LEAST_VOLUME = 0.9  # share of the drawn cell that a framework with a target keeps: what shrinks loses void fraction
 STRAIN = 0.02  # standard deviation of the relative change of a cell that is drawn
@@ -136,10 +137,11 @@ class ZeoliteDiffusion(Generator):
                 f'best_of={options["best_of"]!r} compares energies, so that all candidates need one composition; frameworks have '
                 'different ones: leave best_of out'
             )
-        options.setdefault('maxtries', 60)  # a grid is cheap, and most give no framework
+        tries = options.pop('maxtries', None)
         super().__init__(**options)
         self.symmetry, self.cell, self.max_cost = bool(symmetry), check_edges(cell), float(max_cost)
         self.source = self._source_of(source, model)
+        self.maxtries = check_integer('maxtries', TRIES[self.source] if tries is None else tries, 1)
         if not self.max_cost > 0:
             raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {max_cost!r}')
         self.tolerance = check_tolerance(tolerance)
@@ -190,7 +192,7 @@ class ZeoliteDiffusion(Generator):
         if self.source == 'random' and conditions.get('guidance_scale') is not None:
             raise ValueError("guidance_scale is that of a network; pass source='network', or leave it out")
         merged = super().check_conditions(conditions)
-        if self.source == 'random':
+        if self.source == 'random' or not _targets(merged):
             merged['guidance_scale'] = None
         share, henry = merged.get('void_fraction'), merged.get('henry_coefficient')
         if share is not None and not 0 <= share <= 1:
@@ -251,7 +253,8 @@ class ZeoliteDiffusion(Generator):
             targets = _targets(conditions)
             search = RandomSites(partial(self._draw_cell, self.cells.weights(targets, self.rows)), min(self.max_cost, GOOD))
             near = partial(self._is_near, targets)
-            return self._labelled([search(seed, near) for seed in seeds], seeds, conditions, {})
+            notes = {'model': 'none', 'source': 'random'}
+            return self._labelled([search(seed, near) for seed in seeds], seeds, conditions, notes)
         outcomes: list = [None] * len(seeds)
         for places in self._groups_of(seeds, conditions, task):
             for k, outcome in zip(places, super()._candidates([seeds[k] for k in places], conditions, task), strict=True):
@@ -296,13 +299,16 @@ class ZeoliteDiffusion(Generator):
             batch.extras['multiplicity'] = torch.tensor(values, dtype=voxels.dtype)
         batch = batch.to(self.device)
         symmetries = [draw.symmetry for draw in draws]
-        scale = conditions['guidance_scale'] if _targets(conditions) else 1.0
+        scale = conditions.get('guidance_scale')
+        if scale is None:
+            scale = self.default_guidance_scale if _targets(conditions) else 1.0
         network = ClassifierFree(with_multiplicity(self.network), scale)
         noise = SymmetricNoise(seeds, symmetries)
         process, begin = task.begin(self.process, batch, noise, network)
         with DenoisingTrajectory(self, begin['steps']) as movie, _half(self.device):
             final = self._sampler()(averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
         final.extras['operations'] = [draw.operations for draw in draws]  # for the restoration
+        final.extras['labels'] = {'source': 'network'}
         if _targets(conditions) and self.tolerance:
             final.extras['least_volume'] = LEAST_VOLUME
         return final
@@ -433,7 +439,11 @@ class ZeoliteDiffusion(Generator):
         return new_voxels(images)
 
     def _identity(self) -> dict:
-        return {'symmetry': self.symmetry, 'source': self.source}
+        return {'symmetry': self.symmetry}
+
+    def _advice(self) -> str:
+        asked = 'ask for what known frameworks have, or pass a larger max_cost or tolerance (tolerance=None hands out all)'
+        return asked if self.source == 'random' else f"{asked}, or source='random'"
 
     def _how(self, task: FromNoise) -> list[str]:
         return ['random symmetric sites, no network'] if self._is_random(task) else super()._how(task)
@@ -445,6 +455,7 @@ class ZeoliteDiffusion(Generator):
             told = {name: value for name, value in told.items() if name not in ('sampler', 'steps')}
         return {
             **told,
+            'source': self.source,
             'cell': None if self.cell is None else self.cell.tolist(),
             'space_group': self.space_group,
             'max_cost': self.max_cost,

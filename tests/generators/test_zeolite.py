@@ -362,6 +362,7 @@ def test_random_sites_are_the_default_and_said_so(tmp_path):
         pairs = atoms.info['key_value_pairs']
         assert check_framework(atoms) is None and pairs['source'] == 'random' and pairs['cost'] < 0.01
         assert 'sampler' not in pairs and 'restored_by' not in pairs and 'guidance_scale' not in pairs
+        assert pairs['model'] == 'none'  # no network took part
     assert len({atoms.info['key_value_pairs']['net_key'] for atoms in images}) > 3
     ones = ZeoliteDiffusion(rng=4, batch_size=1, logfile=None).sample(3)  # at any batch size
     assert all(np.allclose(a.positions, b.positions) for a, b in zip(ones, images, strict=False))
@@ -398,3 +399,23 @@ def test_the_source_follows_what_is_asked_for(checkpoint):
         ZeoliteDiffusion(logfile=None).sample(void_fraction=0.1, guidance_scale=2.0)
     grids = ZeoliteDiffusion(logfile=None, rng=1).sample_grids(1)  # these have the network alone
     assert grids[0]['Si'].max() > 0.1
+
+
+def test_what_the_network_made_says_so_in_a_generator_of_random_sites(checkpoint, answers):
+    gen = ZeoliteDiffusion(checkpoint, source='random', rng=1, logfile=None)
+    atoms = gen.interpolate(sodalite(8.87), sodalite(8.95), void_fraction=0.1)  # with the default guidance
+    pairs = atoms.info['key_value_pairs']
+    assert pairs['source'] == 'network' and pairs['model'] == 'tiny'
+    assert ZeoliteDiffusion.from_record(atoms).source == 'random'
+    gen = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, tolerance=None)
+    assert 'guidance_scale' not in gen.sample().info['key_value_pairs']  # nothing is asked for
+    assert gen.sample(void_fraction=0.1).info['key_value_pairs']['guidance_scale'] == 2.0
+
+
+def test_targets_out_of_reach_end_soon_and_say_what_to_do(monkeypatch):
+    monkeypatch.setattr('ase_diffusion.generators.random_sites.CELLS', 3)
+    gen = ZeoliteDiffusion(rng=1, logfile=None)
+    assert gen.maxtries == 20 and ZeoliteDiffusion(logfile=None, source='network').maxtries == 60
+    with pytest.raises(GenerationFailed, match='ask for what known frameworks have.*tolerance'):
+        gen.sample(void_fraction=0.95)
+    assert gen.statistics['generated'] <= 21
