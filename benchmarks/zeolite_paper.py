@@ -20,16 +20,16 @@ from bench import Benchmark, digest, in_own_process, main, seeded, write_images
 from zeolite_grids import SampledGrids
 
 ROWS = {
-    'random nets': {'n': 400, 'source': 'random'},
-    'network': {'n': 160},
+    'random nets': {'n': 200, 'source': 'random'},
+    'network': {'n': 80},
     'random sites': {'n': 60, 'network': False},
     '10 steps': {'n': 20, 'steps': 10},
     '20 steps': {'n': 20, 'steps': 20},
     '40 steps': {'n': 20, 'steps': 40},
-    'no symmetry': {'n': 80, 'symmetry': False},
+    'no symmetry': {'n': 40, 'symmetry': False},
     'no symmetry, random sites': {'n': 20, 'symmetry': False, 'network': False},
 }
-BASELINES = {name: {'n': 40, 'symmetry': False} for name in ('WGAN-GP', 'U-Net')}  # from files alone
+BASELINES = {name: {'n': n, 'symmetry': False} for name, n in (('WGAN-GP', 40), ('U-Net', 20))}  # from files alone
 CELLS_OF = {'random sites': 'network', 'no symmetry, random sites': 'no symmetry'}  # the rows whose cells these rows have
 TARGETS = {
     'void_fraction': (0.05, 0.10, 0.15, 0.20, 0.25),
