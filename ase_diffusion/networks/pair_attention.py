@@ -27,7 +27,7 @@ class PairTerms(nn.Module):
         super().__init__()
         self.register_buffer('waves', 2 * math.pi * torch.arange(1, waves + 1), persistent=False)
         self.register_buffer('shells', torch.linspace(0.5, 8.0, shells), persistent=False)
-        self.first = nn.Linear(6 * waves + shells + 4 + 8, hidden)
+        self.first = nn.Linear(6 * waves + shells + 5 + 8, hidden)
         self.level = nn.Linear(features, hidden)
         self.second = nn.Linear(hidden, width)
         self.alpha = nn.Linear(width, rows)
@@ -35,7 +35,7 @@ class PairTerms(nn.Module):
     def forward(self, f: Tensor, metric: Tensor, block: Tensor, equal: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return biases of attention (B, rows, N, N) and the pair terms h (B, N, N, width).
 
-        f (B, N, 3), metric (B, 3, 3) in A^2, block (B, 4, N, N) of the image, c (B, d); equal (B, N, 4): x, y, z and Z in units
+        f (B, N, 3), metric (B, 3, 3) in A^2, block (B, 5, N, N) of the image and of symmetry, c (B, d); equal (B, N, 4): x, y, z and Z in units
         of their noise, whose differences say which atoms share a coordinate or an element.
         """
         phase = (f[..., None] * self.waves).flatten(-2)  # (B, N, 3 M)

@@ -90,6 +90,25 @@ def equivalent_origins(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
+def operations_of(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the operations of a space group in its conventional setting, those of centering among them.
+
+    Parameters
+    ----------
+    number : int
+        1 to 230.
+
+    Returns
+    -------
+    rotations : (G, 3, 3) int array
+    translations : (G, 3) array
+        Fractional, multiples of 1/24.
+    """
+    found = of_spglib(spglib.get_symmetry_from_database, _hall_numbers()[number])
+    return np.array(found['rotations'], int), np.round(24 * found['translations']) / 24
+
+
+@cache
 def _hall_numbers() -> dict[int, int]:
     """Return the number of the setting that spglib takes for the conventional one of each space group: the first."""
     first: dict[int, int] = {}

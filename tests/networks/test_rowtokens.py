@@ -222,7 +222,7 @@ def test_every_parameter_learns():
         batch, level, _ = noised(1.0)
         net(batch, level, {'space_group': torch.tensor([1.0, 2, 3, math.nan])})['image'].square().mean().backward()
         idle = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
-        allowed = ('conditions', 'key') if tied is False else ('conditions.nets', 'conditions.absent')
+        allowed = ('conditions', 'key') if tied is False else ('conditions.nets', 'conditions.absent', 'symmetry')
         assert not {name for name in idle if not name.startswith(allowed)}
 
 
