@@ -128,11 +128,12 @@ class RowTransformer(nn.Module):
         Whether tokens know their place in the order of atoms. Without, exchanging two atoms exchanges rows and columns of the
         output; needs ``tied``.
 
-    A tied network takes the extras of :func:`~ase_diffusion.networks.site_symmetry.site_symmetry`, too: copies of numbers are then
-    averaged over symmetry as well, and the estimate has the symmetry.
     conditions : dict, optional
         See :class:`ase_diffusion.networks.conditions.ConditionEmbedding`.
     dropout : float
+
+    A tied network takes the extras of :func:`~ase_diffusion.networks.site_symmetry.site_symmetry`, too: copies are then averaged
+    over symmetry as well, and the estimate has the symmetry.
     """
 
     def __init__(
@@ -441,8 +442,8 @@ class RowTransformer(nn.Module):
     def loss_weights(self, counts: Tensor, c_noise: Tensor, extras: dict | None = None) -> Tensor:
         """Return weights (B, 4, 64, 64) of the squared error of F whose mean counts every field alike, not every pixel.
 
-        Errors are measured in units of what the copies of a number leave unknown about it, and symmetry where the ``extras`` of the
-        batch tell it; Z counts twice, the cell half.
+        Errors are measured in units of what the copies of a number leave unknown about it, and symmetry where the ``extras`` of
+        the batch tell it; Z counts twice, the cell half.
         """
         n = counts.to(c_noise.dtype)[:, None]
         r = torch.exp(4 * c_noise)[:, None]
@@ -455,9 +456,10 @@ class RowTransformer(nn.Module):
         share = torch.cat([self.weights[:PRESENT], self.weights[LENGTH:]]).to(n.dtype)
         weight = share / share.sum() * unit / pixels * (4 * SIZE * SIZE)
         fields = weight[:, None, :PRESENT].expand(-1, ATOMS, -1)
-        sites = site_symmetry(extras or {}, ATOMS) if self.tied else None
+        sites = site_symmetry(extras or {}, int(counts.max())) if self.tied else None
         if sites is not None:
-            free = torch.cat([sites.freedom(), sites.cell_freedom()[:, None].expand(-1, ATOMS, -1)], -1).clamp(min=_FIXED)
+            freedom = nn.functional.pad(sites.freedom(), (0, 0, 0, ATOMS - sites.offset.shape[1]), value=1.0)
+            free = torch.cat([freedom, sites.cell_freedom()[:, None].expand(-1, ATOMS, -1)], -1).clamp(min=_FIXED)
             noise = noise[:, None, 1:10]  # (B, 1, 9)
             less = (1 + free * noise**2) / (free * (1 + noise**2))
             fields = torch.cat([fields[..., :1], fields[..., 1:10] * less, fields[..., 10:]], -1)

@@ -67,10 +67,10 @@ def site_symmetry(extras: dict[str, Any], width: int) -> SiteSymmetry | None:
     Parameters
     ----------
     extras : dict
-        ``projection`` (B, 52, 3, 52, 3) and ``offset`` (B, 52, 3) with f = projection f + offset for all fractional coordinates f of
-        crystals with these sites, ``orbits`` (B, 52), a number for each orbit, ``space_group`` (B,), 0 where nothing is known.
+        ``projection`` (B, N, 3, N, 3) and ``offset`` (B, N, 3) with f = projection f + offset for all fractional coordinates f of
+        crystals with these sites, ``orbits`` (B, N), a number for each orbit, ``space_group`` (B,), 0 where nothing is known.
     width : int
-        Slots to take.
+        Slots to take, at most N.
     """
     if any(name not in extras for name in FORMS):
         return None
@@ -108,8 +108,8 @@ def projections(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return projections onto crystals with the same sites of one space group.
 
-    An operation g takes atom i to atom j up to a lattice vector n: f_j = R f_i + t + n. The average of R^-1 (f_j - t - n) over the
-    group is P f + b, with b = f - P f for the crystal itself.
+    An operation g takes atom i to atom j up to a lattice vector n: f_j = R f_i + t + n. The average of R^-1 (f_j - t - n) over
+    the group is P f + b, with b = f - P f for the crystal itself.
 
     Parameters
     ----------
