@@ -15,11 +15,13 @@ from ase import Atoms
 from ..diffusion import Batch, NoisePerStructure
 from ..networks.image_layout import ATOMS
 from ..representations.conditions import ClassCondition, conditions_of
+from ..representations.crystens import sites_of, table_of
 from ..training.crystens import SAMPLING, train_crystens
 from ..training.crystens_paper import train_cascade, train_image_gan
 from ..utils.checks import check_integer
 from .bulk import BulkGenerator, check_symmetrize
 from .compiling import copy_network
+from .crystal.site_bank import SiteBank
 from .model import UNTRAINED
 from .relaxation import relax_keywords
 from .tasks import FromNoise
@@ -89,6 +91,11 @@ class CrysTensDiffusion(BulkGenerator):
     network : 'diffusion', 'cascade', 'wgan' or 'gan', optional
         Tokens of rows ('diffusion', the default where there is no model); the cascade of U-Nets of the paper; its generators
         in one pass, trained with the Wasserstein distance or with cross-entropy. A model says itself which it is.
+    sites : bool, path or list of Atoms, optional
+        Crystals from which the occupied sites are drawn, as sites of the asked size and space group: which atoms are equivalent,
+        and which coordinates are free. Elements, cell and free coordinates are generated, and every crystal has the space group.
+        True takes the crystals of :mod:`ase_diffusion.generators.crystal.prototypes`; False lets the network find all
+        coordinates. Default: True for models that were trained so. Where no crystal has the size and space group, False.
     symmetrize : float, optional
         Average every structure over the symmetry that spglib finds within this tolerance, A.
     relax : dict, optional
@@ -114,7 +121,7 @@ class CrysTensDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'crystens'
     default_sampling: ClassVar[dict] = SAMPLING
     default_batch_size: ClassVar[int] = 32
-    recorded: ClassVar[tuple[str, ...]] = ('natoms', 'symmetrize')
+    recorded: ClassVar[tuple[str, ...]] = ('natoms', 'sites', 'symmetrize')
 
     def __init__(
         self,
@@ -122,6 +129,7 @@ class CrysTensDiffusion(BulkGenerator):
         *,
         natoms: int | None = None,
         network: str | None = None,
+        sites: Any = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
         **options: Any,
@@ -136,7 +144,16 @@ class CrysTensDiffusion(BulkGenerator):
         self.natoms = None if natoms is None else _check_natoms(natoms)
         self.symmetrize = check_symmetrize(symmetrize)
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        self._sites = sites
+        self._bank = None if sites is None else SiteBank.coerce(sites)
         self._load(KINDS[self.network_kind].model if model is None else model)
+        if self._bank is not None and self.networks and not self.header.get('sites'):
+            raise ValueError(f'{self.model} was not trained on given sites; leave sites out')
+
+    @property
+    def sites(self) -> bool:
+        """Whether the occupied sites of samples come from known crystals."""
+        return bool(self.header.get('sites')) if self._sites is None and self.networks else self._bank is not None
 
     @property
     def network_kind(self) -> str:
@@ -211,7 +228,21 @@ class CrysTensDiffusion(BulkGenerator):
         if 'space_group' in batch.conditions:
             words = conditions_of(self.header)['space_group'].tensor([group for _, group in drawn])
             batch.conditions['space_group'] = words.to(self.device)
+        if self.sites:
+            self._tell_sites(batch, seeds, drawn)
         return batch
+
+    def _tell_sites(self, batch: Batch, seeds: list[int], drawn: list) -> None:
+        """Add the sites of known crystals with the sizes and space groups that were drawn."""
+        bank = SiteBank.coerce(True) if self._bank is None else self._bank
+        empty = Atoms('H', cell=np.eye(3), pbc=True, info={'key_value_pairs': {'space_group': 0}})
+        found = []
+        for seed, (natoms, group) in zip(seeds, drawn, strict=True):
+            atoms = bank.draw(natoms, None if group is None else int(group), np.random.default_rng([seed, 1]))
+            found.append(empty if atoms is None else atoms)
+        atoms, cell, counts = table_of(found)
+        told = sites_of(atoms, cell[:, 6], counts, int(batch.extras['counts'].max()))
+        batch.extras |= {name: value.to(self.device) for name, value in told.items()}
 
     def _drawn(self, seed: int, natoms: int | None, group: str | None) -> tuple[int, str | None]:
         """Return number of atoms and space group for this seed, with the frequencies of the data given what is asked for.
@@ -284,7 +315,7 @@ class CrysTensDiffusion(BulkGenerator):
 
     def todict(self) -> dict:
         """Return what made the structures, JSON-serialisable."""
-        return {**super().todict(), 'natoms': self.natoms, 'symmetrize': self.symmetrize}
+        return {**super().todict(), 'natoms': self.natoms, 'sites': self.sites, 'symmetrize': self.symmetrize}
 
 
 def kind_of(header: dict) -> str:

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.spacegroup import crystal
 
 from ase_diffusion.diffusion import Batch
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.crystens import MERGED, CrysTensDiffusion
 from ase_diffusion.representations import Failure
+from ase_diffusion.representations.cells import space_group_of
 from ase_diffusion.training.checkpoint import load_checkpoint
 
 TINY = dict(
@@ -195,3 +197,26 @@ def test_too_large_crystals_are_left_out_and_named(caplog):
     with pytest.raises(ValueError, match='none has a conventional cell of at most 52 atoms'):
         gen.fit([large], **TINY)
     assert '1 of 1 crystals' in caplog.text
+
+
+def test_crystals_have_the_space_group_of_given_sites(model):
+    """A network of three steps knows nothing, yet all symmetry is there; without given sites there is none."""
+    gen = generator(model, steps=12)
+    assert gen.header['sites'] and gen.sites and gen.todict()['sites']
+    for number, natoms in ((221, 5), (62, 20), (166, 12), (14, 12)):
+        for atoms in gen.sample(2, natoms=natoms, space_group=number):
+            assert len(atoms) <= natoms and space_group_of(atoms, 0.01) >= number or len(atoms) < natoms
+    free = generator(model, sites=False).sample(2, natoms=5, space_group=221)
+    assert all(space_group_of(atoms, 0.01) < 16 for atoms in free)
+
+
+def test_sites_come_from_given_crystals(model):
+    rutile = crystal(['Ti', 'O'], [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.96, 90, 90, 90])
+    gen = generator(model, sites=[rutile], steps=12)
+    made = gen.sample(1, natoms=6, space_group=136)[0]
+    f = made.get_scaled_positions()
+    assert len(made) == 6 and np.allclose(f[np.abs(f - [0.5, 0.5, 0.5]).max(1).argmin()], 0.5, atol=1e-3)
+    with pytest.raises(TypeError, match='sites is True'):
+        generator(model, sites=3)
+    networks, header = load_checkpoint(model)
+    assert header['sites'] is True and networks['denoiser'].settings['deviation'][0] == pytest.approx(4.0)

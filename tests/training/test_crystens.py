@@ -47,7 +47,7 @@ def test_the_loss_of_the_exact_answer_is_zero():
             alpha, sigma = process.processes['image'].scales(self.t, noisy.fields['image'])
             return {'image': (batch.fields['image'] - alpha * noisy.fields['image']) / sigma}
 
-        def loss_weights(self, counts, level):
+        def loss_weights(self, counts, level, extras=None):
             return torch.ones(len(counts), 4, 64, 64)
 
     network, loss = Exact(), ImageLoss(process, representation)
