@@ -247,6 +247,7 @@ class RowTransformer(nn.Module):
             if sites is not None:
                 elements, estimate = sites.total(elements), self.symmetric(estimate, sites)
             groups = self.groups.likelihood(estimate.cell[:, 6], estimate.noise[:, 10])  # (B, 230)
+            groups = groups if sites is None else sites.sure(groups)
         tokens = self.trunk(self.visible(x, estimate, here), estimate, elements, groups, here, c, sites)
         if self.tied:
             found = self.heads_out['elements'](tokens[:, HEADER:]).float()

@@ -15,8 +15,8 @@ class SiteSymmetry(NamedTuple):
     """Projections onto crystals of given sites; see :func:`site_symmetry`.
 
     ``places`` (B, 3 N, 3 N) and ``offset`` (B, N, 3) act on fractional coordinates, ``cell`` (B, 6, 6) and ``constant`` (B, 6) on
-    lengths (or their logarithms) and angles in degrees; ``same`` (B, N, N) is 1 for atoms of one orbit; ``known`` (B,) is 1 where
-    the symmetry is given.
+    lengths (or their logarithms) and angles in degrees; ``same`` (B, N, N) is 1 for atoms of one orbit; ``group`` (B,) is
+    the space group, 0 where the symmetry is not given.
     """
 
     places: Tensor
@@ -24,7 +24,17 @@ class SiteSymmetry(NamedTuple):
     same: Tensor
     cell: Tensor
     constant: Tensor
-    known: Tensor
+    group: Tensor
+
+    @property
+    def known(self) -> Tensor:
+        """1 where the symmetry is given, (B,)."""
+        return (self.group > 0).float()
+
+    def sure(self, logits: Tensor) -> Tensor:
+        """Return logits (B, 230) of space groups, certain where the symmetry is given."""
+        given = torch.nn.functional.one_hot(self.group.long().clamp(min=1) - 1, logits.shape[1])
+        return torch.where(self.known[:, None] > 0, 1e4 * (given - 1.0), logits)
 
     def project(self, places: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Return the nearest places (B, N, 3) that have the symmetry; all of them as (coordinate - shift) / scale."""
@@ -80,7 +90,7 @@ def site_symmetry(extras: dict[str, Any], width: int) -> SiteSymmetry | None:
     same = (orbits[:, :, None] == orbits[:, None]) & (group > 0)[:, None, None]
     same = (same | torch.eye(width, dtype=torch.bool, device=same.device)).float()
     cell, constant = (table.to(group.device)[_system(group)] for table in _systems())
-    return SiteSymmetry(places, extras['offset'][:, :width].float(), same, cell, constant, (group > 0).float())
+    return SiteSymmetry(places, extras['offset'][:, :width].float(), same, cell, constant, group)
 
 
 def _system(group: Tensor) -> Tensor:

@@ -78,6 +78,7 @@ def test_samples_have_the_space_group_that_is_asked_for(name):
     found = heun(net, PROCESS, batch, steps=12, generator=torch.Generator().manual_seed(8))
     (made,) = representation.decode(found)
     number = int(batch.extras['space_group'])
+    assert made.info['key_value_pairs']['space_group'] == number
     rotations, translations = operations_of(number)
     f = made.get_scaled_positions()
     for rotation, translation in zip(rotations, translations, strict=True):
