@@ -251,8 +251,14 @@ def train_crystens(
     Raises
     ------
     ValueError
-        No crystal is small enough; a condition that the data or ``network`` do not have; an image is no crystal.
+        No crystal is small enough; a condition that the data or ``network`` do not have; an image is no crystal;
+        ``compile_network`` is asked for.
     """
+    if options.get('compile_network'):
+        raise ValueError(
+            'this network is trained as it is, without compile_network: torch 2.11 compiled wrong gradients of it for a GPU (norm 715 '
+            'where it is 0.5), and the training diverged'
+        )
     data = ImageData(
         images, validation, conditions, representation, batch_size, dropout, seed, alike=True, sites=sites, early=True
     )

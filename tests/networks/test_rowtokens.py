@@ -226,6 +226,23 @@ def test_every_parameter_learns():
         assert not {name for name in idle if not name.startswith(allowed)}
 
 
+@pytest.mark.parametrize('tied', [True, False])
+def test_first_gradients_are_of_order_one_at_all_levels(tied):
+    """The law that a compiled network broke on a GPU (norm 715)."""
+    torch.manual_seed(0)
+    net = RowTransformer(SHIFT, SCALE, tied=tied, **{**SMALL, 'features': 96})
+    for sigma in (0.01, 0.1, 1.0, 10.0, 80.0):
+        batch = crystals(counts=(1, 3, 12, 30, 52) * 4, seed=4)
+        t = torch.full((batch.size,), PROCESS.schedule.time(sigma))
+        xt, target = PROCESS.add_noise(batch, t, torch.Generator().manual_seed(6))
+        level = PROCESS.c_noise(t)
+        error = (net(xt, level, {})['image'] - target['image']).square()
+        net.zero_grad()
+        (error * net.loss_weights(batch.extras['counts'], level)).mean().backward()
+        norm = sum(float(p.grad.square().sum()) for p in net.parameters() if p.grad is not None) ** 0.5
+        assert 0 < norm < 5
+
+
 def test_samples_have_the_asked_number_of_atoms():
     net = network()
     batch = crystals()
