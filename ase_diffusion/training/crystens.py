@@ -256,7 +256,7 @@ def train_crystens(
     """
     if options.get('compile_network'):
         raise ValueError(
-            'this network is trained as it is, without compile_network: torch 2.11 compiled wrong gradients of it for a GPU (norm 715 '
+            'this network is trained without compile_network: torch 2.11 compiled wrong gradients of it for a GPU (norm 715 '
             'where it is 0.5), and the training diverged'
         )
     data = ImageData(
