@@ -241,6 +241,7 @@ def sampled(gen, given: list[Atoms], scale: float, size: int = 32, **asked) -> l
         if gen.sites:
             groups = asked.get('space_group', [None] * len(given))[part]
             gen._tell_sites(batch, seeds[part], [(len(atoms), group) for atoms, group in zip(given[part], groups, strict=True)])
+        gen._tell_elements(batch)
         outcomes += gen.representation.decode(gen._denoise(batch, seeds[part], plain, gen._task()))
     return outcomes
 

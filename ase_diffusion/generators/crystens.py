@@ -14,6 +14,7 @@ from ase import Atoms
 
 from ..diffusion import Batch, NoisePerStructure
 from ..networks.image_layout import ATOMS
+from ..networks.rowtokens import ELEMENTS
 from ..representations.conditions import ClassCondition, conditions_of
 from ..representations.crystens import sites_of, table_of
 from ..training.crystens import SAMPLING, train_crystens
@@ -67,7 +68,7 @@ def _in_two_stages(gen: Any, batch: Batch, seeds: list[int], *task: Any) -> Batc
 
 
 KINDS = {
-    'diffusion': Kind(train_crystens, _at_once),
+    'diffusion': Kind(train_crystens, _at_once, 'crystens-mp'),
     'cascade': Kind(train_cascade, _in_two_stages),
     'wgan': Kind(partial(train_image_gan, adversary='wgan'), _at_once),
     'gan': Kind(partial(train_image_gan, adversary='gan'), _at_once),
@@ -114,8 +115,8 @@ class CrysTensDiffusion(BulkGenerator):
 
     Examples
     --------
-    >>> gen = CrysTensDiffusion('run/best.safetensors')                                                         # doctest: +SKIP
-    >>> images = gen.sample(8, space_group=225, elements=['Na', 'Cl'], guidance_scale=2)  # doctest: +SKIP
+    >>> gen = CrysTensDiffusion()                                                                              # doctest: +SKIP
+    >>> images = gen.sample(8, space_group=225, elements=['Na', 'Cl', 'O'])                                    # doctest: +SKIP
     """
 
     kind: ClassVar[str] = 'crystens'
@@ -230,7 +231,14 @@ class CrysTensDiffusion(BulkGenerator):
             batch.conditions['space_group'] = words.to(self.device)
         if self.sites:
             self._tell_sites(batch, seeds, drawn)
+        self._tell_elements(batch)
         return batch
+
+    def _tell_elements(self, batch: Batch) -> None:
+        """Allow no other elements where a set is asked for."""
+        if 'elements' in batch.conditions and getattr(self.network, 'tied', False):
+            asked = batch.conditions['elements'][:, 1 : ELEMENTS + 1]  # (B, 100), NaN where no set is asked for
+            batch.extras['allowed'] = (asked > 0) | asked.isnan()
 
     def _tell_sites(self, batch: Batch, seeds: list[int], drawn: list) -> None:
         """Add the sites of known crystals with the sizes and space groups that were drawn."""

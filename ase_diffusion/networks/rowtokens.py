@@ -37,8 +37,9 @@ from .pair_attention import Block, PairTerms
 from .site_symmetry import SiteSymmetry, site_symmetry
 
 _MASKED = -1e4
+_NEVER = -1e9  # log of the probability of an element that is not allowed; far below any likelihood of noisy numbers
 _FIXED = 0.02  # least share of the noise by which errors are measured
-_ELEMENTS, _GROUPS = 100, 230
+ELEMENTS, _GROUPS = 100, 230
 _HARMONICS = (1, 2, 3, 4, 6, 8, 12)  # of coordinates: special positions are multiples of 1/12 and 1/8
 _WEIGHTS = (2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.3, 0.3, 0.3, 0.3)  # of FIELDS in the loss
 
@@ -133,7 +134,8 @@ class RowTransformer(nn.Module):
     dropout : float
 
     A tied network takes the extras of :func:`~ase_diffusion.networks.site_symmetry.site_symmetry`, too: copies are then averaged
-    over symmetry as well, and the estimate has the symmetry.
+    over symmetry as well, and the estimate has the symmetry; and ``extras['allowed']`` (B, 100) bool, the elements 1 to 100 that
+    atoms can be.
     """
 
     def __init__(
@@ -201,10 +203,10 @@ class RowTransformer(nn.Module):
         self.norm = nn.LayerNorm(d, elementwise_affine=False)
         self.modulation = nn.Linear(d, 2 * d)
         self.key = nn.Linear(d, 64)
-        self.elements, self.groups = Integers(_ELEMENTS, d, shift[0], scale[0]), Integers(_GROUPS, d, shift[10], scale[10])
+        self.elements, self.groups = Integers(ELEMENTS, d, shift[0], scale[0]), Integers(_GROUPS, d, shift[10], scale[10])
         self.register_buffer('harmonics', 2 * math.pi * torch.tensor(_HARMONICS), persistent=False)
         self.sites = nn.Linear(6 * len(_HARMONICS), d)
-        outputs = {'places': 3, 'cell': 6, 'elements': _ELEMENTS, 'groups': _GROUPS} if tied else {'rows': 4 * SIZE}
+        outputs = {'places': 3, 'cell': 6, 'elements': ELEMENTS, 'groups': _GROUPS} if tied else {'rows': 4 * SIZE}
         self.heads_out = nn.ModuleDict({name: nn.Linear(d, n) for name, n in outputs.items()})
         for layer in (self.modulation, *self.heads_out.values()):
             nn.init.zeros_(layer.weight)
@@ -222,7 +224,8 @@ class RowTransformer(nn.Module):
         c = self.condition(c_noise.float(), counts, conditions)
         width = int(counts.max())  # absent slots cost nothing
         sites = site_symmetry(batch.extras, width) if self.tied else None
-        out = self.core(image, counts, c_noise.float(), c, width, sites)
+        allowed = batch.extras.get('allowed') if self.tied else None
+        out = self.core(image, counts, c_noise.float(), c, width, sites, allowed)
         out = dict(zip(('image', 'elements', 'groups'), out, strict=True))
         return out if self.training and self.tied else {'image': out['image']}
 
@@ -234,7 +237,14 @@ class RowTransformer(nn.Module):
         return nn.functional.silu(c)
 
     def core(
-        self, image: Tensor, counts: Tensor, c_noise: Tensor, c: Tensor, width: int, sites: SiteSymmetry | None = None
+        self,
+        image: Tensor,
+        counts: Tensor,
+        c_noise: Tensor,
+        c: Tensor,
+        width: int,
+        sites: SiteSymmetry | None = None,
+        allowed: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Evaluate the network. Returns F (B, 4, 64, 64) and logits, see :meth:`forward`."""
         with torch.autocast(image.device.type, enabled=False):
@@ -244,6 +254,8 @@ class RowTransformer(nn.Module):
             x = image[:, :, : HEADER + width, : HEADER + width]
             estimate = self.estimate(x / alpha, here, r[:, 0, 0, 0])
             elements = self.elements.likelihood(estimate.atoms[..., 0], estimate.noise[:, :1])  # (B, N, 100)
+            if allowed is not None:
+                elements = torch.where(allowed[:, None], elements, _NEVER)
             if sites is not None:
                 elements, estimate = sites.total(elements), self.symmetric(estimate, sites)
             groups = self.groups.likelihood(estimate.cell[:, 6], estimate.noise[:, 10])  # (B, 230)

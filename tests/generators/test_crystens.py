@@ -57,6 +57,13 @@ def test_images_become_crystals_with_labels(model):
         assert atoms.info['data']['diffusion']['type'] == 'crystens-diffusion'
 
 
+def test_no_other_elements_than_asked_for(model):
+    """A network of three steps knows no chemistry; guidance leaves the set as it is."""
+    for scale in (0.0, 1.0, 2.0):
+        images = generator(model, steps=12).sample(4, elements=['Na', 'Cl', 'Br'], guidance_scale=scale)
+        assert all(set(atoms.get_chemical_symbols()) <= {'Na', 'Cl', 'Br'} for atoms in images)
+
+
 def test_the_same_seed_gives_the_same_crystals_at_any_batch_size(model):
     one, two = (generator(model, batch_size=size).sample(3) for size in (1, 3))
     for a, b in zip(one, two, strict=True):
@@ -179,7 +186,7 @@ def test_options_without_meaning_are_refused(options, match):
 
 
 def test_without_a_model_it_says_so():
-    for network in ('diffusion', 'gan'):
+    for network in ('cascade', 'gan'):
         with pytest.raises(ValueError, match=f"network='{network}' ships: train one"):
             CrysTensDiffusion(network=network, logfile=None).sample()
 
@@ -220,3 +227,11 @@ def test_sites_come_from_given_crystals(model):
         generator(model, sites=3)
     networks, header = load_checkpoint(model)
     assert header['sites'] is True and networks['denoiser'].settings['deviation'][0] == pytest.approx(4.0)
+
+
+def test_the_shipped_model_makes_crystals_of_the_asked_space_group():
+    gen = CrysTensDiffusion(rng=0, steps=10, logfile=None)
+    assert gen.model == 'crystens-mp' and gen.sites
+    for atoms in gen.sample(2, space_group=225):  # a supergroup where equal elements came to lie on several orbits
+        assert space_group_of(atoms, 0.1) >= atoms.info['key_value_pairs']['space_group'] == 225
+        assert gen._reason_to_reject(atoms) is None and len(atoms) <= 52

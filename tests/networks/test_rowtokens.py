@@ -279,6 +279,19 @@ def test_whole_numbers_in_little_noise():
         assert torch.allclose(clean[:, :, field, HEADER:], exact[:, :, field, HEADER:], atol=1e-4)
 
 
+def test_no_other_elements_than_allowed_ones():
+    """Whatever the noise says; a batch in which everything is allowed is what it was."""
+    net = network()
+    for sigma in (0.004, 1.0, 30.0):
+        batch, level, t = noised(sigma)
+        base = clean_of(net, batch, level, t)
+        batch.extras['allowed'] = torch.ones(4, 100, dtype=torch.bool)
+        assert torch.equal(clean_of(net, batch, level, t), base)
+        batch.extras['allowed'][:, torch.arange(100) != 25] = False  # iron alone
+        z = clean_of(net, batch, level, t)[3, :, 0, HEADER : HEADER + 20] * SCALE[0] + SHIFT[0]
+        assert torch.allclose(z, torch.full_like(z, 26.0), atol=1e-2)
+
+
 def test_logits_while_training():
     net = network().train()
     batch, level, _ = noised(0.02)
