@@ -23,7 +23,7 @@ from .objectives import DenoisingLoss
 from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
 
 log = logging.getLogger(__name__)
-SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 30}
+SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 15}
 SIGMA = (0.01, 80.0)
 DENSITY = TimeDensity(0.6, 0.167)  # ln sigma = 0.8 +- 1.5 between these
 UNITS = {'image': '1', 'formation_energy': 'eV/atom', 'space_group': 'number', 'elements': 'symbols'}

@@ -177,6 +177,7 @@ def test_conditions_without_meaning_are_refused(model, conditions, error, match)
         (dict(network=['gan']), 'network is one of'),
         (dict(natoms=60), 'at most 52'),
         (dict(symmetrize=0.0), 'tolerance'),
+        (dict(min_distance_ratio=2.0), '0 to 1.2'),
         (dict(best_of=2), 'stoich'),
     ],
 )
@@ -234,4 +235,4 @@ def test_the_shipped_model_makes_crystals_of_the_asked_space_group():
     assert gen.model == 'crystens-mp' and gen.sites
     for atoms in gen.sample(2, space_group=225):  # a supergroup where equal elements came to lie on several orbits
         assert space_group_of(atoms, 0.1) >= atoms.info['key_value_pairs']['space_group'] == 225
-        assert gen._reason_to_reject(atoms) is None and len(atoms) <= 52
+        assert atoms.info['key_value_pairs']['min_distance_ratio'] >= gen.min_distance_ratio == 0.7 and len(atoms) <= 52
