@@ -30,6 +30,7 @@ from .tasks import FromNoise
 log = logging.getLogger(__name__)
 
 SMALL, AUGMENTATION = 0x5DEECE66D, 0xBB40E64DA  # change a seed for the small image of a cascade, and for the noise on it
+REDRAWS = 50  # of number of atoms and space group, until known sites have as many elements as were asked for
 RATIO = 0.7  # of the sum of covalent radii; medians above the hull (CHGNet, not relaxed): 6.1 eV/atom without it, 0.5 with it
 MERGED = 'fewer atoms than asked for, since some came to lie on one site'
 
@@ -230,13 +231,14 @@ class CrysTensDiffusion(BulkGenerator):
         batch = super()._encode(seeds, conditions, task)
         if 'sizes' not in self.header:
             return batch
-        drawn = [self._drawn(seed, conditions['natoms'], conditions.get('space_group')) for seed in seeds]
+        elements = len(conditions.get('elements') or 'X')
+        drawn = [self._drawn_for(seed, conditions['natoms'], conditions.get('space_group'), elements) for seed in seeds]
         batch.extras['counts'] = batch.extras['counts'].new_tensor([natoms for natoms, _ in drawn])
         if 'space_group' in batch.conditions:
             words = conditions_of(self.header)['space_group'].tensor([group for _, group in drawn])
             batch.conditions['space_group'] = words.to(self.device)
         if self.sites:
-            self._tell_sites(batch, seeds, drawn)
+            self._tell_sites(batch, seeds, drawn, elements)
         self._tell_elements(batch)
         return batch
 
@@ -246,17 +248,30 @@ class CrysTensDiffusion(BulkGenerator):
             asked = batch.conditions['elements'][:, 1 : ELEMENTS + 1]  # (B, 100), NaN where no set is asked for
             batch.extras['allowed'] = (asked > 0) | asked.isnan()
 
-    def _tell_sites(self, batch: Batch, seeds: list[int], drawn: list) -> None:
+    def _tell_sites(self, batch: Batch, seeds: list[int], drawn: list, elements: int = 1) -> None:
         """Add the sites of known crystals with the sizes and space groups that were drawn."""
-        bank = SiteBank.coerce(True) if self._bank is None else self._bank
+        bank = self._known_sites()
         empty = Atoms('H', cell=np.eye(3), pbc=True, info={'key_value_pairs': {'space_group': 0}})
         found = []
         for seed, (natoms, group) in zip(seeds, drawn, strict=True):
-            atoms = bank.draw(natoms, None if group is None else int(group), np.random.default_rng([seed, 1]))
+            rng = np.random.default_rng([seed, 1])
+            atoms = bank.draw(natoms, None if group is None else int(group), rng, elements)
             found.append(empty if atoms is None else atoms)
         atoms, cell, counts = table_of(found)
         told = sites_of(atoms, cell[:, 6], counts, int(batch.extras['counts'].max()))
         batch.extras |= {name: value.to(self.device) for name, value in told.items()}
+
+    def _known_sites(self) -> SiteBank:
+        return SiteBank.coerce(True) if self._bank is None else self._bank
+
+    def _drawn_for(self, seed: int, natoms: int | None, group: str | None, elements: int) -> tuple[int, str | None]:
+        """Return number of atoms and space group, where possible those of known sites for so many elements."""
+        first = drawn = self._drawn(seed, natoms, group)
+        for k in range(REDRAWS if self.sites and elements > 1 and natoms is None else 0):
+            if drawn[1] is None or self._known_sites().holds(drawn[0], int(drawn[1]), elements):
+                return drawn
+            drawn = self._drawn((seed + k + 1) % 2**63, natoms, group)
+        return first
 
     def _drawn(self, seed: int, natoms: int | None, group: str | None) -> tuple[int, str | None]:
         """Return number of atoms and space group for this seed, with the frequencies of the data given what is asked for.

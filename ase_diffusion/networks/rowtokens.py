@@ -135,7 +135,7 @@ class RowTransformer(nn.Module):
 
     A tied network takes the extras of :func:`~ase_diffusion.networks.site_symmetry.site_symmetry`, too: copies are then averaged
     over symmetry as well, and the estimate has the symmetry; and ``extras['allowed']`` (B, 100) bool, the elements 1 to 100 that
-    atoms can be.
+    atoms can be, in a crystal one as likely as another.
     """
 
     def __init__(
@@ -263,6 +263,9 @@ class RowTransformer(nn.Module):
         tokens = self.trunk(self.visible(x, estimate, here), estimate, elements, groups, here, c, sites)
         if self.tied:
             found = self.heads_out['elements'](tokens[:, HEADER:]).float()
+            if allowed is not None:  # elements that were asked for are as likely as each other in a crystal, not in a site
+                mean = (found * here[..., None]).sum(1, keepdim=True) / here.sum(1)[:, None, None]
+                found = torch.where(allowed.all(1)[:, None, None], found, found - mean)
             with torch.autocast(image.device.type, enabled=False):
                 elements = elements + (found if sites is None else sites.mean(found))
             groups = groups + self.heads_out['groups'](tokens[:, 10]).float()

@@ -8,6 +8,7 @@ from ase.spacegroup import crystal
 
 from ase_diffusion.diffusion import Batch
 from ase_diffusion.errors import GenerationFailed
+from ase_diffusion.generators.crystal.site_bank import SiteBank
 from ase_diffusion.generators.crystens import MERGED, CrysTensDiffusion
 from ase_diffusion.representations import Failure
 from ase_diffusion.representations.cells import space_group_of
@@ -236,3 +237,15 @@ def test_the_shipped_model_makes_crystals_of_the_asked_space_group():
     for atoms in gen.sample(2, space_group=225):  # a supergroup where equal elements came to lie on several orbits
         assert space_group_of(atoms, 0.1) >= atoms.info['key_value_pairs']['space_group'] == 225
         assert atoms.info['key_value_pairs']['min_distance_ratio'] >= gen.min_distance_ratio == 0.7 and len(atoms) <= 52
+
+
+def test_sites_have_as_many_elements_as_asked_for():
+    """Where there are some: in 221, one atom cannot have three elements, and five can."""
+    bank = SiteBank.coerce(True)
+    assert bank.holds(5, 221, 3) and not bank.holds(1, 221, 2)
+    gen = CrysTensDiffusion(rng=1, logfile=None)
+    sizes = {gen._drawn_for(seed, None, '221', 3)[0] for seed in range(20)}
+    assert 5 in sizes and all(bank.holds(natoms, 221, 3) for natoms in sizes)
+    found = bank.draw(5, 221, np.random.default_rng(0), 3)
+    assert len(found) == 5 and len(set(found.numbers)) == 3
+    assert len(bank.draw(1, 221, np.random.default_rng(0), 2)) == 1  # fewer where there are none

@@ -27,6 +27,7 @@ class SiteBank:
         self.groups = numbers[bank.table['kind']]  # (n,)
         factors = np.array([0] + [CENTERING[centering_of(number)] for number in range(1, 231)])
         self.sizes = bank.natoms * factors[self.groups]  # (n,)
+        self._holds: dict[tuple, bool] = {}
 
     @classmethod
     def coerce(cls, sites: Any) -> SiteBank | None:
@@ -45,17 +46,32 @@ class SiteBank:
             raise TypeError(f'sites is True, False, a file of crystals or a list of Atoms; got {type(sites).__name__}')
         return cls(as_prototypes(sites))
 
-    def draw(self, natoms: int | None, group: int | None, rng: np.random.Generator) -> Atoms | None:
-        """Return a crystal at random in its conventional cell; None where there is none of this size and space group."""
+    def holds(self, natoms: int, group: int, elements: int) -> bool:
+        """Return whether there is a crystal of this size and space group with at least so many elements."""
+        key = (natoms, group, elements)
+        if key not in self._holds:
+            rows = np.flatnonzero((self.sizes == natoms) & (self.groups == group))
+            self._holds[key] = any(len(set(self.bank.original(row).numbers)) >= elements for row in rows)
+        return self._holds[key]
+
+    def draw(self, natoms: int | None, group: int | None, rng: np.random.Generator, elements: int = 1) -> Atoms | None:
+        """Return a crystal at random in its conventional cell; None where there is none of this size and space group.
+
+        One of at least so many ``elements`` where there is one.
+        """
         rows = np.flatnonzero(
             (self.sizes == natoms if natoms is not None else self.sizes <= 52)
             & (self.groups == group if group is not None else True)
         )
-        for row in rng.permutation(rows):
+        rows, poor = rng.permutation(rows), False
+        for row in rows:
+            if len(set(self.bank.original(row).numbers)) < elements:
+                poor = True
+                continue
             atoms = conventional(self.bank.original(row), SAME_TYPE)
             if len(atoms) == self.sizes[row] and atoms.info['key_value_pairs']['space_group'] == self.groups[row]:
                 return atoms
-        return None
+        return self.draw(natoms, group, rng) if poor else None
 
 
 @lru_cache(maxsize=1)
