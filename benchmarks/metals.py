@@ -7,22 +7,24 @@ Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `re
 scaled by the lattice constants and renamed) and `model` (metal-oxide-overlayer). On four layers of silver, two of them fixed,
 `held` and `generated` upper layers (ag-o-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150
 steps); energies are eV per cell above the lowest that any of them found. Ends that lost a molecule (O2, mostly) are counted and
-left out. ``--quick``: Cu with EMT, random starts alone.
+left out. ``--quick``: Cu with EMT, random starts alone. For a GPU: ``--starts-only`` elsewhere, then ``--together 64`` there.
 """
 
 from __future__ import annotations
 
-from bench import StructureBenchmark, digest, main, mean_error, seeded, table
+from bench import StructureBenchmark, digest, main, mean_error, seeded, table, write_images
 
 # isort: split
 import time
 
 import numpy as np
+from ase import Atoms
 from ase.build import fcc100, fcc110, fcc111
 from ase.constraints import FixAtoms
+from ase.io import read
 
 from ase_diffusion import SurfaceDiffusion
-from ase_diffusion.relax import get_calculator, relax
+from ase_diffusion.relax import get_calculator, irelax, relax
 from ase_diffusion.search import random_start
 from ase_diffusion.utils.atoms import detached
 
@@ -57,6 +59,8 @@ class Metals(StructureBenchmark):
         parser.add_argument('--rows', nargs='+', choices=list(ROWS), default=list(ROWS))
         parser.add_argument('--starts', nargs='+', choices=STARTS, default=STARTS[:3])
         parser.add_argument('-n', type=int, default=8, help='structures of each start (8)')
+        parser.add_argument('--starts-only', action='store_true', help='make and keep the starts; a later run relaxes them')
+        parser.add_argument('--together', type=int, default=1, help='on a GPU: structures in one call of the network')
 
     def settings(self) -> dict:
         return {
@@ -72,17 +76,43 @@ class Metals(StructureBenchmark):
                 for start in ('random',) if self.quick else LAYERS if facet == '111x4' else self.args.starts:
                     yield f'{metal}{facet}-{"-".join(map(str, what))}/{start}.{number:03d}', (metal, facet, what, start, number)
 
+    def _run_items(self) -> None:
+        """Run item by item, or make all starts and relax them together."""
+        if self.args.together == 1 and not self.args.starts_only:
+            super()._run_items()
+            return
+        todo = [(key, self.start(key, item)) for key, item in self.items() if not self.done(key)]
+        if self.args.starts_only:
+            raise SystemExit(f'{len(todo)} starts wait in {self.store}')
+        options = {'fmax': 0.05, 'steps': 150, 'batch_size': self.args.together}
+        for index, end in irelax([atoms for _, atoms in todo], self.settings()['judge'], **options):
+            key, atoms = todo[index]
+            write_images(self.path(key), [atoms, end])
+            print(f'{time.strftime("%H:%M:%S")} {key}', flush=True)
+        self._machine()
+
+    def start(self, key: str, item) -> Atoms:
+        """Return the start of an item, made and kept where it does not wait in the store."""
+        path = self.store / f'{key}.start'
+        if not path.exists():
+            metal, facet, _, start, _ = item
+            begun = time.process_time()
+            atoms = made(*item)
+            about = {'metal': metal, 'facet': facet, 'start': start, 'cpu_generate': time.process_time() - begun}
+            atoms.info.setdefault('key_value_pairs', {}).update(about)
+            write_images(path, [atoms])
+        return read(path, format='traj')
+
+    def _work(self, key: str, item) -> None:
+        super()._work(key, (key, item))
+
     def run(self, item) -> list:
-        metal, facet, what, start, number = item
+        key, item = item
         self.calculator = self.calculator or get_calculator(self.settings()['judge'])
+        atoms = self.start(key, item)
         begun = time.process_time()
-        atoms = made(metal, facet, what, start, number)
-        middle = time.process_time()
         end = relax(atoms, self.calculator, fmax=0.05, steps=150)
-        for one in (atoms, end):
-            one.info.setdefault('key_value_pairs', {}).update(
-                metal=metal, facet=facet, start=start, cpu_generate=middle - begun, cpu_relax=time.process_time() - middle
-            )
+        end.info['key_value_pairs']['cpu_relax'] = time.process_time() - begun
         return [atoms, end]
 
     def summarize(self) -> dict:
@@ -160,7 +190,7 @@ def row(ends: list, zero: float, tried: int) -> dict:
         'steps': mean_error([x['relax_steps'] for x in told]),
         'converged': sum(bool(x['relax_converged']) for x in told),
         'cpu_generate_s': mean_error([x['cpu_generate'] for x in told]),
-        'cpu_relax_s': mean_error([x['cpu_relax'] for x in told]),
+        'cpu_relax_s': mean_error([x['cpu_relax'] for x in told if 'cpu_relax' in x] or [np.nan]),
     }
 
 

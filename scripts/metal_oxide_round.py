@@ -1,14 +1,16 @@
 """Another round of the data set `metal-oxide`: overlayers of metals and oxygen on their own facets, relaxed with 7net-mf-0.
 
     python scripts/metal_oxide_round.py run --seed 1 --minutes 60     # any number of these, with different seeds
+    python scripts/metal_oxide_round.py starts --seed 2 --minutes 30; the same with `relax --seed 2 --device cuda`
     python scripts/metal_oxide_round.py merge metal_oxide.npz FILE ...     # all rounds and the relaxations of FILES, in one file
 
-A start is random (a quarter), or a sample of `ag-o-overlayer` on the same facet of silver whose lengths are scaled by the lattice
-constants and whose silver is renamed. It is relaxed with 7net-mf-0 (modal PBE; BFGS to 0.05 eV/A, at most 120 steps), and frames
-along the way are kept, with energies and raw forces. Ni and Rh are never used: they are the test.
+A start is random (a quarter), or a sample of the model that `SurfaceDiffusion` takes by default. It is relaxed with 7net-mf-0
+(modal PBE; BFGS to 0.05 eV/A, at most 120 steps), and frames along the way are kept, with energies and raw forces. Ni and Rh are
+never used: they are the test.
 
-Batch k of a round is seeded by (seed, k) and is one file, ``runs/metal-oxide-rounds/SEED/K.traj``; the same command continues
-after the last.
+Batch k of a round is seeded by (seed, k); its starts are ``runs/metal-oxide-rounds/SEED/K.starts``, its relaxations K.traj; the
+same command continues after the last. `run` does both, batch by batch; on a GPU `relax` takes many batches at once
+(``--together`` structures in one call of the network), and ``--share i/n`` lets several processes share the batches.
 """
 
 from __future__ import annotations
@@ -36,13 +38,12 @@ from ase.io import read, write
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.data.frames import write_frames
-from ase_diffusion.relax import get_calculator, relax
+from ase_diffusion.relax import get_calculator, irelax
 from ase_diffusion.search import random_start
 from ase_diffusion.utils.atoms import detached
 
 STORE = Path(__file__).parent.parent / 'runs' / 'metal-oxide-rounds'
 KEEP = {0, 1, 2, 4, 8, 16, 32, 64}
-SILVER = 4.16  # A, of the data of ag-o-overlayer
 # lattice constants of 7net-mf-0 (modal PBE), A
 METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
 # facet: (share, builder, sizes)
@@ -78,65 +79,76 @@ def starts(metal: str, facet: str, size, formula: str, count: int, rng) -> tuple
     slab = substrate(metal, facet, size, METALS[metal])
     if rng.random() < 0.25:
         return [random_start(slab, formula, rng) for _ in range(count)], 'random'
-    silver = substrate('Ag', facet, size, SILVER)
-    options = dict(steps=50, rng=int(rng.integers(1 << 31)), logfile=None)
-    gen = SurfaceDiffusion(silver, stoich=formula.replace(metal, 'Ag'), **options)
-    images = []
-    for atoms in gen.sample(count, energy=0.0, guidance_scale=float(rng.choice([1.0, 2.0, 4.0]))):
-        mobile = atoms[len(silver) :]
-        mobile.symbols[mobile.symbols == 'Ag'] = metal
-        top = mobile.positions - silver.positions.max(0)[2] * np.array([0, 0, 1])
-        mobile.positions = top * METALS[metal] / SILVER + slab.positions.max(0)[2] * np.array([0, 0, 1])
-        images.append(slab + mobile)
-        images[-1].set_constraint(slab.constraints)
-    return images, 'model'
+    options = dict(steps=50, rng=int(rng.integers(1 << 31)), logfile=None, compile=False)
+    gen = SurfaceDiffusion(slab, stoich=formula, **options)
+    return gen.sample(count, energy=0.0, guidance_scale=float(rng.choice([1.0, 2.0, 4.0]))), 'model'
 
 
-def refine(atoms: Atoms, calculator, about: dict) -> list[Atoms]:
-    """Relax and return the frames kept, with energies and raw forces."""
-    paths: list = []
-    result = relax(atoms, calculator, fmax=0.05, steps=120, frames=paths)
-    pairs = result.info['key_value_pairs']
-    if pairs.get('relax_failed'):
-        return []
-    kept, path = [], paths[0]
-    for step, frame in enumerate(path):
-        last = step == len(path) - 1
-        if last or step in KEEP:
-            frame.info['key_value_pairs'] = about | {'step': step, 'last': last, 'converged': pairs['relax_converged']}
-            kept.append(frame)
-    return kept
+def make(folder: Path, seed: int, number: int, count: int) -> list[Atoms]:
+    """Return the starts of batch ``number``, made and stored where they are not there yet."""
+    path = folder / f'{number:05d}.starts'
+    if path.exists():
+        return read(path, ':', format='traj')
+    rng = np.random.default_rng((seed, number))
+    metal = str(rng.choice(list(METALS)))
+    facet = str(rng.choice(list(FACETS), p=[share for share, _, _ in FACETS.values()]))
+    size = FACETS[facet][2][rng.integers(len(FACETS[facet][2]))]
+    images, start = starts(metal, facet, size, overlayer(metal, size, rng), count, rng)
+    for k, atoms in enumerate(images):
+        atoms.calc = None
+        about = {'run': 1_000_000 * seed + 10 * number + k, 'metal': metal, 'facet': facet, 'start': start}
+        atoms.info = {'key_value_pairs': about}
+    put(path, images)
+    return images
+
+
+def put(path: Path, images: list[Atoms]) -> None:
+    """Write a trajectory, whole or not at all."""
+    partial = path.with_name(path.name + '.partial')
+    write(partial, images, format='traj')
+    partial.replace(path)
+
+
+def refine(folder: Path, batches: dict[int, list[Atoms]], calculator, device: str | None, together: int) -> None:
+    """Relax the starts of batches and store the frames kept, with energies and raw forces, batch by batch as they are done."""
+    images = [(number, atoms) for number, some in batches.items() for atoms in some]
+    left, kept, paths = {number: len(some) for number, some in batches.items()}, collections.defaultdict(list), []
+    options = {'fmax': 0.05, 'steps': 120, 'batch_size': together, 'device': device, 'frames': paths}
+    for index, end in irelax([atoms for _, atoms in images], calculator, **options):
+        number, pairs = images[index][0], end.info['key_value_pairs']
+        about = {name: pairs[name] for name in ('run', 'metal', 'facet', 'start')}
+        for step, frame in enumerate(paths[index]):
+            last = step == len(paths[index]) - 1
+            if not pairs.get('relax_failed') and (last or step in KEEP):
+                frame.info['key_value_pairs'] = about | {'step': step, 'last': last, 'converged': pairs['relax_converged']}
+                kept[number].append(frame)
+        paths[index].clear()
+        left[number] -= 1
+        if not left[number]:
+            put(folder / f'{number:05d}.traj', kept.pop(number, []))
+            what = [pairs[name] for name in ('metal', 'facet', 'start')]
+            print(f'{time.process_time() / 60:6.1f} CPU min {number:5d}', *what, end.symbols, flush=True)
 
 
 def run(args) -> None:
-    """Relax starts until the time is over."""
+    """Make starts, relax them, or both, until the time is over."""
     logging.getLogger('ase_diffusion').setLevel(logging.ERROR)
     folder = STORE / str(args.seed)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    calculator, begun = get_calculator('7net-mf-0'), time.monotonic()
-    number = max((int(path.stem) for path in folder.glob('*.traj')), default=-1) + 1
-    while (minutes := (time.monotonic() - begun) / 60) < args.minutes:
-        rng = np.random.default_rng((args.seed, number))
-        metal = str(rng.choice(list(METALS)))
-        facet = str(rng.choice(list(FACETS), p=[share for share, _, _ in FACETS.values()]))
-        size = FACETS[facet][2][rng.integers(len(FACETS[facet][2]))]
-        formula = overlayer(metal, size, rng)
-        images, start = starts(metal, facet, size, formula, args.batch, rng)
-        frames = []
-        for k, atoms in enumerate(images):
-            about = {'run': 1_000_000 * args.seed + 10 * number + k, 'metal': metal, 'facet': facet, 'start': start}
-            frames += refine(atoms, calculator, about)
-        if frames:
-            path = folder / f'{number:05d}.traj'
-            write(path.with_suffix('.partial'), frames, format='traj')
-            path.with_suffix('.partial').replace(path)
-        ends = [a for a in frames if a.info['key_value_pairs']['last']]
-        steps = np.mean([a.info['key_value_pairs']['step'] for a in ends]) if ends else 0
-        print(
-            f'{minutes:6.1f} min {number:5d} {metal}({facet}) {size} {formula:<8s} {start} {len(ends)} ends {steps:.0f} steps',
-            flush=True,
-        )
+    begun = time.monotonic()
+    made, done = ({int(path.stem) for path in folder.glob(f'*.{kind}')} for kind in ('starts', 'traj'))
+    if args.command == 'relax':
+        part, parts = map(int, args.share.split('/'))
+        batches = {number: make(folder, args.seed, number, 0) for number in sorted(made - done)[part::parts]}
+        refine(folder, batches, '7net-mf-0', args.device, args.together)
+        return
+    calculator = get_calculator('7net-mf-0') if args.command == 'run' else None
+    number = max(made if calculator is None else done, default=-1) + 1
+    while time.monotonic() - begun < 60 * args.minutes:
+        images = make(folder, args.seed, number, args.batch)
+        if calculator is not None:
+            refine(folder, {number: images}, calculator, None, 1)
         number += 1
 
 
@@ -165,15 +177,19 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
-    one = commands.add_parser('run')
-    one.add_argument('--seed', type=int, required=True)
-    one.add_argument('--minutes', type=float, default=60)
-    one.add_argument('--batch', type=int, default=3, help='relaxations of one formula and cell')
+    for name in ('run', 'starts', 'relax'):
+        one = commands.add_parser(name)
+        one.add_argument('--seed', type=int, required=True)
+        one.add_argument('--minutes', type=float, default=60)
+        one.add_argument('--batch', type=int, default=3, help='starts of one formula and cell')
+    one.add_argument('--device')
+    one.add_argument('--together', type=int, default=64, help='structures in one call of the network')
+    one.add_argument('--share', default='0/1', help='i/n: every n-th batch from the i-th on')
     two = commands.add_parser('merge')
     two.add_argument('out', type=Path)
     two.add_argument('seeds', type=Path, nargs='*')
     args = parser.parse_args()
-    run(args) if args.command == 'run' else merge(args)
+    merge(args) if args.command == 'merge' else run(args)
 
 
 if __name__ == '__main__':

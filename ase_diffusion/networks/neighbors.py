@@ -91,6 +91,15 @@ def build_graph(
     return Graph(receivers[order], senders[order], vectors.index_select(0, order), n_edges)
 
 
+def neighbor_pairs(positions: Tensor, rows: Tensor, cell: Tensor, pbc: Any, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (i, j, shift) of all pairs closer than ``cutoff``, both directions; the vector from i to j is r_j - r_i + shift.
+
+    Shapes as in :func:`build_graph`; ``shift`` is ``(E, 3)``.
+    """
+    with torch.no_grad():
+        return _pairs(positions, rows, cell, pbc, cutoff, len(positions), True)
+
+
 def _pairs(positions, rows, cell, pbc, cutoff, n_active, passive_edges):
     size = len(cell)
     n = len(positions)

@@ -1,4 +1,4 @@
-"""Batched relaxation of overlayers with a force field of this package: one network call per step and batch."""
+"""Batched relaxation: one network call per step and batch, by a force field of this package or, on a GPU, SevenNet."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS
 
-from ..calculators.forcefield import ForceFieldCalculator, check_known, load_forcefield
+from ..calculators.batches import OverlayerBatches
+from ..calculators.forcefield import ForceFieldCalculator, load_forcefield
 from ..calculators.names import calculator_name
-from ..representations.slab import Slab, check_same_pbc, check_slab
+from ..representations.slab import check_same_pbc
 from ..utils.atoms import copy_atoms, frozen_mask, unsupported_constraints
 from ..utils.memory import keep_freed_memory
 from ..utils.provenance import note
@@ -23,6 +23,7 @@ from .single import Guard, RelaxationFailed, check_end, clean, failed
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from ..calculators.batches import SevenNetBatches
     from ..networks.forcefield import ForceField
 
 
@@ -76,34 +77,41 @@ def relax_batched(
 
 def irelax_batched(
     images: Sequence[Atoms],
-    model: str | Path | ForceField | ForceFieldCalculator,
+    model: str | Path | ForceField | ForceFieldCalculator | OverlayerBatches | SevenNetBatches,
     settings: Settings,
     *,
     maxstep: float = 0.2,
     batch_size: int = 16,
     device: str | None = None,
+    frames: list[list[Atoms]] | None = None,
 ) -> Iterator[tuple[int, Atoms]]:
-    """Load the force field and return an iterator over (number, relaxed atoms), in the order of convergence."""
+    """Load the force field and return an iterator over (number, relaxed atoms), in the order of convergence.
+
+    The model may also be one of :mod:`ase_diffusion.calculators.batches`. ``frames`` has a list for each structure, to which its
+    steps are added.
+    """
     keep_freed_memory()
-    network, header = (model.network, model.header) if hasattr(model, 'network') else load_forcefield(model, device)
-    return _iterate(images, network, header, settings, maxstep, batch_size)
+    if not hasattr(model, 'evaluate'):
+        parts = (model.network, model.header) if hasattr(model, 'network') else load_forcefield(model, device)
+        model = OverlayerBatches(*parts)
+    return _iterate(images, model, settings, maxstep, batch_size, frames)
 
 
-def _iterate(images, network, header, settings, maxstep, batch_size):
+def _iterate(images, model, settings, maxstep, batch_size, frames):
     waiting = list(enumerate(images))
     active: list[_State] = []
     while waiting or active:
         while waiting and len(active) < batch_size:
             number, atoms = waiting.pop(0)
             try:
-                check_slab(atoms)
+                model.check(atoms)
                 _check_constraints(atoms)
-                check_known(atoms, header, network.passive_edges)
-                active.append(_State(number, atoms, settings))
+                active.append(_State(number, atoms, settings, None if frames is None else frames[number]))
             except Exception as err:  # the other structures continue
                 yield number, failed(atoms, err, number)
         if active:
-            _evaluate(network, active)
+            for state, energy, forces in zip(active, *model.evaluate([s.atoms for s in active]), strict=True):
+                state.put(float(energy), forces)
         for state in list(active):
             try:
                 done = state.advance(settings, maxstep)
@@ -123,25 +131,26 @@ def _check_constraints(atoms):
         )
 
 
-def _evaluate(network, states) -> None:
-    device = network.scale.device
-    batch = Slab(dtype=network.scale.dtype).encode([s.atoms for s in states]).to(device)
-    with torch.no_grad():
-        energy, forces = network(batch)
-        energy = (energy.double() + network.reference_energy(batch)).cpu().numpy()
-    parts = np.split(forces.double().cpu().numpy(), np.cumsum([(~s.frozen).sum() for s in states])[:-1])
-    for state, e, f in zip(states, energy, parts, strict=True):
-        state.energy, state.forces = float(e), f
-
-
 class _State:
     """State of one structure in the batch: positions, energy, forces, BFGS history."""
 
-    def __init__(self, number, atoms, settings):
+    def __init__(self, number, atoms, settings, path=None):
         self.number, self.origin, self.atoms, self.frozen = number, atoms, copy_atoms(atoms), frozen_mask(atoms)
         self.guard = Guard(atoms, settings.min_distance, settings.max_energy)
         self.steps, self.hessian, self.last = 0, None, None
         self.energy, self.forces, self.first, self.converged = np.nan, None, None, False
+        self.raw, self.path = None, path
+
+    def put(self, energy, forces) -> None:
+        """Take energy (eV) and raw forces (n, 3) in eV/A of the current positions."""
+        self.energy, self.raw, self.forces = energy, forces, forces[~self.frozen]
+        if self.path is not None:
+            self.path.append(self._frame(copy_atoms(self.atoms)))
+            note(self.path[-1], step=self.steps)
+
+    def _frame(self, atoms):
+        atoms.calc = SinglePointCalculator(atoms, energy=self.energy, free_energy=self.energy, forces=self.raw)
+        return atoms
 
     def advance(self, settings, maxstep) -> bool:
         """Take one BFGS step; return True if the structure is finished."""
@@ -184,7 +193,4 @@ class _State:
         atoms = self.atoms
         clean(atoms)
         note(atoms, relax_steps=self.steps, relax_converged=self.converged, energy_generated=self.first)
-        forces = np.zeros((len(atoms), 3))
-        forces[~self.frozen] = self.forces
-        atoms.calc = SinglePointCalculator(atoms, energy=self.energy, free_energy=self.energy, forces=forces)
-        return atoms
+        return self._frame(atoms)

@@ -44,10 +44,10 @@ def relax(
     The input is not changed. Structures are independent: if the calculator raises, hangs or returns NaN, or a structure
     explodes, a warning is logged, the result is a copy of the input, and the other structures continue.
 
-    With a force field of this package, BFGS, and none of `filter`, `hessian`, `frames`, `timeout` and `pbc`, structures are
-    relaxed in batches: one network call for `batch_size` structures, each with its own BFGS history. Calculators that write
-    files or keep wave functions (GPAW, VASP) and come from a name or a factory are made anew for each structure, in a separate
-    folder.
+    With a force field of this package, or SevenNet by name on a GPU, BFGS, and none of `filter`, `hessian`, `timeout` and `pbc`,
+    structures are relaxed in batches: one network call for `batch_size` structures, each with its own BFGS history. Calculators
+    that write files or keep wave functions (GPAW, VASP) and come from a name or a factory are made anew for each structure, in a
+    separate folder.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..calculators.default import check_installed
-from ..calculators.factory import CalculatorFactory
+from ..calculators.factory import CalculatorFactory, named
 from ..calculators.names import CalculatorLike, get_calculator, is_own_force_field
 from ..errors import MissingDependency
 from ..utils.atoms import frozen_mask, unsupported_constraints
@@ -41,27 +41,31 @@ class Relaxer:
         device: str | None = None,
     ) -> None:
         check_installed(calculator)
-        self.settings, self.batch_size, self.process, self.forcefield = settings, batch_size, None, None
+        self.settings, self.batch_size, self.process, self.batches = settings, batch_size, None, None
         if timeout is not None:
             from ..calculators.process import CalculatorProcess
 
             self.process = CalculatorProcess(_relaxing, calculator, settings, directory, device, timeout=timeout)
         elif is_own_force_field(calculator):
-            self.forcefield = get_calculator(calculator, **({} if device is None else {'device': device}))
-            self.factory = CalculatorFactory(self.forcefield)
+            from ..calculators.batches import OverlayerBatches
+
+            field = get_calculator(calculator, **({} if device is None else {'device': device}))
+            self.batches, self.factory = OverlayerBatches(field.network, field.header), CalculatorFactory(field)
         else:
             self.factory = CalculatorFactory(calculator, directory, device)
+            if (named(calculator) or '').startswith('7net') and self.factory.shared.device.type == 'cuda':
+                from ..calculators.batches import SevenNetBatches
+
+                self.batches = SevenNetBatches(get_calculator(calculator, **self.factory.options))
 
     def check(self, images: Iterable[Atoms]) -> None:
         """Raise the first error if a force field of this package knows none of the structures; then the input is wrong."""
-        if self.forcefield is None:
+        if self.batches is None:
             return
-        from ..calculators.forcefield import check_known
-
         errors = []
         for atoms in images:
             try:
-                check_known(atoms, self.forcefield.header, self.forcefield.network.passive_edges)
+                self.batches.check(atoms)
                 return
             except ValueError as err:
                 errors.append(err)
@@ -82,12 +86,16 @@ class Relaxer:
             The list of steps of each structure is appended.
         """
         numbers = range(len(images)) if numbers is None else numbers
-        batch = [k for k, atoms in enumerate(images) if frames is None and self._batchable(atoms)]
+        paths = [[] for _ in images]
+        if frames is not None:
+            frames.extend(paths)
+        batch = [k for k, atoms in enumerate(images) if self._batchable(atoms)]
         if len(batch) > 1:
             from .batched import irelax_batched
 
-            some = [images[k] for k in batch]
-            for k, result in irelax_batched(some, self.forcefield, self.settings, batch_size=self.batch_size):
+            some, steps = [images[k] for k in batch], None if frames is None else [paths[k] for k in batch]
+            options = {'batch_size': self.batch_size, 'frames': steps}
+            for k, result in irelax_batched(some, self.batches, self.settings, **options):
                 yield batch[k], result
         done = set(batch) if len(batch) > 1 else set()
         one = self._in_this_process if self.process is None else self._in_other_process
@@ -95,8 +103,7 @@ class Relaxer:
             if index in done:
                 continue
             result, path = one(number, atoms)
-            if frames is not None:
-                frames.append(path)
+            paths[index].extend(path)
             yield index, result
 
     def _in_this_process(self, number, atoms):
@@ -118,18 +125,16 @@ class Relaxer:
             return failed(atoms, str(err), number), []
 
     def _batchable(self, atoms):
-        """Return whether a structure can be part of a batch: plain BFGS on a slab, mobile atoms, no constraint but FixAtoms."""
-        if self.forcefield is None or self.forcefield.network.passive_edges:  # without edges between frozen atoms only
+        """Return whether a structure can be part of a batch: plain BFGS, known, mobile atoms, no constraint but FixAtoms."""
+        if self.batches is None or getattr(self.batches.network, 'passive_edges', False):  # edges between frozen atoms
             return False
         from ase.optimize import BFGS
-
-        from ..representations.slab import check_slab
 
         how = self.settings
         if self.batch_size == 1 or how.optimizer is not BFGS or any(x is not None for x in (how.filter, how.pbc, how.hessian)):
             return False
         try:
-            check_slab(atoms)
+            self.batches.check(atoms)
         except ValueError:  # one by one the calculator decides
             return False
         return not frozen_mask(atoms).all() and not unsupported_constraints(atoms)

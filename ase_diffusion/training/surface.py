@@ -146,6 +146,7 @@ def train_forcefield(
     cutoff: float = 6.0,
     batch_size: int = 16,
     max_force: float = 40.0,
+    many_metals: bool = False,
     seed: int = 0,
     network: Any = None,
     **options: Any,
@@ -156,6 +157,10 @@ def train_forcefield(
     ----------
     max_force : float
         Structures with a larger force component on a mobile atom are left out, eV/A.
+    many_metals : bool
+        Elements are known by descriptors, so that other metals can be asked for as well, and energies of the data are relative to
+        the bare frozen substrate: the network sees no edges between frozen atoms, and a constant per frozen atom cannot tell
+        (110) from (111).
     """
     data = data.select(lambda i: i.forces is not None and np.isfinite(i.energy) and np.abs(i.forces).max() <= max_force)
     _check_left(data, f'an energy and forces of up to {max_force} eV/A', 'raise max_force, or give data with forces')
@@ -167,30 +172,35 @@ def train_forcefield(
         fit_references(new, training)
         return new
 
+    network = network_to_train(network, build, (), seed)
+    about = training.describe()
+    if many_metals:
+        network, about = described(network), about | {'described': True, 'relative': True}
+        fit_references(network, training, substrate=False)
     return train(
-        network_to_train(network, build, (), seed),
+        network,
         EnergyAndForces(),
         OverlayerData(training, representation, batch_size=batch_size, repeat=0.0, seed=seed, dropout=0.0),
         out,
         steps=steps,
-        header=header_of('forcefield', representation, None, units={'energy': 'eV', 'forces': 'eV/A'}, data=training.describe()),
+        header=header_of('forcefield', representation, None, units={'energy': 'eV', 'forces': 'eV/A'}, data=about),
         seed=seed,
         validation=fixed_batches(OverlayerData(held, representation), **VALIDATION),
         **options,
     )
 
 
-def fit_references(network: ForceField, data: Overlayers) -> None:
-    """Fit the constants per atom (role, element) by least squares and the energy scale by the force scale."""
-    mobile, substrate = data.elements()
-    columns = [(0, z) for z in mobile] + [(1, z) for z in substrate]
+def fit_references(network: ForceField, data: Overlayers, *, substrate: bool = True) -> None:
+    """Fit the constants per atom (role, element) by least squares; without ``substrate`` those of frozen atoms are 0."""
+    mobile, frozen = data.elements()
+    columns = [(0, z) for z in mobile] + [(1, z) for z in frozen if substrate]
     counts = np.array(
-        [[(i.numbers == z).sum() for z in mobile] + [(i.substrate_numbers == z).sum() for z in substrate] for i in data.items],
-        float,
+        [[((i.substrate_numbers if role else i.numbers) == z).sum() for role, z in columns] for i in data.items], float
     )
     energies = np.array([i.energy for i in data.items])
     low = np.array([i.energy_above_best for i in data.items]) < 0.2
     use = low if low.sum() > len(columns) * 2 else np.ones(len(low), bool)
     solution, *_ = np.linalg.lstsq(counts[use], energies[use], rcond=None)
+    network.references.zero_()
     for (role, z), value in zip(columns, solution, strict=True):
         network.references[role, z] = float(value)
