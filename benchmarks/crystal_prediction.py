@@ -14,8 +14,9 @@ and of the best of 2, 3, 5, 10, 20; ``smact``: the judge of DiffCSP, which also 
 structure and of composition (charge neutrality by SMACT). Nothing is left out: a target without a template is a miss.
 
 retrieval: --samples templates of the bank by ``distance`` of element descriptors (electronegativity, radii, group), by the
-    fitted distance (``nearest``), and as the generator takes them (``templates``: by the probabilities of the ranking). --own: a
-    bank of the training and validation split of the data in place of the one that ships.
+    fitted distance (``nearest``), with weights exp(-2 distance) added up over alike templates (``alike``), and as the generator
+    takes them (``templates``: by networks). --own: a bank of the training and validation split of the data in place of the
+    shipped one.
 space_group: the first template in the space group of the target (spglib, 0.1 A), and how many predictions have it.
 network: samples of the shipped network, as they come and symmetrised within 0.2 A.
 chgnet: of --samples templates the lowest in energy by CHGNet, and by energy and probability as ``best_of`` decides, without
@@ -43,6 +44,7 @@ from ase.spacegroup import crystal
 from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.generators.crystal import prototypes as p
+from ase_diffusion.generators.crystal.ranking import order
 from ase_diffusion.generators.crystal.templates import PRIOR_WEIGHT, energy_and_prior
 from ase_diffusion.generators.tasks import FromNoise
 from ase_diffusion.representations.cells import space_group_of
@@ -199,8 +201,8 @@ class CrystalPrediction(Benchmark):
         if self.args.data is None:
             raise SystemExit('name the data')
         images = [atoms for atoms in read_crystals(self.args.data, 'test') if len(atoms) >= self.args.smallest]
-        order = seeded(0).permutation(len(images))
-        return [images[k] for k in order[begin : min(begin + self.args.chunk, self.args.n)]]
+        places = seeded(0).permutation(len(images))
+        return [images[k] for k in places[begin : min(begin + self.args.chunk, self.args.n)]]
 
     def bank(self) -> p.Prototypes:
         if not self.args.own:
@@ -217,6 +219,17 @@ class CrystalPrediction(Benchmark):
             images[-1].info['key_value_pairs'] = {'template_chance': template.chance}
         return images
 
+    @staticmethod
+    def added(bank, numbers: list[int]) -> list:
+        """Return the structure whose templates weigh most, without a network."""
+        rows, difference, places, new = (each[: p.CANDIDATES] for each in bank._near(numbers))
+        if not len(rows):
+            return []
+        found = bank.features(rows, difference, places, new, len(numbers))
+        (first, *_), _ = order(-2 * difference - 5.0 * (bank.natoms[rows] < len(numbers)), found.alike)
+        template = p.Template(int(rows[first]), tuple(new[places[first]].tolist()), float(difference[first]))
+        return [bank.substituted(template, len(numbers))]
+
     def retrieval(self, targets: list) -> dict:
         """Compare the orders of templates."""
         bank, limit = self.bank(), self.args.samples
@@ -225,6 +238,7 @@ class CrystalPrediction(Benchmark):
         begun = time.perf_counter()
         found = {'templates': [self.taken(bank, atoms.numbers, limit) for atoms in targets]}
         per = (time.perf_counter() - begun) / len(targets)
+        found['alike'] = [self.added(bank, atoms.numbers.tolist()) for atoms in targets]
         found['nearest'] = [self.taken(bank, atoms.numbers, 1, nearest=True) for atoms in targets]
         found['distance'] = [self.taken(plain, atoms.numbers, 1, nearest=True) for atoms in targets]
         return {name: places(each, targets) for name, each in found.items()} | {'ms_per_formula': round(1e3 * per, 1)}
@@ -311,7 +325,7 @@ class CrystalPrediction(Benchmark):
                 parts = [record for record in records if name in record]
                 limit = (
                     1
-                    if name in ('nearest', 'distance', 'lowest energy', 'energy and probability', 'in the space group')
+                    if name in ('nearest', 'alike', 'distance', 'lowest energy', 'energy and probability', 'in the space group')
                     else min(record['limit'] for record in parts)
                 )
                 found = judged([record[name] for record in parts], limit)

@@ -4,6 +4,7 @@
     python scripts/prototypes.py elements
     python scripts/prototypes.py fit mp_le52.npz
     python scripts/prototypes.py rank mp_le52.npz
+    python scripts/prototypes.py held-out mp_le52.npz
     python scripts/prototypes.py check mp_le20.npz mp_le52.npz
 
 ``elements`` (part of ``make``) adds fcc, hcp, bcc and diamond crystals of the elements by the lattice constants of ASE, but for
@@ -12,8 +13,9 @@ symmetry that spglib finds within 0.05 A and reduced to its Niggli cell. ``fit``
 the elements, whose distances say how much a crystal votes for its structure type: neighborhood component analysis (Goldberger et
 al., NIPS 2004) of the training split, every crystal against those of other formulas; it begins with descriptors and prints the
 negative log-likelihood of the validation split before and after. ``rank`` (ten minutes; runs/prototype_ranking keeps its
-table) trains the network that orders templates: each crystal of the training split against the nearest 24 of the bank that are of
-other formulas, loss -log of the sum of the probabilities of candidates times their likelihood to have its structure. ``check``
+table) trains the three networks that order templates: each crystal of the bank against the nearest 24 of the bank that are of
+other formulas, loss -log of the sum of the probabilities of candidates times their likelihood to have its structure. ``held-out``
+trains one without the validation split, also among candidates, and prints what it does on the validation split. ``check``
 exits with status 1 where a formula of the test split of one of the files is in the bank, or where the hashes of test formulas in
 the bank lack one of them.
 """
@@ -48,7 +50,8 @@ ELEMENTS = 119
 NEAREST, MOST = 80, 7  # candidates of a crystal; most different elements of crystals to fit to
 DIMENSIONS, EPOCHS, BATCH, RATE, DECAY = 16, 10, 512, 2e-2, 0.1
 TABLE, PART = ROOT / 'runs' / 'prototype_ranking', 1500
-RANK = dict(epochs=8, batch=128, rate=2e-3, decay=1e-2)
+MEMBERS = 3
+RANK = dict(epochs=4, dropout=0.2, batch=128, rate=2e-3, decay=1e-2)
 
 
 def descriptors(used: np.ndarray) -> np.ndarray:
@@ -143,26 +146,27 @@ def contents_of(bank: Prototypes) -> list[np.ndarray]:
 def rank_part(bank: Prototypes, targets: np.ndarray, formulas: np.ndarray) -> dict[str, np.ndarray]:
     """Return the features of the candidates of some crystals of the bank, and how likely each has their structure.
 
-    'target' (T,), 'numbers' (T, 24, 12), 'new', 'old' (T, 24, 5), 'sites' (T, 24, 5, 8), 'alike' (T, 24, 24), 'there' and
-    'right' (T, 24). Candidates are of other formulas.
+    'target' (T,), 'rows' (T, 24), -1 where there is none, 'numbers' (T, 24, 12), 'new', 'old' (T, 24, 5), 'sites' (T, 24, 5, 8),
+    'alike' (T, 24, 24), 'right' (T, 24). Candidates are of other formulas.
     """
     contents = contents_of(bank)
     shapes = dict(numbers=(NUMBERS,), new=(SITES,), old=(SITES,), sites=(SITES, SITE_NUMBERS), alike=(CANDIDATES,))
     kinds = dict(numbers=np.float32, new=np.uint8, old=np.uint8, sites=np.float16, alike=np.float16)
     table = {name: np.zeros((len(targets), CANDIDATES, *shape), kinds[name]) for name, shape in shapes.items()}
-    table |= {name: np.zeros((len(targets), CANDIDATES), kind) for name, kind in (('there', bool), ('right', np.float32))}
+    table |= {'rows': np.full((len(targets), CANDIDATES), -1), 'right': np.zeros((len(targets), CANDIDATES), np.float32)}
     for place, target in enumerate(targets):
         numbers = contents[target].tolist()
         rows, difference, orders, new = bank._near(numbers, but=formulas == formulas[target])
         if not len(rows := rows[:CANDIDATES]):
             continue
-        m, found = len(rows), bank.features(rows, difference, orders, new, len(numbers))
+        m = len(rows)
+        found = bank.features(rows, difference[:m], orders[:m], new, len(numbers))
         for name in shapes:
             block = getattr(found, name)
             table[name][place, :m, ..., : block.shape[-1]] = block
         spectra = [bank.geometry(int(row)).of(np.argsort(each)).spectrum for row, each in zip(rows, orders, strict=False)]
         table['right'][place, :m] = likeness(np.array(spectra), bank.geometry(int(target)).spectrum[None])[:, 0]
-        table['there'][place, :m] = True
+        table['rows'][place, :m] = rows
     return {'target': np.asarray(targets), **table}
 
 
@@ -184,7 +188,7 @@ def rank_table(bank: Prototypes, parts: int | None = None) -> dict[str, np.ndarr
         with np.load(path) as file:
             found.append({name: file[name] for name in file.files})
     table = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    known = table['there'].any(1)
+    known = (table['rows'] >= 0).any(1)
     return {name: each[known] for name, each in table.items()}
 
 
@@ -192,49 +196,76 @@ def first_right(logs: torch.Tensor, table: dict[str, np.ndarray], rows: np.ndarr
     """Return the share of targets with an alike template (likelihood above 1/2) among the first 1, 3, 10."""
     hits = []
     for each, row in zip(logs.double().numpy(), rows, strict=True):
-        m = int(table['there'][row].sum())
+        m = int((table['rows'][row] >= 0).sum())
         places, _ = order(each[:m], table['alike'][row, :m, :m].astype(float))
         hits.append([bool((table['right'][row, places[:k]] > 0.5).any()) for k in (1, 3, 10)])
     return dict(zip((1, 3, 10), np.mean(hits, 0).round(4).tolist(), strict=True))
 
 
-def rank(bank: Prototypes, path: str, parts: int | None = None, seed: int = 0) -> TemplateRanker:
-    """Return the network that orders templates, trained on the training split; print what it does on the validation split."""
+def rank(bank: Prototypes, path: str, parts: int | None = None, *, held_out: bool = False, seed: int = 0) -> dict:
+    """Return the weights of a network that orders templates, as arrays.
+
+    Trained on the whole bank, or, where the validation split is ``held_out``, on the training split with candidates of it alone;
+    what it does on the validation split is printed then.
+    """
     torch.manual_seed(seed)
     table, split = rank_table(bank, parts), splits_of(bank, path)
-    training = np.flatnonzero((split[table['target']] == 'train') & (table['right'] > 0.5).any(1))
+    there = table['rows'] >= 0
+    seen = there & (split[table['rows']] == 'train') if held_out else there
+    training = (split[table['target']] == 'train') | (not held_out)
+    training = np.flatnonzero(training & (seen & (table['right'] > 0.5)).any(1))
     held = np.flatnonzero(split[table['target']] == 'val')
     points = torch.as_tensor(descriptors(np.unique(bank.table['elements'])))
     points[0] = 0
-    network = TemplateRanker(points)
-    numbers = table['numbers'][training][table['there'][training]]
+    network = TemplateRanker(points, dropout=RANK['dropout'])
+    numbers = table['numbers'][training][seen[training]]
     network.shift[:], network.scale[:] = torch.as_tensor(numbers.mean(0)), torch.as_tensor(numbers.std(0))
 
-    def logs_of(rows):
-        given = [torch.as_tensor(table[name][rows]) for name in ('numbers', 'new', 'old', 'sites', 'there')]
-        return network(given[0], given[1].long(), given[2].long(), given[3].float(), given[4])
+    def logs_of(rows, there):
+        given = [torch.as_tensor(table[name][rows]) for name in ('numbers', 'new', 'old', 'sites')]
+        return network(given[0], given[1].long(), given[2].long(), given[3].float(), torch.as_tensor(there[rows]))
 
     def loss_of(logs, rows):
         return -torch.logsumexp(logs + torch.as_tensor(table['right'][rows]).clamp(1e-4).log(), 1).mean()
 
-    print(f'{len(training)} crystals to fit, {len(held)} held out', flush=True)
+    print(f'{len(training)} crystals to fit', flush=True)
     optimizer = torch.optim.AdamW(network.parameters(), RANK['rate'], weight_decay=RANK['decay'])
     steps = RANK['epochs'] * -(-len(training) // RANK['batch'])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RANK['rate'], total_steps=steps, pct_start=0.1)
-    for epoch in range(-1, RANK['epochs']):
+    for _ in range(RANK['epochs']):
         network.train()
-        for rows in torch.randperm(len(training)).split(RANK['batch']) if epoch >= 0 else ():
+        for rows in torch.randperm(len(training)).split(RANK['batch']):
             rows = training[rows.numpy()]
-            loss = loss_of(logs_of(rows), rows)
+            loss = loss_of(logs_of(rows, seen), rows)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-        network.eval()
+    network.eval()
+    if held_out:
         with torch.no_grad():
-            logs = torch.cat([logs_of(rows) for rows in np.array_split(held, 20)])
-        print(f'epoch {epoch + 1}: {loss_of(logs, held):.3f}', first_right(logs, table, held), flush=True)
-    return network
+            logs = torch.cat([logs_of(rows, there) for rows in np.array_split(held, 20)])
+        for name, each in (
+            ('nearest', torch.log_softmax(-torch.as_tensor(table['numbers'][held][..., 2]), 1)),
+            ('network', logs),
+        ):
+            print(f'{name}: {loss_of(each, held):.3f}', first_right(each, table, held), flush=True)
+    return {name: value.numpy().astype(np.float16) for name, value in network.state_dict().items()}
+
+
+def rank_all(bank: Prototypes, path: str, parts: int | None) -> dict[str, np.ndarray]:
+    """Return the weights of several networks, arrays (members, ...); those in runs/ are read."""
+    states = []
+    for member in range(MEMBERS):
+        file = TABLE / f'member_{member}.npz'
+        if not file.exists():
+            if parts == 0:
+                raise SystemExit(f'{member} of {MEMBERS} networks are done')
+            np.savez(file, **rank(bank, path, parts, seed=member))
+            parts = None if parts is None else 0
+        with np.load(file) as state:
+            states.append({name: state[name] for name in state.files})
+    return {name: np.stack([state[name] for state in states]) for name in states[0]}
 
 
 def atomic_volumes(table: dict) -> np.ndarray:
@@ -288,7 +319,7 @@ def test_formulas_in(bank: Prototypes, paths: list[str]) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('verb', choices=('make', 'fit', 'rank', 'elements', 'check'))
+    parser.add_argument('verb', choices=('make', 'fit', 'rank', 'held-out', 'elements', 'check'))
     parser.add_argument('data', nargs='*')
     parser.add_argument('--parts', type=int, help='rank: make at most so many parts of the table and stop')
     args = parser.parse_args()
@@ -302,8 +333,10 @@ def main() -> None:
         bank.save(FILE)
         return
     if args.verb == 'rank':
-        state = rank(Prototypes.load(), args.data[0], args.parts).state_dict()
-        np.savez_compressed(RANKING, **{name: value.numpy().astype(np.float16) for name, value in state.items()})
+        np.savez_compressed(RANKING, **rank_all(Prototypes.load(), args.data[0], args.parts))
+        return
+    if args.verb == 'held-out':
+        rank(Prototypes.load(), args.data[0], args.parts, held_out=True)
         return
     if args.verb == 'elements':
         bank = with_elements(Prototypes.load())

@@ -22,6 +22,7 @@ class TemplateRanker(nn.Module):
 
     def __init__(self, points: Tensor, features: int = 64, embedding: int = 12, dropout: float = 0.1) -> None:
         super().__init__()
+        self.features = features
         self.embedding = nn.Embedding(len(points), embedding)
         nn.init.normal_(self.embedding.weight, 0, 0.1)
         self.register_buffer('points', points)
@@ -57,8 +58,8 @@ class TemplateRanker(nn.Module):
             Which candidates exist.
         """
         one, two = (torch.cat([self.embedding(z), self.points[z]], -1) for z in (new, old))  # (B, m, s, e + p)
-        exchange = self.exchange(torch.cat([one, two, (one - two).abs(), sites], -1))
-        exchange = (exchange * (new > 0)[..., None]).sum(2)  # (B, m, features)
-        whole = self.whole(torch.cat([exchange, (numbers - self.shift) / self.scale], -1))
+        given, real = torch.cat([one, two, (one - two).abs(), sites], -1), new > 0
+        exchange = given.new_zeros(*new.shape, self.features).masked_scatter(real[..., None], self.exchange(given[real]))
+        whole = self.whole(torch.cat([exchange.sum(2), (numbers - self.shift) / self.scale], -1))
         score = (whole + self.plain(numbers))[..., 0]
         return torch.log_softmax(score.masked_fill(~there, -1e9), 1)

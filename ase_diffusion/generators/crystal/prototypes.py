@@ -43,7 +43,7 @@ FILE = Path(crystals.__file__).with_name('prototypes.npz')
 LENGTH, ANGLE, PLACE = 1e-3, 1e-2, 2**16  # units of the file: A, degrees, parts of a cell vector
 SAME_TYPE = 0.1  # A, of structure types and space groups
 EXACT = 0.02  # A, within which a template is averaged over its symmetry: rounding of the file
-KNOWN, WARM = 0.95, 0.025  # probability of a stable crystal of this very formula; eV / atom, by which others count less
+KNOWN, WARM = 0.95, 0.01  # probability of a stable crystal of this very formula; eV / atom, by which others count less
 TAKEN = 20  # templates of a composition, by default
 PERMUTED = 6  # most elements of equal count whose every order is tried
 
@@ -188,8 +188,9 @@ class Prototypes:
             return []
         places, chances = np.arange(len(rows)), np.zeros(len(rows))
         if ranked:
-            first, likely = self._rank(rows[:CANDIDATES], difference, order, new, len(numbers))
-            places[: len(first)], chances[: len(first)] = first, likely
+            first, likely = self._rank(rows, difference, order, new, len(numbers))
+            places = np.concatenate([first, places[~np.isin(places, first)]])
+            chances[: len(first)] = likely
         found = zip(places[:limit], chances, strict=False)
         return [Template(int(rows[k]), tuple(new[order[k]].tolist()), float(difference[k]), float(c)) for k, c in found]
 
@@ -214,31 +215,30 @@ class Prototypes:
         return rows[ranked], difference[ranked], order[ranked], new
 
     def _rank(self, rows: np.ndarray, difference: np.ndarray, order: np.ndarray, new: np.ndarray, natoms: int) -> tuple:
-        """Return places and probabilities of candidates.
+        """Return places and probabilities of the candidates.
 
-        The ranking knows other formulas only. A crystal of this very formula is as likely as it is stable: KNOWN times
+        The ranking judges crystals of other formulas. One of this very formula is as likely as it is stable: KNOWN times
         exp(-energy above the hull / WARM), with the sum of all of them at most KNOWN.
         """
-        places, chances = shipped_ranking()(self.features(rows, difference, order, new, natoms))
-        own = np.isin(places, np.flatnonzero((difference[: len(rows)] == 0) & (self.natoms[rows] == natoms)))
-        if not own.any():
-            return places, chances
-        weights = np.exp(-1e-3 * self.table['hull'][rows[places]].astype(float) / WARM) * own
+        own, others = np.flatnonzero(difference == 0), np.flatnonzero(difference > 0)[:CANDIDATES]
+        weights = np.exp(-1e-3 * self.table['hull'][rows[own]].astype(float) / WARM)
         weights *= KNOWN / max(1, weights.sum())
-        chances = np.where(own, weights, (1 - weights.sum()) * chances)
-        by = np.argsort(-chances, kind='stable')
+        places, chances = own, weights
+        if len(others):
+            found, likely = shipped_ranking()(self.features(rows[others], difference[others], order[others], new, natoms))
+            places, chances = np.concatenate([own, others[found]]), np.concatenate([weights, (1 - weights.sum()) * likely])
+        by = np.argsort(-chances, kind='stable') if len(own) else np.arange(len(places))
         return places[by], chances[by]
 
     def features(self, rows: np.ndarray, difference: np.ndarray, order: np.ndarray, new: np.ndarray, natoms: int) -> Features:
         """Return what the ranking sees of candidates, in the order of their differences (:func:`.ranking.features`)."""
-        m, table = len(rows), self.table
-        place = np.argsort(order[:m], 1)  # of the new elements in the template
+        table, place = self.table, np.argsort(order, 1)  # of the new elements in the template
         k = np.arange(len(new))
         old = table['elements'][self._first[0][rows][:, None] + k]
         counts = table['counts'][self._first[0][rows[0]] + k].astype(int) * (natoms // self.natoms[rows[0]])
         kind = table['kind'][rows]
         return features(
-            difference=difference[:m],
+            difference=difference,
             new=new,
             old=np.take_along_axis(old, place, 1),
             counts=counts,

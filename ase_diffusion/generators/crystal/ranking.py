@@ -145,32 +145,35 @@ def order(logs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Ranking:
-    """The network with its weights.
+    """Networks with their weights, the mean of whose log-probabilities decides.
 
     Parameters
     ----------
-    state : dict of str to numpy.ndarray
-        Of a :class:`ase_diffusion.networks.ranking.TemplateRanker`.
+    states : list of dict of str to numpy.ndarray
+        Of :class:`ase_diffusion.networks.ranking.TemplateRanker`.
     """
 
-    def __init__(self, state: dict[str, np.ndarray]) -> None:
-        state = {name: torch.as_tensor(np.asarray(value, np.float32)) for name, value in state.items()}
-        width, embedding = state['exchange.0.bias'], state['embedding.weight']
-        self.network = TemplateRanker(state['points'], len(width), embedding.shape[1])
-        self.network.load_state_dict(state)
-        self.network.eval()
+    def __init__(self, states: list[dict[str, np.ndarray]]) -> None:
+        self.networks = []
+        for state in states:
+            state = {name: torch.as_tensor(np.asarray(value, np.float32)) for name, value in state.items()}
+            network = TemplateRanker(state['points'], len(state['exchange.0.bias']), state['embedding.weight'].shape[1])
+            network.load_state_dict(state)
+            self.networks.append(network.eval())
 
     @classmethod
     def load(cls, path: str | Path = FILE) -> Ranking:
-        """Read the weights that ship."""
+        """Read the weights that ship: arrays (members, ...)."""
         with np.load(path) as file:
-            return cls({name: file[name] for name in file.files})
+            arrays = {name: file[name] for name in file.files}
+        return cls([{name: each[k] for name, each in arrays.items()} for k in range(len(arrays['points']))])
 
     def __call__(self, found: Features) -> tuple[np.ndarray, np.ndarray]:
         """Return places and probabilities as :func:`order` does."""
         given = [torch.as_tensor(each)[None] for each in (found.numbers, found.new, found.old, found.sites)]
+        there = torch.ones(given[0].shape[:2], dtype=torch.bool)
         with torch.no_grad():
-            logs = self.network(*given, torch.ones(given[0].shape[:2], dtype=torch.bool))[0]
+            logs = torch.stack([network(*given, there)[0] for network in self.networks]).mean(0)
         return order(logs.double().numpy(), found.alike)
 
 
