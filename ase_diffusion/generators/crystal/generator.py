@@ -82,7 +82,7 @@ class CrystalDiffusion(BulkGenerator):
         compositions cannot be compared.
     prior_weight : float, optional
         With ``best_of``: eV per atom that a factor of e in the probability of a template is worth: the lowest
-        energy / atoms - prior_weight * log(probability) is returned. Default: 0.015 for single points, 0.01 after a relaxation,
+        energy / atoms - prior_weight * log(probability) is returned. Default: 0.02 for single points, 0.01 after a relaxation,
         fitted to held-out formulas and CHGNet; 0: the energy alone decides.
     steps, sampler : optional
         Default: what the model says: ``'renoised_ancestral'`` with 100 steps, which finds minima, or the paper's

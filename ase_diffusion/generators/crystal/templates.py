@@ -18,7 +18,7 @@ from ..text import formula_text
 from .prototypes import TAKEN, Prototypes, Template, as_prototypes, shipped_prototypes
 
 UNLIKELY = 1e-3  # least probability, also that of a structure of the network
-PRIOR_WEIGHT = {'single point': 0.015, 'relaxed': 0.01}  # eV / atom
+PRIOR_WEIGHT = {'single point': 0.02, 'relaxed': 0.01}  # eV / atom
 
 
 @dataclass
