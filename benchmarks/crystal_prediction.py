@@ -288,13 +288,12 @@ class CrystalPrediction(Benchmark):
             energies = iter([atoms.get_potential_energy() / len(atoms) for atoms in flat])
         else:
             energies = iter(metrics.chgnet_energies(flat))
-        weight = PRIOR_WEIGHT['relaxed' if self.args.relax else 'single point']
         flat, found = iter(flat), {'lowest energy': [], 'energy and probability': []}
         for each in images:
             race = [next(flat) for _ in each]
             for atoms, energy in zip(race, energies, strict=False):
                 atoms.calc = SinglePointCalculator(atoms, energy=len(atoms) * np.nan_to_num(energy, nan=np.inf))
-            for name, w in (('lowest energy', 0), ('energy and probability', weight)):
+            for name, w in (('lowest energy', 0), ('energy and probability', PRIOR_WEIGHT)):
                 found[name].append(sorted(race, key=lambda atoms: energy_and_prior(atoms, w))[:1])  # noqa: B023
         return {name: places(each, targets) for name, each in found.items()} | {'templates': places(images, targets)}
 

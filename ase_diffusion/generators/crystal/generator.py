@@ -80,10 +80,9 @@ class CrystalDiffusion(BulkGenerator):
         Generate this many candidates for each structure and return the one of lowest energy, that of ``relax`` or else a single
         point of ``calculator`` (which guides as well unless ``guidance=False``); needs ``stoich``, since energies of different
         compositions cannot be compared.
-    prior_weight : float, optional
+    prior_weight : float
         With ``best_of``: eV per atom that a factor of e in the probability of a template is worth: the lowest
-        energy / atoms - prior_weight * log(probability) is returned. Default: 0.02 for single points, 0.01 after a relaxation,
-        fitted to held-out formulas and CHGNet; 0: the energy alone decides.
+        energy / atoms - prior_weight * log(probability) is returned. 0: the energy alone decides.
     steps, sampler : optional
         Default: what the model says: ``'renoised_ancestral'`` with 100 steps, which finds minima, or the paper's
         ``'predictor_corrector'`` with 1000, which shows how they are spread.
@@ -132,7 +131,7 @@ class CrystalDiffusion(BulkGenerator):
         relax: dict | None = None,
         calculator: Any = None,
         guidance: Any = None,
-        prior_weight: float | None = None,
+        prior_weight: float = PRIOR_WEIGHT,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -154,12 +153,8 @@ class CrystalDiffusion(BulkGenerator):
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
         if self.guidance is not None:
             check_elements(self.guidance.calculator, asked, 'guidance')
-        default = PRIOR_WEIGHT['single point' if self.relax is None else 'relaxed']
-        if prior_weight is not None:
-            default = check_number(
-                'prior_weight', prior_weight, 'eV per atom, such as 0.02, or 0 for the energy alone', strict=False
-            )
-        self.prior_weight = default
+        what = 'eV per atom, such as 0.01, or 0 for the energy alone'
+        self.prior_weight = check_number('prior_weight', prior_weight, what, strict=False)
         if self.best_of > 1:
             self.selection = self._selection(calculator)
         self.space_group = None if space_group is None else check_space_group(space_group)
