@@ -17,6 +17,7 @@ from bench import Benchmark, main, number, rounded, seeded, table
 # isort: split
 import hashlib
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,9 @@ PAPER = {  # tables 1 and 2, 1,000 images each
 }
 VARIANCES = ('lattice', 'angle', 'space_group', 'coordinate', 'agreement_per_atom', 'pair_difference')
 FIELDS = ('a', 'b', 'c', 'alpha', 'beta', 'gamma', 'space_group', 'atoms', 'Z')
-NO_NETWORK = ('data', 'data + 0.01', 'data + 0.03', 'random sites', 'noise')
+NO_NETWORK = ('data', 'data + 0.01', 'data + 0.03', 'random sites', 'random in given sites', 'noise')
 DECODERS = {'guesses averaged': {}, 'own coordinates': {'guesses': False}, 'K-means (3, 6)': {'clusters': (3, 6)}}
+SITES = {True: 'sites given', False: 'all coordinates'}
 SCALES, SYMPREC, REFERENCE = (0.0, 1.0, 2.0), 0.1, 2000
 
 
@@ -70,13 +72,20 @@ class CrysTensPaper(Benchmark):
             yield name, {'what': name, 'seed': 0}
         for path in self.args.models:
             name = f'{Path(path).stem} {weights_digest(path)}'
-            for seed in range(self.args.seeds):
-                yield f'{name}/{seed}', {'what': name, 'seed': seed, 'model': path}
+            for sites in self.ways(path):
+                for seed in range(self.args.seeds):
+                    word = '' if sites is None else f', {SITES[sites]}'
+                    yield f'{name}{word}/{seed}', {'what': name + word, 'seed': seed, 'model': path, 'sites': sites}
         for path in self.args.models:
             if 'space_group' in self.generator(path).header['conditions']:
-                for scale in SCALES:
-                    key = f'{Path(path).stem} {weights_digest(path)}/scale {scale:g}'
-                    yield key, {'what': 'conditions', 'model': path, 'scale': scale}
+                for scale, sites in product(SCALES, self.ways(path)):
+                    word = '' if sites is None else f', {SITES[sites]}'
+                    key = f'{Path(path).stem} {weights_digest(path)}{word}/scale {scale:g}'
+                    yield key, {'what': 'conditions', 'model': path, 'scale': scale, 'sites': sites}
+
+    def ways(self, path) -> list:
+        """Return with and without given sites, for models that know both."""
+        return [True, False] if self.generator(path).header.get('sites') else [None]
 
     def run(self, item):
         return rounded(self.conditions(**item) if item['what'] == 'conditions' else self.images(**item), 6)
@@ -101,9 +110,9 @@ class CrysTensPaper(Benchmark):
 
         return CrysTensDiffusion(model, logfile=None, validate=False, batch_size=32, **options)
 
-    def images(self, what: str, seed: int, model=None) -> dict:
+    def images(self, what: str, seed: int, model=None, sites=None) -> dict:
         """Return the record of one kind of images."""
-        representation, image, seconds, more = self.without_network(what) if model is None else self.of_model(model, seed)
+        representation, image, seconds, more = self.without_network(what) if model is None else self.of_model(model, seed, sites)
         real = features(self.crystals('train', 60 if self.quick else REFERENCE))
         values = representation.variances(image)
         record = {'what': what, 'seed': seed, 'n': len(image), 'seconds': seconds, **more}
@@ -119,19 +128,19 @@ class CrysTensPaper(Benchmark):
 
         representation = CrysTens.of(self.crystals('train', 60 if self.quick else REFERENCE), scaling='minmax', log_lengths=False)
         given, rng = self.crystals('test', self.number), seeded(1)
-        if what == 'random sites':
+        if what.startswith('random'):
             given = [atoms.copy() for atoms in given]
             for atoms in given:
                 atoms.info.setdefault('key_value_pairs', {})
-                atoms.set_scaled_positions(rng.random((len(atoms), 3)))
+                atoms.set_scaled_positions(rng.random((len(atoms), 3)) if what == 'random sites' else in_sites(atoms, rng))
         image = representation.encode(given).fields['image'].double()
         strength = {'data + 0.01': 0.01, 'data + 0.03': 0.03}.get(what, 0.0)
         noise = torch.from_numpy(rng.standard_normal(image.shape))
         return representation, noise if what == 'noise' else image + strength * noise, None, {}
 
-    def of_model(self, model, seed: int):
+    def of_model(self, model, seed: int, sites=None):
         """Return representation, images, CPU seconds per image and settings of a model."""
-        gen = self.generator(model, rng=seed)
+        gen = self.generator(model, rng=seed, **given(sites))
         begun = time.process_time()
         image = torch.cat([batch.fields['image'] for batch in gen.sample_batches(self.number)])
         seconds = (time.process_time() - begun) / len(image)
@@ -144,22 +153,22 @@ class CrysTensPaper(Benchmark):
         more['tied'] = bool(gen.network.settings.get('tied', False))
         return gen.representation, image, seconds, more
 
-    def conditions(self, what: str, model, scale: float) -> dict:
+    def conditions(self, what: str, model, scale: float, sites=None) -> dict:
         """Return how often the space group and the elements of test crystals come back where they are asked for."""
-        given, gen = self.crystals('test', self.asked), self.generator(model)
+        wished, gen = self.crystals('test', self.asked), self.generator(model, **given(sites))
         groups, elements = [], []
         begun = time.process_time()
-        wanted = [group_of(atoms) for atoms in given]
-        for one, group in zip(sampled(gen, given, scale, space_group=[str(g) for g in wanted]), wanted, strict=True):
+        wanted = [group_of(atoms) for atoms in wished]
+        for one, group in zip(sampled(gen, wished, scale, space_group=[str(g) for g in wanted]), wanted, strict=True):
             made = isinstance(one, Atoms)
             groups.append([made and number_of(one) == group, made and group_of(one, True) == group])
-        sets = [sorted(set(atoms.get_chemical_symbols())) for atoms in given]
-        for two, symbols in zip(sampled(gen, given, scale, elements=sets), sets, strict=True):
+        sets = [sorted(set(atoms.get_chemical_symbols())) for atoms in wished]
+        for two, symbols in zip(sampled(gen, wished, scale, elements=sets), sets, strict=True):
             have = set(two.get_chemical_symbols()) if isinstance(two, Atoms) else set()
             elements.append([have == set(symbols), have >= set(symbols), len(have & set(symbols)) / len(symbols)])
-        seconds = (time.process_time() - begun) / (2 * len(given))
+        seconds = (time.process_time() - begun) / (2 * len(wished))
         (in_image, by_spglib), (exact, all_there, share) = np.mean(groups, 0), np.mean(elements, 0)
-        record = {'what': what, 'scale': scale, 'n': len(given), 'seconds': seconds, 'group_in_image': in_image}
+        record = {'what': what, 'scale': scale, 'n': len(wished), 'seconds': seconds, 'group_in_image': in_image}
         return record | {
             'group_by_spglib': by_spglib,
             'elements_exact': exact,
@@ -229,8 +238,28 @@ def sampled(gen, given: list[Atoms], scale: float, size: int = 32, **asked) -> l
         values = {name: form.tensor(asked[name][part] if name in asked else none) for name, form in known.items()}
         batch = gen.representation.encode([gen._template(0)] * len(none), values)
         batch.extras['counts'] = torch.tensor([len(atoms) for atoms in given[part]])
+        if gen.sites:
+            groups = asked.get('space_group', [None] * len(given))[part]
+            gen._tell_sites(batch, seeds[part], [(len(atoms), group) for atoms, group in zip(given[part], groups, strict=True)])
+        gen._tell_elements(batch)
         outcomes += gen.representation.decode(gen._denoise(batch, seeds[part], plain, gen._task()))
     return outcomes
+
+
+def given(sites) -> dict:
+    """Return the options of a generator."""
+    return {} if sites is None else {'sites': sites}
+
+
+def in_sites(atoms: Atoms, rng) -> np.ndarray:
+    """Return fractional coordinates in the sites of a crystal, uniform where these leave freedom."""
+    from ase_diffusion.representations.crystens import sites_of, table_of
+
+    table, cell, counts = table_of([atoms])
+    sites, n = sites_of(table, cell[:, 6], counts), len(atoms)
+    random = sites['projection'][0].reshape(3 * n, 3 * n).numpy() @ rng.random(3 * n)
+    atoms.numbers = table[0, :n, 0].astype(int)  # sorted
+    return random.reshape(n, 3) + sites['offset'][0].numpy()
 
 
 def number_of(atoms: Atoms) -> int:

@@ -64,6 +64,7 @@ def main():
         'conditions': settings['conditions'],
         'sizes': settings['sizes'],
         'groups': groups,
+        'sites': settings['network']['tied'] and settings['arguments'].get('given', 0) > 0,
         'data': data,
         'steps': args.steps,
         'metrics': {'step': args.steps, 'seconds': args.seconds, 'train_loss': args.train_loss, 'val_loss': args.val_loss},

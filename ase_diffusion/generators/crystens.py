@@ -14,12 +14,15 @@ from ase import Atoms
 
 from ..diffusion import Batch, NoisePerStructure
 from ..networks.image_layout import ATOMS
+from ..networks.rowtokens import ELEMENTS
 from ..representations.conditions import ClassCondition, conditions_of
+from ..representations.crystens import sites_of, table_of
 from ..training.crystens import SAMPLING, train_crystens
 from ..training.crystens_paper import train_cascade, train_image_gan
 from ..utils.checks import check_integer
 from .bulk import BulkGenerator, check_symmetrize
 from .compiling import copy_network
+from .crystal.site_bank import SiteBank
 from .model import UNTRAINED
 from .relaxation import relax_keywords
 from .tasks import FromNoise
@@ -27,6 +30,8 @@ from .tasks import FromNoise
 log = logging.getLogger(__name__)
 
 SMALL, AUGMENTATION = 0x5DEECE66D, 0xBB40E64DA  # change a seed for the small image of a cascade, and for the noise on it
+REDRAWS = 50  # of number of atoms and space group, until known sites have as many elements as were asked for
+RATIO = 0.7  # of the sum of covalent radii; medians above the hull (CHGNet, not relaxed): 6.1 eV/atom without it, 0.5 with it
 MERGED = 'fewer atoms than asked for, since some came to lie on one site'
 
 
@@ -65,7 +70,7 @@ def _in_two_stages(gen: Any, batch: Batch, seeds: list[int], *task: Any) -> Batc
 
 
 KINDS = {
-    'diffusion': Kind(train_crystens, _at_once),
+    'diffusion': Kind(train_crystens, _at_once, 'crystens-mp'),
     'cascade': Kind(train_cascade, _in_two_stages),
     'wgan': Kind(partial(train_image_gan, adversary='wgan'), _at_once),
     'gan': Kind(partial(train_image_gan, adversary='gan'), _at_once),
@@ -89,6 +94,14 @@ class CrysTensDiffusion(BulkGenerator):
     network : 'diffusion', 'cascade', 'wgan' or 'gan', optional
         Tokens of rows ('diffusion', the default where there is no model); the cascade of U-Nets of the paper; its generators
         in one pass, trained with the Wasserstein distance or with cross-entropy. A model says itself which it is.
+    sites : bool, path or list of Atoms, optional
+        Crystals from which the occupied sites are drawn, as sites of the asked size and space group: which atoms are equivalent,
+        and which coordinates are free. Elements, cell and free coordinates are generated, and every crystal has the space group.
+        True takes the crystals of :mod:`ase_diffusion.generators.crystal.prototypes`; False lets the network find all
+        coordinates. Default: True for models that were trained so. Where no crystal has the size and space group, False.
+    min_distance_ratio : float, optional
+        Least distance of atoms over the sum of their covalent radii, below which a structure is rejected; default: 0.7 where the
+        sites come from known crystals (99 % of the data pass), else 0.
     symmetrize : float, optional
         Average every structure over the symmetry that spglib finds within this tolerance, A.
     relax : dict, optional
@@ -107,14 +120,14 @@ class CrysTensDiffusion(BulkGenerator):
 
     Examples
     --------
-    >>> gen = CrysTensDiffusion('run/best.safetensors')                                                         # doctest: +SKIP
-    >>> images = gen.sample(8, space_group=225, elements=['Na', 'Cl'], guidance_scale=2)  # doctest: +SKIP
+    >>> gen = CrysTensDiffusion()                                                                              # doctest: +SKIP
+    >>> images = gen.sample(8, space_group=225, elements=['Na', 'Cl', 'O'])                                    # doctest: +SKIP
     """
 
     kind: ClassVar[str] = 'crystens'
     default_sampling: ClassVar[dict] = SAMPLING
     default_batch_size: ClassVar[int] = 32
-    recorded: ClassVar[tuple[str, ...]] = ('natoms', 'symmetrize')
+    recorded: ClassVar[tuple[str, ...]] = ('natoms', 'sites', 'min_distance_ratio', 'symmetrize')
 
     def __init__(
         self,
@@ -122,6 +135,8 @@ class CrysTensDiffusion(BulkGenerator):
         *,
         natoms: int | None = None,
         network: str | None = None,
+        sites: Any = None,
+        min_distance_ratio: float | None = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
         **options: Any,
@@ -136,7 +151,17 @@ class CrysTensDiffusion(BulkGenerator):
         self.natoms = None if natoms is None else _check_natoms(natoms)
         self.symmetrize = check_symmetrize(symmetrize)
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        self._least = _check_ratio(min_distance_ratio)
+        self._sites = sites
+        self._bank = None if sites is None else SiteBank.coerce(sites)
         self._load(KINDS[self.network_kind].model if model is None else model)
+        if self._bank is not None and self.networks and not self.header.get('sites'):
+            raise ValueError(f'{self.model} was not trained on given sites; leave sites out')
+
+    @property
+    def sites(self) -> bool:
+        """Whether the occupied sites of samples come from known crystals."""
+        return bool(self.header.get('sites')) if self._sites is None and self.networks else self._bank is not None
 
     @property
     def network_kind(self) -> str:
@@ -206,12 +231,47 @@ class CrysTensDiffusion(BulkGenerator):
         batch = super()._encode(seeds, conditions, task)
         if 'sizes' not in self.header:
             return batch
-        drawn = [self._drawn(seed, conditions['natoms'], conditions.get('space_group')) for seed in seeds]
+        elements = len(conditions.get('elements') or 'X')
+        drawn = [self._drawn_for(seed, conditions['natoms'], conditions.get('space_group'), elements) for seed in seeds]
         batch.extras['counts'] = batch.extras['counts'].new_tensor([natoms for natoms, _ in drawn])
         if 'space_group' in batch.conditions:
             words = conditions_of(self.header)['space_group'].tensor([group for _, group in drawn])
             batch.conditions['space_group'] = words.to(self.device)
+        if self.sites:
+            self._tell_sites(batch, seeds, drawn, elements)
+        self._tell_elements(batch)
         return batch
+
+    def _tell_elements(self, batch: Batch) -> None:
+        """Allow no other elements where a set is asked for."""
+        if 'elements' in batch.conditions and getattr(self.network, 'tied', False):
+            asked = batch.conditions['elements'][:, 1 : ELEMENTS + 1]  # (B, 100), NaN where no set is asked for
+            batch.extras['allowed'] = (asked > 0) | asked.isnan()
+
+    def _tell_sites(self, batch: Batch, seeds: list[int], drawn: list, elements: int = 1) -> None:
+        """Add the sites of known crystals with the sizes and space groups that were drawn."""
+        bank = self._known_sites()
+        empty = Atoms('H', cell=np.eye(3), pbc=True, info={'key_value_pairs': {'space_group': 0}})
+        found = []
+        for seed, (natoms, group) in zip(seeds, drawn, strict=True):
+            rng = np.random.default_rng([seed, 1])
+            atoms = bank.draw(natoms, None if group is None else int(group), rng, elements)
+            found.append(empty if atoms is None else atoms)
+        atoms, cell, counts = table_of(found)
+        told = sites_of(atoms, cell[:, 6], counts, int(batch.extras['counts'].max()))
+        batch.extras |= {name: value.to(self.device) for name, value in told.items()}
+
+    def _known_sites(self) -> SiteBank:
+        return SiteBank.coerce(True) if self._bank is None else self._bank
+
+    def _drawn_for(self, seed: int, natoms: int | None, group: str | None, elements: int) -> tuple[int, str | None]:
+        """Return number of atoms and space group, where possible those of known sites for so many elements."""
+        first = drawn = self._drawn(seed, natoms, group)
+        for k in range(REDRAWS if self.sites and elements > 1 and natoms is None else 0):
+            if drawn[1] is None or self._known_sites().holds(drawn[0], int(drawn[1]), elements):
+                return drawn
+            drawn = self._drawn((seed + k + 1) % 2**63, natoms, group)
+        return first
 
     def _drawn(self, seed: int, natoms: int | None, group: str | None) -> tuple[int, str | None]:
         """Return number of atoms and space group for this seed, with the frequencies of the data given what is asked for.
@@ -235,9 +295,19 @@ class CrysTensDiffusion(BulkGenerator):
         batch = self._encode(seeds, conditions, task)
         return KINDS[self.network_kind].sample(self, batch, seeds, conditions, task)
 
+    @property
+    def min_distance_ratio(self) -> float:
+        """Least distance of atoms over the sum of their covalent radii."""
+        return (RATIO if self.sites else 0.0) if self._least is None else self._least
+
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         natoms = atoms.info.get('key_value_pairs', {}).get('condition_natoms')
-        return MERGED if natoms is not None and len(atoms) != natoms else super()._reason_to_reject(atoms)
+        if natoms is not None and len(atoms) != natoms:
+            return MERGED
+        if (reason := super()._reason_to_reject(atoms)) is not None or not self.min_distance_ratio:
+            return reason
+        close = self._min_distance_ratio(atoms) < self.min_distance_ratio
+        return f'atoms closer than {self.min_distance_ratio:g} of their covalent radii' if close else None
 
     def sample_images(self, n: int, **conditions: Any) -> np.ndarray:
         """Return raw images in the units of the paper, before they are decoded and without rejection.
@@ -284,7 +354,13 @@ class CrysTensDiffusion(BulkGenerator):
 
     def todict(self) -> dict:
         """Return what made the structures, JSON-serialisable."""
-        return {**super().todict(), 'natoms': self.natoms, 'symmetrize': self.symmetrize}
+        return {
+            **super().todict(),
+            'natoms': self.natoms,
+            'sites': self.sites,
+            'min_distance_ratio': self.min_distance_ratio,
+            'symmetrize': self.symmetrize,
+        }
 
 
 def kind_of(header: dict) -> str:
@@ -297,6 +373,15 @@ def _check_network(network: Any) -> str:
     if not isinstance(network, str) or network not in KINDS:
         raise ValueError(f'network is one of {", ".join(KINDS)}; got {network!r}')
     return network
+
+
+def _check_ratio(ratio: Any) -> float | None:
+    """Return the least ratio; ValueError where it is no number from 0 to 1.2."""
+    if ratio is None:
+        return None
+    if isinstance(ratio, (bool, str)) or not isinstance(ratio, (int, float)) or not 0 <= ratio <= 1.2:
+        raise ValueError(f'min_distance_ratio is a number from 0 to 1.2, or None; got {ratio!r}')
+    return float(ratio)
 
 
 def _check_natoms(natoms) -> int:

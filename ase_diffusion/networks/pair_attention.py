@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .precision import full_precision
+from .transformer import around, nearest_distances
+
 
 class PairTerms(nn.Module):
     """Tell attention about pairs of atoms: differences of their fractional coordinates and distances in A.
@@ -27,7 +30,8 @@ class PairTerms(nn.Module):
         super().__init__()
         self.register_buffer('waves', 2 * math.pi * torch.arange(1, waves + 1), persistent=False)
         self.register_buffer('shells', torch.linspace(0.5, 8.0, shells), persistent=False)
-        self.first = nn.Linear(6 * waves + shells + 4 + 8, hidden)
+        self.register_buffer('images', around(), persistent=False)
+        self.first = nn.Linear(6 * waves + shells + 5 + 8, hidden)
         self.level = nn.Linear(features, hidden)
         self.second = nn.Linear(hidden, width)
         self.alpha = nn.Linear(width, rows)
@@ -35,22 +39,25 @@ class PairTerms(nn.Module):
     def forward(self, f: Tensor, metric: Tensor, block: Tensor, equal: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return biases of attention (B, rows, N, N) and the pair terms h (B, N, N, width).
 
-        f (B, N, 3), metric (B, 3, 3) in A^2, block (B, 4, N, N) of the image, c (B, d); equal (B, N, 4): x, y, z and Z in units
-        of their noise, whose differences say which atoms share a coordinate or an element.
+        f (B, N, 3), metric (B, 3, 3) in A^2, block (B, 5, N, N) of the image and of symmetry, c (B, d); equal (B, N, 4): x, y, z
+        and Z in units of their noise, whose differences say which atoms share a coordinate or an element.
         """
-        phase = (f[..., None] * self.waves).flatten(-2)  # (B, N, 3 M)
-        sin, cos = torch.sin(phase), torch.cos(phase)
-        si, sj, ci, cj = sin[:, :, None], sin[:, None], cos[:, :, None], cos[:, None]
-        d = f[:, :, None] - f[:, None]
-        d = d - torch.round(d)
-        r = ((d @ metric[:, None]) * d).sum(-1, keepdim=True).clamp(min=1e-4).sqrt()  # (B, N, N, 1) A
-        shells = torch.exp(-0.5 * ((r - self.shells) / (self.shells[1] - self.shells[0])) ** 2)
-        e = equal[:, :, None] - equal[:, None]  # (B, N, N, 4)
-        same = [torch.tanh(e), torch.exp(-0.5 * e**2)]
-        x = torch.cat([si * cj - ci * sj, ci * cj + si * sj, shells, block.permute(0, 2, 3, 1), *same], -1)
+        x = self.geometry(f, metric, block, equal)  # (B, N, N, inputs)
         x = nn.functional.silu(self.first(x) + self.level(c)[:, None, None])  # (B, N, N, hidden)
         h = nn.functional.silu(self.second(x))  # (B, N, N, width)
         return self.alpha(h).permute(0, 3, 1, 2), h
+
+    @full_precision
+    def geometry(self, f: Tensor, metric: Tensor, block: Tensor, equal: Tensor) -> Tensor:
+        """Return the inputs of the trunk, (B, N, N, inputs)."""
+        phase = (f[..., None] * self.waves).flatten(-2)  # (B, N, 3 M)
+        sin, cos = torch.sin(phase), torch.cos(phase)
+        si, sj, ci, cj = sin[:, :, None], sin[:, None], cos[:, :, None], cos[:, None]
+        r = nearest_distances(f, metric, self.images)  # (B, N, N, 1) A
+        shells = torch.exp(-0.5 * ((r - self.shells) / (self.shells[1] - self.shells[0])) ** 2)
+        e = equal[:, :, None] - equal[:, None]  # (B, N, N, 4)
+        same = [torch.tanh(e), torch.exp(-0.5 * e**2)]
+        return torch.cat([si * cj - ci * sj, ci * cj + si * sj, shells, block.permute(0, 2, 3, 1), *same], -1)
 
 
 class Block(nn.Module):

@@ -34,9 +34,12 @@ from .image_layout import (
     symmetric_image,
 )
 from .pair_attention import Block, PairTerms
+from .site_symmetry import SiteSymmetry, site_symmetry
 
 _MASKED = -1e4
-_ELEMENTS, _GROUPS = 100, 230
+_NEVER = -1e9  # log of the probability of an element that is not allowed; far below any likelihood of noisy numbers
+_FIXED = 0.02  # least share of the noise by which errors are measured
+ELEMENTS, _GROUPS = 100, 230
 _HARMONICS = (1, 2, 3, 4, 6, 8, 12)  # of coordinates: special positions are multiples of 1/12 and 1/8
 _WEIGHTS = (2.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.3, 0.3, 0.3, 0.3)  # of FIELDS in the loss
 
@@ -45,7 +48,8 @@ class Estimate(NamedTuple):
     """Best linear estimates of clean numbers from noise r: mean of their copies, and the noise of that mean.
 
     ``atoms`` (B, N, 4), ``cell`` (B, 7), ``length`` (B, N, N), ``directions`` (B, 3, N, N); ``noise`` (B, 13) of the fields Z to
-    space_group, length and directions.
+    space_group, length and directions; ``sites`` (B, N, 3) and ``box`` (B, 6) that of places, lengths and angles where symmetry
+    says more about them.
     """
 
     atoms: Tensor
@@ -53,6 +57,17 @@ class Estimate(NamedTuple):
     length: Tensor
     directions: Tensor
     noise: Tensor
+    sites: Tensor
+    box: Tensor
+
+
+def skipped(estimate: Tensor, noise: Tensor, output: Tensor, weight: float | Tensor | None = None) -> Tensor:
+    """Return the best linear estimate of numbers of unit variance, corrected by the output of a network (EDM).
+
+    ``weight`` of the estimate: by default 1 / (1 + noise^2).
+    """
+    weight = 1 / (1 + noise**2) if weight is None else weight
+    return weight * estimate + noise * torch.rsqrt(1 + noise**2) * output.float()
 
 
 class Integers(nn.Module):
@@ -95,6 +110,8 @@ class RowTransformer(nn.Module):
     ----------
     shift, scale : 16 floats
         Of the representation.
+    deviation : 16 floats, optional
+        Standard deviations of the fields in images; default: 1. A field with a larger one is seen earlier while sampling.
     absent : float
         Of the representation.
     log_lengths : bool
@@ -111,9 +128,14 @@ class RowTransformer(nn.Module):
     ordered : bool
         Whether tokens know their place in the order of atoms. Without, exchanging two atoms exchanges rows and columns of the
         output; needs ``tied``.
+
     conditions : dict, optional
         See :class:`ase_diffusion.networks.conditions.ConditionEmbedding`.
     dropout : float
+
+    A tied network takes the extras of :func:`~ase_diffusion.networks.site_symmetry.site_symmetry`, too: copies are then averaged
+    over symmetry as well, and the estimate has the symmetry; and ``extras['allowed']`` (B, 100) bool, the elements 1 to 100 that
+    atoms can be, in a crystal one as likely as another.
     """
 
     def __init__(
@@ -122,6 +144,7 @@ class RowTransformer(nn.Module):
         scale: Sequence[float],
         absent: float = 0.0,
         log_lengths: bool = True,
+        deviation: Sequence[float] | None = None,
         features: int = 192,
         blocks: int = 6,
         heads: int = 3,
@@ -140,11 +163,15 @@ class RowTransformer(nn.Module):
             raise ValueError(f'shift and scale hold {len(FIELDS)} numbers each, got {len(shift)} and {len(scale)}')
         if not (tied or ordered):
             raise ValueError('rows of pixels know their place: ordered=False needs tied=True')
+        deviation = [1.0] * len(FIELDS) if deviation is None else [float(x) for x in deviation]
+        if len(deviation) != len(FIELDS) or min(deviation) <= 0:
+            raise ValueError(f'deviation holds {len(FIELDS)} positive numbers, got {deviation}')
         self.settings = dict(
             shift=[float(x) for x in shift],
             scale=[float(x) for x in scale],
             absent=float(absent),
             log_lengths=bool(log_lengths),
+            deviation=deviation,
             features=features,
             blocks=blocks,
             heads=heads,
@@ -162,21 +189,24 @@ class RowTransformer(nn.Module):
         d, self.heads, self.blocks = features, heads, blocks
         self.register_buffer('shift', torch.tensor(self.settings['shift']), persistent=False)
         self.register_buffer('scale', torch.tensor(self.settings['scale']), persistent=False)
+        self.register_buffer('deviation', torch.tensor(deviation), persistent=False)
         self.register_buffer('weights', torch.tensor(_WEIGHTS), persistent=False)
         self.level = LevelEmbedding(d)
         self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
         self.conditions = ConditionEmbedding(conditions or {}, d)
-        self.rows = nn.Linear(4 * SIZE, d)
+        self.rows = nn.Linear(HEADER if tied else 4 * SIZE, d)
+        self.box = nn.Linear(7, d) if tied else None
+        self.symmetry = nn.Linear(10, d, bias=False) if tied else None
         self.place = nn.Parameter(0.02 * torch.randn(SIZE if ordered else HEADER + 1, d))
         self.pairs = PairTerms(d, pair_hidden, pair_width, blocks * heads, waves, shells)
         self.layers = nn.ModuleList(Block(d, heads, hidden, pair_width, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(d, elementwise_affine=False)
         self.modulation = nn.Linear(d, 2 * d)
         self.key = nn.Linear(d, 64)
-        self.elements, self.groups = Integers(_ELEMENTS, d, shift[0], scale[0]), Integers(_GROUPS, d, shift[10], scale[10])
+        self.elements, self.groups = Integers(ELEMENTS, d, shift[0], scale[0]), Integers(_GROUPS, d, shift[10], scale[10])
         self.register_buffer('harmonics', 2 * math.pi * torch.tensor(_HARMONICS), persistent=False)
         self.sites = nn.Linear(6 * len(_HARMONICS), d)
-        outputs = {'places': 3, 'cell': 6, 'elements': _ELEMENTS, 'groups': _GROUPS} if tied else {'rows': 4 * SIZE}
+        outputs = {'places': 3, 'cell': 6, 'elements': ELEMENTS, 'groups': _GROUPS} if tied else {'rows': 4 * SIZE}
         self.heads_out = nn.ModuleDict({name: nn.Linear(d, n) for name, n in outputs.items()})
         for layer in (self.modulation, *self.heads_out.values()):
             nn.init.zeros_(layer.weight)
@@ -192,9 +222,11 @@ class RowTransformer(nn.Module):
             raise ValueError("the numbers of atoms are given: batch.extras['counts'] (B,), drawn from those of the data")
         image, counts = batch.fields['image'].float(), batch.extras['counts']
         c = self.condition(c_noise.float(), counts, conditions)
-        compiled = self.training and image.is_cuda  # one shape of all batches
-        width = ATOMS if compiled else int(counts.max())  # absent slots cost nothing
-        out = dict(zip(('image', 'elements', 'groups'), self.core(image, counts, c_noise.float(), c, width), strict=True))
+        width = int(counts.max())  # absent slots cost nothing
+        sites = site_symmetry(batch.extras, width) if self.tied else None
+        allowed = batch.extras.get('allowed') if self.tied else None
+        out = self.core(image, counts, c_noise.float(), c, width, sites, allowed)
+        out = dict(zip(('image', 'elements', 'groups'), out, strict=True))
         return out if self.training and self.tied else {'image': out['image']}
 
     def condition(self, c_noise: Tensor, counts: Tensor, conditions: dict[str, Tensor]) -> Tensor:
@@ -204,8 +236,17 @@ class RowTransformer(nn.Module):
         c = c + self.conditions(conditions, c) + self.count(torch.stack([n.log(), n / 10], -1))
         return nn.functional.silu(c)
 
-    def core(self, image: Tensor, counts: Tensor, c_noise: Tensor, c: Tensor, width: int) -> tuple[Tensor, ...]:
-        """Evaluate the network; this is the part to compile. Returns F (B, 4, 64, 64) and logits, see :meth:`forward`."""
+    def core(
+        self,
+        image: Tensor,
+        counts: Tensor,
+        c_noise: Tensor,
+        c: Tensor,
+        width: int,
+        sites: SiteSymmetry | None = None,
+        allowed: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Evaluate the network. Returns F (B, 4, 64, 64) and logits, see :meth:`forward`."""
         with torch.autocast(image.device.type, enabled=False):
             here = is_present(counts, width)
             r = torch.exp(4 * c_noise)[:, None, None, None]  # sigma / alpha
@@ -213,12 +254,22 @@ class RowTransformer(nn.Module):
             x = image[:, :, : HEADER + width, : HEADER + width]
             estimate = self.estimate(x / alpha, here, r[:, 0, 0, 0])
             elements = self.elements.likelihood(estimate.atoms[..., 0], estimate.noise[:, :1])  # (B, N, 100)
+            if allowed is not None:
+                elements = torch.where(allowed[:, None], elements, _NEVER)
+            if sites is not None:
+                elements, estimate = sites.total(elements), self.symmetric(estimate, sites)
             groups = self.groups.likelihood(estimate.cell[:, 6], estimate.noise[:, 10])  # (B, 230)
-        tokens = self.trunk(self.visible(x, estimate, here), estimate, elements, groups, here, c)
+            groups = groups if sites is None else sites.sure(groups)
+        tokens = self.trunk(self.visible(x, estimate, here), estimate, elements, groups, here, c, sites)
         if self.tied:
-            elements = elements + self.heads_out['elements'](tokens[:, HEADER:]).float()
+            found = self.heads_out['elements'](tokens[:, HEADER:]).float()
+            if allowed is not None:  # elements that were asked for are as likely as each other in a crystal, not in a site
+                mean = (found * here[..., None]).sum(1, keepdim=True) / here.sum(1)[:, None, None]
+                found = torch.where(allowed.all(1)[:, None, None], found, found - mean)
+            with torch.autocast(image.device.type, enabled=False):
+                elements = elements + (found if sites is None else sites.mean(found))
             groups = groups + self.heads_out['groups'](tokens[:, 10]).float()
-            clean = self.tied_output(tokens, estimate, elements, groups, here)
+            clean = self.tied_output(tokens, estimate, elements, groups, here, sites)
         else:
             clean = self.free_output(tokens, x, r, alpha, here)
         with torch.autocast(image.device.type, enabled=False):
@@ -253,7 +304,20 @@ class RowTransformer(nn.Module):
         place = mean[..., None] + deviation / (w + v * n[:, None])[..., None]
         place = torch.where(here[:, None], place / scale_f[:, None], 0.0)  # (B, 3, N)
         atoms = torch.cat([copies[:, :1], place], 1).transpose(1, 2)  # (B, N, 4)
-        return Estimate(atoms, cell, length, directions, self.copy_noise(n, r))
+        noise = self.copy_noise(n, r)
+        return Estimate(atoms, cell, length, directions, noise, noise[:, None, 1:4].expand_as(atoms[..., 1:]), noise[:, 4:10])
+
+    def symmetric(self, estimate: Estimate, sites: SiteSymmetry) -> Estimate:
+        """Return an estimate that is averaged over symmetry."""
+        z = sites.mean(estimate.atoms[..., :1])
+        places = sites.project(estimate.atoms[..., 1:], self.shift[1:4], self.scale[1:4])
+        cell = sites.project_cell(estimate.cell[:, :6], self.shift[4:10], self.scale[4:10])
+        return estimate._replace(
+            atoms=torch.cat([z, places], -1),
+            cell=torch.cat([cell, estimate.cell[:, 6:]], -1),
+            sites=estimate.sites * sites.freedom().sqrt(),
+            box=estimate.box * sites.cell_freedom().sqrt(),
+        )
 
     def copy_noise(self, n: Tensor, r: Tensor) -> Tensor:
         """Return the noise (B, 13) that averaging leaves of r (B,) in crystals of n (B,) atoms, see :class:`Estimate`."""
@@ -264,26 +328,32 @@ class RowTransformer(nn.Module):
         variance = torch.cat([one / 8, place, (1 / (8 * n)).expand(-1, 7), (one / 2).expand(-1, 2)], 1)
         return r[:, None] * variance.sqrt()
 
-    def shrink(self, estimate: Estimate) -> Tensor:
-        """Return what makes an estimate the best linear one of numbers of unit variance, (B, 13)."""
-        return 1 / (1 + estimate.noise**2)
+    def visible(self, x: Tensor, estimate: Estimate, here: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what tokens see, of unit variance, and the pair block (B, 4, N, N).
 
-    def visible(self, x: Tensor, estimate: Estimate, here: Tensor) -> Tensor:
-        """Return the image that tokens see, of unit variance: averaged copies, or the pixels (rows equal to columns)."""
+        These are averaged copies (B, N, 12), or the pixels (B, 4, 12 + N, 12 + N), rows equal to columns.
+        """
         if not self.tied:
-            return symmetric_image(strips(x).mean(2), *pair_block(x), here)
-        unit = torch.rsqrt(1 + estimate.noise**2)
-        cell = (estimate.cell * unit[:, 4:11])[:, None].expand(-1, here.shape[1], -1)
-        fields = torch.cat([estimate.atoms * unit[:, None, :4], cell], -1)
-        place = (fields[..., 1:4] * self.scale[1:4] / self.scale[DIRECTIONS]).transpose(1, 2)  # (B, 3, N)
-        pair = is_pair(here)
-        length = estimate.length * unit[:, 11, None, None]
-        directions = torch.where(pair[:, None], place[..., :, None] - place[..., None, :], 0.0)
-        return symmetric_image(fields.transpose(1, 2)[:, None].expand(-1, 4, -1, -1), length, directions, here)
+            image = symmetric_image(strips(x).mean(2), *pair_block(x), here)
+            return image, image[:, :, HEADER:, HEADER:]
+        places = estimate.atoms[..., 1:] * torch.rsqrt(1 + estimate.sites**2)
+        z = estimate.atoms[..., :1] * torch.rsqrt(self.deviation[0] ** 2 + estimate.noise[:, None, :1] ** 2)
+        fields = torch.cat([z, places, self.cell_of(estimate)[:, None].expand(-1, here.shape[1], -1)], -1)
+        fields = torch.cat([fields, torch.ones_like(z)], -1) * here[..., None]
+        shrunk = estimate.atoms[..., 1:] / (1 + estimate.sites**2) * self.scale[1:4] / self.scale[DIRECTIONS]  # (B, N, 3)
+        shrunk = shrunk.transpose(1, 2)
+        length = estimate.length * torch.rsqrt(1 + estimate.noise[:, 11, None, None] ** 2)
+        block = torch.cat([length[:, None], shrunk[..., :, None] - shrunk[..., None, :]], 1)
+        return fields, torch.where(is_pair(here)[:, None], block, 0.0)
+
+    def cell_of(self, estimate: Estimate) -> Tensor:
+        """Return the estimated fields a to space_group (B, 7), of unit variance."""
+        unit = torch.rsqrt(self.deviation[10] ** 2 + estimate.noise[:, 10:11] ** 2)
+        return estimate.cell * torch.cat([torch.rsqrt(1 + estimate.box**2), unit], 1)
 
     def metric(self, estimate: Estimate) -> Tensor:
         """Return the scalar products of the estimated lattice vectors, (B, 3, 3) in A^2."""
-        cell = (estimate.cell * self.shrink(estimate)[:, 4:11])[:, :6].clamp(-3.0, 3.0)
+        cell = (estimate.cell[:, :6] / (1 + estimate.box**2)).clamp(-3.0, 3.0)
         cell = cell * self.scale[4:10] + self.shift[4:10]
         lengths = cell[:, :3].exp() if self.log_lengths else cell[:, :3].clamp(min=1.0)
         cos = torch.cos(cell[:, 3:].clamp(45.0, 135.0) * (math.pi / 180))
@@ -292,28 +362,44 @@ class RowTransformer(nn.Module):
         angles = torch.stack([one, xy, xz, xy, one, yz, xz, yz, one], -1).view(-1, 3, 3)
         return angles * lengths[:, :, None] * lengths[:, None]
 
-    def trunk(self, pixels: Tensor, estimate: Estimate, elements: Tensor, groups: Tensor, here: Tensor, c: Tensor) -> Tensor:
-        """Return tokens (B, T, d), normalised and modulated."""
-        width = here.shape[1]
+    def trunk(
+        self,
+        seen: tuple[Tensor, Tensor],
+        estimate: Estimate,
+        elements: Tensor,
+        groups: Tensor,
+        here: Tensor,
+        c: Tensor,
+        sites: SiteSymmetry | None = None,
+    ) -> Tensor:
+        """Return tokens (B, T, d), normalised and modulated; ``seen`` as :meth:`visible` returns it."""
+        width, (pixels, block) = here.shape[1], seen
         with torch.autocast(pixels.device.type, enabled=False):
-            shrunk = estimate.atoms * self.shrink(estimate)[:, None, :4]
-            f = shrunk[..., 1:] * self.scale[1:4] + self.shift[1:4]  # (B, N, 3)
-            noise = (estimate.noise[:, :4] * self.scale[:4])[:, None]  # (B, 1, 4) of Z and places
+            shrunk = estimate.atoms[..., 1:] / (1 + estimate.sites**2)
+            f = shrunk * self.scale[1:4] + self.shift[1:4]  # (B, N, 3)
+            noise = torch.cat([estimate.noise[:, None, :1].expand_as(f[..., :1]), estimate.sites], -1) * self.scale[:4]
             phase = f[..., None] * self.harmonics  # (B, N, 3, M)
             blur = torch.exp(-0.5 * (noise[..., 1:, None] * self.harmonics) ** 2)  # mean of a wave over the noise
             waves = torch.cat([torch.sin(phase) * blur, torch.cos(phase) * blur], -1).flatten(2)  # (B, N, 6 M)
-            floor = noise.new_tensor([0.3, 0.003, 0.003, 0.003])
-            equal = estimate.atoms * self.scale[:4] / (2**0.5 * noise + floor)
+            mean = noise.mean(1, keepdim=True)  # of two atoms one value
+            equal = estimate.atoms * self.scale[:4] / (2**0.5 * mean + noise.new_tensor([0.3, 0.003, 0.003, 0.003]))
+            same = torch.zeros_like(block[:, 0]) if sites is None else sites.same * sites.known[:, None, None]
+            block = torch.cat([block, same[:, None]], 1)  # (B, 5, N, N)
+            metric = self.metric(estimate)
         elements, groups = self.elements(elements), self.groups(groups)  # (B, N, d), (B, d)
-        alpha, h = self.pairs(f, self.metric(estimate), pixels[:, :, HEADER:, HEADER:], equal[..., [1, 2, 3, 0]], c)
-        full = nn.functional.pad(pixels, (0, ATOMS - width))  # (B, 4, T, 64)
+        alpha, h = self.pairs(f, metric, block, equal[..., [1, 2, 3, 0]], c)
         place = self.place[: HEADER + width]
         if not self.ordered:
-            full = torch.cat([full[..., :HEADER], torch.zeros_like(full[..., HEADER:])], -1)
             place = torch.cat([self.place[:HEADER], self.place[HEADER:].expand(width, -1)])
         atoms = (elements + self.sites(waves)) * here[..., None]
-        x = self.rows(full.transpose(1, 2).flatten(2)) + place + nn.functional.pad(atoms, (0, 0, HEADER, 0))  # (B, T, d)
         c = c + groups
+        if self.tied:
+            c = c + self.box(self.cell_of(estimate))
+            atoms = atoms + self.rows(pixels) + (0.0 if sites is None else self.symmetry(sites.features()))
+            x = place + nn.functional.pad(atoms, (0, 0, HEADER, 0))  # (B, T, d)
+        else:
+            full = nn.functional.pad(pixels, (0, ATOMS - width))  # (B, 4, T, 64)
+            x = self.rows(full.transpose(1, 2).flatten(2)) + place + nn.functional.pad(atoms, (0, 0, HEADER, 0))
         absent = nn.functional.pad((~here).to(alpha.dtype) * _MASKED, (HEADER, 0))  # (B, T)
         bias = nn.functional.pad(alpha, (HEADER, 0, HEADER, 0)) + absent[:, None, None]
         for layer, part in zip(self.layers, bias.split(self.heads, 1), strict=True):
@@ -321,16 +407,25 @@ class RowTransformer(nn.Module):
         shift, scale = self.modulation(c)[:, None].chunk(2, -1)
         return self.norm(x) * (1 + scale) + shift
 
-    def tied_output(self, tokens: Tensor, estimate: Estimate, elements: Tensor, groups: Tensor, here: Tensor) -> Tensor:
+    def tied_output(
+        self,
+        tokens: Tensor,
+        estimate: Estimate,
+        elements: Tensor,
+        groups: Tensor,
+        here: Tensor,
+        sites: SiteSymmetry | None = None,
+    ) -> Tensor:
         """Return the clean image D (B, 4, T, T) of one output per number."""
         places = self.heads_out['places'](tokens[:, HEADER:])  # (B, N, 3)
         cell = self.heads_out['cell'](tokens[:, 4:10]).diagonal(dim1=1, dim2=2)  # (B, 6), one token per number
         key = self.key(tokens[:, HEADER:]) * 0.125
         with torch.autocast(tokens.device.type, enabled=False):
-            skip = self.shrink(estimate)
-            step = estimate.noise * torch.sqrt(skip)  # c_out (B, 13)
-            places = estimate.atoms[..., 1:] * skip[:, None, 1:4] + step[:, None, 1:4] * places.float()
-            cell = estimate.cell[:, :6] * skip[:, 4:10] + step[:, 4:10] * cell.float()
+            places = skipped(estimate.atoms[..., 1:], estimate.sites, places)
+            cell = skipped(estimate.cell[:, :6], estimate.box, cell)
+            if sites is not None:
+                places = sites.project(places, self.shift[1:4], self.scale[1:4])
+                cell = sites.project_cell(cell, self.shift[4:10], self.scale[4:10])
             cell = torch.cat([cell, self.groups.mean(groups)[:, None]], 1)
             z = self.elements.mean(elements)[..., None]
             fields = torch.cat([z, places, cell[:, None].expand(-1, here.shape[1], -1)], -1)
@@ -339,7 +434,7 @@ class RowTransformer(nn.Module):
             length = d.square().sum(1).clamp(min=1e-8).sqrt()
             length = (length - self.shift[LENGTH]) / self.scale[LENGTH]
             key = key.float()
-            length = length + step[:, 11, None, None] * (key @ key.transpose(1, 2))
+            length = skipped(length, estimate.noise[:, 11, None, None], key @ key.transpose(1, 2), 1.0)
             return compose_image(fields, length, d / self.scale[DIRECTIONS, None, None], here, self.absent)
 
     def free_output(self, tokens: Tensor, x: Tensor, r: Tensor, alpha: Tensor, here: Tensor) -> Tensor:
@@ -347,25 +442,43 @@ class RowTransformer(nn.Module):
         size, length = tokens.shape[:2]
         out = self.heads_out['rows'](tokens).view(size, length, 4, SIZE)[..., :length].transpose(1, 2).float()  # (B, 4, T, T)
         with torch.autocast(tokens.device.type, enabled=False):
+            width = here.shape[1]
+            spread = compose_image(
+                self.deviation[:PRESENT].expand(1, width, -1),
+                self.deviation[LENGTH].expand(1, width, width),
+                self.deviation[DIRECTIONS, None, None].expand(1, -1, width, width),
+                torch.ones(1, width, dtype=torch.bool, device=x.device),
+                1.0,
+            )
             noise = r / math.sqrt(2.0)  # a row and a column
-            clean = x / alpha / (1 + noise**2) + out * (noise * torch.rsqrt(1 + noise**2))
+            total = spread.clamp(min=1e-3) ** 2 + noise**2
+            clean = x / alpha * spread**2 / total + out * (noise * spread * torch.rsqrt(total))
             return symmetric_image(strips(clean).mean(2), *pair_block(clean), here)
 
-    def loss_weights(self, counts: Tensor, c_noise: Tensor) -> Tensor:
+    def loss_weights(self, counts: Tensor, c_noise: Tensor, extras: dict | None = None) -> Tensor:
         """Return weights (B, 4, 64, 64) of the squared error of F whose mean counts every field alike, not every pixel.
 
-        Errors are measured in units of what the copies of a number leave unknown about it; Z counts twice, the cell half.
+        Errors are measured in units of what the copies of a number leave unknown about it, and symmetry where the ``extras`` of
+        the batch tell it; Z counts twice, the cell half.
         """
         n = counts.to(c_noise.dtype)[:, None]
         r = torch.exp(4 * c_noise)[:, None]
         here = is_present(counts)
         noise = self.copy_noise(n[:, 0], r[:, 0]) if self.tied else (r / math.sqrt(2.0)).expand(-1, 13)
-        unit = (r**2 / (1 + r**2)) * (1 + noise**2) / noise**2  # (B, 13)
+        spread = torch.cat([self.deviation[:PRESENT], self.deviation[LENGTH : LENGTH + 2]]) ** 2  # (13,)
+        unit = (r**2 / (1 + r**2)) * (spread + noise**2) / (noise**2 * spread)  # (B, 13)
         pixels = torch.cat([(8 * n).expand(-1, PRESENT), (n * (n - 1)).clamp(min=1).expand(-1, 4)], 1)  # of each field
         unit = torch.cat([unit, unit[:, -1:].expand(-1, 2)], 1)  # (B, 15)
         share = torch.cat([self.weights[:PRESENT], self.weights[LENGTH:]]).to(n.dtype)
         weight = share / share.sum() * unit / pixels * (4 * SIZE * SIZE)
         fields = weight[:, None, :PRESENT].expand(-1, ATOMS, -1)
+        sites = site_symmetry(extras or {}, int(counts.max())) if self.tied else None
+        if sites is not None:
+            freedom = nn.functional.pad(sites.freedom(), (0, 0, 0, ATOMS - sites.offset.shape[1]), value=1.0)
+            free = torch.cat([freedom, sites.cell_freedom()[:, None].expand(-1, ATOMS, -1)], -1).clamp(min=_FIXED)
+            noise = noise[:, None, 1:10]  # (B, 1, 9)
+            less = (1 + free * noise**2) / (free * (1 + noise**2))
+            fields = torch.cat([fields[..., :1], fields[..., 1:10] * less, fields[..., 10:]], -1)
         block = weight[:, PRESENT:, None, None].expand(-1, -1, ATOMS, ATOMS)
         image = compose_image(fields, block[:, 0], block[:, 1:], here)
         return torch.where(is_generated(counts), image, 0.0)

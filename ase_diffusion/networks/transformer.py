@@ -48,8 +48,7 @@ class PairTerms(nn.Module):
         self.lattice = nn.Linear(cell_width, hidden, bias=False)
         self.distance = nn.Linear(distances, hidden, bias=False) if distances else None
         self.register_buffer('shells', torch.linspace(0.5, 8.0, distances), persistent=False)
-        steps = torch.cartesian_prod(*3 * [torch.arange(-1.0, 2.0)])
-        self.register_buffer('images', steps[14:], persistent=False)  # (13, 3), one of each pair of opposite ones
+        self.register_buffer('images', around(), persistent=False)
         self.second = nn.Linear(hidden, width)
         self.alpha = nn.Linear(width, blocks * heads, bias=False)
 
@@ -75,14 +74,33 @@ class PairTerms(nn.Module):
     @full_precision
     def _shells_of(self, fractional: Tensor, metric: Tensor) -> Tensor:
         """Return Gaussians (B, N, N, K) of the distance to the nearest of 27 images."""
-        d = fractional[:, None] - fractional[:, :, None]
-        d = d - torch.round(d)
-        along = d @ metric[:, None]  # (B, N, N, 3)
-        images = self.images.to(metric.dtype)
-        squares = ((images @ metric) * images).sum(-1)[:, None, None]  # |m|^2 of m lattice vectors, (B, 1, 1, 13)
-        nearer = (squares - 2 * (along @ images.T).abs()).amin(-1, keepdim=True).clamp(max=0.0)  # |d +- m|^2 - |d|^2
-        r = ((along * d).sum(-1, keepdim=True) + nearer).clamp(min=1e-6).sqrt()  # (B, N, N, 1) A
+        r = nearest_distances(fractional, metric, self.images)
         return torch.exp(-0.5 * ((r - self.shells) / (self.shells[1] - self.shells[0])) ** 2)
+
+
+def nearest_distances(fractional: Tensor, metric: Tensor, images: Tensor) -> Tensor:
+    """Return distances (B, N, N, 1) to the nearest of 27 images, A.
+
+    Parameters
+    ----------
+    fractional : (B, N, 3) Tensor
+    metric : (B, 3, 3) Tensor
+        Scalar products of the lattice vectors, A^2.
+    images : (13, 3) Tensor
+        One of each pair of opposite lattice vectors of the 26 around a cell, see :func:`around`.
+    """
+    d = fractional[:, None] - fractional[:, :, None]
+    d = d - torch.round(d)
+    along = d @ metric[:, None]  # (B, N, N, 3)
+    images = images.to(metric.dtype)
+    squares = ((images @ metric) * images).sum(-1)[:, None, None]  # |m|^2 of m lattice vectors, (B, 1, 1, 13)
+    nearer = (squares - 2 * (along @ images.T).abs()).amin(-1, keepdim=True).clamp(max=0.0)  # |d +- m|^2 - |d|^2
+    return ((along * d).sum(-1, keepdim=True) + nearer).clamp(min=1e-6).sqrt()
+
+
+def around() -> Tensor:
+    """Return one of each pair of opposite lattice vectors around a cell, (13, 3)."""
+    return torch.cartesian_prod(*3 * [torch.arange(-1.0, 2.0)])[14:]
 
 
 class Block(nn.Module):

@@ -89,6 +89,35 @@ def equivalent_origins(number: int) -> tuple[np.ndarray, np.ndarray]:
     return signs[kept], shifts[kept] / 48
 
 
+CENTERING = {'P': 1, 'A': 2, 'B': 2, 'C': 2, 'I': 2, 'R': 3, 'F': 4}  # lattice points of a conventional cell
+
+
+@cache
+def centering_of(number: int) -> str:
+    """Return the letter of the lattice of a space group, a key of :data:`CENTERING`."""
+    kind = of_spglib(spglib.get_spacegroup_type, _hall_numbers()[number])
+    return str(kind['international_short'] if isinstance(kind, dict) else kind.international_short)[0]
+
+
+@cache
+def operations_of(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the operations of a space group in its conventional setting, those of centering among them.
+
+    Parameters
+    ----------
+    number : int
+        1 to 230.
+
+    Returns
+    -------
+    rotations : (G, 3, 3) int array
+    translations : (G, 3) array
+        Fractional, multiples of 1/24.
+    """
+    found = of_spglib(spglib.get_symmetry_from_database, _hall_numbers()[number])
+    return np.array(found['rotations'], int), np.round(24 * found['translations']) / 24
+
+
 @cache
 def _hall_numbers() -> dict[int, int]:
     """Return the number of the setting that spglib takes for the conventional one of each space group: the first."""

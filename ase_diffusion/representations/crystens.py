@@ -12,8 +12,9 @@ from ase import Atoms
 
 from ..diffusion import Batch, GeometricVP, JointProcess, Preconditioned
 from ..networks.image_layout import ATOMS, CELL, FIELDS, HEADER, LENGTH, PRESENT, SIZE, build_image, pair_block, strips
+from ..networks.site_symmetry import FORMS, projections
 from .base import Failure, PlainRepresentation, is_number, require
-from .cells import cells_of_parameters, parameters_of_cells, space_group
+from .cells import cells_of_parameters, operations_of, parameters_of_cells, space_group
 from .clustering import k_means, merge_close
 from .crystal import check_crystal
 
@@ -395,6 +396,34 @@ def table_of(images: list[Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lengths, angles = parameters_of_cells(cells)
     groups = np.array([space_group(atoms) for atoms in images], float).reshape(-1, 1)
     return table, np.concatenate([lengths, angles, groups], 1), counts
+
+
+def sites_of(atoms: np.ndarray, groups: np.ndarray, counts: np.ndarray, slots: int = 1) -> dict[str, torch.Tensor]:
+    """Return what symmetry says of sites, the extras of :func:`ase_diffusion.networks.site_symmetry.site_symmetry`.
+
+    Parameters
+    ----------
+    atoms : (B, 52, 4) array
+        Z and fractional coordinates, as in :func:`table_of`; only where symmetry leaves no freedom do they matter.
+    groups : (B,) int array
+        Space groups of conventional cells; where a crystal does not have the operations, or for 0, nothing is said of it.
+    counts : (B,) int array
+    slots : int
+        Least number of slots; by default as many as the largest crystal has atoms.
+    """
+    width, size = int(max(slots, *counts)), len(counts)
+    eye = torch.einsum('ij,kl->ikjl', torch.eye(width), torch.eye(3))
+    found = [eye.repeat(size, 1, 1, 1, 1), torch.zeros(size, width, 3), torch.arange(width).repeat(size, 1)]
+    known = torch.zeros(size, dtype=torch.long)
+    for k, (number, n) in enumerate(zip(np.asarray(groups, int), counts, strict=True)):
+        if number == 0:
+            continue
+        operations = (torch.as_tensor(x, dtype=torch.float32) for x in operations_of(int(number)))
+        f = torch.as_tensor(atoms[k : k + 1, :n, 1:], dtype=torch.float32)
+        projection, offset, orbits, right = projections(f, torch.tensor([n]), *operations)
+        if bool(right):
+            found[0][k, :n, :, :n], found[1][k, :n], found[2][k, :n], known[k] = projection[0], offset[0], orbits[0], int(number)
+    return dict(zip(FORMS, (*found, known), strict=True))
 
 
 def _check_occupancy(atoms: Atoms, k: int) -> None:

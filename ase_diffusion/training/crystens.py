@@ -17,15 +17,17 @@ from ..networks.image_layout import ATOMS, HEADER, is_present
 from ..representations import CrysTens
 from ..representations.cells import conventional, equivalent_origins
 from ..representations.conditions import ClassCondition, Condition, or_unknown
-from ..representations.crystens import table_of
+from ..representations.crystens import sites_of, table_of
 from .data import EndlessBatches, Structures, known_values, numbers_of, pairs_of, pick_alike, split_images
 from .objectives import DenoisingLoss
 from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
 
 log = logging.getLogger(__name__)
-SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 30}
-DENSITY = TimeDensity(0.61, 0.18)  # ln sigma = 0.5 +- 1.8 from 0.004 to 80
+SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 15}
+SIGMA = (0.01, 80.0)
+DENSITY = TimeDensity(0.6, 0.167)  # ln sigma = 0.8 +- 1.5 between these
 UNITS = {'image': '1', 'formation_energy': 'eV/atom', 'space_group': 'number', 'elements': 'symbols'}
+EARLY = {0: 4.0, 10: 4.0}  # fields in units of a quarter of their deviation, so that they are seen earlier: Z and space group
 GROUPS = ClassCondition(tuple(str(k) for k in range(1, 231)))
 
 
@@ -41,7 +43,7 @@ class ImageLoss(DenoisingLoss):
         Weight of the cross-entropy of Z in nats, a mean over atoms; that of the space group has 0.3 of it.
     """
 
-    def __init__(self, process: Any, representation: CrysTens, density: Any = DENSITY, entropy: float = 0.1) -> None:
+    def __init__(self, process: Any, representation: CrysTens, density: Any = DENSITY, entropy: float = 0.3) -> None:
         super().__init__(process, density=density)
         self.representation, self.entropy = representation, float(entropy)
 
@@ -53,7 +55,7 @@ class ImageLoss(DenoisingLoss):
         noisy, target = self.process.add_noise(batch, t, NoiseStream(generator))
         level = self.process.c_noise(t)
         out = network(noisy, level, batch.conditions)
-        weights = network.loss_weights(counts, level)  # (B, 4, 64, 64)
+        weights = network.loss_weights(counts, level, batch.extras)  # (B, 4, 64, 64)
         loss = ((out['image'] - target['image']).square() * weights).mean()
         if 'elements' not in out or not self.entropy:
             return {'loss': loss}
@@ -84,13 +86,22 @@ class ImageBatches(EndlessBatches):
     forms : dict of str to Condition
     alike : bool
         Whether the crystals of a batch have similar numbers of atoms, so that a :class:`RowTransformer` has few absent slots.
+    sites : float
+        Share of the crystals whose sites are told, see :func:`ase_diffusion.representations.crystens.sites_of`.
     """
 
     def __init__(
-        self, data: Structures, representation: CrysTens, forms: dict[str, Condition], *, alike: bool = False, **options: Any
+        self,
+        data: Structures,
+        representation: CrysTens,
+        forms: dict[str, Condition],
+        *,
+        alike: bool = False,
+        sites: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__(representation, len(data), **options)
-        self.table, self.alike = table_of(data.images), alike
+        self.table, self.alike, self.sites = table_of(data.images), alike, float(sites)
         self.sizes = self.table[2]
         known = {name: or_unknown(form, known_values(data.conditions[name])) for name, form in forms.items()}
         self.conditions = {name: form.tensor(known[name]) for name, form in forms.items()}
@@ -106,7 +117,11 @@ class ImageBatches(EndlessBatches):
         atoms, cell, counts = (values[index] for values in self.table)
         if rng is not None:
             atoms = moved_origins(atoms, cell[:, 6].astype(int), counts, rng)
-        return self.representation.assemble(atoms, cell, counts, conditions)
+        batch = self.representation.assemble(atoms, cell, counts, conditions)
+        if self.sites:
+            told = np.ones(len(index), bool) if rng is None else rng.random(len(index)) < self.sites
+            batch.extras |= sites_of(atoms, np.where(told, cell[:, 6], 0), counts)
+        return batch
 
 
 def moved_origins(atoms: np.ndarray, groups: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -137,8 +152,10 @@ class ImageData:
         See :func:`train_crystens`.
     representation : CrysTens, optional
         Default: with the scales of the training data.
-    batch_size, dropout, seed, alike
+    batch_size, dropout, seed, alike, sites
         See :class:`ImageBatches`.
+    early : bool
+        Whether a measured representation has Z and space group in smaller units.
     scales
         Options of :meth:`CrysTens.of_table`.
     """
@@ -153,6 +170,8 @@ class ImageData:
         dropout: float,
         seed: int,
         alike: bool = False,
+        sites: float = 0.0,
+        early: bool = False,
         **scales: Any,
     ) -> None:
         self.training, held = _split(images, validation, conditions, seed)
@@ -161,12 +180,15 @@ class ImageData:
         if 'space_group' in known:
             self.forms['space_group'] = GROUPS
         self.scales = condition_scales(self.forms, known)
-        common = dict(dropout=dropout, seed=seed)
+        common = dict(dropout=dropout, seed=seed, sites=sites)
         self.source = ImageBatches(
             self.training, representation or CrysTens(), self.forms, alike=alike, batch_size=batch_size, **common
         )
         if representation is None:
             self.source.representation = CrysTens.of_table(*self.source.table, **scales)
+            if early:
+                mine = self.source.representation
+                mine.scale = tuple(x / EARLY.get(field, 1.0) for field, x in enumerate(mine.scale))
         self.representation = self.source.representation
         self.held = ImageBatches(held, self.representation, self.forms, **common)
 
@@ -197,7 +219,8 @@ def train_crystens(
     blocks: int = 6,
     batch_size: int = 64,
     dropout: float = 0.33,
-    entropy: float = 0.1,
+    entropy: float = 0.3,
+    sites: float = 0.75,
     seed: int = 0,
     settings: dict | None = None,
     **options: Any,
@@ -219,6 +242,8 @@ def train_crystens(
         See :func:`ase_diffusion.training.data.drop_conditions`.
     entropy : float
         See :class:`ImageLoss`.
+    sites : float
+        See :class:`ImageBatches`; the network then samples crystals of given sites, too.
     settings : dict, optional
         More settings of a new network.
     options : passed to :func:`ase_diffusion.training.train`.
@@ -226,17 +251,33 @@ def train_crystens(
     Raises
     ------
     ValueError
-        No crystal is small enough; a condition that the data or ``network`` do not have; an image is no crystal.
+        No crystal is small enough; a condition that the data or ``network`` do not have; an image is no crystal;
+        ``compile_network`` is asked for.
     """
-    data = ImageData(images, validation, conditions, representation, batch_size, dropout, seed, alike=True)
+    if options.get('compile_network'):
+        raise ValueError(
+            'this network is trained without compile_network: torch 2.11 compiled wrong gradients of it for a GPU (norm 715 '
+            'where it is 0.5), and the training diverged'
+        )
+    data = ImageData(
+        images, validation, conditions, representation, batch_size, dropout, seed, alike=True, sites=sites, early=True
+    )
 
     def build() -> RowTransformer:
         mine = {name: data.representation.todict()[name] for name in ('shift', 'scale', 'absent', 'log_lengths')}
+        measured = CrysTens.of_table(*data.source.table, log_lengths=data.representation.log_lengths).scale
+        deviation = [x / y for x, y in zip(measured, data.representation.scale, strict=True)]
         return RowTransformer(
-            **mine, features=features, blocks=blocks, hidden=4 * features, conditions=data.scales, **settings or {}
+            **mine,
+            deviation=deviation,
+            features=features,
+            blocks=blocks,
+            hidden=4 * features,
+            conditions=data.scales,
+            **settings or {},
         )
 
-    process = data.representation.process()
+    process = data.representation.process(*SIGMA)
     groups = data.groups()
     sizes = {n: sum(counts.values()) for n, counts in groups.items()}
     return run(
@@ -245,7 +286,7 @@ def train_crystens(
         data.source,
         data.held,
         out,
-        header=data.header(process, sampling=SAMPLING, sizes=sizes, groups=groups),
+        header=data.header(process, sampling=SAMPLING, sizes=sizes, groups=groups, sites=bool(sites)),
         steps=steps,
         objective=ImageLoss(process, data.representation, entropy=entropy),
         seed=seed,

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.spacegroup import crystal
 
 from ase_diffusion.diffusion import Batch
 from ase_diffusion.errors import GenerationFailed
+from ase_diffusion.generators.crystal.site_bank import SiteBank
 from ase_diffusion.generators.crystens import MERGED, CrysTensDiffusion
 from ase_diffusion.representations import Failure
+from ase_diffusion.representations.cells import space_group_of
 from ase_diffusion.training.checkpoint import load_checkpoint
 
 TINY = dict(
@@ -53,6 +56,13 @@ def test_images_become_crystals_with_labels(model):
         assert atoms.pbc.all() and 1 <= len(atoms) <= 5 and 1 <= notes['space_group'] <= 230
         assert notes['condition_elements'] == 'Na-Cl' and notes['condition_natoms'] == 5
         assert atoms.info['data']['diffusion']['type'] == 'crystens-diffusion'
+
+
+def test_no_other_elements_than_asked_for(model):
+    """A network of three steps knows no chemistry; guidance leaves the set as it is."""
+    for scale in (0.0, 1.0, 2.0):
+        images = generator(model, steps=12).sample(4, elements=['Na', 'Cl', 'Br'], guidance_scale=scale)
+        assert all(set(atoms.get_chemical_symbols()) <= {'Na', 'Cl', 'Br'} for atoms in images)
 
 
 def test_the_same_seed_gives_the_same_crystals_at_any_batch_size(model):
@@ -168,6 +178,7 @@ def test_conditions_without_meaning_are_refused(model, conditions, error, match)
         (dict(network=['gan']), 'network is one of'),
         (dict(natoms=60), 'at most 52'),
         (dict(symmetrize=0.0), 'tolerance'),
+        (dict(min_distance_ratio=2.0), '0 to 1.2'),
         (dict(best_of=2), 'stoich'),
     ],
 )
@@ -177,7 +188,7 @@ def test_options_without_meaning_are_refused(options, match):
 
 
 def test_without_a_model_it_says_so():
-    for network in ('diffusion', 'gan'):
+    for network in ('cascade', 'gan'):
         with pytest.raises(ValueError, match=f"network='{network}' ships: train one"):
             CrysTensDiffusion(network=network, logfile=None).sample()
 
@@ -195,3 +206,46 @@ def test_too_large_crystals_are_left_out_and_named(caplog):
     with pytest.raises(ValueError, match='none has a conventional cell of at most 52 atoms'):
         gen.fit([large], **TINY)
     assert '1 of 1 crystals' in caplog.text
+
+
+def test_crystals_have_the_space_group_of_given_sites(model):
+    """A network of three steps knows nothing, yet all symmetry is there; without given sites there is none."""
+    gen = generator(model, steps=12)
+    assert gen.header['sites'] and gen.sites and gen.todict()['sites']
+    for number, natoms in ((221, 5), (62, 20), (166, 12), (14, 12)):
+        for atoms in gen.sample(2, natoms=natoms, space_group=number):
+            assert len(atoms) <= natoms and space_group_of(atoms, 0.01) >= number or len(atoms) < natoms
+    free = generator(model, sites=False).sample(2, natoms=5, space_group=221)
+    assert all(space_group_of(atoms, 0.01) < 16 for atoms in free)
+
+
+def test_sites_come_from_given_crystals(model):
+    rutile = crystal(['Ti', 'O'], [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.96, 90, 90, 90])
+    gen = generator(model, sites=[rutile], steps=12)
+    made = gen.sample(1, natoms=6, space_group=136)[0]
+    f = made.get_scaled_positions()
+    assert len(made) == 6 and np.allclose(f[np.abs(f - [0.5, 0.5, 0.5]).max(1).argmin()], 0.5, atol=1e-3)
+    with pytest.raises(TypeError, match='sites is True'):
+        generator(model, sites=3)
+    networks, header = load_checkpoint(model)
+    assert header['sites'] is True and networks['denoiser'].settings['deviation'][0] == pytest.approx(4.0)
+
+
+def test_the_shipped_model_makes_crystals_of_the_asked_space_group():
+    gen = CrysTensDiffusion(rng=0, steps=10, logfile=None)
+    assert gen.model == 'crystens-mp' and gen.sites
+    for atoms in gen.sample(2, space_group=225):  # a supergroup where equal elements came to lie on several orbits
+        assert space_group_of(atoms, 0.1) >= atoms.info['key_value_pairs']['space_group'] == 225
+        assert atoms.info['key_value_pairs']['min_distance_ratio'] >= gen.min_distance_ratio == 0.7 and len(atoms) <= 52
+
+
+def test_sites_have_as_many_elements_as_asked_for():
+    """Where there are some: in 221, one atom cannot have three elements, and five can."""
+    bank = SiteBank.coerce(True)
+    assert bank.holds(5, 221, 3) and not bank.holds(1, 221, 2)
+    gen = CrysTensDiffusion(rng=1, logfile=None)
+    sizes = {gen._drawn_for(seed, None, '221', 3)[0] for seed in range(20)}
+    assert 5 in sizes and all(bank.holds(natoms, 221, 3) for natoms in sizes)
+    found = bank.draw(5, 221, np.random.default_rng(0), 3)
+    assert len(found) == 5 and len(set(found.numbers)) == 3
+    assert len(bank.draw(1, 221, np.random.default_rng(0), 2)) == 1  # fewer where there are none

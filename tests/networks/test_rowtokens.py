@@ -222,8 +222,25 @@ def test_every_parameter_learns():
         batch, level, _ = noised(1.0)
         net(batch, level, {'space_group': torch.tensor([1.0, 2, 3, math.nan])})['image'].square().mean().backward()
         idle = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
-        allowed = ('conditions', 'key') if tied is False else ('conditions.nets', 'conditions.absent')
+        allowed = ('conditions', 'key') if tied is False else ('conditions.nets', 'conditions.absent', 'symmetry')
         assert not {name for name in idle if not name.startswith(allowed)}
+
+
+@pytest.mark.parametrize('tied', [True, False])
+def test_first_gradients_are_of_order_one_at_all_levels(tied):
+    """The law that a compiled network broke on a GPU (norm 715)."""
+    torch.manual_seed(0)
+    net = RowTransformer(SHIFT, SCALE, tied=tied, **{**SMALL, 'features': 96})
+    for sigma in (0.01, 0.1, 1.0, 10.0, 80.0):
+        batch = crystals(counts=(1, 3, 12, 30, 52) * 4, seed=4)
+        t = torch.full((batch.size,), PROCESS.schedule.time(sigma))
+        xt, target = PROCESS.add_noise(batch, t, torch.Generator().manual_seed(6))
+        level = PROCESS.c_noise(t)
+        error = (net(xt, level, {})['image'] - target['image']).square()
+        net.zero_grad()
+        (error * net.loss_weights(batch.extras['counts'], level)).mean().backward()
+        norm = sum(float(p.grad.square().sum()) for p in net.parameters() if p.grad is not None) ** 0.5
+        assert 0 < norm < 5
 
 
 def test_samples_have_the_asked_number_of_atoms():
@@ -260,6 +277,19 @@ def test_whole_numbers_in_little_noise():
     exact = crystals().fields['image']
     for field in (0, 10):
         assert torch.allclose(clean[:, :, field, HEADER:], exact[:, :, field, HEADER:], atol=1e-4)
+
+
+def test_no_other_elements_than_allowed_ones():
+    """Whatever the noise says; a batch in which everything is allowed is what it was."""
+    net = network()
+    for sigma in (0.004, 1.0, 30.0):
+        batch, level, t = noised(sigma)
+        base = clean_of(net, batch, level, t)
+        batch.extras['allowed'] = torch.ones(4, 100, dtype=torch.bool)
+        assert torch.equal(clean_of(net, batch, level, t), base)
+        batch.extras['allowed'][:, torch.arange(100) != 25] = False  # iron alone
+        z = clean_of(net, batch, level, t)[3, :, 0, HEADER : HEADER + 20] * SCALE[0] + SHIFT[0]
+        assert torch.allclose(z, torch.full_like(z, 26.0), atol=1e-2)
 
 
 def test_logits_while_training():

@@ -10,7 +10,7 @@ from ase.build import bulk
 
 from ase_diffusion.representations import CrysTens
 from ase_diffusion.representations.crystens import table_of
-from ase_diffusion.training.crystens import ImageBatches, ImageLoss, moved_origins, small_crystals
+from ase_diffusion.training.crystens import ImageBatches, ImageLoss, moved_origins, small_crystals, train_crystens
 from ase_diffusion.training.data import Structures
 
 CRYSTALS = [bulk('NaCl', 'rocksalt', a=5.64), bulk('CsCl', 'cesiumchloride', a=4.12)]
@@ -47,7 +47,7 @@ def test_the_loss_of_the_exact_answer_is_zero():
             alpha, sigma = process.processes['image'].scales(self.t, noisy.fields['image'])
             return {'image': (batch.fields['image'] - alpha * noisy.fields['image']) / sigma}
 
-        def loss_weights(self, counts, level):
+        def loss_weights(self, counts, level, extras=None):
             return torch.ones(len(counts), 4, 64, 64)
 
     network, loss = Exact(), ImageLoss(process, representation)
@@ -84,3 +84,24 @@ def test_batches_of_alike_crystals_keep_absent_slots_few():
         spread[alike] = np.mean([np.ptp(sizes[source.pick(k, np.random.default_rng(k))]) for k in range(40)])
         assert source.draw(0).fields['image'].shape == (4, 4, 64, 64)
     assert spread[True] < spread[False] / 2
+
+
+def test_compiled_networks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='compile_network'):
+        train_crystens(CRYSTALS, tmp_path, compile_network=True)
+
+
+def test_sites_are_told_of_a_share_of_the_crystals():
+    images = small_crystals(CRYSTALS)
+    source = ImageBatches(Structures(images, {}), CrysTens(), {}, sites=0.5, batch_size=32, seed=1)
+    batch = source.draw(0)
+    groups = batch.extras['space_group'].tolist()
+    assert set(groups) == {0, 221, 225}
+    projection, offset = batch.extras['projection'], batch.extras['offset']
+    f = batch.fields['image'][:, 0, 12 : 12 + offset.shape[1], 1:4].double()
+    shift, scale = (torch.tensor(x[1:4], dtype=torch.float64) for x in (source.representation.shift, source.representation.scale))
+    here = torch.arange(offset.shape[1]) < batch.extras['counts'][:, None]
+    f = (f * scale + shift) * here[..., None]
+    again = torch.einsum('bikjl,bjl->bik', projection.double(), f) + offset
+    assert torch.allclose(again * here[..., None], f, atol=1e-5)
+    assert set(source.batch_of(np.arange(2)).extras['space_group'].tolist()) == {221, 225}
