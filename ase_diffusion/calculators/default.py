@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependency
-from .names import OWN, CalculatorLike
+from .names import CalculatorLike
+from .own import OWN
 
 if TYPE_CHECKING:
     from ase import Atoms

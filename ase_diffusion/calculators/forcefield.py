@@ -18,7 +18,7 @@ from ..utils.atoms import frozen_mask
 from ..utils.checks import CALCULATOR_KEYWORDS
 from ..utils.device import pick_device
 from ..weights.zoo import load_model
-from .names import OWN
+from .own import OWN
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency
 from ..utils.checks import CALCULATOR_KEYWORDS
+from .own import OWN
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: as in `get_calculator`
 
-OWN = {'ag-o': 'ag-o-forcefield', 'metal-oxide': 'metal-oxide-forcefield'}  # calculator: shipped force field
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 
 

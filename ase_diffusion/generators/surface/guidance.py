@@ -13,7 +13,8 @@ from ...calculators.default import unknown_to
 from ...calculators.elements import check_elements
 from ...calculators.forcefield import ForceFieldCalculator, batch_forces, check_known
 from ...calculators.forces import Forces
-from ...calculators.names import OWN, calculator_name, is_own_force_field
+from ...calculators.names import calculator_name, is_own_force_field
+from ...calculators.own import OWN
 from ...diffusion import Batch, ForceGuidance
 from ...diffusion.guidance import limited
 from ...representations.slab import Slab, SlabTemplate
