@@ -14,12 +14,13 @@ and of the best of 2, 3, 5, 10, 20; ``smact``: the judge of DiffCSP, which also 
 structure and of composition (charge neutrality by SMACT). Nothing is left out: a target without a template is a miss.
 
 retrieval: --samples templates of the bank by ``distance`` of element descriptors (electronegativity, radii, group), by the
-    fitted distance (``nearest``), and as the generator takes them (``templates``: votes for structure types). --own: a bank of
-    the training and validation split of the data in place of the one that ships.
+    fitted distance (``nearest``), with weights exp(-2 distance) added up over alike templates (``alike``), and as the generator
+    takes them (``templates``: by networks). --own: a bank of the training and validation split of the data in place of the
+    shipped one.
 space_group: the first template in the space group of the target (spglib, 0.1 A), and how many predictions have it.
 network: samples of the shipped network, as they come and symmetrised within 0.2 A.
-chgnet: of --samples templates the lowest in energy by CHGNet, without relaxation or (--relax) relaxed (FrechetCellFilter, at
-    most 60 steps, fmax 0.1).
+chgnet: of --samples templates the lowest in energy by CHGNet, and by energy and probability as ``best_of`` decides, without
+    relaxation or (--relax) relaxed (FrechetCellFilter, at most 60 steps, fmax 0.1).
 named: ten compounds by ``best_of=--samples`` and CHGNet, without relaxation or (--relax) relaxed; whether the formula is in the
     bank, or in the test split, is told.
 """
@@ -37,11 +38,14 @@ from pathlib import Path
 
 import numpy as np
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.spacegroup import crystal
 
 from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.generators.crystal import prototypes as p
+from ase_diffusion.generators.crystal.ranking import order
+from ase_diffusion.generators.crystal.templates import PRIOR_WEIGHT, energy_and_prior
 from ase_diffusion.generators.tasks import FromNoise
 from ase_diffusion.representations.cells import space_group_of
 from ase_diffusion.representations.reduction import symmetrize
@@ -197,8 +201,8 @@ class CrystalPrediction(Benchmark):
         if self.args.data is None:
             raise SystemExit('name the data')
         images = [atoms for atoms in read_crystals(self.args.data, 'test') if len(atoms) >= self.args.smallest]
-        order = seeded(0).permutation(len(images))
-        return [images[k] for k in order[begin : min(begin + self.args.chunk, self.args.n)]]
+        places = seeded(0).permutation(len(images))
+        return [images[k] for k in places[begin : min(begin + self.args.chunk, self.args.n)]]
 
     def bank(self) -> p.Prototypes:
         if not self.args.own:
@@ -207,10 +211,24 @@ class CrystalPrediction(Benchmark):
 
     @staticmethod
     def taken(bank, numbers, limit: int, nearest=False) -> list:
-        """Return the structures from templates in their order."""
+        """Return the structures from templates in their order, with their probabilities."""
         numbers = [int(z) for z in numbers]
-        found = bank.find(numbers, limit, votes=not nearest)
-        return [bank.substituted(template, len(numbers)) for template in found]
+        images = []
+        for template in bank.find(numbers, limit, ranked=not nearest):
+            images.append(bank.substituted(template, len(numbers)))
+            images[-1].info['key_value_pairs'] = {'template_chance': template.chance}
+        return images
+
+    @staticmethod
+    def added(bank, numbers: list[int]) -> list:
+        """Return the structure whose templates weigh most, without a network."""
+        rows, difference, places, new = (each[: p.CANDIDATES] for each in bank._near(numbers))
+        if not len(rows):
+            return []
+        found = bank.features(rows, difference, places, new, len(numbers))
+        (first, *_), _ = order(-2 * difference - 5.0 * (bank.natoms[rows] < len(numbers)), found.alike)
+        template = p.Template(int(rows[first]), tuple(new[places[first]].tolist()), float(difference[first]))
+        return [bank.substituted(template, len(numbers))]
 
     def retrieval(self, targets: list) -> dict:
         """Compare the orders of templates."""
@@ -220,6 +238,7 @@ class CrystalPrediction(Benchmark):
         begun = time.perf_counter()
         found = {'templates': [self.taken(bank, atoms.numbers, limit) for atoms in targets]}
         per = (time.perf_counter() - begun) / len(targets)
+        found['alike'] = [self.added(bank, atoms.numbers.tolist()) for atoms in targets]
         found['nearest'] = [self.taken(bank, atoms.numbers, 1, nearest=True) for atoms in targets]
         found['distance'] = [self.taken(plain, atoms.numbers, 1, nearest=True) for atoms in targets]
         return {name: places(each, targets) for name, each in found.items()} | {'ms_per_formula': round(1e3 * per, 1)}
@@ -269,12 +288,14 @@ class CrystalPrediction(Benchmark):
             energies = iter([atoms.get_potential_energy() / len(atoms) for atoms in flat])
         else:
             energies = iter(metrics.chgnet_energies(flat))
-        flat = iter(flat)
-        chosen = []
+        flat, found = iter(flat), {'lowest energy': [], 'energy and probability': []}
         for each in images:
-            pairs = [(next(energies), next(flat)) for _ in each]
-            chosen.append([min(pairs, key=lambda pair: np.nan_to_num(pair[0], nan=np.inf))[1]] if pairs else [])
-        return {'chosen': places(chosen, targets), 'templates': places(images, targets)}
+            race = [next(flat) for _ in each]
+            for atoms, energy in zip(race, energies, strict=False):
+                atoms.calc = SinglePointCalculator(atoms, energy=len(atoms) * np.nan_to_num(energy, nan=np.inf))
+            for name, w in (('lowest energy', 0), ('energy and probability', PRIOR_WEIGHT)):
+                found[name].append(sorted(race, key=lambda atoms: energy_and_prior(atoms, w))[:1])  # noqa: B023
+        return {name: places(each, targets) for name, each in found.items()} | {'templates': places(images, targets)}
 
     def named(self, formula: str) -> dict:
         """Predict one of ten compounds as a user does."""
@@ -303,7 +324,7 @@ class CrystalPrediction(Benchmark):
                 parts = [record for record in records if name in record]
                 limit = (
                     1
-                    if name in ('nearest', 'distance', 'chosen', 'in the space group')
+                    if name in ('nearest', 'alike', 'distance', 'lowest energy', 'energy and probability', 'in the space group')
                     else min(record['limit'] for record in parts)
                 )
                 found = judged([record[name] for record in parts], limit)

@@ -4,7 +4,8 @@
     python benchmarks/metals.py report
 
 Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on silver,
-scaled by the lattice constants and renamed) and `model` (metal-oxide-overlayer). On four layers of silver, two of them fixed,
+scaled by the lattice constants and renamed), `model` (metal-oxide-overlayer), and on request `prerelaxed` (these,
+relaxed with the force field metal-oxide: metals of its data only). On four layers of silver, two of them fixed,
 `held` and `generated` upper layers (ag-o-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150
 steps); energies are eV per cell above the lowest that any of them found. Ends that lost a molecule (O2, mostly) are counted and
 left out. ``--quick``: Cu with EMT, random starts alone. For a GPU: ``--starts-only`` elsewhere, then ``--together 64`` there.
@@ -41,7 +42,7 @@ ROWS = {
     'silver': [('Ag', '111', (4, 4, 12, 6))],
     'layers': [('Ag', '111x4', LARGE)],
 }
-STARTS = ('random', 'renamed', 'model', 'held', 'generated')
+STARTS = ('random', 'renamed', 'model', 'prerelaxed', 'held', 'generated')
 LAYERS = {'held': False, 'generated': True}  # start: generate_slab
 
 
@@ -160,6 +161,10 @@ def made(metal: str, facet: str, what: tuple, start: str, number: int):
     options = {'rng': number, 'logfile': None, 'compile': False}
     if start in LAYERS:
         return SurfaceDiffusion(slab, formula, generate_slab=LAYERS[start], **options).sample()
+    if start == 'prerelaxed':
+        atoms = relax(made(metal, facet, what, 'model', number), 'metal-oxide', fmax=0.05, steps=150)
+        atoms.calc = None
+        return atoms
     if start == 'model':
         return SurfaceDiffusion(slab, formula, model='metal-oxide-overlayer', **options).sample()
     silver = substrate('Ag', facet, cell, SILVER)

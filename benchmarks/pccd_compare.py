@@ -8,7 +8,7 @@ table: for the elements of ternary oxides of the test split (rare earth, alkalin
     hull of CHGNet energies of the whole data set, as generated and, for a part, relaxed (fmax 0.1, at most 100 steps). Beside it
     retrieval (the training oxide with the most similar cations, these exchanged and its volume scaled; a known crystal where
     there is one), `CrystalDiffusion` limited to the elements, as many atoms, the same "with stoich", the formulas of retrieval,
-    random sites, and the test crystals.
+    random sites, and the test crystals. "Retrieval, noise s": crystals of retrieval, noised by s of the cell and denoised.
 found: MgMnO3, Mg2Mn3O8, CaZn3O4, La2ZnO4, MgFe2O4 of the paper, held out of training: samples of this formula, whether
     they match the crystal of the data (StructureMatcher), and the energy above the hull of the lowest ones, relaxed.
 network: tokens and the U-Net over the rows, trained for the same CPU time on one thread, judged as free samples.
@@ -43,6 +43,7 @@ ASKED = (
 )
 BELOW = -2.75  # eV/atom: at or below it counts as what was asked for
 METHODS = ('PointCloudDiffusion', 'as returned', 'retrieval', 'CrystalDiffusion', 'with stoich', 'no network', 'test crystals')
+NOISES = (0.02, 0.06, 0.15)  # of the cell: displacements of atoms of retrieved crystals, which are then denoised
 RELAXED = ('as returned', 'retrieval', 'with stoich', 'test crystals')
 HELD = {'MgMnO3': 10, 'Mg2Mn3O8': 13, 'CaZn3O4': 8, 'La2ZnO4': 7, 'MgFe2O4': 14}  # atoms in the cell
 RELAX = {'filter': 'FrechetCellFilter', 'steps': 100, 'fmax': 0.1}
@@ -91,7 +92,8 @@ class Compare(Benchmark):
                 for name, value in ASKED
                 for s in (SCALES[1:] if value else SCALES[:1])
             ],
-            'table': [(name, (name,)) for name in METHODS] + [(f'{name}, relaxed', (name, True)) for name in RELAXED],
+            'table': [(name, (name,)) for name in (*METHODS, *(f'retrieval, noise {s:g}' for s in NOISES))]
+            + [(f'{name}, relaxed', (name, True)) for name in RELAXED],
             'found': [(f'{formula}, {how}', (formula, how)) for how in HOW for formula in HELD],
             'network': [(form, (form,)) for form in ('tokens', 'unet')],
         }
@@ -209,8 +211,9 @@ class Compare(Benchmark):
         path = self.store / f'{name}.traj'
 
         def make(begin, end):
-            given = self.oxides[begin:end]
-            images = getattr(self, '_' + name.lower().replace(' ', '_'))(given, self.counts(given, 31 + begin), 31 + begin)
+            given, (method, _, noise) = self.oxides[begin:end], name.partition(', noise ')
+            images = getattr(self, '_' + method.lower().replace(' ', '_'))(given, self.counts(given, 31 + begin), 31 + begin)
+            images = self.denoised(images, float(noise), 31 + begin) if noise else images
             return [a if isinstance(a, Atoms) else Atoms() for a in images]
 
         images = kept(path, len(self.oxides), make)
@@ -259,6 +262,21 @@ class Compare(Benchmark):
     def _retrieval(self, given, counts, seed) -> list:
         known = [a for a in self.suitable('train') if len(set(a.numbers)) == 3 and 8 in a.numbers]
         return [most_similar(atoms, known, self.volumes) for atoms in given]
+
+    def denoised(self, images: list[Atoms], noise: float, seed: int) -> list:
+        """Return crystals whose atoms were displaced by ``noise`` of the cell (species and lattice likewise), denoised."""
+        from ase_diffusion.generators.tasks import FromStructures
+        from ase_diffusion.representations.conditions import conditions_of
+        from ase_diffusion.representations.reduction import niggli
+        from ase_diffusion.utils.rng import spawn_seeds
+
+        cloud, images = self.gen.representation, [niggli(atoms) for atoms in images]
+        copies = np.mean([128 // len(atoms) for atoms in images])
+        sigma = noise * np.sqrt(copies) / cloud.scales['positions'][1]  # of a row
+        start = float(self.gen.process.processes['cloud'].schedule.time(sigma))
+        conditions, task = self.gen.check_conditions({}), FromStructures(images, noise, self.gen.steps, start)
+        batch = cloud.encode(images, {name: f.tensor([None] * len(images)) for name, f in conditions_of(self.gen.header).items()})
+        return decoded(self.gen, [self.gen._denoise(batch, spawn_seeds(seeded(seed, 3), len(images)), conditions, task)])
 
     def _no_network(self, given, counts, seed) -> list:
         return [random_sites(a, n, seeded(seed, k, 1)) for k, (a, n) in enumerate(zip(given, counts, strict=True))]

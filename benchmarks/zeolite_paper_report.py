@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -51,7 +52,10 @@ def yields(records: list[dict], once: bool = False) -> dict:
     cost = column(records, 'once_cost' if once else 'cost').astype(float)
     valid, good = np.isfinite(cost), cost < GOOD
     found = {'grids': len(cost), 'valid': int(valid.sum()), 'good': int(good.sum())}
-    times = {name: sum(r[f'cpu_{name}'] for r in records) / len(cost) for name in ('sampling', 'restoring', 'one_pass')}
+    times = {
+        name: sum(math.nan if r[f'cpu_{name}'] is None else r[f'cpu_{name}'] for r in records) / len(cost)
+        for name in ('sampling', 'restoring', 'one_pass')
+    }
     found |= {'sampling': times['sampling'], 'restoring': times['one_pass' if once else 'restoring']}
     if once:
         return found
@@ -72,7 +76,7 @@ def report(results: dict, picture) -> None:
     plain = {name: records for name, records in rows.items() if not re.match('void|heat|henry|memory|interpolation', name)}
     lines = []
     for name, records in plain.items():
-        for once in (False, True):
+        for once in (False, True) if any('once' in r for r in records) else (False,):
             found = yields([r for r in records if 'once' in r] if once else records, once)
             seconds = found['sampling'] + found['restoring']
             n, good = found['grids'], found['good']
@@ -84,8 +88,8 @@ def report(results: dict, picture) -> None:
                     f'{found["unique"]} / {found["new"]}' if 'unique' in found else '-',
                     number(found.get('atoms'), 0),
                     number(found.get('moved')),
-                    f'{found["sampling"]:.2f} + {found["restoring"]:.2f}',
-                    number(n * seconds / good, 1) if good else '-',
+                    f'{found["sampling"]:.3f} + {found["restoring"]:.2f}',
+                    number(n * seconds / good, 2) if good and math.isfinite(seconds) else '-',
                 )
             )
     head = ('row (% of grids)', 'grids', 'valid', 'good', 'good, new', 'unique / new', 'atoms', 'moved A', 'CPU s', 'per good')
@@ -138,11 +142,29 @@ def targets(rows: dict) -> None:
                     inside.sum(),
                     spread(values[inside], median),
                     number(len(cost) / max(inside.sum(), 1), 1),
+                    seconds_per_one(records, inside.sum()),
                 )
             )
         if lines:
-            head = (name, 'grids', 'valid', 'of the grids', 'of the valid', 'of the good', 'inside', 'of these', 'grids per one')
+            head = (
+                name,
+                'grids',
+                'valid',
+                'of the grids',
+                'of the valid',
+                'of the good',
+                'inside',
+                'of these',
+                'grids per one',
+                'CPU s per one',
+            )
             print(table(head, lines))
+
+
+def seconds_per_one(records: list[dict], count: int) -> str:
+    """Return the CPU seconds for each framework inside the tolerance."""
+    times = [r[name] for r in records for name in ('cpu_sampling', 'cpu_restoring')]
+    return '-' if None in times or not count else number(sum(times) / count, 2)
 
 
 def others(rows: dict) -> None:
@@ -173,22 +195,22 @@ def draw(rows: dict, picture) -> None:
     figure = Figure((10, 7), layout='constrained')
     axes = figure.subplots(2, 3).ravel()
     for ax, name in zip(axes, UNITS, strict=False):
-        values = {r: column(c, name).astype(float) for r, c in rows.items() if r.startswith(name) and 'no network' not in r}
+        values = {r: column(c, name).astype(float) for r, c in rows.items() if r.startswith(name) and 'random nets' in r}
         top = {'void_fraction': 0.4, 'heat_of_adsorption': 32, 'henry_coefficient': 160}[name]
         bins = np.linspace(0 if name != 'heat_of_adsorption' else 8, top, 25)
         for row, found in values.items():
-            line = ax.hist(found[np.isfinite(found)], bins, histtype='step', label=row.removeprefix(name).strip())[2]
-            ax.axvline(float(row.split()[1]), color=line[0].get_edgecolor(), linestyle=':')
+            line = ax.hist(found[np.isfinite(found)], bins, histtype='step', label=row.split()[1].rstrip(','))[2]
+            ax.axvline(float(row.split()[1].rstrip(',')), color=line[0].get_edgecolor(), linestyle=':')
         ax.set(xlabel=UNITS[name], ylabel='frameworks')
         if values:
             ax.legend(title='asked', fontsize=7)
-    names = {'10 steps': 10, 'default': 20, '40 steps': 40}
+    names = {'10 steps': 10, 'network': 20, '40 steps': 40}
     for kind in ('valid', 'good'):
         known = [(steps, yields(rows[name])) for name, steps in names.items() if name in rows]
         axes[3].plot([s for s, _ in known], [100 * f[kind] / f['grids'] for _, f in known], 'o-', label=kind)
-        if 'no network' in rows:
-            found = yields(rows['no network'])
-            axes[3].axhline(100 * found[kind] / found['grids'], linestyle=':', label=f'{kind}, no network')
+        if 'random sites' in rows:
+            found = yields(rows['random sites'])
+            axes[3].axhline(100 * found[kind] / found['grids'], linestyle=':', label=f'{kind}, random sites')
     axes[3].set(xlabel='steps', ylabel='% of grids', ylim=(0, 100))
     if axes[3].lines:
         axes[3].legend(fontsize=7)
@@ -197,7 +219,7 @@ def draw(rows: dict, picture) -> None:
         more = record.get('noise', 2.0) > 2
         axes[4].plot([record['weight']] * len(values), values, '^' if more else 'o', color=f'C{int(more)}', markersize=4)
     axes[4].set(xlabel='weight of the second framework', ylabel='void fraction')
-    for name in ('default', 'no network'):
+    for name in ('random nets', 'network', 'random sites'):
         if name in rows:
             cost = column(rows[name], 'cost').astype(float)
             axes[5].hist(np.minimum(cost[np.isfinite(cost)], 0.03), np.linspace(0, 0.03, 25), histtype='step', label=name)

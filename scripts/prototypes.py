@@ -3,6 +3,8 @@
     python scripts/prototypes.py make mp_le52.npz
     python scripts/prototypes.py elements
     python scripts/prototypes.py fit mp_le52.npz
+    python scripts/prototypes.py rank mp_le52.npz
+    python scripts/prototypes.py held-out mp_le52.npz
     python scripts/prototypes.py check mp_le20.npz mp_le52.npz
 
 ``elements`` (part of ``make``) adds fcc, hcp, bcc and diamond crystals of the elements by the lattice constants of ASE, but for
@@ -10,8 +12,12 @@ those whose formula is in a test split. ``make`` takes the training and validati
 symmetry that spglib finds within 0.05 A and reduced to its Niggli cell. ``fit`` (part of ``make``, some minutes) fits points of
 the elements, whose distances say how much a crystal votes for its structure type: neighborhood component analysis (Goldberger et
 al., NIPS 2004) of the training split, every crystal against those of other formulas; it begins with descriptors and prints the
-negative log-likelihood of the validation split before and after. ``check`` exits with status 1 where a formula of the test split
-of one of the files is in the bank, or where the hashes of test formulas in the bank lack one of them.
+negative log-likelihood of the validation split before and after. ``rank`` (ten minutes; runs/prototype_ranking keeps its
+table) trains the three networks that order templates: each crystal of the bank against the nearest 24 of the bank that are of
+other formulas, loss -log of the sum of the probabilities of candidates times their likelihood to have its structure. ``held-out``
+trains one without the validation split, also among candidates, and prints what it does on the validation split. ``check``
+exits with status 1 where a formula of the test split of one of the files is in the bank, or where the hashes of test formulas in
+the bank lack one of them.
 """
 
 from __future__ import annotations
@@ -31,7 +37,11 @@ sys.path.insert(0, str(ROOT))
 from pymatgen.core.periodic_table import Element  # noqa: E402
 
 from ase_diffusion.data.crystals import read_crystals  # noqa: E402
+from ase_diffusion.generators.crystal.geometry import likeness  # noqa: E402
 from ase_diffusion.generators.crystal.prototypes import FILE, Prototypes, anonymous, formula_hash, rows_of  # noqa: E402
+from ase_diffusion.generators.crystal.ranking import CANDIDATES, SITES, order  # noqa: E402
+from ase_diffusion.generators.crystal.ranking import FILE as RANKING  # noqa: E402
+from ase_diffusion.networks.ranking import NUMBERS, SITE_NUMBERS, TemplateRanker  # noqa: E402
 from ase_diffusion.representations.elements import period_and_group  # noqa: E402
 from ase_diffusion.representations.reduction import symmetrize  # noqa: E402
 
@@ -39,6 +49,9 @@ AVERAGED = 0.05  # A
 ELEMENTS = 119
 NEAREST, MOST = 80, 7  # candidates of a crystal; most different elements of crystals to fit to
 DIMENSIONS, EPOCHS, BATCH, RATE, DECAY = 16, 10, 512, 2e-2, 0.1
+TABLE, PART = ROOT / 'runs' / 'prototype_ranking', 1500
+MEMBERS = 3
+RANK = dict(epochs=4, dropout=0.2, batch=128, rate=2e-3, decay=1e-2)
 
 
 def descriptors(used: np.ndarray) -> np.ndarray:
@@ -64,9 +77,8 @@ def pairs_of(bank: Prototypes, targets: np.ndarray, pool: np.ndarray) -> tuple[t
 
     Crystals of equal formula are no candidates; crystals without a candidate of their type are left out.
     """
-    counts, elements, kind = bank.table['counts'].astype(int), bank.table['elements'], bank.table['kind']
-    parts = [slice(begin, begin + int(k)) for begin, k in zip(bank._first[0], bank.table['species'], strict=True)]
-    contents = [np.repeat(elements[part], counts[part]) for part in parts]
+    kind = bank.table['kind']
+    contents = contents_of(bank)
     formulas = np.array([formula_hash(numbers) for numbers in contents])
     found = []
     for target in targets:
@@ -98,9 +110,7 @@ def surprise(points: torch.Tensor, new, old, there, same) -> torch.Tensor:
 def fit(bank: Prototypes, path: str, seed: int = 0) -> np.ndarray:
     """Return points of the elements (119, 16), fitted to the training split of a data set."""
     torch.manual_seed(seed)
-    with np.load(path) as file:
-        split = dict(zip(file['info_material_id'].tolist(), file['info_split'].tolist(), strict=True))
-    training = np.array([split.get(str(name)) == 'train' for name in bank.table['names']])
+    training = splits_of(bank, path) == 'train'
     start = descriptors(np.unique(bank.table['elements']))
     bank = Prototypes({**bank.table, 'similarity': start})
     data, held = (pairs_of(bank, np.flatnonzero(rows), training) for rows in (training, ~training))
@@ -119,6 +129,143 @@ def fit(bank: Prototypes, path: str, seed: int = 0) -> np.ndarray:
         with torch.no_grad():
             print(f'epoch {epoch + 1}: {surprise(points, *held):.3f}', flush=True)
     return points.detach().numpy()
+
+
+def splits_of(bank: Prototypes, path: str) -> np.ndarray:
+    """Return the split of every row; '' for those that the data set lacks."""
+    with np.load(path) as file:
+        split = dict(zip(file['info_material_id'].tolist(), file['info_split'].tolist(), strict=True))
+    return np.array([split.get(str(name), '') for name in bank.table['names']])
+
+
+def contents_of(bank: Prototypes) -> list[np.ndarray]:
+    """Return the atomic numbers of the atoms of every row."""
+    return np.split(np.repeat(bank.table['elements'], bank.table['counts']).astype(int), np.cumsum(bank.natoms)[:-1])
+
+
+def rank_part(bank: Prototypes, targets: np.ndarray, formulas: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the features of the candidates of some crystals of the bank, and how likely each has their structure.
+
+    'target' (T,), 'rows' (T, 24), -1 where there is none, 'numbers' (T, 24, 12), 'new', 'old' (T, 24, 5), 'sites' (T, 24, 5, 8),
+    'alike' (T, 24, 24), 'right' (T, 24). Candidates are of other formulas.
+    """
+    contents = contents_of(bank)
+    shapes = dict(numbers=(NUMBERS,), new=(SITES,), old=(SITES,), sites=(SITES, SITE_NUMBERS), alike=(CANDIDATES,))
+    kinds = dict(numbers=np.float32, new=np.uint8, old=np.uint8, sites=np.float16, alike=np.float16)
+    table = {name: np.zeros((len(targets), CANDIDATES, *shape), kinds[name]) for name, shape in shapes.items()}
+    table |= {'rows': np.full((len(targets), CANDIDATES), -1), 'right': np.zeros((len(targets), CANDIDATES), np.float32)}
+    for place, target in enumerate(targets):
+        numbers = contents[target].tolist()
+        rows, difference, orders, new = bank._near(numbers, but=formulas == formulas[target])
+        if not len(rows := rows[:CANDIDATES]):
+            continue
+        m = len(rows)
+        found = bank.features(rows, difference[:m], orders[:m], new, len(numbers))
+        for name in shapes:
+            block = getattr(found, name)
+            table[name][place, :m, ..., : block.shape[-1]] = block
+        spectra = [bank.geometry(int(row)).of(np.argsort(each)).spectrum for row, each in zip(rows, orders, strict=False)]
+        table['right'][place, :m] = likeness(np.array(spectra), bank.geometry(int(target)).spectrum[None])[:, 0]
+        table['rows'][place, :m] = rows
+    return {'target': np.asarray(targets), **table}
+
+
+def rank_table(bank: Prototypes, parts: int | None = None) -> dict[str, np.ndarray]:
+    """Return :func:`rank_part` of the whole bank; parts that are in runs/ are read, at most ``parts`` are made."""
+    formulas = np.array([formula_hash(numbers) for numbers in contents_of(bank)])
+    order_of = np.concatenate([rows for rows, _ in bank._groups.values()])  # crystals of one part share their candidates
+    found = []
+    for begin in range(0, len(order_of), PART):
+        path = TABLE / f'{begin}.npz'
+        if not path.exists():
+            if parts == 0:
+                raise SystemExit(f'{begin} of {len(order_of)} crystals are done')
+            parts = None if parts is None else parts - 1
+            part = rank_part(bank, order_of[begin : begin + PART], formulas)
+            TABLE.mkdir(parents=True, exist_ok=True)
+            np.savez(path.with_suffix('.new.npz'), **part)
+            path.with_suffix('.new.npz').rename(path)
+        with np.load(path) as file:
+            found.append({name: file[name] for name in file.files})
+    table = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    known = (table['rows'] >= 0).any(1)
+    return {name: each[known] for name, each in table.items()}
+
+
+def first_right(logs: torch.Tensor, table: dict[str, np.ndarray], rows: np.ndarray) -> dict[int, float]:
+    """Return the share of targets with an alike template (likelihood above 1/2) among the first 1, 3, 10."""
+    hits = []
+    for each, row in zip(logs.double().numpy(), rows, strict=True):
+        m = int((table['rows'][row] >= 0).sum())
+        places, _ = order(each[:m], table['alike'][row, :m, :m].astype(float))
+        hits.append([bool((table['right'][row, places[:k]] > 0.5).any()) for k in (1, 3, 10)])
+    return dict(zip((1, 3, 10), np.mean(hits, 0).round(4).tolist(), strict=True))
+
+
+def rank(bank: Prototypes, path: str, parts: int | None = None, *, held_out: bool = False, seed: int = 0) -> dict:
+    """Return the weights of a network that orders templates, as arrays.
+
+    Trained on the whole bank, or, where the validation split is ``held_out``, on the training split with candidates of it alone;
+    what it does on the validation split is printed then.
+    """
+    torch.manual_seed(seed)
+    table, split = rank_table(bank, parts), splits_of(bank, path)
+    there = table['rows'] >= 0
+    seen = there & (split[table['rows']] == 'train') if held_out else there
+    training = (split[table['target']] == 'train') | (not held_out)
+    training = np.flatnonzero(training & (seen & (table['right'] > 0.5)).any(1))
+    held = np.flatnonzero(split[table['target']] == 'val')
+    points = torch.as_tensor(descriptors(np.unique(bank.table['elements'])))
+    points[0] = 0
+    network = TemplateRanker(points, dropout=RANK['dropout'])
+    numbers = table['numbers'][training][seen[training]]
+    network.shift[:], network.scale[:] = torch.as_tensor(numbers.mean(0)), torch.as_tensor(numbers.std(0))
+
+    def logs_of(rows, there):
+        given = [torch.as_tensor(table[name][rows]) for name in ('numbers', 'new', 'old', 'sites')]
+        return network(given[0], given[1].long(), given[2].long(), given[3].float(), torch.as_tensor(there[rows]))
+
+    def loss_of(logs, rows):
+        return -torch.logsumexp(logs + torch.as_tensor(table['right'][rows]).clamp(1e-4).log(), 1).mean()
+
+    print(f'{len(training)} crystals to fit', flush=True)
+    optimizer = torch.optim.AdamW(network.parameters(), RANK['rate'], weight_decay=RANK['decay'])
+    steps = RANK['epochs'] * -(-len(training) // RANK['batch'])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RANK['rate'], total_steps=steps, pct_start=0.1)
+    for _ in range(RANK['epochs']):
+        network.train()
+        for rows in torch.randperm(len(training)).split(RANK['batch']):
+            rows = training[rows.numpy()]
+            loss = loss_of(logs_of(rows, seen), rows)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    network.eval()
+    if held_out:
+        with torch.no_grad():
+            logs = torch.cat([logs_of(rows, there) for rows in np.array_split(held, 20)])
+        for name, each in (
+            ('nearest', torch.log_softmax(-torch.as_tensor(table['numbers'][held][..., 2]), 1)),
+            ('network', logs),
+        ):
+            print(f'{name}: {loss_of(each, held):.3f}', first_right(each, table, held), flush=True)
+    return {name: value.numpy().astype(np.float16) for name, value in network.state_dict().items()}
+
+
+def rank_all(bank: Prototypes, path: str, parts: int | None) -> dict[str, np.ndarray]:
+    """Return the weights of several networks, arrays (members, ...); those in runs/ are read."""
+    states = []
+    for member in range(MEMBERS):
+        file = TABLE / f'member_{member}.npz'
+        if not file.exists():
+            if parts == 0:
+                raise SystemExit(f'{member} of {MEMBERS} networks are done')
+            np.savez(file, **rank(bank, path, parts, seed=member))
+            parts = None if parts is None else 0
+        with np.load(file) as state:
+            states.append({name: state[name] for name in state.files})
+    return {name: np.stack([state[name] for state in states]) for name in states[0]}
 
 
 def atomic_volumes(table: dict) -> np.ndarray:
@@ -141,6 +288,8 @@ def make(path: str, out: Path = FILE) -> Prototypes:
     known = [k for k, atoms in enumerate(images) if atoms.info['key_value_pairs']['split'] != 'test']
     held = {formula_hash(atoms.numbers) for atoms in images if atoms.info['key_value_pairs']['split'] == 'test'}
     table = rows_of([symmetrize(images[k], AVERAGED) for k in known], names[known])
+    with np.load(path) as file:
+        table['hull'] = np.round(1e3 * file['info_e_above_hull_eV'][known].clip(0)).astype(np.uint16)
     table['volumes'] = atomic_volumes(table)
     table['similarity'] = descriptors(np.unique(table['elements']))
     table['held_out'] = np.array(sorted(held), np.uint32)
@@ -170,8 +319,9 @@ def test_formulas_in(bank: Prototypes, paths: list[str]) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('verb', choices=('make', 'fit', 'elements', 'check'))
+    parser.add_argument('verb', choices=('make', 'fit', 'rank', 'held-out', 'elements', 'check'))
     parser.add_argument('data', nargs='*')
+    parser.add_argument('--parts', type=int, help='rank: make at most so many parts of the table and stop')
     args = parser.parse_args()
     if args.verb == 'make':
         bank = make(args.data[0])
@@ -181,6 +331,12 @@ def main() -> None:
         bank = Prototypes.load()
         bank.table['similarity'] = fit(bank, args.data[0])
         bank.save(FILE)
+        return
+    if args.verb == 'rank':
+        np.savez_compressed(RANKING, **rank_all(Prototypes.load(), args.data[0], args.parts))
+        return
+    if args.verb == 'held-out':
+        rank(Prototypes.load(), args.data[0], args.parts, held_out=True)
         return
     if args.verb == 'elements':
         bank = with_elements(Prototypes.load())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..networks.neighbors import neighbor_pairs
-from ..representations.slab import Slab, check_slab
+from ..representations.slab import Slab, SlabTemplate, check_slab
 from ..utils.atoms import frozen_mask
 from .elements import check_elements
 from .forcefield import check_known
@@ -34,10 +34,11 @@ class OverlayerBatches:
     def __init__(self, network: ForceField, header: dict[str, Any]) -> None:
         self.network, self.header = network, header
 
-    def check(self, atoms: Atoms) -> None:
+    def check(self, atoms: Atoms | SlabTemplate) -> None:
         """Raise a ValueError for a structure that the force field does not know."""
-        check_known(atoms, self.header, self.network.passive_edges)
-        check_slab(atoms)
+        template = SlabTemplate.of(atoms)
+        check_known(template, self.header, self.network.passive_edges)
+        check_slab(template.atoms)
 
     def evaluate(self, images: Sequence[Atoms]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return energies (B,) in eV and, for each structure, raw forces (n, 3) in eV/A."""
@@ -56,7 +57,7 @@ class OverlayerBatches:
 class SevenNetBatches:
     """Batches of any structures for SevenNet; the numbers are those of its calculator.
 
-    On a GPU a batch of 64 overlayers takes about as long as a single one; on a CPU nothing is gained.
+    For a GPU: on a CPU nothing is gained.
 
     Parameters
     ----------
@@ -68,9 +69,9 @@ class SevenNetBatches:
         self.calculator, self.network, self.device = calculator, calculator.model, calculator.device
         self.network.set_is_batch_data(True)
 
-    def check(self, atoms: Atoms) -> None:
+    def check(self, atoms: Atoms | SlabTemplate) -> None:
         """Raise a ValueError for elements that SevenNet does not know."""
-        check_elements(self.calculator, atoms.numbers, 'a relaxation')
+        check_elements(self.calculator, getattr(atoms, 'atoms', atoms).numbers, 'a relaxation')
 
     @torch.inference_mode(False)
     @torch.enable_grad()

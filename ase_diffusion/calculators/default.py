@@ -8,10 +8,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependency
-from .names import CalculatorLike
+from .names import OWN, CalculatorLike
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from ..representations.slab import SlabTemplate
 
 PACKAGES = {  # name: package on PyPI and of imports, extra of ase_diffusion
     '7net-mf-0': ('sevenn', '7net'),
@@ -25,8 +27,9 @@ UNIVERSAL = ('7net-mf-0', 'chgnet')  # for nearly all elements, the preferred on
 def default_calculator(images: Iterable[Atoms] = ()) -> str:
     """Return the name of a calculator for structures, without making it.
 
-    That is ``'ag-o'`` where the shipped force field knows all structures (overlayers of Ag and O on two frozen layers of
-    Ag(111)), else the first installed one of ``'7net-mf-0'`` and ``'chgnet'``, which know nearly all elements.
+    That is ``'ag-o'`` where it knows all structures (overlayers of Ag and O on two frozen layers of Ag(111)), else the first
+    installed one of ``'7net-mf-0'`` and ``'chgnet'``, which know nearly all elements; where neither is, ``'metal-oxide'`` if it
+    knows them (metals and oxygen on frozen metals).
 
     Parameters
     ----------
@@ -39,15 +42,16 @@ def default_calculator(images: Iterable[Atoms] = ()) -> str:
         None fits; the message lists the choices.
     """
     images = list(images)
-    reason = _unknown_to_ag_o(images) if images else 'nothing is known of the structures'
-    if reason is None:
+    reasons = {name: unknown_to(name, images) if images else 'nothing is known of the structures' for name in OWN}
+    fitting = [name for name, reason in reasons.items() if reason is None]
+    if 'ag-o' in fitting:
         return 'ag-o'
-    for name in UNIVERSAL:
-        if _installed(PACKAGES[name][0]):
-            return name
+    for name in [*(name for name in UNIVERSAL if _installed(PACKAGES[name][0])), *fitting]:
+        return name
+    reason = '; '.join(f'{name}: {why}' for name, why in reasons.items())
     ways = ' or '.join(f'{name!r} after pip install {PACKAGES[name][0]}' for name in UNIVERSAL)
     raise ValueError(
-        f'no calculator was named, and none that is installed fits by default (ag-o: {reason}); name one: {ways}; '
+        f'no calculator was named, and none that is installed fits by default ({reason}); name one: {ways}; '
         "'emt' for some metals, 'lj', 'gpaw', 'vasp', a .safetensors force field, or any ASE calculator in Python"
     )
 
@@ -75,21 +79,28 @@ def _installed(package):
         return True
 
 
-@lru_cache(maxsize=1)
-def _ag_o_header():
+@lru_cache(maxsize=len(OWN))
+def _header(name):
     from ..utils.header import read_header
     from ..weights.zoo import find_model
 
-    return read_header(find_model('ag-o-forcefield'))
+    return read_header(find_model(OWN[name]))
 
 
-def _unknown_to_ag_o(images):
-    """Return why the shipped force field cannot relax the structures, None where it can."""
+def unknown_to(name: str, images: Iterable[Atoms | SlabTemplate]) -> str | None:
+    """Return why a shipped force field ('ag-o', 'metal-oxide') should not compute the structures, None where it should.
+
+    It should not where it never saw an element, nor by default where its data have nothing like them: metal without oxygen, an
+    alloy, another facet or coverage.
+    """
+    from ..representations.slab import SlabTemplate
     from .forcefield import check_known
 
     for atoms in images:
         try:
-            check_known(atoms, _ag_o_header(), False)
+            check_known(atoms, _header(name), False)
         except ValueError as err:
             return ' '.join(str(err).split())
+        if news := SlabTemplate.of(atoms).news(_header(name).get('data', {})):
+            return f'its data have no {news}'
     return None

@@ -69,7 +69,7 @@ def named(calculator: CalculatorLike) -> str | None:
 
 def takes_device(calculator: CalculatorLike) -> bool:
     """Return whether a calculator given by name has the choice of a device."""
-    return is_own_force_field(calculator) or (named(calculator) or '').startswith(('7net', 'chgnet', 'ag-o'))
+    return is_own_force_field(calculator) or (named(calculator) or '').startswith(('7net', 'chgnet'))
 
 
 def is_stateful(calc: Any) -> bool:

@@ -18,14 +18,12 @@ from ..utils.atoms import frozen_mask
 from ..utils.checks import CALCULATOR_KEYWORDS
 from ..utils.device import pick_device
 from ..weights.zoo import load_model
+from .names import OWN
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from ..diffusion.batch import Batch
-
-
-ALIASES = {'ag-o': 'ag-o-forcefield'}
 
 
 def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | None = None) -> tuple[ForceField, dict[str, Any]]:
@@ -38,7 +36,7 @@ def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | None 
     """
     if isinstance(model, ForceField):
         return copy.deepcopy(model).to(pick_device(device)).eval().requires_grad_(False), {'kind': 'forcefield'}
-    network, header = load_model(ALIASES.get(str(model), model), pick_device(device))
+    network, header = load_model(OWN.get(str(model), model), pick_device(device))
     if header.get('kind') != 'forcefield':
         raise ValueError(f'{model} is a {header.get("kind")!r} model; a force field is asked for, such as "ag-o"')
     return network.requires_grad_(False), header
@@ -58,7 +56,8 @@ class ForceFieldCalculator(Calculator):
     Parameters
     ----------
     model : str, Path or ForceField
-        'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), a checkpoint, or a network, as
+        'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), 'metal-oxide' (shipped; metals and oxygen on frozen
+        close-packed metals, energies relative to the bare substrate), a checkpoint, or a network, as
         :func:`ase_diffusion.networks.schnetpack_io.forcefield_from_schnetpack` returns it.
     device : str, optional
     dtype : 'float32' or 'float64'
@@ -97,7 +96,7 @@ class ForceFieldCalculator(Calculator):
         if dtype is not None:
             self.network = self.network.to(_precision(dtype))
         self.representation = Slab(dtype=self.network.scale.dtype)
-        self.model = type(model).__name__ if isinstance(model, ForceField) else Path(ALIASES.get(str(model), str(model))).stem
+        self.model = type(model).__name__ if isinstance(model, ForceField) else Path(OWN.get(str(model), str(model))).stem
         self.parameters.update(
             model=self.model,
             dtype=str(self.network.scale.dtype).removeprefix('torch.'),

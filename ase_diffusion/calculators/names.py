@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: as in `get_calculator`
 
+OWN = {'ag-o': 'ag-o-forcefield', 'metal-oxide': 'metal-oxide-forcefield'}  # calculator: shipped force field
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 
 
@@ -34,7 +35,7 @@ def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
     Parameters
     ----------
     calculator : str, Path, callable, Calculator or ForceField
-        ``'ag-o'`` (the shipped force field), ``'emt'``, ``'lj'``, ``'7net-mf-0'`` (SevenNet, fidelity PBE),
+        ``'ag-o'`` and ``'metal-oxide'`` (shipped force fields), ``'emt'``, ``'lj'``, ``'7net-mf-0'`` (SevenNet, fidelity PBE),
         ``'7net-0'``, ``'chgnet'``, ``'gpaw'``, ``'vasp'``; the path of a ``.safetensors`` force field; a class or
         function that makes a calculator; a network of `forcefield_from_schnetpack`; or a calculator, which is returned
         unchanged.
@@ -117,7 +118,7 @@ def calculator_title(calculator: Any) -> str:
 def is_own_force_field(calculator: CalculatorLike) -> bool:
     """Return whether a name, path or calculator is a force field of this package, which computes batches."""
     if isinstance(calculator, (str, Path)):
-        return str(calculator).lower() == 'ag-o' or str(calculator).endswith('.safetensors')
+        return str(calculator).lower() in OWN or str(calculator).endswith('.safetensors')
     return _is_network(calculator) or (hasattr(calculator, 'network') and hasattr(calculator, 'header'))
 
 
@@ -259,7 +260,7 @@ def _missing(err, package, extra):
 
 
 NAMES = {
-    'ag-o': _own,
+    **{name: partial(_own, name) for name in OWN},
     'emt': _emt,
     'lj': _lennard_jones,
     '7net-mf-0': _sevennet_mf_0,

@@ -104,6 +104,13 @@ def add_force(parser: Any) -> None:
     parser.add_argument('--force', action='store_true', help='replace files that exist')
 
 
+def add_substitute(parser: Any) -> None:
+    """Add the share of crystals whose elements are exchanged in training."""
+    parser.add_argument(
+        '--substitute', type=float, metavar='SHARE', help='share of crystals whose elements are exchanged for similar ones (0)'
+    )
+
+
 def add_crystal_data(parser: Any) -> None:
     """Add the data of a training on crystals, and their splits."""
     parser.add_argument(

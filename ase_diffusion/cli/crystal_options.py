@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ase_diffusion.cli.common import add_crystal_data, given
+from ase_diffusion.cli.common import add_crystal_data, add_substitute, given
 
 
 def add_sample(parser: Any) -> None:
@@ -39,6 +39,7 @@ def make(cls, args: Any, **options: Any) -> Any:
 def add_train(parser: Any) -> None:
     """Add the options of a training."""
     add_crystal_data(parser)
+    add_substitute(parser)
     parser.add_argument('--conditions', nargs='*', metavar='NAME', help='conditions to learn (all numbers of the data)')
     parser.add_argument(
         '--scheme',
@@ -75,5 +76,5 @@ def train(args: Any, **options: Any) -> Path:
     print(f'{len(training)} crystals to train on, {"5 %" if held is None else len(held)} to validate, from {args.data}')
     if header := options.pop('header', None):
         options['elements'] = header['representation']['elements']
-    more = given(args, 'features', 'blocks', 'conditions', 'scheme', 'conditioning', 'csp_fraction', 'coupled')
+    more = given(args, 'features', 'blocks', 'conditions', 'scheme', 'conditioning', 'csp_fraction', 'coupled', 'substitute')
     return train_crystal(training, args.out, validation=held, **options, **more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ase_diffusion.cli.common import add_crystal_data, given
+from ase_diffusion.cli.common import add_crystal_data, add_substitute, given
 
 
 def add_sample(parser: Any) -> None:
@@ -26,6 +26,7 @@ def make(cls, args: Any, **options: Any) -> Any:
 def add_train(parser: Any) -> None:
     """Add the options of a training."""
     add_crystal_data(parser)
+    add_substitute(parser)
     parser.add_argument(
         '--conditions', nargs='*', metavar='NAME', help='conditions to learn beside the elements (all numbers of the data)'
     )
@@ -43,7 +44,7 @@ def train(args: Any, **options: Any) -> Path:
     print(f'{len(images)} crystals from {args.data}')
     if header := options.pop('header', None):
         options['elements'] = header['representation']['elements']
-    options = {**given(args, 'network', 'features', 'blocks', 'conditions'), **options}
+    options = {**given(args, 'network', 'features', 'blocks', 'conditions', 'substitute'), **options}
     return train_pointcloud(images, args.out, split=args.split, **options)
 
 

@@ -11,6 +11,11 @@ from ase_diffusion.cli.common import given
 def add_sample(parser: Any) -> None:
     """Add what says which frameworks are sampled."""
     parser.add_argument(
+        '--source',
+        choices=('random', 'network'),
+        help='random sites, or the network (random, unless an option needs the network)',
+    )
+    parser.add_argument(
         '--no-symmetry', dest='symmetry', action='store_false', default=None, help='no space group (few grids give a framework)'
     )
     parser.add_argument('--cell', type=float, nargs=3, metavar=('A', 'B', 'C'), help='edges of the cell, A (drawn)')
@@ -21,12 +26,14 @@ def add_sample(parser: Any) -> None:
     parser.add_argument(
         '--off-target', dest='tolerance', action='store_const', const={}, help='frameworks far from what was asked for, too'
     )
-    parser.add_argument('--maxtries', type=int, metavar='N', help='rejected grids per framework before giving up (60)')
+    parser.add_argument(
+        '--maxtries', type=int, metavar='N', help='rejected candidates per framework before giving up (20; network: 60)'
+    )
 
 
 def make(cls, args: Any, **options: Any) -> Any:
     """Return the generator of the arguments."""
-    return cls(**given(args, 'symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'maxtries'), **options)
+    return cls(**given(args, 'source', 'symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'maxtries'), **options)
 
 
 def add_train(parser: Any) -> None:

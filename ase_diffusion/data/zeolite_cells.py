@@ -21,6 +21,7 @@ import numpy as np
 FILE = Path(__file__).with_name('zeolite_cells.npz')
 WIDTHS = {'void_fraction': 0.02, 'heat_of_adsorption': 1.0, 'henry_coefficient': 0.3}  # the last of its logarithm
 FEWEST = 20  # cells among which a draw with targets chooses
+SIZE = 1.25  # cells are drawn in proportion to this power of their number of T sites: small ones hold few frameworks
 CONTRADICTION = 3.0  # widths; no known framework is as near to several targets that contradict each other
 IDENTITY = np.eye(3, dtype=int)[None], np.zeros((1, 3))
 
@@ -55,7 +56,7 @@ class ZeoliteCells:
         return self.sets[self.which[row]]
 
     def weights(self, targets: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
-        """Return with which probability each row is drawn for some targets, (n,).
+        """Return with which probability each row is drawn for some targets, (n,); large cells more often.
 
         Parameters
         ----------
@@ -72,9 +73,10 @@ class ZeoliteCells:
         rows = np.ones(len(self), bool) if rows is None else rows
         if not rows.any():
             raise ValueError('no known framework has such a cell or space group; ask for another, or leave it out')
+        out = np.where(rows, self.silicon.astype(float) ** SIZE, 0.0)
         distances = [self._distance(name, value) for name, value in targets.items()]
         if not distances:
-            return rows / rows.sum()
+            return out / out.sum()
         distances = np.array(distances)[:, rows]  # (targets, rows), in widths
         total = np.sqrt((distances**2).sum(0))
         if len(distances) > 1 and np.sqrt((distances.min(1) ** 2).sum()) + CONTRADICTION < total.min():
@@ -82,8 +84,7 @@ class ZeoliteCells:
             raise ValueError(f'several targets are those of one framework; no known framework has {shown}: ask for one of them')
         total -= total.min()  # a target outside of the data: those nearest to it
         scale = max(1.0, np.sort(total)[min(FEWEST, len(total)) - 1] / 2)
-        out = np.zeros(len(self))
-        out[rows] = np.exp(-0.5 * (total / scale) ** 2)
+        out[rows] *= np.exp(-0.5 * (total / scale) ** 2)
         return out / out.sum()
 
     def _distance(self, name: str, value: float) -> np.ndarray:

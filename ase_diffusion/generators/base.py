@@ -185,8 +185,7 @@ class Generator(GenerativeModel):
                     yield outcome
                 if refused > self.maxtries * max(1, done):
                     raise GenerationFailed(
-                        f'{refused} structures were rejected and {done} accepted of {n} asked for; '
-                        'try more steps, a wider window or another model',
+                        f'{refused} structures were rejected and {done} accepted of {n} asked for; {self._advice()}',
                         reasons,
                     )
         finally:
@@ -234,9 +233,17 @@ class Generator(GenerativeModel):
         conditions = {**conditions, **task.labels()}
         shown = ', '.join(f'{name} {shown_condition(value)}' for name, value in conditions.items() if value is not None)
         name = type(self).__name__ + ('' if task.chooses else f'.{task.name}')
-        how = [*task.before(), *([] if self.process is None else [self.sampler, f'{task.steps} steps'])]
+        how = [*task.before(), *self._how(task)]
         best = [f'the best of {self.best_of} each'] if self.best_of > 1 and task.chooses else []
         return f'{name}: ' + ', '.join([f'{n} structures', *how, str(self.device), *best, *([shown] if shown else [])])
+
+    def _advice(self) -> str:
+        """Return what an error says to do where too many structures are rejected."""
+        return 'try more steps, a wider window or another model'
+
+    def _how(self, task: FromNoise) -> list[str]:
+        """Return what the log says of the way in which structures are made."""
+        return [] if self.process is None else [self.sampler, f'{task.steps} steps']
 
     def _shown_formula(self, atoms: Atoms) -> str:
         """Return the formula of a structure for the log."""

@@ -283,8 +283,12 @@ class GenerativeModel:
             **task.labels(),
             **batch.extras.get('labels', {}),
         }
+        return self._labelled(task.restore(self.representation.decode(batch), batch), seeds, conditions, more)
+
+    def _labelled(self, found: list[Outcome], seeds: list[int], conditions: dict, more: dict) -> list[Outcome]:
+        """Return structures in their final form with their labels, or failures, one for each seed."""
         outcomes = []
-        for outcome, seed in zip(task.restore(self.representation.decode(batch), batch), seeds, strict=True):
+        for outcome, seed in zip(found, seeds, strict=True):
             outcome = outcome if isinstance(outcome, Failure) else self._finish(outcome)
             if not isinstance(outcome, Failure):
                 self._label(outcome, seed, conditions, more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ase import Atoms
@@ -30,6 +31,8 @@ class BestOf:
         Judges the candidates by a single point each; None: they carry energies already, those of a relaxation.
     device : str, optional
         Of our own force fields.
+    score : callable, optional
+        Number of a structure that carries its energy; the lowest is chosen. Default: the energy.
 
     Attributes
     ----------
@@ -37,8 +40,10 @@ class BestOf:
         Single points so far.
     """
 
-    def __init__(self, best_of: int, calculator: Any = None, device: str | None = None) -> None:
-        self.best_of, self.calculator, self.calls, self.relaxer = best_of, calculator, 0, None
+    def __init__(
+        self, best_of: int, calculator: Any = None, device: str | None = None, score: Callable[[Atoms], float] = energy_of
+    ) -> None:
+        self.best_of, self.calculator, self.score, self.calls, self.relaxer = best_of, calculator, score, 0, None
         if calculator is not None:
             settings = Settings(steps=0, min_distance=None, max_energy=None)
             self.relaxer = Relaxer(calculator, settings, device=device if is_own_force_field(calculator) else None)
@@ -64,7 +69,7 @@ class BestOf:
         races = [[atoms for atoms in group if fit(atoms)] for group in groups]
         if self.relaxer is not None:
             self._evaluate([atoms for race in races for atoms in race])
-        chosen = [min(race, key=energy_of) if race else group[0] for race, group in zip(races, groups, strict=True)]
+        chosen = [min(race, key=self.score) if race else group[0] for race, group in zip(races, groups, strict=True)]
         for atoms in chosen:
             if not isinstance(atoms, Failure):
                 note(atoms, **self.todict())

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,33 +28,50 @@ from ..utils.provenance import forget_notes, note
 from .base import Generator, collect
 from .compiling import copy_network
 from .grids import Draw, Interpolation, SymmetricNoise, averaged, with_multiplicity
+from .random_sites import GOOD, RandomSites
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 from .trajectory import DenoisingTrajectory
+from .zeolite_arguments import (
+    TOLERANCE,
+    check_edges,
+    check_given,
+    check_groups,
+    check_points,
+    check_tolerance,
+    is_compatible,
+    space_group_text,
+)
 
 DEFAULT_MODEL = 'zeolite-silica'
+SOURCES = ('random', 'network')
+TRIES = {'random': 20, 'network': 60}  # each some 400 cells, 1 s; a grid: cheap, and most give no framework
 PROPERTIES = ('void_fraction', 'heat_of_adsorption', 'henry_coefficient')
+LEAST_VOLUME = 0.9  # share of the drawn cell that a framework with a target keeps: what shrinks loses void fraction
 STRAIN = 0.02  # standard deviation of the relative change of a cell that is drawn
 DRAWS = 50  # until a cell fits grids of a fixed shape
 SYMPREC = 0.05  # A
 MOST_COST = 0.03  # A^2 per T: valid; IZA frameworks have 3e-4 (median)
-TOLERANCE = {'void_fraction': 0.03, 'heat_of_adsorption': 1.5, 'henry_coefficient': 1.5}  # kJ/mol; the last a factor
 
 
 class ZeoliteDiffusion(Generator):
     """Generate SiO2 frameworks.
 
-    Cell, space group and number of T sites are drawn together from known frameworks, near the target where there is one; the
-    network denoises the grids, and a framework is restored from them (:mod:`ase_diffusion.porous.silica`). Only frameworks with
-    four O at every Si, two Si at every O and little strain come back.
+    Cell, space group and number of T sites are drawn together from known frameworks, near the target where there is one. With
+    ``source='random'`` random symmetric T sites are relaxed there to a framework (:mod:`ase_diffusion.porous.growth`); with
+    ``source='network'`` the network denoises the grids, and a framework is restored from them
+    (:mod:`ase_diffusion.porous.silica`). Only frameworks with four O at every Si, two Si at every O and little strain come back.
 
     Parameters
     ----------
     model : str or Path
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first).
+    source : 'random', 'network' or None
+        Where candidates come from. None: 'random', which gives more good frameworks per second, where nothing is asked for that
+        only a network has: another model, ``symmetry=False``, ``steps``, ``sampler`` or ``denoising_trajectory``.
     symmetry : bool
-        Average the noise and the predictions over the space group. False: no symmetry, as in the paper; few grids give a
-        framework.
+        Of the network: average the noise and the predictions over the space group. False: no symmetry, as in the paper; few
+        grids give a framework.
     cell : array_like, optional
         Edges (3,) or an orthogonal cell (3, 3), A; it is fitted a little with the atoms. Default: drawn.
     space_group : int or list of int, optional
@@ -76,7 +94,8 @@ class ZeoliteDiffusion(Generator):
     Raises
     ------
     ValueError
-        A cell that is not orthogonal; a space group that no known framework has; ``best_of``.
+        A cell that is not orthogonal; a space group that no known framework has; ``best_of``; random sites with what only a
+        network has.
     CheckpointError
         The model cannot be loaded.
 
@@ -84,8 +103,9 @@ class ZeoliteDiffusion(Generator):
     -----
     ``info['key_value_pairs']`` of a result has ``space_group`` (of spglib, 0.05 A), ``void_fraction``, ``henry_coefficient``
     and ``heat_of_adsorption`` (methane, 298 K; beside ``condition_void_fraction``, ... where they were asked for), ``cost`` (A^2
-    per T), ``moved`` (A, distance of the T sites from the peaks of the grid), ``restored_by``, the step of the restoration that
-    succeeded, ``novelty`` ('iza', 'known' or 'new') and, of an IZA net, ``topology``, such as 'SOD'.
+    per T), ``source``, ``novelty`` ('iza', 'known' or 'new') and, of an IZA net, ``topology``, such as 'SOD'; from the network
+    also ``moved`` (A, distance of the T sites from the peaks of the grid) and ``restored_by``, the step of the restoration that
+    succeeded.
 
     Examples
     --------
@@ -96,12 +116,13 @@ class ZeoliteDiffusion(Generator):
     kind: ClassVar[str] = 'zeolite'
     default_sampling: ClassVar[dict] = SAMPLING
     default_guidance_scale: ClassVar[float] = 2.0
-    recorded: ClassVar[tuple[str, ...]] = ('symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'probe_shape')
+    recorded: ClassVar[tuple[str, ...]] = ('source', 'symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'probe_shape')
 
     def __init__(
         self,
         model: Any = DEFAULT_MODEL,
         *,
+        source: str | None = None,
         symmetry: bool = True,
         cell: np.ndarray | None = None,
         space_group: Any = None,
@@ -116,20 +137,32 @@ class ZeoliteDiffusion(Generator):
                 f'best_of={options["best_of"]!r} compares energies, so that all candidates need one composition; frameworks have '
                 'different ones: leave best_of out'
             )
-        options.setdefault('maxtries', 60)  # a grid is cheap, and most give no framework
+        tries = options.pop('maxtries', None)
         super().__init__(**options)
-        self.symmetry, self.cell, self.max_cost = bool(symmetry), _edges(cell), float(max_cost)
+        self.symmetry, self.cell, self.max_cost = bool(symmetry), check_edges(cell), float(max_cost)
+        self.source = self._source_of(source, model)
+        self.maxtries = check_integer('maxtries', TRIES[self.source] if tries is None else tries, 1)
         if not self.max_cost > 0:
             raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {max_cost!r}')
-        self.tolerance = _tolerance(tolerance)
-        self.probe_shape = _points(probe_shape)
+        self.tolerance = check_tolerance(tolerance)
+        self.probe_shape = check_points(probe_shape)
         self.cells: ZeoliteCells = shipped_cells()
-        self.space_group = _groups(space_group, self.cells)
+        self.space_group = check_groups(space_group, self.cells)
         if self.space_group is not None and not self.symmetry:
             raise ValueError('space_group needs symmetry=True; leave it out to generate without symmetry')
         self.rows = self._rows()
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self._load(model)
+
+    def _source_of(self, source: str | None, model: Any) -> str:
+        """Return where candidates come from; raise a ValueError where that does not fit the other arguments."""
+        if source not in (None, *SOURCES):
+            raise ValueError(f'source is one of {", ".join(SOURCES)}, or None; got {source!r}')
+        needs = [name for name, value in self._asked.items() if value is not None]
+        needs += ['symmetry=False'] * (not self.symmetry) + ['denoising_trajectory'] * (self.denoising_trajectory is not None)
+        if source == 'random' and needs:
+            raise ValueError(f"random sites are symmetric and are not denoised; leave out {', '.join(needs)}, or source='random'")
+        return source or ('network' if needs or str(model) != DEFAULT_MODEL else 'random')
 
     def _rows(self) -> np.ndarray:
         """Return which known cells may be drawn, bool (n,)."""
@@ -138,7 +171,7 @@ class ZeoliteDiffusion(Generator):
             rows &= np.isin(self.cells.group, self.space_group)
         if self.cell is not None and self.symmetry:
             lengths = self.cells.lengths
-            fits = [_is_compatible(self.cell, rotations) for rotations, _ in self.cells.sets]
+            fits = [is_compatible(self.cell, rotations) for rotations, _ in self.cells.sets]
             rows &= np.array(fits)[self.cells.which]
             near = np.abs(np.log(lengths / self.cell)).max(1)
             rows &= near <= max(0.15, np.sort(near[rows])[:20].max(initial=0.0))
@@ -156,7 +189,11 @@ class ZeoliteDiffusion(Generator):
         TypeError
             A keyword is no condition of this model.
         """
+        if self.source == 'random' and conditions.get('guidance_scale') is not None:
+            raise ValueError("guidance_scale is that of a network; pass source='network', or leave it out")
         merged = super().check_conditions(conditions)
+        if self.source == 'random' or not _targets(merged):
+            merged['guidance_scale'] = None
         share, henry = merged.get('void_fraction'), merged.get('henry_coefficient')
         if share is not None and not 0 <= share <= 1:
             raise ValueError(f'void_fraction is a share of the volume, 0 to 1; got {share:g}')
@@ -166,18 +203,22 @@ class ZeoliteDiffusion(Generator):
 
     # draws
 
+    def _draw_cell(self, weights: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int, Any]:
+        """Return edges (3,) in A, number of T sites and operations of a known cell, drawn with these weights."""
+        row = int(rng.choice(len(weights), p=weights))
+        strain = 1 + STRAIN * rng.standard_normal()
+        edges, silicon = self.cells.lengths[row].astype(float) * strain, int(self.cells.silicon[row])
+        if self.cell is not None:
+            edges = self.cell
+            silicon = max(1, round(silicon * edges.prod() / self.cells.lengths[row].astype(float).prod()))
+        return edges, silicon, self.cells.operations(row) if self.symmetry else IDENTITY
+
     def _draw(self, seed: int, targets: dict[str, float]) -> Draw:
         """Return cell, space group, T number and grid of the structure with this seed."""
         rng = np.random.default_rng([seed % 2**32, seed >> 32])
         weights, voxels = self.cells.weights(targets, self.rows), self.representation
         for _ in range(DRAWS):
-            row = int(rng.choice(len(weights), p=weights))
-            strain = 1 + STRAIN * rng.standard_normal()
-            edges = self.cells.lengths[row].astype(float) * strain if self.cell is None else self.cell
-            silicon = int(self.cells.silicon[row])
-            if self.cell is not None:
-                silicon = max(1, round(silicon * edges.prod() / self.cells.lengths[row].astype(float).prod()))
-            operations = self.cells.operations(row) if self.symmetry else IDENTITY
+            edges, silicon, operations = self._draw_cell(weights, rng)
             shape = voxels.shape or symmetric_shape(edges, operations, voxels.pitch, voxels.multiple)
             if not self.symmetry:
                 return Draw(edges, tuple(shape), silicon, None)
@@ -190,7 +231,7 @@ class ZeoliteDiffusion(Generator):
     def _draws(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Draw]:
         if isinstance(task, Interpolation):
             return [task.draw] * len(seeds)
-        targets = {name: conditions[name] for name in PROPERTIES if conditions.get(name) is not None}
+        targets = _targets(conditions)
         return [self._draw(seed, targets) for seed in seeds]
 
     def _groups_of(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[list[int]]:
@@ -204,7 +245,16 @@ class ZeoliteDiffusion(Generator):
 
     # batches
 
+    def _is_random(self, task: FromNoise) -> bool:
+        return self.source == 'random' and not isinstance(task, Interpolation)
+
     def _candidates(self, seeds, conditions, task):
+        if self._is_random(task):
+            targets = _targets(conditions)
+            search = RandomSites(partial(self._draw_cell, self.cells.weights(targets, self.rows)), min(self.max_cost, GOOD))
+            near = partial(self._is_near, targets)
+            notes = {'model': 'none', 'source': 'random'}
+            return self._labelled([search(seed, near) for seed in seeds], seeds, conditions, notes)
         outcomes: list = [None] * len(seeds)
         for places in self._groups_of(seeds, conditions, task):
             for k, outcome in zip(places, super()._candidates([seeds[k] for k in places], conditions, task), strict=True):
@@ -249,13 +299,18 @@ class ZeoliteDiffusion(Generator):
             batch.extras['multiplicity'] = torch.tensor(values, dtype=voxels.dtype)
         batch = batch.to(self.device)
         symmetries = [draw.symmetry for draw in draws]
-        target = any(conditions.get(name) is not None for name in PROPERTIES)
-        network = ClassifierFree(with_multiplicity(self.network), conditions['guidance_scale'] if target else 1.0)
+        scale = conditions.get('guidance_scale')
+        if scale is None:
+            scale = self.default_guidance_scale if _targets(conditions) else 1.0
+        network = ClassifierFree(with_multiplicity(self.network), scale)
         noise = SymmetricNoise(seeds, symmetries)
         process, begin = task.begin(self.process, batch, noise, network)
         with DenoisingTrajectory(self, begin['steps']) as movie, _half(self.device):
             final = self._sampler()(averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
         final.extras['operations'] = [draw.operations for draw in draws]  # for the restoration
+        final.extras['labels'] = {'source': 'network'}
+        if _targets(conditions) and self.tolerance:
+            final.extras['least_volume'] = LEAST_VOLUME
         return final
 
     def _finish(self, atoms: Atoms) -> Atoms | Failure:
@@ -294,6 +349,13 @@ class ZeoliteDiffusion(Generator):
             if not near:
                 return f'{name} off target'
         return None
+
+    def _is_near(self, targets: dict[str, float], atoms: Atoms) -> bool:
+        """Tell whether a framework is as near to the targets as the tolerance asks for."""
+        if not targets or not self.tolerance:
+            return True
+        known = adsorption_properties(energy_grid(atoms, shape=self.probe_shape))
+        return self._off_target({f'condition_{name}': value for name, value in targets.items()} | known) is None
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
         atoms = super()._after_relaxation(atoms)
@@ -339,7 +401,7 @@ class ZeoliteDiffusion(Generator):
         if not low < noise <= high:
             raise ValueError(f'noise lies above {low:g} and at most at {high:g}, those of the model; got {noise!r}')
         for name, atoms in (('first', a), ('second', b)):
-            _check_given(name, atoms)
+            check_given(name, atoms)
         shapes = [self.representation.shape_of(atoms) for atoms in (a, b)]
         if shapes[0] != shapes[1]:
             raise ValueError(
@@ -379,17 +441,32 @@ class ZeoliteDiffusion(Generator):
     def _identity(self) -> dict:
         return {'symmetry': self.symmetry}
 
+    def _advice(self) -> str:
+        asked = 'ask for what known frameworks have, or pass a larger max_cost or tolerance (tolerance=None hands out all)'
+        return asked if self.source == 'random' else f"{asked}, or source='random'"
+
+    def _how(self, task: FromNoise) -> list[str]:
+        return ['random symmetric sites, no network'] if self._is_random(task) else super()._how(task)
+
     def todict(self) -> dict:
         """Return what made the structures, JSON-serialisable."""
+        told = super().todict()
+        if self.source == 'random':
+            told = {name: value for name, value in told.items() if name not in ('sampler', 'steps')}
         return {
-            **super().todict(),
+            **told,
+            'source': self.source,
             'cell': None if self.cell is None else self.cell.tolist(),
             'space_group': self.space_group,
             'max_cost': self.max_cost,
             'tolerance': self.tolerance,
-            'symmetry': self.symmetry,
             'probe_shape': list(self.probe_shape),
         }
+
+
+def _targets(conditions: dict) -> dict[str, float]:
+    """Return the properties that are asked for."""
+    return {name: conditions[name] for name in PROPERTIES if conditions.get(name) is not None}
 
 
 def _half(device: torch.device):
@@ -397,79 +474,3 @@ def _half(device: torch.device):
     if device.type in ('cpu', 'cuda'):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
-
-
-def space_group_text(groups: int) -> str:
-    """Return numbers of space groups for a message."""
-    return 'asked for' if groups is None else ', '.join(map(str, groups))
-
-
-def _edges(cell) -> np.ndarray | None:
-    """Return the edges (3,) of an orthogonal cell; raise a ValueError for another."""
-    if cell is None:
-        return None
-    try:
-        values = np.array(cell, float)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    if values.shape == (3, 3) and np.abs(values - np.diag(np.diag(values))).max() < 1e-6:
-        values = np.diag(values)
-    if values.shape != (3,) or not np.isfinite(values).all() or not (values > 4).all() or not (values < 60).all():
-        raise ValueError(f'cell is three edges, or an orthogonal cell (3, 3) along x, y and z, of 4 to 60 A; got {cell!r}')
-    return values.copy()
-
-
-def _points(shape) -> tuple[int, int, int]:
-    """Return the points of a grid; raise a ValueError where they are not three or too many."""
-    try:
-        points = tuple(check_integer('probe_shape', n, 1) for n in shape)
-    except TypeError:
-        points = ()
-    if len(points) != 3 or max(points) > 256:
-        raise ValueError(f'probe_shape is three numbers of points up to 256, such as (32, 32, 32); got {shape!r}')
-    return points
-
-
-def _tolerance(tolerance) -> dict[str, float]:
-    """Return property -> largest deviation from its target; raise a ValueError for what is none."""
-    if not isinstance(tolerance, dict | None):
-        raise ValueError(f'tolerance is a dict such as {TOLERANCE}, or None; got {tolerance!r}')
-    values = {**TOLERANCE, **tolerance} if tolerance else {}
-    for name, value in values.items():
-        least = 1.0 if name == 'henry_coefficient' else 0.0
-        if name not in TOLERANCE or not isinstance(value, (int, float)) or not value > least:
-            raise ValueError(
-                f'tolerance is a dict of deviations above 0 (of henry_coefficient a factor above 1), such as {TOLERANCE}; '
-                f'got {name}: {value!r}'
-            )
-    return {name: float(value) for name, value in values.items()}
-
-
-def _groups(space_group, cells: ZeoliteCells) -> list[int] | None:
-    """Return numbers of space groups, sorted; raise a ValueError for one that no known cell has."""
-    if space_group is None:
-        return None
-    numbers = np.atleast_1d(space_group).tolist()
-    known = sorted(set(cells.group.tolist()))
-    if not numbers or (unknown := [number for number in numbers if number not in known]):
-        raise ValueError(f'space_group is one or several of {", ".join(map(str, known))}; got {unknown if numbers else numbers}')
-    return sorted({int(number) for number in numbers})
-
-
-def _is_compatible(edges: np.ndarray, rotations: np.ndarray) -> bool:
-    """Tell whether axes that rotations exchange have equal edges, within 1 %."""
-    coupled = np.abs(rotations).sum(0) > 0  # (3, 3)
-    return all(abs(math.log(edges[i] / edges[j])) < 0.01 for i in range(3) for j in range(3) if coupled[i, j])
-
-
-def _check_given(name: str, atoms: Atoms) -> None:
-    """Raise a ValueError where a structure is no SiO2 framework in an orthogonal cell."""
-    if not isinstance(atoms, Atoms):
-        raise ValueError(f'frameworks to interpolate are Atoms; the {name} is {atoms!r}')
-    cell = atoms.cell.array
-    if (fault := check_framework(atoms)) is not None:
-        raise ValueError(f'frameworks to interpolate are of SiO2, four O at each Si; the {name}, {atoms.symbols}: {fault}')
-    if np.abs(cell - np.diag(np.diag(cell))).max() > 1e-4:
-        raise ValueError(
-            f'frameworks to interpolate have orthogonal cells along x, y and z; the {name} has {np.round(cell, 2).tolist()}'
-        )

@@ -1,6 +1,7 @@
 """Growth of silica frameworks: random orbits of T sites -> net -> O -> distance least squares -> labels.
 
-From every framework found, others are looked for near it: its T sites displaced at random under the same symmetry.
+From every framework found, others are looked for near it: its T sites displaced at random under the same symmetry. Or
+frameworks are looked for in a given cell, with a given space group and number of T sites.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .adsorption import adsorption_properties, framework_density
 from .dls import fit_distances, insert_oxygen
 from .lennard_jones import energy_grid
 from .nets import framework_net, is_connected, net_hash
-from .random_nets import STATUS, disturb_orbits, draw_orbits, optimize_net
+from .random_nets import STATUS, disturb_orbits, draw_orbits, optimize_net, orbits_in_cell
 from .symmetry import orthogonal_groups
 
 SIZES = (24, 100)  # T sites
@@ -30,6 +31,7 @@ IDLE, CHAIN = 40, 200  # attempts from one start: without a framework, in all
 DISTURBANCE = 1.0  # A
 MOST_ORBITS = 6
 OUTCOMES = ('starts', 'disturbed', 'placed badly', 'no four neighbors', 'not connected', 'met before', 'strained', 'found')
+FARTHEST = (*STATUS[:3], 'strained')  # ends of attempts, the earlier one first
 LABELS = ('void_fraction', 'henry_coefficient', 'heat_of_adsorption')
 CELL = 65536  # parts of a fractional coordinate
 
@@ -96,6 +98,54 @@ def _chain(rng, groups, sizes, counts, stamp):
         idle += 1
         if base is None or idle >= IDLE:
             return
+
+
+def framework_in_cell(
+    rng: np.random.Generator, lengths: np.ndarray, silicon: int, operations: Any, *, attempts: int = 20, good: float = GOOD
+) -> Any:
+    """Try random symmetric T sites in a cell until they relax to a framework; the cell relaxes with them.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    lengths : numpy.ndarray
+        ``(3,)`` A.
+    silicon : int
+        T sites, met within 10 %.
+    operations : (rotations, translations)
+        ``(G, 3, 3)`` and ``(G, 3)``, fractional.
+    attempts : int
+    good : float
+        A^2 per T site, largest cost of the distance least squares.
+
+    Returns
+    -------
+    (lengths, scaled, cost) or str
+        As of `fit_net`, or how the attempt ended that came farthest.
+    """
+    rotations, translations = (np.ascontiguousarray(x, float) for x in operations)
+    number = _system(rotations)
+    if number is None:
+        return FARTHEST[0]
+    stamp, depth = np.full(int(1.1 * silicon + 1) * 21**3, -1, np.int32), 0
+    for attempt in range(attempts):
+        box, orbits = orbits_in_cell(rng, silicon, np.asarray(lengths, float), rotations, translations)
+        status, *net, _ = optimize_net(
+            number, box, orbits, rotations, translations, np.array(EDGES), STEPS, stamp, attempt * MOST_ORBITS
+        )
+        if STATUS[status] == 'net':
+            framework = fit_net(box, *net, good)
+            if framework is not None:
+                return framework
+        depth = max(depth, status)
+    return FARTHEST[depth]
+
+
+def _system(rotations):
+    """Return the number of a space group with the same relations of the edges: none, a = b, a = b = c; None: others."""
+    coupled = np.abs(rotations).sum(0) > 0  # (3, 3)
+    xy, other = coupled[0, 1] or coupled[1, 0], coupled[2, :2].any() or coupled[:2, 2].any()
+    return 195 if xy and other else None if other else 75 if xy else 16
 
 
 def _entry(lengths, scaled, values, labels):

@@ -285,6 +285,22 @@ def draw_orbits(rng: Any, number: int, rotations: np.ndarray, translations: np.n
 
 
 @njit(cache=True)
+def orbits_in_cell(rng: Any, asked: int, lengths: np.ndarray, rotations: np.ndarray, translations: np.ndarray) -> Any:
+    """Draw unique sites in a given cell, `asked` sites within 10 %; the cell is scaled to their number.
+
+    Returns
+    -------
+    lengths, orbits
+        As of `draw_orbits`; no sites where they find no place.
+    """
+    orbits = _place_sites(rng, asked, int(1.1 * asked), rng.uniform(*MERGING), lengths, rotations, translations)
+    n = len(orbits[3])
+    if n < 0.9 * asked:
+        orbits = (orbits[0], orbits[1], orbits[2], orbits[3][:0], orbits[4][:0])
+    return lengths * (n / asked) ** (1.0 / 3.0), orbits
+
+
+@njit(cache=True)
 def disturb_orbits(rng: Any, number: int, lengths: np.ndarray, orbits: np.ndarray, amplitude: float) -> Any:
     """Return cell lengths and orbits with random displacements (standard deviation in A) and strains under the symmetry."""
     x, projectors, multiplicity, owner, operation = orbits

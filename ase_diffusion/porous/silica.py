@@ -37,6 +37,7 @@ REASONS = (
     'no four bonds for every site',
     'not one net in three dimensions',
     'no room for O',
+    'shrunk',
     'strained',
     *FAULTS[1:],
 )
@@ -125,6 +126,7 @@ def framework_from_grid(
     relax: bool = True,
     most_strain: Any = MOST_STRAIN,
     operations: Any = None,
+    least_volume: float = 0.0,
 ) -> Restoration:
     """Make a silica framework from density grids.
 
@@ -147,6 +149,9 @@ def framework_from_grid(
         ``(G, 3, 3)`` and ``(G, 3)``, fractional, the space group that the grids have, in an orthogonal cell. Bonds are searched
         for orbit by orbit, in place of the variants; of the best solutions the first with a cost below 0.01 is taken, or that
         of the lowest cost. Where there is none the sites are relaxed, and at last the symmetry is given up.
+    least_volume : float
+        Share of the volume of ``cell`` that a framework keeps at least. Sites that are missing let the fit shrink the cell, and
+        the void fraction with it.
 
     Returns
     -------
@@ -160,7 +165,8 @@ def framework_from_grid(
     """
     si, o, cell = _checked(si, o, cell)
     sites, heights, _ = find_peaks(si, cell, width=width)
-    most = int(abs(np.linalg.det(cell)) / DENSE) + 1
+    volume = abs(np.linalg.det(cell))
+    most, limits = int(volume / DENSE) + 1, (most_strain, least_volume * volume)
     sites, heights = sites[:most], heights[:most]
     result = Restoration(peaks=len(sites))
     if len(sites) < 2:
@@ -171,7 +177,7 @@ def framework_from_grid(
     density = smooth_grid(o, cell, width)
     depth = 0
     if operations is not None and not np.any(cell - np.diag(np.diag(cell))):
-        outcome = _symmetric(sites, heights, density, cell, most_strain, operations, search=relax)
+        outcome = _symmetric(sites, heights, density, cell, limits, operations, search=relax)
         if not isinstance(outcome, str):
             return _found(result, *outcome)
         result.attempts['symmetric'] = outcome
@@ -179,13 +185,13 @@ def framework_from_grid(
     attempts = [('direct', DIRECT), *((f'variant {k + 1}', settings) for k, settings in enumerate(variants))]
     for name, settings in attempts:
         matched = match_bonds(sites, heights, density, cell, settings)
-        outcome = 'no four bonds for every site' if matched is None else _finish(sites[matched[0]], matched[1], cell, most_strain)
+        outcome = 'no four bonds for every site' if matched is None else _finish(sites[matched[0]], matched[1], cell, limits)
         if not isinstance(outcome, str):
             return _found(result, name, *outcome, sites[matched[0]])
         result.attempts[name] = outcome
         depth = max(depth, REASONS.index(outcome))
     if relax and not np.any(cell - np.diag(np.diag(cell))):
-        outcome = _relaxed(sites, heights, cell, most_strain)
+        outcome = _relaxed(sites, heights, cell, limits)
         if not isinstance(outcome, str):
             return _found(result, 'relaxed', *outcome)
         result.attempts['relaxed'] = outcome
@@ -207,8 +213,8 @@ def _found(result, step, scaled, cell, cost, sites):
     return result
 
 
-def _finish(sites, net, cell, most_strain):
-    """Return (scaled, cell, cost) of the framework on a net, or a reason."""
+def _finish(sites, net, cell, limits):
+    """Return (scaled, cell, cost) of the framework on a net, or a reason; limits: largest cost, smallest volume."""
     if not is_connected(*net):
         return 'not one net in three dimensions'
     n = len(sites)
@@ -217,22 +223,24 @@ def _finish(sites, net, cell, most_strain):
         return 'no room for O'
     free = np.eye(3) if not np.any(cell - np.diag(np.diag(cell))) else np.ones((3, 3))
     cost = fit_distances(n, scaled, cell, bonds, free, ROUNDS, LIMITS, 1e-4)
-    if not cost < most_strain:
+    if abs(np.linalg.det(cell)) < limits[1]:
+        return 'shrunk'
+    if not cost < limits[0]:
         return 'strained'
     fault = _fault(np.repeat([14, 8], [n, 2 * n]), scaled, cell)
     return fault or (scaled, cell, cost)
 
 
-def _symmetric(peaks, heights, density, cell, most_strain, operations, search):
+def _symmetric(peaks, heights, density, cell, limits, operations, search):
     """Search for bonds orbit by orbit; return (step, scaled, cell, cost, sites) of the first of little strain, or a reason."""
     best = 'no four bonds for every site'
     for step, sites, high, oxygen, box in _symmetric_sites(peaks, heights, density, cell, operations):
         fits, strained = [], 0
         for start, net in _orbit_nets(sites, high, oxygen, box, operations):
-            outcome = _finish(start, net, box, most_strain)
+            outcome = _finish(start, net, box, limits)
             if isinstance(outcome, str):
                 best = max(best, outcome, key=REASONS.index)
-                strained += outcome == 'strained'
+                strained += outcome in ('shrunk', 'strained')
             else:
                 fits.append((step, *outcome, start))
                 if outcome[2] < LITTLE_STRAIN:
@@ -273,7 +281,7 @@ def _symmetric_sites(peaks, heights, density, cell, operations):
         yield 'symmetric, relaxed', moved, np.ones(len(moved)), None, np.diag(lengths)
 
 
-def _relaxed(sites, heights, cell, most_strain):
+def _relaxed(sites, heights, cell, limits):
     """Relax the strong peaks on T-T distances and look for a net of them; return (scaled, cell, cost, sites) or a reason."""
     from .random_nets import relax_sites
 
@@ -291,7 +299,7 @@ def _relaxed(sites, heights, cell, most_strain):
             kept, net = (kept, None) if matched is None else matched
         if net is None:
             continue
-        outcome = _finish(moved[kept], net, new, most_strain)
+        outcome = _finish(moved[kept], net, new, limits)
         if not isinstance(outcome, str):
             return *outcome, sites[kept]
         best = max(best, outcome, key=REASONS.index)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii, reference_states
 
+from .charges import oxidation_states
 from .elements import period_and_group
 
 FCC_BCC = {'fcc': 2**-0.5, 'bcc': 3**0.5 / 2}  # distance of neighbors in units of the lattice constant
 STATES = range(-4, 9)  # oxidation states
-_TABLE = Path(__file__).parents[1] / 'metrics' / 'crystal' / 'smact_elements.txt'  # source and licence: DATA.md beside it
 _COLUMNS = 33  # groups 1 to 18 and those of the f elements
 
 
@@ -26,16 +24,10 @@ def element_descriptors() -> np.ndarray:
         period, column = period_and_group(z)
         table[z, period - 1] = table[z, 6 + column] = 1.0
         table[z, 40] = (min(covalent_radii[z], 2.6) - 1.5) / 0.5
-    for line in _TABLE.read_text(encoding='utf-8').splitlines():
-        if line.startswith('#'):
-            continue
-        symbol, electronegativity, kind, *states = line.split()
-        row = table[chemical_symbols.index(symbol)]
-        row[41] = 0.0 if electronegativity == '-' else (float(electronegativity) - 1.8) / 0.6
-        row[42] = float(kind == 'm')
-        for state in states:
-            if int(state) in STATES:
-                row[43 + STATES.index(int(state))] = 1.0
+    for z, (electronegativity, is_metal, states) in oxidation_states().items():
+        table[z, 41] = 0.0 if electronegativity is None else (electronegativity - 1.8) / 0.6
+        table[z, 42] = float(is_metal)
+        table[z, [43 + STATES.index(state) for state in states if state in STATES]] = 1.0
     return table
 
 

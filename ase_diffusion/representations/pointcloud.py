@@ -320,6 +320,16 @@ class PointCloud(PlainRepresentation):
         cloud[:, 0] = self._moved(cloud[:, 0], rng)
         return replace(batch.with_fields(cloud=cloud), extras={**batch.extras, 'elements': triples})
 
+    def stretched(self, cloud: Tensor, factors: Tensor) -> Tensor:
+        """Return clouds (B, 3, 128, 3) whose lattice vectors are ``factors`` (B,) times as long."""
+        mean, std = self.scales['lengths']
+        lengths = cloud[:, 2, 64:] * std + mean
+        factors = factors.to(cloud)[:, None, None]
+        lengths = lengths + torch.log(factors) / 0.84 if self.lattice == 'log' else lengths * factors
+        out = cloud.clone()
+        out[:, 2, 64:] = (lengths - mean) / std
+        return out
+
     def _moved(self, points: Tensor, rng: torch.Generator) -> Tensor:
         """Return scaled coordinates (B, 128, 3) after inversion and shifts of the origin."""
         mean, std = self.scales['positions']

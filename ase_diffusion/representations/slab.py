@@ -138,6 +138,11 @@ def top_contacts(slab: Atoms, frozen: np.ndarray | None = None) -> int:
     return round(len(neighbors(top, 1.15 * spacing)[0]) / len(top))
 
 
+def coverage(cell: np.ndarray, mobile: int, spacing: float) -> float:
+    """Return the mobile atoms per ``spacing`` squared of the surface; a (111) layer of the substrate has 1.15, (100) 1."""
+    return float(mobile * spacing**2 / np.linalg.norm(np.cross(*np.asarray(cell)[:2])))
+
+
 def system_text(substrate: Iterable[int], mobile: Iterable[int], contacts: int) -> str:
     """Return what stands on what, such as ``'Cu+O on Cu, 6'``; the number is that of :func:`top_contacts`."""
     names = ['+'.join(sorted(chemical_symbols[z] for z in set(some))) for some in (mobile, substrate)]
@@ -207,7 +212,7 @@ class SlabTemplate:
                 raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
 
     def news(self, data: dict) -> str:
-        """Return what the data of a model do not have (see :meth:`check_known`): metals, what is on what, a facet; or ''."""
+        """Return what the data of a model (:meth:`check_known`) do not have: metals, what is on what, facet, coverage; or ''."""
         systems, (mobile, substrate) = data.get('systems', {}), (self.elements['mobile'], self.elements['substrate'])
         if not systems:
             return ''
@@ -217,7 +222,10 @@ class SlabTemplate:
         contacts = top_contacts(self.atoms, self.frozen)
         mine = system_text(substrate, mobile, contacts)
         if mine in systems:
-            return ''
+            low, high = data.get('coverage', (0.0, np.inf))
+            here = coverage(self.atoms.cell, int((~self.frozen).sum()), self.spacing)
+            inside = 0.9 * low <= here <= 1.1 * high
+            return '' if inside else f'{here:.2f} mobile atoms per squared distance of substrate neighbors, only {low} to {high}'
         what, kinds = mine.rsplit(', ', 1)[0], {key.rsplit(', ', 1)[0] for key in systems}
         if what not in kinds:
             return f'{what}, only {"; ".join(sorted(kinds))}'

@@ -169,8 +169,8 @@ class Voxels(PlainRepresentation):
             ``assemble(silicon, oxygen, cell)`` of two (X, Y, Z) densities and a cell (3, 3) in A, with ``atoms`` (or None) and
             ``reason`` in what it returns; by default :func:`ase_diffusion.porous.silica.framework_from_grid` for the width of
             the Gaussians. The keyword ``operations`` is a space group (rotations, translations) where ``batch.extras`` has
-            ``operations``, a group or None for each structure. Its ``step``, ``moved`` and ``cost`` are kept in ``atoms.info``,
-            where there are any.
+            ``operations``, a group or None for each structure, and ``least_volume`` that of the extras, where there is one. Its
+            ``step``, ``moved`` and ``cost`` are kept in ``atoms.info``, where there are any.
         """
         if assemble is None:
             from ..porous.silica import framework_from_grid
@@ -180,8 +180,9 @@ class Voxels(PlainRepresentation):
         cells = batch.extras['cells'].double().cpu().numpy()
         images = []
         groups = batch.extras.get('operations') or [None] * batch.size
+        more = {name: batch.extras[name] for name in ('least_volume',) if name in batch.extras}
         for silicon, oxygen, cell, group in zip(grids['Si'], grids['O'], cells, groups, strict=True):
-            result = assemble(silicon, oxygen, cell, **({} if group is None else {'operations': group}))
+            result = assemble(silicon, oxygen, cell, **({} if group is None else {'operations': group}), **more)
             if result.atoms is None:
                 images.append(Failure(str(result.reason)))
                 continue

@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 from ..diffusion import TimeDensity
 from ..networks import CrystalTransformer
 from ..representations.crystal import Crystal, LogLatticeCrystal
+from ..representations.substitution import check_share
 from .crystal_data import CrystalData, Crystals
 from .objectives import DenoisingLoss
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
@@ -46,6 +47,7 @@ def train_crystal(
     warmup: int = 500,
     coupled: bool = True,
     settings: dict | None = None,
+    substitute: float = 0.0,
     **options: Any,
 ) -> Path:
     """Train a :class:`CrystalTransformer`; returns the path of the best checkpoint.
@@ -76,6 +78,8 @@ def train_crystal(
         Pair terms know the state of the sender, see :class:`CrystalTransformer`; False is the network of the paper.
     settings : dict, optional
         More settings of the network.
+    substitute : float
+        Share of the crystals whose elements are exchanged for similar ones, see :class:`CrystalData`.
     options : passed to :func:`train`.
 
     Raises
@@ -84,6 +88,7 @@ def train_crystal(
         A condition is not in the data, the scheme is unknown, or ``network`` knows other elements or conditions or is of
         another scheme.
     """
+    substitute = check_share(substitute)
     names, scheme = _checked(data, conditions, csp_fraction, scheme, network)
     data = data.taking(names)
     data, validation = data.split(seed=seed) if validation is None else (data, validation.taking(names))
@@ -108,11 +113,12 @@ def train_crystal(
         scheme=scheme,
         csp_fraction=csp_fraction,
         sizes=_sizes(data),
+        **({'substitute': substitute} if substitute else {}),
     )
     return run(
         network_to_train(network, build, names, seed),
         process,
-        CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed),
+        CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed, substitute=substitute),
         CrystalData(validation, representation, names),
         out,
         header=header,

@@ -12,6 +12,7 @@ from ase import Atoms
 from ..diffusion import Batch
 from ..representations.crystal import Crystal, check_crystal
 from ..representations.reduction import niggli
+from ..representations.substitution import Substitution
 from .data import EndlessBatches, numbers_of, pick_alike, split_images, validation_mask
 
 
@@ -126,17 +127,28 @@ class CrystalData(EndlessBatches):
     representation : Crystal
     names : sequence of str
         Conditions.
+    substitute : float
+        Share of the crystals whose elements are exchanged for similar ones whenever they are drawn; their conditions are not
+        known. See :class:`~ase_diffusion.representations.substitution.Substitution`.
     options
         See :class:`~ase_diffusion.training.data.EndlessBatches`.
     """
 
     def __init__(
-        self, data: Crystals, representation: Crystal, names: Any = (), *, batch_size: int = 128, **options: Any
+        self,
+        data: Crystals,
+        representation: Crystal,
+        names: Any = (),
+        *,
+        batch_size: int = 128,
+        substitute: float = 0.0,
+        **options: Any,
     ) -> None:
         if not len(data):
             raise ValueError('the data set is empty: no crystals to train on')
         super().__init__(representation, len(data), batch_size=batch_size, **options)
         self.data, self.names, self.sizes = data, tuple(names), data.counts
+        self.substitution = Substitution(representation.elements, substitute) if substitute else None
 
     def pick(self, k: int, rng: np.random.Generator) -> np.ndarray:
         """Return the crystals of batch k, of similar sizes."""
@@ -144,8 +156,21 @@ class CrystalData(EndlessBatches):
 
     def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
         """Return a batch of some crystals with all their conditions."""
-        conditions = {name: self.data.conditions[name][index] for name in self.names}
-        return self.data.batch(index, self.representation, conditions)
+        data = self.data
+        if self.substitution is not None and rng is not None:
+            data, index = self._substituted(index, rng), np.arange(len(index))
+        return data.batch(index, self.representation, {name: data.conditions[name][index] for name in self.names})
+
+    def _substituted(self, index: np.ndarray, rng: np.random.Generator) -> Crystals:
+        """Return some crystals, a share of them with other elements."""
+        data = self.data.select(index)  # copies
+        crystals = np.split(data.numbers, data.ends[:-1])  # views
+        for k, old, new, factor in self.substitution.exchanges(crystals, rng):
+            crystals[k][:] = new[np.searchsorted(old, crystals[k])]
+            data.cells[k] *= factor
+            for values in data.conditions.values():
+                values[k] = np.nan
+        return data
 
 
 def split_crystals(images: list[Atoms], train: Any = ('train',)) -> tuple[Crystals, Crystals | None]:

@@ -64,8 +64,13 @@ def drop_conditions(conditions: dict[str, Tensor], rng: np.random.Generator, dro
     out = {}
     for name, values in conditions.items():
         absent = torch.from_numpy(nothing | (rng.random(size) < dropout))
-        out[name] = values.masked_fill(absent.reshape(-1, *[1] * (values.dim() - 1)), float('nan'))
+        out |= unknown_where(absent, {name: values})
     return out
+
+
+def unknown_where(rows: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return conditions, (B,) or (B, k), that are not known (NaN) for ``rows`` (B,) bool."""
+    return {name: v.masked_fill(rows.reshape(-1, *[1] * (v.dim() - 1)), float('nan')) for name, v in conditions.items()}
 
 
 def validation_mask(groups: Sequence, fraction: float = 0.05, seed: int = 0) -> np.ndarray | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,9 @@ from ..representations.pointcloud import (
     slots_of,
 )
 from ..representations.reduction import niggli
+from ..representations.substitution import Substitution, check_share
 from .checkpoint import load_checkpoint, save_checkpoint
-from .data import NUMBERS, RandomBatches, Structures, split_images
+from .data import NUMBERS, RandomBatches, Structures, split_images, unknown_where
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def train_pointcloud(
     warmup: int = 300,
     settings: dict | None = None,
     sampling: dict | None = None,
+    substitute: float = 0.0,
     **options: Any,
 ) -> Path:
     """Train a network of point clouds; returns the path of the best checkpoint.
@@ -90,6 +93,9 @@ def train_pointcloud(
         More settings of the network.
     sampling : dict, optional
         How to sample by default.
+    substitute : float
+        Share of the crystals whose elements are exchanged for similar ones whenever they are drawn, see
+        :class:`~ase_diffusion.representations.substitution.Substitution`.
     options : passed to :func:`ase_diffusion.training.train`.
 
     Raises
@@ -97,6 +103,7 @@ def train_pointcloud(
     ValueError
         No crystal is suitable, a condition is not in the data, or ``network`` lacks a condition or an element.
     """
+    substitute = check_share(substitute)
     training, held = _data(images, validation, conditions, split, seed)
     found = {*training.elements(), *held.elements()}
     if elements is not None and (unknown := sorted(found - set(elements))):
@@ -120,9 +127,11 @@ def train_pointcloud(
         sampling=SAMPLING if sampling is None else sampling,
         data=training.describe(),
         sizes=sizes_of(training.images),
+        **({'substitute': substitute} if substitute else {}),
     )
     common = dict(batch_size=batch_size, dropout=dropout, seed=seed)
-    source, fixed = (CloudData(part, representation, forms, **common) for part in (training, held))
+    source = CloudData(training, representation, forms, substitute=substitute, **common)
+    fixed = CloudData(held, representation, forms, **common)
     network = network_to_train(network, build, list(forms), seed)
     more = dict(header=header, steps=steps, objective=TokenLoss(process), seed=seed, warmup=warmup)
     best = run(network, process, source, fixed, out, **more, **options)
@@ -284,13 +293,33 @@ def _representation(elements, network: CloudTokens | CloudUNet | None) -> PointC
 
 
 class CloudData(RandomBatches):
-    """Draw crystals as clouds, with their elements among the conditions; see :class:`RandomBatches`."""
+    """Draw crystals as clouds, with their elements among the conditions; see :class:`RandomBatches`.
+
+    With ``substitute`` a share of the crystals has other elements, and conditions that are not known.
+    """
+
+    def __init__(
+        self, data: Structures, representation: PointCloud, forms: dict, *, substitute: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__(data, representation, forms, **options)
+        self.substitution = Substitution(representation.elements, substitute) if substitute else None
 
     def batch_of(self, index: np.ndarray, rng: Any = None) -> Any:
         """Return a batch of some crystals with all their conditions."""
         batch = super().batch_of(index, rng)
+        if self.substitution is not None and rng is not None:
+            batch = self._substituted(batch, [self.data.images[k].numbers for k in index], rng)
         batch.conditions = {'elements': multi_hot(batch.extras['elements']), **batch.conditions}
         return batch
+
+    def _substituted(self, batch: Batch, crystals: list[np.ndarray], rng: np.random.Generator) -> Batch:
+        slots, factors = batch.extras['elements'].clone(), torch.ones(batch.size, dtype=torch.float64)
+        for k, old, new, factor in self.substitution.exchanges(crystals, rng):
+            slots[k] = torch.as_tensor(new[np.searchsorted(old, slots[k].numpy())])
+            factors[k] = factor
+        changed = (slots != batch.extras['elements']).any(1)  # (B,)
+        batch = batch.with_fields(cloud=self.representation.stretched(batch.fields['cloud'], factors))
+        return replace(batch, extras={**batch.extras, 'elements': slots}, conditions=unknown_where(changed, batch.conditions))
 
 
 class TokenLoss:

@@ -158,11 +158,11 @@ def train_forcefield(
     max_force : float
         Structures with a larger force component on a mobile atom are left out, eV/A.
     many_metals : bool
-        Elements are known by descriptors, so that other metals can be asked for as well, and energies of the data are relative to
-        the bare frozen substrate: the network sees no edges between frozen atoms, and a constant per frozen atom cannot tell
-        (110) from (111).
+        Elements enter by descriptors as well, so that metals learn from each other, and energies of the data are relative to the
+        bare frozen substrate: the network sees no edges between frozen atoms, and a constant per frozen atom cannot tell (110)
+        from (111).
     """
-    data = data.select(lambda i: i.forces is not None and np.isfinite(i.energy) and np.abs(i.forces).max() <= max_force)
+    data = usable(data, max_force)
     _check_left(data, f'an energy and forces of up to {max_force} eV/A', 'raise max_force, or give data with forces')
     representation = Slab()
     training, held = data.split(seed=seed)
@@ -175,7 +175,7 @@ def train_forcefield(
     network = network_to_train(network, build, (), seed)
     about = training.describe()
     if many_metals:
-        network, about = described(network), about | {'described': True, 'relative': True}
+        network, about = described(network), about | {'relative': True}
         fit_references(network, training, substrate=False)
     return train(
         network,
@@ -188,6 +188,11 @@ def train_forcefield(
         validation=fixed_batches(OverlayerData(held, representation), **VALIDATION),
         **options,
     )
+
+
+def usable(data: Overlayers, max_force: float) -> Overlayers:
+    """Return the items with an energy and with forces of up to ``max_force``, eV/A."""
+    return data.select(lambda i: i.forces is not None and np.isfinite(i.energy) and np.abs(i.forces).max() <= max_force)
 
 
 def fit_references(network: ForceField, data: Overlayers, *, substrate: bool = True) -> None:

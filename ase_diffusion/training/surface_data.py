@@ -15,6 +15,7 @@ from ..representations.slab import (
     Slab,
     check_same_pbc,
     check_slab,
+    coverage,
     frozen_mask,
     neighbor_distance,
     surface_height,
@@ -184,6 +185,7 @@ class Overlayers:
             'mobile_elements': mobile,
             'substrate_elements': substrate,
             'systems': self.systems(),
+            'coverage': [round(f(coverage(i.cell, len(i.numbers), i.spacing) for i in self.items), 3) for f in (min, max)],
             'fingerprint': self.fingerprint(),
         }
 

@@ -8,6 +8,7 @@ from ase.constraints import FixAtoms
 from ase_diffusion.relax import get_calculator, relax
 from ase_diffusion.relax.batched import irelax_batched
 from ase_diffusion.relax.settings import Settings
+from ase_diffusion.representations.slab import SlabTemplate
 from ase_diffusion.search import random_start
 
 pytest.importorskip('sevenn')
@@ -56,6 +57,7 @@ def test_relaxed_in_batches_as_by_ase(batches, overlayers):
         assert np.abs(end.get_forces(apply_constraint=False)[:8]).max() > 0.05  # raw, on the frozen atoms too
 
 
-def test_unknown_elements_are_refused(batches):
+def test_unknown_elements_are_refused(batches, overlayers):
     with pytest.raises(ValueError, match='does not know'):
         batches.check(bulk('Po', 'sc', a=3.35))
+    batches.check(SlabTemplate.of(overlayers[0]))

@@ -6,7 +6,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
-from ase_diffusion.calculators import default
+from ase_diffusion.calculators import default, get_calculator
 from ase_diffusion.calculators.default import check_installed, default_calculator, default_for_slab
 from ase_diffusion.errors import MissingDependency
 from ase_diffusion.metrics import ag6_model
@@ -41,6 +41,48 @@ def test_the_shipped_force_field_where_it_knows_the_structures(only, copper):
     assert default_calculator() == '7net-mf-0'
     only('chgnet')
     assert default_calculator([copper]) == 'chgnet'
+
+
+def test_the_force_field_of_many_metals_where_nothing_better_is_installed(only, copper):
+    from ase.build import add_adsorbate
+
+    only()
+    oxide = copper.copy()
+    add_adsorbate(oxide, 'O', 1.2, 'fcc')
+    with pytest.raises(ValueError, match='metal-oxide: its data have no Cu on Cu'):
+        add_adsorbate(copper, 'Cu', 2.0, 'fcc')
+        default_calculator([copper])
+    assert default_calculator([oxide]) == 'metal-oxide'
+    only('sevenn')
+    assert default_calculator([oxide]) == '7net-mf-0'
+    oxide.symbols[:] = 'Ni'
+    oxide.symbols[-1] = 'O'
+    with pytest.raises(ValueError, match='never saw Ni'):
+        get_calculator('metal-oxide').get_potential_energy(oxide)
+
+
+def test_guidance_takes_the_force_field_that_knows_the_slab(ag_slab, copper):
+    names = [
+        SurfaceDiffusion(slab, f'{m}2O', guidance=True, logfile=None).guidance.calculator
+        for m, slab in (('Ag', ag_slab), ('Cu', copper))
+    ]
+    assert names == ['ag-o', 'metal-oxide']
+
+
+def test_energies_of_the_force_field_are_relative_to_the_bare_substrate(copper):
+    """So the same overlayer on two or three frozen layers has nearly the same energy, and a bare substrate none."""
+    from ase.build import add_adsorbate
+
+    calc, energies = get_calculator('metal-oxide'), []
+    for layers in (2, 3):
+        slab = fcc111('Cu', (2, 2, layers), a=3.6137, vacuum=8.0)
+        slab.pbc = (True, True, False)
+        slab.set_constraint(FixAtoms(range(len(slab))))
+        assert calc.get_potential_energy(slab) == 0
+        add_adsorbate(slab, 'O', 1.2, 'fcc')
+        energies.append(calc.get_potential_energy(slab))
+    assert -9 < energies[0] < -4  # half an O2 (4.5 eV an atom) and some eV of adsorption
+    assert energies[1] == pytest.approx(energies[0], abs=0.1)
 
 
 def test_without_any_that_fits_the_choices_are_named(only):

@@ -35,7 +35,7 @@ def test_energy_is_that_of_the_calculator():
     assert atoms.get_potential_energy() == other.get_potential_energy()
 
 
-@pytest.mark.parametrize('name', ['ag-o', 'emt', 'lj', '7net-mf-0', '7net-0', 'chgnet', 'gpaw', 'vasp'])
+@pytest.mark.parametrize('name', ['ag-o', 'metal-oxide', 'emt', 'lj', '7net-mf-0', '7net-0', 'chgnet', 'gpaw', 'vasp'])
 def test_unknown_name_lists_the_names(name):
     with pytest.raises(ValueError, match=f"'{name}'"):
         get_calculator('emtt')

@@ -9,9 +9,10 @@ from ase.io import write
 from ase.neighborlist import neighbor_list
 
 from ase_diffusion.data import zeolites
+from ase_diffusion.data.zeolite_cells import shipped_cells
 from ase_diffusion.data.zeolites import Growth, grow_frameworks, read_zeolites
 from ase_diffusion.porous import adsorption_properties, energy_grid
-from ase_diffusion.porous.growth import SEEN, try_starts
+from ase_diffusion.porous.growth import FARTHEST, SEEN, framework_in_cell, try_starts
 from ase_diffusion.porous.silica import check_framework
 from ase_diffusion.porous.symmetry import orthogonal_groups
 
@@ -160,3 +161,27 @@ def test_other_files_are_read(grown, tmp_path):
         grow_frameworks(tmp_path / 'none.npz', count=1)
     with pytest.raises(FileNotFoundError):
         read_zeolites(tmp_path / 'nothing.npz')
+
+
+def test_a_framework_is_found_in_the_cell_and_the_group_of_a_known_one():
+
+    cells, found = shipped_cells(), []
+    for row in range(0, 400, 20):
+        result = framework_in_cell(
+            np.random.default_rng(row), cells.lengths[row], int(cells.silicon[row]), cells.operations(row), attempts=30
+        )
+        if isinstance(result, str):
+            assert result in FARTHEST
+            continue
+        lengths, scaled, cost = result
+        n = len(scaled) // 3
+        atoms = Atoms(np.repeat([14, 8], [n, 2 * n]), cell=lengths, scaled_positions=scaled, pbc=True)
+        assert cost < 0.01 and check_framework(atoms) is None and abs(n / cells.silicon[row] - 1) <= 0.1
+        rotations, translations = cells.operations(row)
+        for r, t in zip(rotations, translations, strict=True):  # of the T sites; O beside the bonds may break it a little
+            d = (scaled[:n] @ r.T + t)[:, None] - scaled[:n]
+            assert np.linalg.norm((d - np.round(d)) * lengths, axis=-1).min(1).max() < 0.5
+        found.append(row)
+    assert len(found) > 5
+    axes = np.array([np.eye(3), [[1, 0, 0], [0, 0, 1], [0, 1, 0]]])  # b = c alone: no standard setting
+    assert framework_in_cell(np.random.default_rng(0), np.full(3, 10.0), 16, (axes, np.zeros((2, 3)))) == FARTHEST[0]

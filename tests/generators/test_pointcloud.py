@@ -19,8 +19,20 @@ from ase_diffusion.errors import CheckpointError, GenerationFailed
 from ase_diffusion.networks import CloudUNet
 from ase_diffusion.representations import Failure
 from ase_diffusion.representations.pointcloud import PointCloud
+from ase_diffusion.representations.substitution import element_tables
 from ase_diffusion.training.checkpoint import load_checkpoint, save_checkpoint
-from ase_diffusion.training.pointcloud import LEVELS, TokenLoss, new_network, sizes_of, suitable, train_pointcloud
+from ase_diffusion.training.data import Structures
+from ase_diffusion.training.pointcloud import (
+    LEVELS,
+    CloudData,
+    TokenLoss,
+    _form,
+    labelled,
+    new_network,
+    sizes_of,
+    suitable,
+    train_pointcloud,
+)
 from ase_diffusion.training.recipe import header_of
 
 SMALL = dict(features=24, blocks=1, batch_size=8, progress=False, accelerator='cpu', every=20, warmup=5)
@@ -390,3 +402,36 @@ def test_noise_of_one_batch_is_that_of_the_process(trained):
     noisy, _ = gen.process.add_noise(batch, torch.full((2,), 0.5), NoiseStream(torch.Generator().manual_seed(0)))
     out = gen.network(noisy, gen.process.c_noise(torch.full((2,), 0.5)), noisy.conditions)
     assert out['cloud'].shape == (2, 3, 128, 3)
+
+
+# -------------------------------------------------------------------- exchanged elements
+
+
+@pytest.mark.parametrize('lattice', ['log', 'paper'])
+def test_clouds_of_crystals_with_exchanged_elements(lattice):
+    data = labelled(Structures.from_atoms(suitable(salts()), ['formation_energy', 'band_gap']))
+    forms = {name: _form(name, values) for name, values in data.conditions.items()}
+    cloud = PointCloud(lattice=lattice)
+    source = CloudData(data, cloud, forms, batch_size=24, dropout=0.0, substitute=0.5)
+    index = np.arange(24)
+    batch, plain = source.batch_of(index, np.random.default_rng(0)), source.batch_of(index)
+    changed = (batch.extras['elements'] != plain.extras['elements']).any(1)
+    assert 4 <= int(changed.sum()) <= 20 and torch.equal(batch.conditions['formation_energy'].isnan(), changed)
+    assert torch.equal(batch.conditions['band_gap'].isnan(), changed)
+    for k, (new, old) in enumerate(zip(cloud.decode(batch), cloud.decode(plain), strict=True)):
+        assert np.allclose(new.get_scaled_positions(), old.get_scaled_positions(), atol=1e-4)
+        volumes = element_tables()[1]
+        ratio = volumes[new.numbers].sum() / volumes[old.numbers].sum()
+        assert new.get_volume() / old.get_volume() == pytest.approx(ratio, rel=1e-3)
+        assert len(set(new.numbers.tolist())) == len(set(old.numbers.tolist())) and bool(changed[k]) == (
+            set(new.numbers) != set(old.numbers)
+        )
+        asked = batch.conditions['elements'][k].nonzero()[:, 0].tolist()
+        assert asked == sorted(set(new.numbers.tolist()))
+
+
+def test_the_command_line_exchanges_elements(tmp_path):
+    write(tmp_path / 'data.traj', salts(12))
+    small = ['--features', '24', '--blocks', '1', '--batch-size', '4', '--steps', '2', '--accelerator', 'cpu', '--quiet']
+    main(['train', 'pointcloud', str(tmp_path / 'data.traj'), '--out', str(tmp_path / 'out'), '--substitute', '0.5', *small])
+    assert load_checkpoint(tmp_path / 'out' / 'best.safetensors')[1]['substitute'] == 0.5

@@ -352,3 +352,70 @@ def test_the_shipped_model_loads_and_samples():
     gen = ZeoliteDiffusion(rng=1, steps=2, logfile=None)
     assert gen.sampler in SAMPLERS
     assert gen.sample_grids(1)[0]['Si'].max() > 0.1
+
+
+def test_random_sites_are_the_default_and_said_so(tmp_path):
+    gen = ZeoliteDiffusion(rng=4, logfile=tmp_path / 'log')
+    images = gen.sample(6)
+    assert 'random symmetric sites, no network' in (tmp_path / 'log').read_text().splitlines()[0]
+    for atoms in images:
+        pairs = atoms.info['key_value_pairs']
+        assert check_framework(atoms) is None and pairs['source'] == 'random' and pairs['cost'] < 0.01
+        assert 'sampler' not in pairs and 'restored_by' not in pairs and 'guidance_scale' not in pairs
+        assert pairs['model'] == 'none'  # no network took part
+    assert len({atoms.info['key_value_pairs']['net_key'] for atoms in images}) > 3
+    ones = ZeoliteDiffusion(rng=4, batch_size=1, logfile=None).sample(3)  # at any batch size
+    assert all(np.allclose(a.positions, b.positions) for a, b in zip(ones, images, strict=False))
+    again = ZeoliteDiffusion.from_record(images[2]).again(images[2])
+    assert np.array_equal(again.positions, images[2].positions)
+
+
+@pytest.mark.parametrize(('name', 'value', 'within'), [('void_fraction', 0.25, 0.03), ('heat_of_adsorption', 15.0, 1.5)])
+def test_random_sites_meet_targets(name, value, within):
+    images = ZeoliteDiffusion(rng=5, logfile=None).sample(4, **{name: value})
+    for atoms in images:
+        assert abs(adsorption_properties(energy_grid(atoms, shape=(32, 32, 32)))[name] - value) < within + 1e-3
+
+
+def test_random_sites_take_cells_and_groups():
+    gen = ZeoliteDiffusion(rng=1, logfile=None, space_group=62, max_cost=0.004)
+    atoms = gen.sample()
+    assert atoms.info['key_value_pairs']['cost'] < 0.004
+    assert atoms.info['key_value_pairs']['space_group'] > 2  # O beside the bonds may lower it
+    gen = ZeoliteDiffusion(rng=1, logfile=None, cell=[13.0, 13.0, 13.0])
+    assert abs(gen.sample().cell.lengths() / 13 - 1).max() < 0.25
+
+
+def test_the_source_follows_what_is_asked_for(checkpoint):
+    for options in ({'steps': 3}, {'symmetry': False}, {'sampler': 'ddim'}, {'model': checkpoint}, {'model': 'untrained'}):
+        assert ZeoliteDiffusion(logfile=None, **options).source == 'network'
+    assert ZeoliteDiffusion(logfile=None, source='network').source == 'network'
+    assert ZeoliteDiffusion(checkpoint, source='random', logfile=None).sample().info['key_value_pairs']['source'] == 'random'
+    with pytest.raises(ValueError, match='random sites are symmetric'):
+        ZeoliteDiffusion(logfile=None, source='random', steps=3, symmetry=False)
+    with pytest.raises(ValueError, match='source is one of random, network'):
+        ZeoliteDiffusion(logfile=None, source='templates')
+    with pytest.raises(ValueError, match='guidance_scale is that of a network'):
+        ZeoliteDiffusion(logfile=None).sample(void_fraction=0.1, guidance_scale=2.0)
+    grids = ZeoliteDiffusion(logfile=None, rng=1).sample_grids(1)  # these have the network alone
+    assert grids[0]['Si'].max() > 0.1
+
+
+def test_what_the_network_made_says_so_in_a_generator_of_random_sites(checkpoint, answers):
+    gen = ZeoliteDiffusion(checkpoint, source='random', rng=1, logfile=None)
+    atoms = gen.interpolate(sodalite(8.87), sodalite(8.95), void_fraction=0.1)  # with the default guidance
+    pairs = atoms.info['key_value_pairs']
+    assert pairs['source'] == 'network' and pairs['model'] == 'tiny'
+    assert ZeoliteDiffusion.from_record(atoms).source == 'random'
+    gen = ZeoliteDiffusion(checkpoint, rng=1, logfile=None, tolerance=None)
+    assert 'guidance_scale' not in gen.sample().info['key_value_pairs']  # nothing is asked for
+    assert gen.sample(void_fraction=0.1).info['key_value_pairs']['guidance_scale'] == 2.0
+
+
+def test_targets_out_of_reach_end_soon_and_say_what_to_do(monkeypatch):
+    monkeypatch.setattr('ase_diffusion.generators.random_sites.CELLS', 3)
+    gen = ZeoliteDiffusion(rng=1, logfile=None)
+    assert gen.maxtries == 20 and ZeoliteDiffusion(logfile=None, source='network').maxtries == 60
+    with pytest.raises(GenerationFailed, match='ask for what known frameworks have.*tolerance'):
+        gen.sample(void_fraction=0.95)
+    assert gen.statistics['generated'] <= 21

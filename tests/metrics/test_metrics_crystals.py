@@ -7,8 +7,8 @@ from ase.build import bulk, molecule
 from crystal_cases import broken, disguised, perovskite, zoo
 
 from ase_diffusion import metrics
-from ase_diffusion.metrics.crystal.composition import is_charge_neutral
 from ase_diffusion.metrics.crystal.structures import check_crystals, density, reduced_formula
+from ase_diffusion.representations.charges import is_charge_neutral
 
 MANY = {
     'check': lambda images: check_crystals(images),
@@ -118,9 +118,9 @@ class TestComposition:
 
         from ase.data import chemical_symbols
 
-        from ase_diffusion.metrics.crystal.composition import _elements
+        from ase_diffusion.representations.charges import oxidation_states
 
-        rng, table, answers = np.random.default_rng(1), _elements(), []
+        rng, table, answers = np.random.default_rng(1), oxidation_states(), []
         for _ in range(300):
             numbers = sorted(rng.choice(np.arange(1, 84), 3, replace=False).tolist())
             counts = rng.integers(1, 5, 3).tolist()

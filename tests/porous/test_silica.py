@@ -253,6 +253,17 @@ def net_of(atoms):
     return framework_net(atoms.numbers, atoms.get_scaled_positions(), atoms.cell.array)
 
 
+def test_frameworks_that_shrink_are_refused(sodalite):
+    wide = sodalite.copy()
+    wide.set_cell(sodalite.cell * 1.06, scale_atoms=True)  # 19 % more volume, which the fit takes back
+    si, o = (density_grid(wide, symbol, shape=(16, 16, 16)) for symbol in ('Si', 'O'))
+    found = framework_from_grid(si, o, wide.cell)
+    kept = found.atoms.get_volume() / wide.get_volume()
+    assert 0.8 < kept < 0.9
+    assert framework_from_grid(si, o, wide.cell, least_volume=kept - 0.01)
+    assert framework_from_grid(si, o, wide.cell, least_volume=0.95).reason == 'shrunk'
+
+
 def test_the_best_solutions_come_one_after_the_other(lta):
     sites, excluded = lta[lta.numbers == 14].get_scaled_positions(), []
     orbits, _ = SiteOrbits.of(sites, lta.cell.lengths(), operations_of(221))

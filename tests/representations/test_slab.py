@@ -253,7 +253,9 @@ def test_what_a_model_never_saw_is_named():
     data = {'mobile_elements': [8, 29, 78], 'substrate_elements': [29, 78], 'described': True}
     data['systems'] = {'Cu+O on Cu, 6': 5, 'Cu+O on Cu, 4': 1, 'O+Pt on Pt, 6': 3}
     copper, size = frozen(fcc111, 'Cu', (2, 2, 2)), (2, 2, 3)
-    assert SlabTemplate(copper).news(data) == ''
+    assert SlabTemplate(copper).news(data) == ''  # two atoms over four sites of (111), of 3 ** 0.5 / 2 squared distances each
+    assert SlabTemplate(copper).news(data | {'coverage': [0.2, 0.6]}) == ''
+    assert SlabTemplate(copper).news(data | {'coverage': [0.1, 0.4]}).startswith('0.58 mobile atoms')
     assert SlabTemplate(frozen(fcc111, 'Ni', (2, 2, 2))).news(data) == 'Ni, only Cu, O, Pt'
     assert SlabTemplate(frozen(fcc110, 'Cu', size)).news(data) == (
         'Cu+O on Cu where atoms of the top layer have 2 neighbors in it, only [4, 6] (6: (111), 4: (100), 2: (110))'

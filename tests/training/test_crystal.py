@@ -253,3 +253,30 @@ def test_a_short_training_learns_and_goes_on(tmp_path):
         train_crystal(data, tmp_path / 'b', conditions=['gap'], network=network.without('gap'), steps=1)
     best = train_crystal(data, tmp_path / 'b', conditions=[], network=network, validation=data, steps=2, **SMALL)
     assert load_model(best)[1]['conditions'] == {}
+
+
+def test_crystals_with_exchanged_elements():
+    crystals = [bulk(name, 'rocksalt', a=a) for name, a in (('NaCl', 5.6), ('KCl', 6.3), ('LiF', 4.0), ('MgO', 4.2))] * 5
+    for k, atoms in enumerate(crystals):
+        atoms.info['key_value_pairs'] = {'gap': float(k)}
+    data = Crystals.from_atoms(crystals)
+    before = data.fingerprint()
+    source = CrystalData(data, Crystal(data.elements()), ['gap'], batch_size=200, dropout=0.0, substitute=0.5)
+    batch, again = source.draw(0), source.draw(0)
+    assert all(torch.equal(batch.fields[name], again.fields[name]) for name in batch.fields)
+    assert data.fingerprint() == before and np.isfinite(data.conditions['gap']).all()  # drawn crystals are copies
+    changed = batch.conditions['gap'].isnan()
+    assert 0.4 < changed.double().mean() < 0.6
+    numbers = np.array(data.elements())[batch.fields['species'].view(-1, 2).numpy()]
+    known = {tuple(sorted(atoms.numbers)) for atoms in crystals}
+    new = {tuple(sorted(row)) for row in numbers[changed.numpy()].tolist()}
+    assert new - known and {tuple(sorted(row)) for row in numbers[~changed.numpy()].tolist()} <= known
+    assert fixed_batches(source)[0].conditions['gap'].isfinite().all()  # validation sees what is there
+
+
+def test_training_with_exchanged_elements(tmp_path):
+    data = Crystals.from_atoms(images())
+    best = train_crystal(data, tmp_path, steps=2, substitute=0.5, **SMALL)
+    assert load_model(best)[1]['substitute'] == 0.5
+    with pytest.raises(ValueError, match='share of the crystals'):
+        train_crystal(data, tmp_path / 'no', steps=2, substitute=2, **SMALL)

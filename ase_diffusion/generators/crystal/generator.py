@@ -20,7 +20,7 @@ from ...representations.reduction import niggli
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import split_crystals
 from ...utils.atoms import composition_text, parse_formula
-from ...utils.checks import check_integer
+from ...utils.checks import check_integer, check_number
 from ...utils.provenance import note
 from ...weights.zoo import list_models
 from ..base import collect
@@ -34,7 +34,7 @@ from ..text import formula_text
 from .guidance import CrystalGuidance
 from .prototypes import SAME_TYPE
 from .tasks import AllowedElements, perturbation
-from .templates import FromTemplates, Templates, check_space_group
+from .templates import PRIOR_WEIGHT, FromTemplates, Templates, check_space_group, energy_and_prior
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,9 @@ class CrystalDiffusion(BulkGenerator):
         Generate this many candidates for each structure and return the one of lowest energy, that of ``relax`` or else a single
         point of ``calculator`` (which guides as well unless ``guidance=False``); needs ``stoich``, since energies of different
         compositions cannot be compared.
+    prior_weight : float
+        With ``best_of``: eV per atom that a factor of e in the probability of a template is worth: the lowest
+        energy / atoms - prior_weight * log(probability) is returned. 0: the energy alone decides.
     steps, sampler : optional
         Default: what the model says: ``'renoised_ancestral'`` with 100 steps, which finds minima, or the paper's
         ``'predictor_corrector'`` with 1000, which shows how they are spread.
@@ -110,6 +113,7 @@ class CrystalDiffusion(BulkGenerator):
         'templates',
         'space_group',
         'all_elements',
+        'prior_weight',
     )
 
     def __init__(
@@ -127,6 +131,7 @@ class CrystalDiffusion(BulkGenerator):
         relax: dict | None = None,
         calculator: Any = None,
         guidance: Any = None,
+        prior_weight: float = PRIOR_WEIGHT,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -148,6 +153,8 @@ class CrystalDiffusion(BulkGenerator):
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
         if self.guidance is not None:
             check_elements(self.guidance.calculator, asked, 'guidance')
+        what = 'eV per atom, such as 0.01, or 0 for the energy alone'
+        self.prior_weight = check_number('prior_weight', prior_weight, what, strict=False)
         if self.best_of > 1:
             self.selection = self._selection(calculator)
         self.space_group = None if space_group is None else check_space_group(space_group)
@@ -176,7 +183,7 @@ class CrystalDiffusion(BulkGenerator):
         judge = calculator if self.relax is None else None
         if judge is not None:
             check_elements(judge, self.numbers, 'best_of')
-        return BestOf(self.best_of, judge, self.device)
+        return BestOf(self.best_of, judge, self.device, partial(energy_and_prior, weight=self.prior_weight))
 
     def _adapt(self, representation: Crystal, networks: dict, header: dict) -> Crystal:
         network = next(iter(networks.values()))
@@ -368,6 +375,7 @@ class CrystalDiffusion(BulkGenerator):
             **({} if self.templates is None else {'templates': self.templates.record}),
             **({} if self.space_group is None else {'space_group': self.space_group}),
             **({'all_elements': True} if self.all_elements else {}),
+            **({'prior_weight': self.prior_weight} if self.best_of > 1 else {}),
         }
 
     @classmethod

@@ -9,6 +9,7 @@ its test split, of which it keeps hashes only. Its file is an npz:
     elements, counts (sum,)  their atomic numbers and numbers of atoms, by (count, atomic number)
     kind (n,), kinds (m,)    structure type: space group at 0.1 A and Wyckoff letters of the occupied sites
     names (n,)               identifiers of the Materials Project
+    hull (n,)                energy above the hull of the Materials Project in meV / atom; 0 where it is not known
     volumes (119,)           atomic volumes by least squares, A^3
     similarity (119, k)      points of the elements; their distance is the sum of absolute differences. They were fitted to the
                              training split: exp(-distance) is how much a crystal votes for its structure type
@@ -35,12 +36,14 @@ from ...data import crystals
 from ...representations.cells import cells_of_parameters, parameters_of_cells, structure_type
 from ...representations.crystal import check_crystal
 from ...representations.reduction import niggli, symmetrize
+from .geometry import Geometry, geometry
+from .ranking import CANDIDATES, Features, features, shipped_ranking
 
 FILE = Path(crystals.__file__).with_name('prototypes.npz')
 LENGTH, ANGLE, PLACE = 1e-3, 1e-2, 2**16  # units of the file: A, degrees, parts of a cell vector
 SAME_TYPE = 0.1  # A, of structure types and space groups
 EXACT = 0.02  # A, within which a template is averaged over its symmetry: rounding of the file
-VOTERS = 20  # nearest templates that vote for their structure type, with weights exp(-difference)
+KNOWN, WARM = 0.95, 0.01  # probability of a stable crystal of this very formula; eV / atom, by which others count less
 TAKEN = 20  # templates of a composition, by default
 PERMUTED = 6  # most elements of equal count whose every order is tried
 
@@ -57,11 +60,14 @@ class Template:
         New atomic numbers, in the order of the elements of the row.
     difference : float
         Sum of the distances between old and new elements; 0 for a crystal of this very formula.
+    chance : float
+        Probability that its structure is the right one; 0 where that was not asked.
     """
 
     row: int
     elements: tuple[int, ...]
     difference: float
+    chance: float = 0.0
 
 
 class Prototypes:
@@ -76,6 +82,7 @@ class Prototypes:
     def __init__(self, table: dict[str, np.ndarray]) -> None:
         self.table = table
         self.natoms = np.add.reduceat(table['counts'].astype(int), _starts(table['species']))
+        self._geometries: dict[int, Geometry] = {}
 
     @classmethod
     def load(cls, path: str | Path = FILE) -> Prototypes:
@@ -110,7 +117,9 @@ class Prototypes:
     def __add__(self, other: Prototypes) -> Prototypes:
         """Return the bank of both, with the atomic volumes and descriptors of this one."""
         one, two = self.table, other.table
-        joined = {name: np.concatenate([one[name], two[name]]) for name in ('cells', 'scaled', 'species', 'elements', 'counts')}
+        joined = {
+            name: np.concatenate([one[name], two[name]]) for name in ('cells', 'scaled', 'species', 'elements', 'counts', 'hull')
+        }
         joined['names'] = np.concatenate([one['names'].astype(str), two['names'].astype(str)])
         kinds, place = np.unique(np.concatenate([one['kinds'], two['kinds']]), return_inverse=True)
         kind = place[np.concatenate([one['kind'], two['kind'].astype(int) + len(one['kinds'])])]
@@ -156,12 +165,12 @@ class Prototypes:
         return int(str(self.table['kinds'][self.table['kind'][row]]).split()[0])
 
     def find(
-        self, numbers: list[int], limit: int = TAKEN, *, space_group: int | None = None, votes: bool = True
+        self, numbers: list[int], limit: int = TAKEN, *, space_group: int | None = None, ranked: bool = True
     ) -> list[Template]:
         """Return templates for a cell of these atoms, the most likely first.
 
-        Templates of as many atoms come before smaller ones, of which the cell has several copies. The nearest 20 vote for their
-        structure types, and one of each structure type comes before the others.
+        Templates of as many atoms come before smaller ones, of which the cell has several copies. Of the nearest 24 a network
+        says how likely each is right (:mod:`.ranking`), and different structures come first.
 
         Parameters
         ----------
@@ -171,8 +180,24 @@ class Prototypes:
             Most templates.
         space_group : int, optional
             The only one that is wanted.
-        votes : bool
+        ranked : bool
             False: the order is that of the differences.
+        """
+        rows, difference, order, new = self._near(numbers, space_group)
+        if not len(rows):
+            return []
+        places, chances = np.arange(len(rows)), np.zeros(len(rows))
+        if ranked:
+            first, likely = self._rank(rows, difference, order, new, len(numbers))
+            places = np.concatenate([first, places[~np.isin(places, first)]])
+            chances[: len(first)] = likely
+        found = zip(places[:limit], chances, strict=False)
+        return [Template(int(rows[k]), tuple(new[order[k]].tolist()), float(difference[k]), float(c)) for k, c in found]
+
+    def _near(self, numbers: list[int], space_group: int | None = None, but: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+        """Return rows (m,) by difference, the differences, which of the new elements takes each place (m, k), and these (k,).
+
+        ``but``: rows that are left out, a mask.
         """
         key, new = anonymous(numbers)
         rows, elements = self._groups.get(key, (np.zeros(0, int), np.zeros((0, len(key)), int)))
@@ -180,13 +205,72 @@ class Prototypes:
         if space_group is not None:
             groups = np.array([int(str(kind).split()[0]) for kind in self.table['kinds']])
             fits &= groups[self.table['kind'][rows]] == space_group
+        if but is not None:
+            fits &= ~but[rows]
         rows, elements = rows[fits], elements[fits]
         if not len(rows):
-            return []
+            return rows, np.zeros(0), elements, new
         difference, order = self._assign(key, new, elements)
         ranked = np.lexsort((rows, difference, -self.natoms[rows]))
-        ranked = (self._by_votes(ranked, rows, difference) if votes else ranked)[:limit]
-        return [Template(int(rows[k]), tuple(new[order[k]].tolist()), float(difference[k])) for k in ranked]
+        return rows[ranked], difference[ranked], order[ranked], new
+
+    def _rank(self, rows: np.ndarray, difference: np.ndarray, order: np.ndarray, new: np.ndarray, natoms: int) -> tuple:
+        """Return places and probabilities of the candidates.
+
+        The ranking judges crystals of other formulas. One of this very formula is as likely as it is stable: KNOWN times
+        exp(-energy above the hull / WARM), with the sum of all of them at most KNOWN.
+        """
+        own, others = np.flatnonzero(difference == 0), np.flatnonzero(difference > 0)[:CANDIDATES]
+        weights = np.exp(-1e-3 * self.table['hull'][rows[own]].astype(float) / WARM)
+        weights *= KNOWN / max(1, weights.sum())
+        places, chances = own, weights
+        if len(others):
+            found, likely = shipped_ranking()(self.features(rows[others], difference[others], order[others], new, natoms))
+            places, chances = np.concatenate([own, others[found]]), np.concatenate([weights, (1 - weights.sum()) * likely])
+        by = np.argsort(-chances, kind='stable') if len(own) else np.arange(len(places))
+        return places[by], chances[by]
+
+    def features(self, rows: np.ndarray, difference: np.ndarray, order: np.ndarray, new: np.ndarray, natoms: int) -> Features:
+        """Return what the ranking sees of candidates, in the order of their differences (:func:`.ranking.features`)."""
+        table, place = self.table, np.argsort(order, 1)  # of the new elements in the template
+        k = np.arange(len(new))
+        old = table['elements'][self._first[0][rows][:, None] + k]
+        counts = table['counts'][self._first[0][rows[0]] + k].astype(int) * (natoms // self.natoms[rows[0]])
+        kind = table['kind'][rows]
+        return features(
+            difference=difference,
+            new=new,
+            old=np.take_along_axis(old, place, 1),
+            counts=counts,
+            natoms=natoms,
+            sizes=self.natoms[rows],
+            kind=kind,
+            common=self._common[kind],
+            volumes=np.abs(np.linalg.det(self._cells(rows))),
+            atomic=table['volumes'].astype(float),
+            hull=1e-3 * table['hull'][rows].astype(float),
+            shapes=[self.geometry(int(row)).of(each) for row, each in zip(rows, place, strict=True)],
+        )
+
+    def geometry(self, row: int) -> Geometry:
+        """Return the geometry of a row, kinds of sites in the order of its elements."""
+        if row not in self._geometries:
+            begin, atom = self._first[0][row], self._first[1][row]
+            count = int(self.table['species'][row])
+            kinds = np.repeat(np.arange(count), self.table['counts'][begin : begin + count])
+            scaled = self.table['scaled'][atom : atom + self.natoms[row]].astype(float)
+            self._geometries[row] = geometry(scaled, self._cells([row])[0], kinds)
+        return self._geometries[row]
+
+    @cached_property
+    def _common(self) -> np.ndarray:
+        """How many crystals have each structure type."""
+        return np.bincount(self.table['kind'], minlength=len(self.table['kinds']))
+
+    def _cells(self, rows: Any) -> np.ndarray:
+        """Return the cells of rows, (m, 3, 3)."""
+        cells = self.table['cells'][rows].astype(float)
+        return cells_of_parameters(cells[:, :3], cells[:, 3:])
 
     def _assign(self, key: tuple[int, ...], new: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the least difference (m,) to rows of elements ``old`` (m, k), and which of ``new`` (k,) takes each place."""
@@ -204,30 +288,14 @@ class Prototypes:
             order[:, begin:end] = begin + orders[sums.argmin(1)]
         return np.take_along_axis(cost, order[:, None], 1)[:, 0].sum(-1), order
 
-    def _by_votes(self, ranked: np.ndarray, rows: np.ndarray, difference: np.ndarray) -> np.ndarray:
-        """Return the order of templates: of the nearest by votes for their structure type, different ones first."""
-        same = self.natoms[rows[ranked]] == self.natoms[rows[ranked[0]]]
-        voters = ranked[same][:VOTERS]
-        votes = Counter()
-        for k in voters:
-            votes[self.table['kind'][rows[k]]] += np.exp(difference[voters[0]] - difference[k])
-        seen, first, later = set(), [], []
-        for k in sorted(voters, key=lambda k: -votes[self.table['kind'][rows[k]]]):  # stable
-            kind = self.table['kind'][rows[k]]
-            (later if kind in seen else first).append(k)
-            seen.add(kind)
-        chosen = np.array(first + sorted(later, key=lambda k: difference[k]), int)
-        return np.concatenate([chosen, ranked[~np.isin(ranked, chosen)]])
-
     def original(self, row: int) -> Atoms:
         """Return a crystal of the bank as it is."""
         begin, atom = self._first[0][row], self._first[1][row]
         kinds = slice(begin, begin + int(self.table['species'][row]))
-        cells = self.table['cells'][row : row + 1].astype(float)
         return Atoms(
             np.repeat(self.table['elements'][kinds], self.table['counts'][kinds]),
             scaled_positions=self.table['scaled'][atom : atom + self.natoms[row]],
-            cell=cells_of_parameters(cells[:, :3], cells[:, 3:])[0],
+            cell=self._cells([row])[0],
             pbc=True,
         )
 
@@ -289,6 +357,7 @@ def rows_of(images: list[Atoms], names: Iterable[str] | None = None) -> dict[str
         'kind': kind.astype(np.uint16),
         'kinds': unique,
         'names': np.array(names),
+        'hull': np.zeros(len(names), np.uint16),
     }
 
 

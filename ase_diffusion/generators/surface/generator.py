@@ -79,7 +79,7 @@ class SurfaceDiffusion(Generator):
     calculator, guidance : optional
         Force guidance: ``guidance=True``, a dict of the parameters of
         :class:`ase_diffusion.generators.surface.guidance.Guidance`, or one of these; forces come from ``calculator`` (name, ASE
-        calculator or factory; default: the shipped force field 'ag-o'). ``guidance=EMT()`` says both at once.
+        calculator or factory; default: the shipped force field that knows the slab). ``guidance=EMT()`` says both at once.
     relax : dict, optional
         Keywords of :func:`ase_diffusion.relax.relax`; every structure is relaxed before it is returned. One whose relaxation
         fails is rejected, and another takes its place.

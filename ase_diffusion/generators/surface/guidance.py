@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...calculators.default import unknown_to
 from ...calculators.elements import check_elements
 from ...calculators.forcefield import ForceFieldCalculator, batch_forces, check_known
 from ...calculators.forces import Forces
-from ...calculators.names import calculator_name, is_own_force_field
+from ...calculators.names import OWN, calculator_name, is_own_force_field
 from ...diffusion import Batch, ForceGuidance
 from ...diffusion.guidance import limited
 from ...representations.slab import Slab, SlabTemplate
@@ -31,9 +32,10 @@ class Guidance(CallCounter):
     Parameters
     ----------
     calculator : str, ASE calculator or factory
-        Where forces come from. Our own force fields evaluate a whole batch at once. Calculators that hold the state of a
-        structure or write files (GPAW, VASP, ...) are made anew for each structure where they come from a name or a factory,
-        each with a folder of its own, see :class:`ase_diffusion.calculators.factory.CalculatorFactory`.
+        Where forces come from; default: the shipped force field that knows the slab, ``'ag-o'`` or ``'metal-oxide'``. These
+        evaluate a whole batch at once. Calculators that hold the state of a structure or write files (GPAW, VASP, ...) are made
+        anew for each structure where they come from a name or a factory, each with a folder of its own, see
+        :class:`ase_diffusion.calculators.factory.CalculatorFactory`.
     strength : float, optional
         Displacement per unit force and step, A^2/eV; default 3 / steps, at most 0.05 (0.03 at 100 steps). The paper has 0.001
         at every one of its steps; here guidance acts late only, and more.
@@ -58,7 +60,7 @@ class Guidance(CallCounter):
         Time that they took.
     """
 
-    calculator: object = 'ag-o'
+    calculator: object = None
     strength: float | None = None
     power: float = 1.0
     below: float = 0.5
@@ -84,6 +86,8 @@ class Guidance(CallCounter):
 
     def prepare(self, template: SlabTemplate, device: str | torch.device | None = None) -> None:
         """Load the force field or make the calculator, so that errors come before any work."""
+        if self.calculator is None:
+            self.calculator = next((name for name in OWN if unknown_to(name, [template]) is None), 'ag-o')
         own, self.network = self.calculator, None
         check_elements(own, template.atoms.numbers, 'guidance')
         if self.time_limit is not None:

@@ -1,0 +1,116 @@
+"""Errors of the force field `metal-oxide`: held-out relaxations of its own metals, and metals that it never saw.
+
+    python benchmarks/metal_forcefield.py run --frames metal_oxide_seed.extxyz.gz    # frames with Ni and Rh
+    python benchmarks/metal_forcefield.py report
+
+Reference: 7net-mf-0 (modal PBE). Energies per mobile atom, meV: `absolute` relative to the bare frozen substrate, as the force
+field means them; `within` after the mean error of each substrate and composition is taken off: what counts when structures of
+one composition are compared. Forces: components on mobile atoms, meV/A. `constant`: the baseline that predicts the mean energy of
+each substrate and composition, and no forces. Frames with a force above 40 eV/A are left out, as in training.
+"""
+
+from __future__ import annotations
+
+from bench import Benchmark, digest, main, table
+
+# isort: split
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+from ase.data import atomic_numbers
+from ase.io import read
+
+from ase_diffusion.calculators.batches import OverlayerBatches
+from ase_diffusion.data.frames import read_frames
+from ase_diffusion.relax import get_calculator
+from ase_diffusion.training import Overlayers
+from ase_diffusion.training.surface import usable
+from ase_diffusion.utils.atoms import frozen_mask
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'scripts'))
+from metal_oxide_train import relative, silver_frames  # noqa: E402
+
+UNSEEN, MAX_FORCE = ('Ni', 'Rh'), 40.0  # eV/A
+
+
+class MetalForceField(Benchmark):
+    """An item is a metal."""
+
+    name = 'metal_forcefield'
+    held = None
+
+    @staticmethod
+    def options(parser) -> None:
+        parser.add_argument('--frames', help='extxyz.gz with frames of metals that the force field never saw')
+        parser.add_argument('--model', default='metal-oxide', help='force field (metal-oxide)')
+
+    def settings(self) -> dict:
+        return {
+            'judge': '7net-mf-0',
+            'model': digest('metal-oxide-forcefield') if self.args.model == 'metal-oxide' else self.args.model,
+        }
+
+    def items(self):
+        yield from ((metal, metal) for metal in ('Cu', 'Ag', 'Au', 'Pd', 'Pt', 'Ir', 'Al', *(UNSEEN if self.args.frames else ())))
+
+    def run(self, metal) -> dict:
+        frames = [atoms for atoms in self._frames(metal in UNSEEN) if atoms.numbers[0] == atomic_numbers[metal]]
+        frames = [a for a in frames if np.abs(a.get_forces(apply_constraint=False)[~frozen_mask(a)]).max() <= MAX_FORCE]
+        return errors(relative(frames), get_calculator(self.args.model))
+
+    def _frames(self, unseen: bool) -> list:
+        if unseen:
+            text = gzip.decompress(Path(self.args.frames).read_bytes()).decode()
+            return read(io.StringIO(text), ':', format='extxyz')
+        frames = read_frames('metal-oxide')
+        if self.held is None:
+            self.held = {
+                item.run for item in usable(Overlayers.from_atoms(frames + silver_frames(15)), MAX_FORCE).split()[1].items
+            }
+        return [atoms for atoms in frames if atoms.info['key_value_pairs']['run'] in self.held]
+
+    def report(self, results: dict) -> None:
+        head = ('metal', 'frames', 'absolute', 'within', 'constant', 'forces', 'no forces')
+        keys = ('frames', 'absolute_meV', 'within_meV', 'constant_meV', 'forces_meV_A', 'no_forces_meV_A')
+        rows = [
+            (f'{metal}{" (never seen)" if metal in UNSEEN else ""}', *(r[key] for key in keys)) for metal, r in results.items()
+        ]
+        print(table(head, rows))
+
+
+def errors(frames: list, calculator) -> dict:
+    """Return mean absolute errors, in meV per mobile atom and meV/A."""
+    batches = OverlayerBatches(calculator.network, calculator.header)
+    parts = [batches.evaluate(frames[k : k + 64]) for k in range(0, len(frames), 64)]
+    energies, forces = np.concatenate([e for e, _ in parts]), [f for _, some in parts for f in some]
+    mobile = [~frozen_mask(atoms) for atoms in frames]
+    counts = np.array([m.sum() for m in mobile])
+    true = np.array([atoms.get_potential_energy() for atoms in frames])
+    keys = [f'{a.symbols}{a.cell[:2, :2].round(2)}' for a in frames]
+    _, group = np.unique(keys, return_inverse=True)
+
+    def centred(values):
+        mean = np.bincount(group, values) / np.bincount(group)
+        return values - mean[group]
+
+    errors = [f[m] - a.get_forces(apply_constraint=False)[m] for f, m, a in zip(forces, mobile, frames, strict=True)]
+    raw = [a.get_forces(apply_constraint=False)[m] for m, a in zip(mobile, frames, strict=True)]
+
+    def mev(x):
+        return round(1000 * float(np.abs(x).mean()), 1)
+
+    return {
+        'frames': len(frames),
+        'absolute_meV': mev((energies - true) / counts),
+        'within_meV': mev(centred(energies - true) / counts),
+        'constant_meV': mev(centred(true) / counts),
+        'forces_meV_A': mev(np.concatenate(errors)),
+        'no_forces_meV_A': mev(np.concatenate(raw)),
+    }
+
+
+if __name__ == '__main__':
+    main(MetalForceField)
