@@ -21,7 +21,7 @@ def test_train_then_sample_with_conditions(tmp_path, monkeypatch, capsys):
 
 
 def test_without_a_model_it_says_what_to_do(capsys):
-    assert main(['sample', 'crystens']) == 2
+    assert main(['sample', 'crystens', '--network', 'gan']) == 2
     assert 'train' in capsys.readouterr().err
 
 
