@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..networks.neighbors import neighbor_pairs
-from ..representations.slab import Slab, SlabTemplate, check_slab
+from ..representations.slab import Slab, check_slab
 from ..utils.atoms import frozen_mask
 from .elements import check_elements
 from .forcefield import check_known
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
     from ..networks.forcefield import ForceField
+    from ..representations.slab import SlabTemplate
 
 
 class OverlayerBatches:
@@ -34,11 +35,14 @@ class OverlayerBatches:
     def __init__(self, network: ForceField, header: dict[str, Any]) -> None:
         self.network, self.header = network, header
 
-    def check(self, atoms: Atoms | SlabTemplate) -> None:
+    def check_known(self, atoms: Atoms | SlabTemplate) -> None:
         """Raise a ValueError for a structure that the force field does not know."""
-        template = SlabTemplate.of(atoms)
-        check_known(template, self.header, self.network.passive_edges)
-        check_slab(template.atoms)
+        check_known(atoms, self.header, self.network.passive_edges)
+
+    def check(self, atoms: Atoms) -> None:
+        """Raise a ValueError for a structure that cannot be part of a batch."""
+        self.check_known(atoms)
+        check_slab(atoms)
 
     def evaluate(self, images: Sequence[Atoms]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return energies (B,) in eV and, for each structure, raw forces (n, 3) in eV/A."""
@@ -69,9 +73,11 @@ class SevenNetBatches:
         self.calculator, self.network, self.device = calculator, calculator.model, calculator.device
         self.network.set_is_batch_data(True)
 
-    def check(self, atoms: Atoms | SlabTemplate) -> None:
+    def check_known(self, atoms: Atoms | SlabTemplate) -> None:
         """Raise a ValueError for elements that SevenNet does not know."""
         check_elements(self.calculator, getattr(atoms, 'atoms', atoms).numbers, 'a relaxation')
+
+    check = check_known
 
     @torch.inference_mode(False)
     @torch.enable_grad()

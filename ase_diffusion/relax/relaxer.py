@@ -65,7 +65,7 @@ class Relaxer:
         errors = []
         for atoms in images:
             try:
-                self.batches.check(atoms)
+                self.batches.check_known(atoms)
                 return
             except ValueError as err:
                 errors.append(err)
