@@ -172,7 +172,7 @@ def test_guidance_takes_a_calculator_itself(slab, given):
 def test_guidance_that_is_handed_over_is_not_changed(slab):
     mine = Guidance(finish_steps=3)
     gen = SurfaceDiffusion(slab, 'Ag2O', guidance=mine, calculator='emt', steps=1000, logfile=None)
-    assert (mine.calculator, mine.strength) == ('ag-o', None)
+    assert (mine.calculator, mine.strength) == (None, None)
     assert (gen.guidance.calculator, gen.guidance.strength, gen.guidance.finish_steps) == ('emt', 0.003, 3)
 
 
