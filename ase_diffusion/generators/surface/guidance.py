@@ -88,7 +88,7 @@ class Guidance(CallCounter):
     def prepare(self, template: SlabTemplate, device: str | torch.device | None = None) -> None:
         """Load the force field or make the calculator, so that errors come before any work."""
         if self.calculator is None:
-            self.calculator = next((name for name in OWN if unknown_to(name, [template]) is None), 'ag-o')
+            self.calculator = _shipped(template)
         own, self.network = self.calculator, None
         check_elements(own, template.atoms.numbers, 'guidance')
         if self.time_limit is not None:
@@ -158,6 +158,18 @@ class Guidance(CallCounter):
             values['time_limit'] = self.time_limit
         values['calculator'] = self.calculator if isinstance(self.calculator, str) else calculator_name(self.calculator)
         return values
+
+
+def _shipped(template: SlabTemplate) -> str:
+    """Return the shipped force field that knows the slab; raise a ValueError where none does."""
+    reasons = {name: unknown_to(name, [template]) for name in OWN}
+    for name, reason in reasons.items():
+        if reason is None:
+            return name
+    known = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
+    raise ValueError(
+        f"guidance needs forces, and no shipped force field knows this slab ({known}); pass calculator='7net-mf-0' or another"
+    )
 
 
 def _scaled(forces, own: bool):
