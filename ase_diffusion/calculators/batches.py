@@ -77,7 +77,9 @@ class SevenNetBatches:
         """Raise a ValueError for elements that SevenNet does not know."""
         check_elements(self.calculator, getattr(atoms, 'atoms', atoms).numbers, 'a relaxation')
 
-    check = check_known
+    def check(self, atoms: Atoms) -> None:
+        """Raise a ValueError for a structure that cannot be part of a batch."""
+        self.check_known(atoms)
 
     @torch.inference_mode(False)
     @torch.enable_grad()
