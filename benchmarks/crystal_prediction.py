@@ -44,7 +44,7 @@ from ase.spacegroup import crystal
 from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.generators.crystal import prototypes as p
-from ase_diffusion.generators.crystal.ranking import order
+from ase_diffusion.generators.crystal.ranking import by_difference
 from ase_diffusion.generators.crystal.templates import PRIOR_WEIGHT, energy_and_prior
 from ase_diffusion.generators.tasks import FromNoise
 from ase_diffusion.representations.cells import space_group_of
@@ -226,7 +226,7 @@ class CrystalPrediction(Benchmark):
         if not len(rows):
             return []
         found = bank.features(rows, difference, places, new, len(numbers))
-        (first, *_), _ = order(-2 * difference - 5.0 * (bank.natoms[rows] < len(numbers)), found.alike)
+        (first, *_), _ = by_difference(found, bank.natoms[rows] < len(numbers))
         template = p.Template(int(rows[first]), tuple(new[places[first]].tolist()), float(difference[first]))
         return [bank.substituted(template, len(numbers))]
 

@@ -37,7 +37,7 @@ from ...representations.cells import cells_of_parameters, parameters_of_cells, s
 from ...representations.crystal import check_crystal
 from ...representations.reduction import niggli, symmetrize
 from .geometry import Geometry, geometry
-from .ranking import CANDIDATES, Features, features, shipped_ranking
+from .ranking import CANDIDATES, Features, by_difference, features, shipped_ranking
 
 FILE = Path(crystals.__file__).with_name('prototypes.npz')
 LENGTH, ANGLE, PLACE = 1e-3, 1e-2, 2**16  # units of the file: A, degrees, parts of a cell vector
@@ -77,10 +77,12 @@ class Prototypes:
     ----------
     table : dict of str to numpy.ndarray
         See the head of this file; lengths in A, angles in degrees and coordinates as float.
+    shipped : int
+        Rows, the first ones, of the bank that ships, with which the ranking was fitted.
     """
 
-    def __init__(self, table: dict[str, np.ndarray]) -> None:
-        self.table = table
+    def __init__(self, table: dict[str, np.ndarray], shipped: int = 0) -> None:
+        self.table, self.shipped = table, shipped
         self.natoms = np.add.reduceat(table['counts'].astype(int), _starts(table['species']))
         self._geometries: dict[int, Geometry] = {}
 
@@ -90,7 +92,8 @@ class Prototypes:
         with np.load(path) as file:
             table = {name: file[name] for name in file.files}
         units = np.repeat([LENGTH, ANGLE], 3)
-        return cls({**table, 'cells': table['cells'] * units, 'scaled': table['scaled'] / PLACE})
+        shipped = len(table['kind']) if path == FILE else 0
+        return cls({**table, 'cells': table['cells'] * units, 'scaled': table['scaled'] / PLACE}, shipped)
 
     @classmethod
     def from_atoms(cls, images: Iterable[Atoms], names: Iterable[str] | None = None) -> Prototypes:
@@ -123,7 +126,7 @@ class Prototypes:
         joined['names'] = np.concatenate([one['names'].astype(str), two['names'].astype(str)])
         kinds, place = np.unique(np.concatenate([one['kinds'], two['kinds']]), return_inverse=True)
         kind = place[np.concatenate([one['kind'], two['kind'].astype(int) + len(one['kinds'])])]
-        return Prototypes({**one, **joined, 'kind': kind, 'kinds': kinds})
+        return Prototypes({**one, **joined, 'kind': kind, 'kinds': kinds}, self.shipped)
 
     @cached_property
     def _first(self) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +220,8 @@ class Prototypes:
     def _rank(self, rows: np.ndarray, difference: np.ndarray, order: np.ndarray, new: np.ndarray, natoms: int) -> tuple:
         """Return places and probabilities of the candidates.
 
-        The ranking judges crystals of other formulas. One of this very formula is as likely as it is stable: KNOWN times
+        The ranking judges crystals of other formulas; where most candidates are crystals that a user added, their differences
+        alone decide, added up over alike ones. One of this very formula is as likely as it is stable: KNOWN times
         exp(-energy above the hull / WARM), with the sum of all of them at most KNOWN.
         """
         own, others = np.flatnonzero(difference == 0), np.flatnonzero(difference > 0)[:CANDIDATES]
@@ -225,7 +229,9 @@ class Prototypes:
         weights *= KNOWN / max(1, weights.sum())
         places, chances = own, weights
         if len(others):
-            found, likely = shipped_ranking()(self.features(rows[others], difference[others], order[others], new, natoms))
+            seen = self.features(rows[others], difference[others], order[others], new, natoms)
+            own_crystals = (rows[others] >= self.shipped).mean() > 0.5  # the networks never saw such
+            found, likely = by_difference(seen, self.natoms[rows[others]] < natoms) if own_crystals else shipped_ranking()(seen)
             places, chances = np.concatenate([own, others[found]]), np.concatenate([weights, (1 - weights.sum()) * likely])
         by = np.argsort(-chances, kind='stable') if len(own) else np.arange(len(places))
         return places[by], chances[by]

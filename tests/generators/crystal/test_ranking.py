@@ -8,6 +8,7 @@ from ase.calculators.lj import LennardJones
 from ase.spacegroup import crystal
 
 from ase_diffusion import CrystalDiffusion
+from ase_diffusion.generators.crystal import prototypes
 from ase_diffusion.generators.crystal.geometry import FAR, geometry, likeness
 from ase_diffusion.generators.crystal.prototypes import Prototypes, shipped_prototypes
 from ase_diffusion.generators.crystal.ranking import order
@@ -152,3 +153,15 @@ def test_energy_and_probability_decide_together_with_the_weight_that_is_said():
     assert gen.todict()['prior_weight'] == 0
     with pytest.raises(ValueError, match='prior_weight is eV per atom'):
         low(-1.0)
+
+
+def test_crystals_that_a_user_added_are_ordered_by_difference(monkeypatch):
+    """The networks were fitted on the bank that ships."""
+    images = [bulk(f'{a}{b}', 'rocksalt', a=5.0) for a, b in (('Na', 'Cl'), ('K', 'Br'), ('Mg', 'O'), ('Cs', 'I'))]
+    images.append(bulk('CsCl', 'cesiumchloride', a=4.1))
+    own = Prototypes.from_atoms(images)
+    monkeypatch.setattr(prototypes, 'shipped_ranking', lambda: pytest.fail('a network was asked'))
+    found = own.find([37, 17], 5)  # RbCl
+    assert len(found) == 5 and found[0].chance > 0.5
+    assert own.formula(found[0].row) == 'CsCl'  # the nearest: one element is exchanged
+    assert shipped_prototypes().shipped == len(shipped_prototypes()) == (shipped_prototypes() + own).shipped
