@@ -10,9 +10,8 @@ import torch
 
 from ..networks.neighbors import neighbor_pairs
 from ..representations.slab import Slab, check_slab
-from ..utils.atoms import frozen_mask
 from .elements import check_elements
-from .forcefield import check_known
+from .forcefield import check_known, split_forces
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -50,12 +49,7 @@ class OverlayerBatches:
         with torch.no_grad():
             energy, mobile = self.network(batch)
             energy = (energy.double() + self.network.reference_energy(batch)).cpu().numpy()
-        masks = [~frozen_mask(atoms) for atoms in images]
-        parts = np.split(mobile.double().cpu().numpy(), np.cumsum([mask.sum() for mask in masks])[:-1])
-        forces = [np.zeros((len(atoms), 3)) for atoms in images]
-        for each, mask, part in zip(forces, masks, parts, strict=True):
-            each[mask] = part
-        return energy, forces
+        return energy, split_forces(images, mobile)
 
 
 class SevenNetBatches:
@@ -66,12 +60,11 @@ class SevenNetBatches:
     Parameters
     ----------
     calculator : SevenNetCalculator
-        Its network is used; the calculator itself must not be used from then on, since the network is set to batches.
+        Its network is used, set to batches for the time of a call.
     """
 
     def __init__(self, calculator: Calculator) -> None:
         self.calculator, self.network, self.device = calculator, calculator.model, calculator.device
-        self.network.set_is_batch_data(True)
 
     def check_known(self, atoms: Atoms | SlabTemplate) -> None:
         """Raise a ValueError for elements that SevenNet does not know."""
@@ -91,12 +84,19 @@ class SevenNetBatches:
             groups.setdefault(tuple(atoms.pbc.tolist()), []).append(k)
         for pbc, members in groups.items():
             some = [images[k] for k in members]
-            out = self.network(self._graph(some, pbc))
+            out = self._run(self._graph(some, pbc))
             energies[members] = out['inferred_total_energy'].detach().double().cpu().numpy().reshape(-1)
             parts = out['inferred_force'].detach().double().cpu().numpy()
             for k, part in zip(members, np.split(parts, np.cumsum([len(atoms) for atoms in some])[:-1]), strict=True):
                 forces[k] = part
         return energies, forces
+
+    def _run(self, graph):
+        self.network.set_is_batch_data(True)
+        try:
+            return self.network(graph)
+        finally:
+            self.network.set_is_batch_data(False)
 
     def _graph(self, images, pbc):
         """Return the graph of a batch as the network takes it; lengths in float32, as in its calculator."""

@@ -43,12 +43,15 @@ def default_calculator(images: Iterable[Atoms] = ()) -> str:
         None fits; the message lists the choices.
     """
     images = list(images)
-    reasons = {name: unknown_to(name, images) if images else 'nothing is known of the structures' for name in OWN}
-    fitting = [name for name, reason in reasons.items() if reason is None]
-    if 'ag-o' in fitting:
-        return 'ag-o'
-    for name in [*(name for name in UNIVERSAL if _installed(PACKAGES[name][0])), *fitting]:
-        return name
+    reasons: dict[str, str] = {}
+    for name in ('ag-o', *UNIVERSAL, 'metal-oxide'):
+        if name in UNIVERSAL:
+            if _installed(PACKAGES[name][0]):
+                return name
+        elif (reason := unknown_to(name, images) if images else 'nothing is known of the structures') is None:
+            return name
+        else:
+            reasons[name] = reason
     reason = '; '.join(f'{name}: {why}' for name, why in reasons.items())
     ways = ' or '.join(f'{name!r} after pip install {PACKAGES[name][0]}' for name in UNIVERSAL)
     raise ValueError(
@@ -99,9 +102,10 @@ def unknown_to(name: str, images: Iterable[Atoms | SlabTemplate]) -> str | None:
 
     for atoms in images:
         try:
-            check_known(atoms, _header(name), False)
+            template = SlabTemplate.of(atoms)
+            check_known(template, _header(name), False)
         except ValueError as err:
             return ' '.join(str(err).split())
-        if news := SlabTemplate.of(atoms).news(_header(name).get('data', {})):
+        if news := template.news(_header(name).get('data', {})):
             return f'its data have no {news}'
     return None

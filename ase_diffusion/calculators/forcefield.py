@@ -164,14 +164,19 @@ class ForceFieldCalculator(Calculator):
 
     def _split(self, images, flat):
         """Return the forces (n, 3) of each image from those of a batch of `_encode`; 0 on atoms that are frozen in it."""
-        out, flat, start = [], flat.double().cpu().numpy(), 0
-        for atoms in images:
-            mobile = ~frozen_mask(atoms) | self.network.passive_edges
-            forces = np.zeros((len(atoms), 3))
-            forces[mobile] = flat[start : start + mobile.sum()]
-            start += mobile.sum()
-            out.append(forces)
-        return out
+        return split_forces(images, flat, self.network.passive_edges)
+
+
+def split_forces(images: Sequence[Atoms], flat: torch.Tensor, passive_edges: bool = False) -> list[np.ndarray]:
+    """Return the forces (n, 3) of each image from those of a batch; 0 on frozen atoms unless the batch has forces on all."""
+    out, flat, start = [], flat.double().cpu().numpy(), 0
+    for atoms in images:
+        mobile = ~frozen_mask(atoms) | passive_edges
+        forces = np.zeros((len(atoms), 3))
+        forces[mobile] = flat[start : start + mobile.sum()]
+        start += mobile.sum()
+        out.append(forces)
+    return out
 
 
 def check_known(atoms: Atoms | SlabTemplate, header: dict, passive_edges: bool) -> None:

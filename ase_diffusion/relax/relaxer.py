@@ -56,7 +56,7 @@ class Relaxer:
             if (named(calculator) or '').startswith('7net') and self.factory.shared.device.type == 'cuda':
                 from ..calculators.batches import SevenNetBatches
 
-                self.batches = SevenNetBatches(get_calculator(calculator, **self.factory.options))
+                self.batches = SevenNetBatches(self.factory.shared)
 
     def check(self, images: Iterable[Atoms]) -> None:
         """Raise the first error if a force field of this package knows none of the structures; then the input is wrong."""

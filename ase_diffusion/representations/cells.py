@@ -75,8 +75,8 @@ def equivalent_origins(number: int) -> tuple[np.ndarray, np.ndarray]:
     signs : (k,) array of 1 and -1
     shifts : (k, 3) array
     """
-    found = of_spglib(spglib.get_symmetry_from_database, _hall_numbers()[number])
-    rotations, t = found['rotations'], np.round(found['translations'] * 48).astype(int) % 48
+    rotations, t = operations_of(number)
+    t = np.round(t * 48).astype(int) % 48
     kinds = np.unique(rotations.reshape(len(rotations), 9), axis=0, return_inverse=True)[1].reshape(-1)
     shifts = np.tile(list(product(range(0, 48, 12), repeat=3)), (2, 1))  # (128, 3) in 1/48
     signs = np.repeat([1, -1], len(shifts) // 2)

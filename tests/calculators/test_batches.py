@@ -34,7 +34,7 @@ def test_batches_are_the_calculator(batches, overlayers):
     shifted.positions += 20.0
     images = [*overlayers, bulk('Cu'), shifted, molecule('H2O')]
     energies, forces = batches.evaluate(images)
-    calc = get_calculator('7net-mf-0')
+    calc = batches.calculator  # of single structures again
     for atoms, energy, force in zip(images, energies, forces, strict=True):
         atoms = atoms.copy()
         atoms.calc = calc

@@ -230,8 +230,8 @@ class Prototypes:
         places, chances = own, weights
         if len(others):
             seen = self.features(rows[others], difference[others], order[others], new, natoms)
-            own_crystals = (rows[others] >= self.shipped).mean() > 0.5  # the networks never saw such
-            found, likely = by_difference(seen, self.natoms[rows[others]] < natoms) if own_crystals else shipped_ranking()(seen)
+            added = (rows[others] >= self.shipped).mean() > 0.5  # by a user; the networks never saw such
+            found, likely = by_difference(seen, self.natoms[rows[others]] < natoms) if added else shipped_ranking()(seen)
             places, chances = np.concatenate([own, others[found]]), np.concatenate([weights, (1 - weights.sum()) * likely])
         by = np.argsort(-chances, kind='stable') if len(own) else np.arange(len(places))
         return places[by], chances[by]

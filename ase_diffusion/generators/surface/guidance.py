@@ -162,11 +162,12 @@ class Guidance(CallCounter):
 
 def _shipped(template: SlabTemplate) -> str:
     """Return the shipped force field that knows the slab; raise a ValueError where none does."""
-    reasons = {name: unknown_to(name, [template]) for name in OWN}
-    for name, reason in reasons.items():
-        if reason is None:
+    reasons = []
+    for name in OWN:
+        if (reason := unknown_to(name, [template])) is None:
             return name
-    known = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
+        reasons.append(f'{name}: {reason}')
+    known = '; '.join(reasons)
     raise ValueError(
         f"guidance needs forces, and no shipped force field knows this slab ({known}); pass calculator='7net-mf-0' or another"
     )
