@@ -163,9 +163,15 @@ class Prototypes:
         rows, _ = self._groups.get(anonymous(numbers)[0], ((), ()))
         return sorted(set(self.natoms[rows].tolist())) if len(rows) else []
 
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Numbers of the space groups of the rows (n,), at 0.1 A."""
+        numbers = np.array([int(str(kind).split()[0]) for kind in self.table['kinds']])
+        return numbers[self.table['kind']]
+
     def space_group(self, row: int) -> int:
         """Return the number of the space group of a row, at 0.1 A."""
-        return int(str(self.table['kinds'][self.table['kind'][row]]).split()[0])
+        return int(self.groups[row])
 
     def find(
         self, numbers: list[int], limit: int = TAKEN, *, space_group: int | None = None, ranked: bool = True
@@ -206,8 +212,7 @@ class Prototypes:
         rows, elements = self._groups.get(key, (np.zeros(0, int), np.zeros((0, len(key)), int)))
         fits = len(numbers) % self.natoms[rows] == 0
         if space_group is not None:
-            groups = np.array([int(str(kind).split()[0]) for kind in self.table['kinds']])
-            fits &= groups[self.table['kind'][rows]] == space_group
+            fits &= self.groups[rows] == space_group
         if but is not None:
             fits &= ~but[rows]
         rows, elements = rows[fits], elements[fits]

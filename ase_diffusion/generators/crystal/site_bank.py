@@ -23,11 +23,9 @@ class SiteBank:
 
     def __init__(self, bank: Prototypes) -> None:
         self.bank = bank
-        numbers = np.array([int(str(kind).split()[0]) for kind in bank.table['kinds']])
-        self.groups = numbers[bank.table['kind']]  # (n,)
+        self.groups, self.species = bank.groups, bank.table['species']  # (n,)
         factors = np.array([0] + [CENTERING[centering_of(number)] for number in range(1, 231)])
         self.sizes = bank.natoms * factors[self.groups]  # (n,)
-        self._holds: dict[tuple, bool] = {}
 
     @classmethod
     def coerce(cls, sites: Any) -> SiteBank | None:
@@ -48,11 +46,7 @@ class SiteBank:
 
     def holds(self, natoms: int, group: int, elements: int) -> bool:
         """Return whether there is a crystal of this size and space group with at least so many elements."""
-        key = (natoms, group, elements)
-        if key not in self._holds:
-            rows = np.flatnonzero((self.sizes == natoms) & (self.groups == group))
-            self._holds[key] = any(len(set(self.bank.original(row).numbers)) >= elements for row in rows)
-        return self._holds[key]
+        return bool(((self.sizes == natoms) & (self.groups == group) & (self.species >= elements)).any())
 
     def draw(self, natoms: int | None, group: int | None, rng: np.random.Generator, elements: int = 1) -> Atoms | None:
         """Return a crystal at random in its conventional cell; None where there is none of this size and space group.
@@ -65,7 +59,7 @@ class SiteBank:
         )
         rows, poor = rng.permutation(rows), False
         for row in rows:
-            if len(set(self.bank.original(row).numbers)) < elements:
+            if self.species[row] < elements:
                 poor = True
                 continue
             atoms = conventional(self.bank.original(row), SAME_TYPE)
