@@ -109,11 +109,11 @@ def _iterate(images, model, settings, maxstep, batch_size, frames):
                 active.append(_State(number, atoms, settings, None if frames is None else frames[number]))
             except Exception as err:  # the other structures continue
                 yield number, failed(atoms, err, number)
-        if active:
-            for state, energy, forces in zip(active, *model.evaluate([s.atoms for s in active]), strict=True):
-                state.put(float(energy), forces)
-        for state in list(active):
+        for state, found in zip(list(active), _evaluated(model, [s.atoms for s in active]), strict=True):
             try:
+                if isinstance(found, Exception):
+                    raise found
+                state.put(*found)
                 done = state.advance(settings, maxstep)
                 result = state.result() if done else None
             except Exception as err:
@@ -121,6 +121,17 @@ def _iterate(images, model, settings, maxstep, batch_size, frames):
             if done:
                 active.remove(state)
                 yield state.number, result
+
+
+def _evaluated(model, images):
+    """Return energy and forces of each structure, or its error: where a batch fails, its structures are evaluated one by one."""
+    if not images:
+        return []
+    try:
+        energies, forces = model.evaluate(images)
+    except Exception as err:
+        return [err] if len(images) == 1 else [_evaluated(model, [atoms])[0] for atoms in images]
+    return list(zip(map(float, energies), forces, strict=True))
 
 
 def _check_constraints(atoms):

@@ -267,6 +267,24 @@ def test_one_bad_structure_of_a_batch_is_reported_and_the_others_kept(minima):
     assert outcomes(results) == [False, True, False] and 'Pt' in reason(results[1])
 
 
+def test_a_batch_that_fails_is_evaluated_one_by_one(minima, monkeypatch):
+    good, sizes = batched.OverlayerBatches.evaluate, []
+
+    def evaluate(self, images):
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise RuntimeError('out of memory')
+        if np.allclose(images[0].positions, minima[1].positions):
+            raise RuntimeError('this one is bad')
+        return good(self, images)
+
+    monkeypatch.setattr(batched.OverlayerBatches, 'evaluate', evaluate)
+    results = relax(minima, 'ag-o', steps=2)
+    assert max(sizes) == len(minima) > 2
+    assert [atoms.info['key_value_pairs'].get('relax_failed', False) for atoms in results] == [k == 1 for k in range(len(minima))]
+    assert 'this one is bad' in results[1].info['data']['relax_error']
+
+
 def test_the_guards_hold_in_batches(minima, monkeypatch):
     good = batched._State.put
 
