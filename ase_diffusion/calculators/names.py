@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import MissingDependency
 from ..utils.checks import CALCULATOR_KEYWORDS
@@ -23,8 +23,10 @@ from .own import OWN
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
+    from ..networks.forcefield import ForceField
 
-CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: as in `get_calculator`
+# a name or path, a factory, a calculator or a network: the argument of `get_calculator`
+CalculatorLike: TypeAlias = 'str | Path | Callable[..., Calculator] | Calculator | ForceField'
 
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from ..diffusion.batch import Batch
 
 
 @dataclass
@@ -111,6 +107,10 @@ class Batch:
         total = torch.zeros(self.size, dtype=values.dtype, device=values.device).index_add(0, rows, values)
         count = torch.bincount(rows, minlength=self.size).clamp(min=1)
         return total / count
+
+
+# network(batch, c_noise, conditions) -> field: prediction; a torch.nn.Module or what wraps one
+Network = Callable[[Batch, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 
 def as_mask(mask: Tensor, like: Tensor, name: str = 'field') -> Tensor:
