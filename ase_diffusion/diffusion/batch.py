@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from .domains import Domain
+
 
 @dataclass
 class Batch:
@@ -35,7 +37,7 @@ class Batch:
     fields: dict[str, Tensor]
     rows: dict[str, Tensor]
     size: int
-    domains: dict = field(default_factory=dict)
+    domains: dict[str, Domain] = field(default_factory=dict)
     conditions: dict[str, Tensor] = field(default_factory=dict)
     extras: dict = field(default_factory=dict)
 
