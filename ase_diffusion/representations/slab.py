@@ -295,7 +295,7 @@ class Slab(PlainRepresentation):
         substrate: np.ndarray,
         numbers: np.ndarray,
         cell: np.ndarray,
-        top: np.ndarray,
+        top: Sequence[float] | np.ndarray,
         mobile_counts: Sequence[int] | np.ndarray,
         frozen_counts: Sequence[int] | np.ndarray,
         pbc: Sequence[bool],
