@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..diffusion.batch import Batch
 
 
-def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | None = None) -> tuple[ForceField, dict[str, Any]]:
+def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | torch.device | None = None) -> tuple[ForceField, dict]:
     """Return the network and the header of a force field given by name, as a checkpoint, or as a ForceField (copied).
 
     Raises
@@ -83,8 +83,8 @@ class ForceFieldCalculator(Calculator):
     def __init__(
         self,
         model: str | Path | ForceField = 'ag-o',
-        device: str | None = None,
-        dtype: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: Literal['float32', 'float64'] | None = None,
         **kwargs: Any,
     ) -> None:
         if unknown := sorted(set(kwargs) - set(CALCULATOR_KEYWORDS)):

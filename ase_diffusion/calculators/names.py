@@ -72,7 +72,7 @@ def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
     return made
 
 
-def check_calculator(calculator: CalculatorLike) -> Callable[..., Any] | None:
+def check_calculator(calculator: CalculatorLike) -> Callable[..., Calculator] | None:
     """Return the function that makes the calculator, None for an instance; nothing is made or imported.
 
     Parameters
@@ -112,7 +112,7 @@ def calculator_name(calculator: CalculatorLike) -> str:
     return _text(calculator)
 
 
-def calculator_title(calculator: Any) -> str:
+def calculator_title(calculator: Calculator) -> str:
     """Return the name of a calculator instance as ``ase db`` shows it."""
     return str(getattr(calculator, 'name', None) or type(calculator).__name__).lower()
 

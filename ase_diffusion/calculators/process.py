@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
 from ..utils.children import python_path
 from .factory import freeze
@@ -124,10 +124,10 @@ class CalculatorProcess:
         self._end()
         self.process = None
 
-    def __enter__(self) -> CalculatorProcess:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
