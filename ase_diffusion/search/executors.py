@@ -20,6 +20,8 @@ from ..utils.provenance import note
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from distributed import Client, LocalCluster
+    from distributed import Future as DaskFuture
 
     from ..relax.relaxer import Relaxer
 
@@ -103,7 +105,7 @@ class DaskExecutor:
         Not closed.
     """
 
-    def __init__(self, token: str, frozen: bytes, workers: int, client: Any = None) -> None:
+    def __init__(self, token: str, frozen: bytes, workers: int, client: Client | None = None) -> None:
         try:
             import distributed
         except ModuleNotFoundError as err:
@@ -128,7 +130,7 @@ class DaskExecutor:
             self.asked = time.monotonic()
         return self.count
 
-    def submit(self, chunk: list[tuple[int, Atoms]]) -> Any:
+    def submit(self, chunk: list[tuple[int, Atoms]]) -> DaskFuture:
         """Submit a chunk and return its future."""
         return self.client.submit(work, self.token, self.frozen, chunk, pure=False)
 
@@ -158,7 +160,7 @@ def check_workers(workers: int) -> None:
         raise MissingDependency('dask[distributed]', 'search')
 
 
-def local_cluster(distributed: ModuleType, workers: int) -> tuple[Any, Any]:
+def local_cluster(distributed: ModuleType, workers: int) -> tuple[LocalCluster, Client]:
     """Return a cluster of local processes (one thread each) that ignore Ctrl-C, and its client."""
 
     class IgnoreInterrupt(distributed.WorkerPlugin):
