@@ -65,6 +65,9 @@ class GenerativeModel:
     default_guidance_scale: ClassVar[float] = 1.0
     default_batch_size: ClassVar[int] = 16
     always_known: ClassVar[tuple[str, ...]] = ()
+    networks: dict[str, torch.nn.Module]
+    header: dict
+    process: JointProcess | None
     guidance: CallCounter | None = None
     selection: BestOf | None = None
 

@@ -310,7 +310,7 @@ class CrystalDiffusion(BulkGenerator):
     ) -> list[Atoms]: ...
     @overload
     def perturb(
-        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, *, n: None, species: bool = False, **conditions: Any
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: None = None, *, species: bool = False, **conditions: Any
     ) -> Atoms: ...
     def perturb(
         self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions: Any
