@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .names import CalculatorLike, calculator_name, check_calculator, get_calculator, is_own_force_field
 
@@ -27,7 +27,7 @@ class CalculatorFactory:
         As `get_calculator` takes it.
     directory : str or Path, optional
         Parent of these folders; the current folder by default.
-    device : str, optional
+    device : str or torch.device, optional
         Device of calculators given by name, if they have the choice.
     """
 
@@ -120,7 +120,7 @@ def fresh_folder(path: str | Path) -> Path:
             continue
 
 
-def freeze(calculator: CalculatorLike, *more: Any) -> bytes:
+def freeze(calculator: CalculatorLike, *more: object) -> bytes:
     """Return a calculator, name or factory and more objects as a pickled tuple for another process.
 
     Raises

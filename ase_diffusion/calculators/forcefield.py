@@ -59,7 +59,7 @@ class ForceFieldCalculator(Calculator):
         'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), 'metal-oxide' (shipped; metals and oxygen on frozen
         close-packed metals, energies relative to the bare substrate), a checkpoint, or a network, as
         :func:`ase_diffusion.networks.schnetpack_io.forcefield_from_schnetpack` returns it.
-    device : str, optional
+    device : str or torch.device, optional
     dtype : 'float32' or 'float64'
         Precision of the network. float64 takes twice as long; its forces agree with differences of energies to 1e-6 eV/A.
     **kwargs

@@ -52,12 +52,12 @@ class CalculatorProcess:
         The calculator or another argument cannot be pickled.
     """
 
-    def __init__(self, make: Callable[..., Callable[..., Any]], calculator: CalculatorLike, *args: Any, timeout: float) -> None:
+    def __init__(self, make: Callable[..., Callable], calculator: CalculatorLike, *args: object, timeout: float) -> None:
         self.timeout = None if math.isinf(timeout) else timeout
         self.process, self._end = None, lambda: None
         self.message = freeze(calculator, make, *args)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         """Return the result of the function in the other process.
 
         Raises

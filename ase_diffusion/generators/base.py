@@ -57,7 +57,7 @@ class Generator(GenerativeModel):
         A name of :data:`ase_diffusion.diffusion.SAMPLERS`; by default as the model says.
     batch_size : int, optional
         Structures sampled at once.
-    device : str, optional
+    device : str or torch.device, optional
     logfile : '-', path, stream or None
     trajectory : path or ase Trajectory, optional
         Every accepted structure is appended.

@@ -34,7 +34,7 @@ class BestOf:
         Candidates for each structure.
     calculator : anything :func:`ase_diffusion.relax.get_calculator` takes, or None
         Judges the candidates by a single point each; None: they carry energies already, those of a relaxation.
-    device : str, optional
+    device : str or torch.device, optional
         Of our own force fields.
     score : callable, optional
         Number of a structure that carries its energy; the lowest is chosen. Default: the energy.

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def energy_grid(
     atoms: Atoms | Iterable[Atoms],
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     *,
     probe: ProbeLike = 'CH4',
     cutoff: float = 12.0,
@@ -99,7 +99,7 @@ def energy_grid(
 
 def iter_energy_grids(
     images: Iterable[Atoms],
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     *,
     probe: ProbeLike = 'CH4',
     cutoff: float = 12.0,
@@ -162,7 +162,7 @@ def density_grid(
     atoms: Atoms | Iterable[Atoms],
     symbol: str,
     *,
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     cutoff: float = DENSITY_CUTOFF,
     width: float = 1.0,
     device: str | torch.device | None = None,

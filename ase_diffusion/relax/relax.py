@@ -88,7 +88,7 @@ def relax(
     directory : str or Path, optional
         Parent of the folders of calculators with files, ``vasp-0000``, ``vasp-0001``, ...; existing folders are not reused.
         Default: the current folder.
-    device : str, optional
+    device : str or torch.device, optional
         Device of a calculator given by name, if it has the choice.
     frames : list or None
         For each structure a list of Atoms (all steps, with energy and raw forces) is appended.

@@ -165,7 +165,7 @@ def common_operations(images: list[Atoms], tolerance: float) -> tuple[np.ndarray
     return table[:, :9].reshape(-1, 3, 3), table[:, 9:] / 24
 
 
-def of_spglib(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def of_spglib(function: Callable, *args: Any, **options: Any) -> Any:
     """Return what a function of spglib returns, None where it finds nothing: older versions return that, newer ones raise.
 
     Its DeprecationWarning is no failure, also where warnings are errors; every other exception is raised.

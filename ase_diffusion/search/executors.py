@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import parent_process
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import MissingDependency
 from ..utils.children import unshadowed
@@ -74,7 +74,7 @@ class SerialExecutor:
         """Relax a chunk and return its completed future."""
         return self.call(relax_chunk, self.relaxer, chunk)
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Future:
+    def call(self, function: Callable, *args: object) -> Future:
         """Call a function and return its completed future."""
         future = Future()
         try:
@@ -134,7 +134,7 @@ class DaskExecutor:
         """Submit a chunk and return its future."""
         return self.client.submit(work, self.token, self.frozen, chunk, pure=False)
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Future:
+    def call(self, function: Callable, *args: object) -> Future:
         """Call a function in a thread of this process and return its future."""
         return self.thread.submit(function, *args)
 
