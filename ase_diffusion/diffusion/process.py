@@ -100,7 +100,6 @@ class Process(Protocol):
 
     @classmethod
     @abstractmethod
-    @abstractmethod
     def fromdict(cls, values: dict) -> Self:
         """Rebuild from :meth:`todict`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class Dataset(Protocol):
         Values per structure; None or NaN where unknown.
     """
 
-    conditions: Mapping[str, Collection]
+    conditions: Mapping[str, Sequence | np.ndarray]
 
     def __len__(self) -> int: ...
 
@@ -219,7 +219,7 @@ class Structures:
     """
 
     images: list[Atoms]
-    conditions: dict[str, Collection] = field(default_factory=dict)
+    conditions: dict[str, Sequence | np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.images:
