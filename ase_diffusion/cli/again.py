@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 HELP = 'make structures again from their record'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument('images', metavar='FILE', help='.traj, .db or .json of sample or search')
     parser.add_argument('-o', '--out', metavar='FILE', help='where the structures go (nowhere: they are only compared)')
@@ -17,7 +17,7 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> Any:
+def run(args: Namespace) -> int:
     """Make every structure again; return 0, or 1 where one came out otherwise."""
     from contextlib import nullcontext
 

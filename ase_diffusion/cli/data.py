@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ase_diffusion.data.starts import Composition
 
 HELP = 'make and convert training data'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
     _add_rss(
@@ -90,7 +94,7 @@ def _add_convert(parser):
     parser.set_defaults(run=run_convert)
 
 
-def run_rss(args: Any) -> Any:
+def run_rss(args: Namespace) -> int | None:
     """Bring a search to n relaxations."""
     from ase_diffusion.cli.common import command, given, read_slab
     from ase_diffusion.search import RandomStructureSearch
@@ -114,7 +118,7 @@ def run_rss(args: Any) -> Any:
     print(f'next: {convert} && ase-diffusion train surface frames.npz --out model')
 
 
-def run_zeolites(args: Any) -> Any:
+def run_zeolites(args: Namespace) -> int | None:
     """Grow frameworks until the time is up or there are n."""
     from pathlib import Path
 
@@ -135,7 +139,7 @@ def run_zeolites(args: Any) -> Any:
     print(f'next: {command("ase-diffusion", "train", "zeolite", args.out, "--out", "model")}')
 
 
-def parse_stoich(texts: Any) -> Any:
+def parse_stoich(texts: list[str]) -> Composition:
     """Return a formula, a list of formulas or a dict of ranges from the words of the command line."""
     if len(texts) > 1:
         return texts
@@ -151,7 +155,7 @@ def parse_stoich(texts: Any) -> Any:
     return ranges
 
 
-def run_convert(args: Any) -> None:
+def run_convert(args: Namespace) -> None:
     """Convert a file of frames."""
     from pathlib import Path
 
@@ -171,7 +175,7 @@ def run_convert(args: Any) -> None:
     print(f'{count} frames in {args.out} ({out.path.stat().st_size / 1e6:.2f} MB)')
 
 
-def check_every(text: str) -> Any:
+def check_every(text: str) -> int | Literal['geometric']:
     """Return N of --every N, or 'geometric'."""
     if text == 'geometric':
         return text

@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ase.units
 import numpy as np
@@ -37,6 +37,10 @@ from ase.constraints import FixAtoms
 from ..utils.atoms import frozen_mask
 from ..utils.unread import is_unread, readable, reason_of, unread
 from .files import read_each
+
+if TYPE_CHECKING:
+    from ase.db.core import Database
+    from ase.db.row import AtomsRow
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +185,7 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def frames_to_npz(db: Any, path: str | Path, every: str | int = 'geometric') -> int:
+def frames_to_npz(db: str | Path | Database, path: str | Path, every: str | int = 'geometric') -> int:
     """Thin the frames of a random search database and write them to a compact npz file.
 
     Parameters
@@ -402,7 +406,7 @@ def _row_or_place(row):
         return unread(reason_of(error), f'row {row.id}')
 
 
-def row_atoms(row: Any) -> Atoms:
+def row_atoms(row: AtomsRow) -> Atoms:
     """Return the Atoms of a row with its keys and data in info."""
     atoms = row.toatoms()
     atoms.info['key_value_pairs'] = dict(row.key_value_pairs)

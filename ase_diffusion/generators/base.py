@@ -8,12 +8,12 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, overload
 
 from ase import Atoms
-from ase.io.trajectory import Trajectory
+from ase.io.trajectory import Trajectory, TrajectoryWriter
 
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
@@ -21,7 +21,7 @@ from ..representations import Failure
 from ..utils.atoms import copy_atoms, energy_of, mobile_formula
 from ..utils.checks import check_folder, check_integer
 from ..utils.interrupts import held_interrupts
-from ..utils.log import Log
+from ..utils.log import Log, Logfile
 from ..utils.memory import keep_freed_memory
 from ..utils.progress import Progress
 from ..utils.provenance import keep_own, note
@@ -57,7 +57,7 @@ class Generator(GenerativeModel):
         A name of :data:`ase_diffusion.diffusion.SAMPLERS`; by default as the model says.
     batch_size : int, optional
         Structures sampled at once.
-    device : str, optional
+    device : str or torch.device, optional
     logfile : '-', path, stream or None
     trajectory : path or ase Trajectory, optional
         Every accepted structure is appended.
@@ -89,8 +89,8 @@ class Generator(GenerativeModel):
     def __init__(
         self,
         *,
-        logfile: str = '-',
-        trajectory: Any = None,
+        logfile: Logfile = '-',
+        trajectory: str | Path | TrajectoryWriter | None = None,
         best_of: int = 1,
         maxtries: int = 20,
         validate: bool = True,
@@ -122,7 +122,11 @@ class Generator(GenerativeModel):
 
     # the run
 
-    def sample(self, n: int | None = None, **conditions: Any) -> Any:
+    @overload
+    def sample(self, n: None = None, **conditions: Any) -> Atoms: ...
+    @overload
+    def sample(self, n: int, **conditions: Any) -> list[Atoms]: ...
+    def sample(self, n: int | None = None, **conditions: Any) -> Atoms | list[Atoms]:
         """Return one structure (n=None) or a list of n.
 
         Raises
@@ -199,7 +203,7 @@ class Generator(GenerativeModel):
             if tries > 1:
                 self.log.write(self.selection.cost(chosen))
 
-    def _outcomes(self, parts: list[list[int]], conditions: dict, task: FromNoise, tries: int):
+    def _outcomes(self, parts: list[list[int]], conditions: dict, task: FromNoise, tries: int) -> Iterable[Outcome]:
         """Return the structures or failures of several batches of seeds: relaxed, and the best of every ``tries``."""
         outcomes = [outcome for seeds in parts for outcome in self._candidates(seeds, conditions, task)]
         self.statistics['generated'] += len(outcomes)
@@ -358,7 +362,7 @@ class Generator(GenerativeModel):
             )
 
     @classmethod
-    def from_record(cls, atoms: Atoms, **options: Any) -> Generator:
+    def from_record(cls, atoms: Atoms, **options: Any) -> Self:
         """Return the generator that made a structure, for :meth:`again`, from what the structure says.
 
         Parameters
@@ -398,7 +402,7 @@ class Generator(GenerativeModel):
         finally:
             self.maxtries = before
 
-    def attach(self, function: Any, interval: int = 1, *args: Any, **kwargs: Any) -> None:
+    def attach(self, function: Callable | TrajectoryWriter, interval: int = 1, *args: Any, **kwargs: Any) -> None:
         """Call ``function(*args, **kwargs)`` after every ``interval``-th accepted structure (``self.atoms``)."""
         if not callable(function) and hasattr(function, 'write'):
             writer = function
@@ -419,10 +423,10 @@ class Generator(GenerativeModel):
             self.selection.close()
         self.log.close()
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -432,7 +436,11 @@ class Generator(GenerativeModel):
         return f'{type(self).__name__}({shown})'
 
 
-def collect(structures: Any, n: int | None) -> Any:
+@overload
+def collect(structures: Iterable[Atoms], n: None) -> Atoms: ...
+@overload
+def collect(structures: Iterable[Atoms], n: int) -> list[Atoms]: ...
+def collect(structures: Iterable[Atoms], n: int | None) -> Atoms | list[Atoms]:
     """Return the structures of an iterator as a list, or the only one where n is None; a failure and Ctrl-C carry the others."""
     images: list[Atoms] = []
     try:

@@ -71,7 +71,7 @@ class BulkGenerator(Generator):
         return read_crystals(path)
 
 
-def check_symmetrize(tolerance: float) -> float | None:
+def check_symmetrize(tolerance: float | None) -> float | None:
     """Return the tolerance; raise a ValueError where it is neither positive nor None."""
     if tolerance is not None and (isinstance(tolerance, (bool, str)) or not tolerance > 0):
         raise ValueError(f'symmetrize is a tolerance in A, positive; got {tolerance!r}')

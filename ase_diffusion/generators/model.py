@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from ase import Atoms
@@ -24,12 +24,16 @@ from ..utils.checks import check_integer, check_output_folder
 from ..utils.device import pick_device
 from ..utils.progress import Steps
 from ..utils.provenance import note
-from ..utils.rng import coerce_rng, spawn_seeds
+from ..utils.rng import RandomSource, coerce_rng, spawn_seeds
 from ..weights.zoo import load_networks
 from .compiling import compile_core, copy_network
 from .tasks import FromNoise
 from .text import as_text, condition_text, plain, shown_condition
 from .trajectory import DenoisingTrajectory
+
+if TYPE_CHECKING:
+    from .guidance import CallCounter
+    from .selection import BestOf
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +65,21 @@ class GenerativeModel:
     default_guidance_scale: ClassVar[float] = 1.0
     default_batch_size: ClassVar[int] = 16
     always_known: ClassVar[tuple[str, ...]] = ()
-    guidance: Any = None
-    selection: Any = None
+    networks: dict[str, torch.nn.Module]
+    header: dict
+    process: JointProcess | None
+    guidance: CallCounter | None = None
+    selection: BestOf | None = None
 
     def __init__(
         self,
         *,
-        rng: Any = None,
+        rng: RandomSource = None,
         steps: int | None = None,
         sampler: str | None = None,
         batch_size: int | None = None,
-        device: str | None = None,
-        denoising_trajectory: Any = None,
+        device: str | int | torch.device | None = None,
+        denoising_trajectory: str | Path | None = None,
         compile: bool | None = None,
     ) -> None:
         self.rng = coerce_rng(rng)
@@ -88,7 +95,7 @@ class GenerativeModel:
         self.representation: Representation | None = None
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *args: Any, **options: Any) -> Any:
+    def from_pretrained(cls, name_or_path: str | Path, *args: Any, **options: Any) -> Self:
         """Return a generator with a shipped model or a checkpoint file; the other arguments are those of the class."""
         return cls(*args, model=name_or_path, **options)
 
@@ -147,7 +154,9 @@ class GenerativeModel:
         """Return the representation of a model as this generator uses it; raise a ValueError where the model does not fit."""
         return representation
 
-    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
+    def fit(
+        self, data: Iterable[Atoms] | str | Path, out: str | Path | None = None, *, steps: int = 20_000, **options: Any
+    ) -> Self:
         """Train on structures and use the result; returns self.
 
         Parameters

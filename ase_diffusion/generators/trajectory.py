@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from ase.io.trajectory import Trajectory
 
+from ..diffusion import Batch
 from ..utils.interrupts import held_interrupts
 
 FRAMES = 60
@@ -27,13 +28,13 @@ class DenoisingTrajectory:
         self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
         self.every = max(1, steps // FRAMES)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self | None:
         if self.path is None:
             return None
         self.file = Trajectory(str(self.path), 'w')
         return self
 
-    def __call__(self, k: int, t: float, batch: Any, x0: torch.Tensor) -> None:
+    def __call__(self, k: int, t: float, batch: Batch, x0: dict[str, torch.Tensor]) -> None:
         if k % self.every and k != self.steps - 1:
             return
         atoms = self.gen._frame(batch)
@@ -43,6 +44,6 @@ class DenoisingTrajectory:
         with held_interrupts():
             self.file.write(atoms)
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.file is not None:
             self.file.close()

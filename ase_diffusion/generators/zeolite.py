@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from ..utils.provenance import forget_notes, note
 from .base import Generator, collect
 from .compiling import copy_network
 from .grids import Draw, Interpolation, SymmetricNoise, averaged, with_multiplicity
+from .model import Outcome
 from .random_sites import GOOD, RandomSites
 from .relaxation import relax_keywords
 from .tasks import FromNoise
@@ -42,6 +43,9 @@ from .zeolite_arguments import (
     is_compatible,
     space_group_text,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 DEFAULT_MODEL = 'zeolite-silica'
 SOURCES = ('random', 'network')
@@ -82,7 +86,7 @@ class ZeoliteDiffusion(Generator):
         Largest deviation of a framework from a target; by default 0.03 in ``void_fraction``, 1.5 kJ/mol in
         ``heat_of_adsorption`` and a factor of 1.5 in ``henry_coefficient``; a dict changes some of them, None or {} hands
         out everything.
-    probe_shape : (int, int, int)
+    probe_shape : sequence of three int
         Points of the energy grid from which the properties of a result are computed.
     relax : dict, optional
         Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a framework is returned, and its
@@ -120,15 +124,15 @@ class ZeoliteDiffusion(Generator):
 
     def __init__(
         self,
-        model: Any = DEFAULT_MODEL,
+        model: str | Path = DEFAULT_MODEL,
         *,
-        source: str | None = None,
+        source: Literal['random', 'network'] | None = None,
         symmetry: bool = True,
-        cell: np.ndarray | None = None,
-        space_group: Any = None,
+        cell: ArrayLike | None = None,
+        space_group: int | Sequence[int] | None = None,
         max_cost: float = MOST_COST,
         tolerance: dict[str, float] | None = TOLERANCE,
-        probe_shape: Any = (32, 32, 32),
+        probe_shape: Sequence[int] = (32, 32, 32),
         relax: dict | None = None,
         **options: Any,
     ) -> None:
@@ -154,7 +158,7 @@ class ZeoliteDiffusion(Generator):
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self._load(model)
 
-    def _source_of(self, source: str | None, model: Any) -> str:
+    def _source_of(self, source: str | None, model: str | Path) -> str:
         """Return where candidates come from; raise a ValueError where that does not fit the other arguments."""
         if source not in (None, *SOURCES):
             raise ValueError(f'source is one of {", ".join(SOURCES)}, or None; got {source!r}')
@@ -203,7 +207,7 @@ class ZeoliteDiffusion(Generator):
 
     # draws
 
-    def _draw_cell(self, weights: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int, Any]:
+    def _draw_cell(self, weights: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int, tuple[np.ndarray, np.ndarray]]:
         """Return edges (3,) in A, number of T sites and operations of a known cell, drawn with these weights."""
         row = int(rng.choice(len(weights), p=weights))
         strain = 1 + STRAIN * rng.standard_normal()
@@ -248,7 +252,7 @@ class ZeoliteDiffusion(Generator):
     def _is_random(self, task: FromNoise) -> bool:
         return self.source == 'random' and not isinstance(task, Interpolation)
 
-    def _candidates(self, seeds, conditions, task):
+    def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
         if self._is_random(task):
             targets = _targets(conditions)
             search = RandomSites(partial(self._draw_cell, self.cells.weights(targets, self.rows)), min(self.max_cost, GOOD))
@@ -286,7 +290,7 @@ class ZeoliteDiffusion(Generator):
             out += [{**{name: grid[k] for name, grid in grids.items()}, 'cell': cells[k]} for k in range(batch.size)]
         return out
 
-    def _sample_batch(self, seeds, conditions, task):
+    def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         draws, voxels = self._draws(seeds, conditions, task), self.representation
         known = {**self.network.settings.get('conditions', {}), **self.network.settings.get('tiled', {})}
         asked = {name: [conditions[name]] * len(seeds) for name in known if conditions.get(name) is not None}
@@ -366,9 +370,17 @@ class ZeoliteDiffusion(Generator):
 
     # interpolation
 
+    @overload
+    def interpolate(
+        self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: None = None, noise: float = 2.0, **conditions: Any
+    ) -> Atoms: ...
+    @overload
+    def interpolate(
+        self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int, noise: float = 2.0, **conditions: Any
+    ) -> list[Atoms]: ...
     def interpolate(
         self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int | None = None, noise: float = 2.0, **conditions: Any
-    ) -> Any:
+    ) -> Atoms | list[Atoms]:
         """Return a framework, or a list of n, between two: both noised, mixed, and denoised.
 
         What is common to the symmetry of both, in their cells as given, is kept (unless ``symmetry=False``).

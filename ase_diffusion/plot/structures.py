@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase.data import covalent_radii
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import ColorType
 
 
 SMALL = 6.0  # A; narrower cells are repeated
@@ -142,7 +143,7 @@ def plot_structure(
     repeat: tuple[int, int] | None = None,
     margin: float = 1.5,
     radius: float = 0.9,
-    colors: Mapping[str, Any] | None = None,
+    colors: Mapping[str, ColorType] | None = None,
     label: str | None = None,
 ) -> Axes:
     """Draw one structure, its cell and its periodic surroundings.
@@ -196,7 +197,7 @@ def plot_structures(
     repeat: tuple[int, int] | None = None,
     margin: float = 1.5,
     radius: float = 0.9,
-    colors: Mapping[str, Any] | None = None,
+    colors: Mapping[str, ColorType] | None = None,
 ) -> Figure:
     """Draw structures side by side on one scale, one row per view.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.units import kB, kJ, mol
@@ -22,7 +22,7 @@ AMU_PER_A3 = 1660.5390666  # kg/m^3
 
 def adsorption_properties(
     grid: ArrayLike, temperature: float = 298.0, *, density: ArrayLike | None = None, accessible: ArrayLike | None = None
-) -> dict[str, Any]:
+) -> dict[str, float] | dict[str, np.ndarray]:
     """Compute void fraction, Henry coefficient and heat of adsorption from energy grids.
 
     Parameters

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def energy_grid(
     atoms: Atoms | Iterable[Atoms],
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     *,
     probe: ProbeLike = 'CH4',
     cutoff: float = 12.0,
@@ -99,7 +99,7 @@ def energy_grid(
 
 def iter_energy_grids(
     images: Iterable[Atoms],
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     *,
     probe: ProbeLike = 'CH4',
     cutoff: float = 12.0,
@@ -147,7 +147,7 @@ def _told(images, probe, framework, cutoff, shape):
         yield system
 
 
-def shifted_pair(cutoff: float) -> Any:
+def shifted_pair(cutoff: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
     """Return the pair function of torch_grid that is 0 at the cutoff."""
     from .torch_backend import lennard_jones
 
@@ -162,7 +162,7 @@ def density_grid(
     atoms: Atoms | Iterable[Atoms],
     symbol: str,
     *,
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     cutoff: float = DENSITY_CUTOFF,
     width: float = 1.0,
     device: str | torch.device | None = None,
@@ -225,7 +225,7 @@ def interaction(atoms: Atoms, probe: ProbeLike = 'CH4', framework: FrameworkLike
     return b * pairs[:, 1] ** 6, b
 
 
-def choose_backend(backend: str | None, device: str | torch.device | None, dtype: np.dtype) -> tuple[str, Any]:
+def choose_backend(backend: str | None, device: str | torch.device | None, dtype: np.dtype) -> tuple[str, torch.device | None]:
     """Return the back end and the device (None for numba, which needs no torch)."""
     if backend not in (None, *BACKENDS):
         raise ValueError(f'a back end is None or one of {", ".join(BACKENDS)}; got {backend!r}')
@@ -267,7 +267,7 @@ def _takes_numba(dtype):
     return True
 
 
-def check_shape(shape: Any) -> tuple[int, int, int]:
+def check_shape(shape: int | Sequence[int]) -> tuple[int, int, int]:
     """Return a shape as three positive integers, from one or three, or raise a ValueError."""
     if np.ndim(shape) == 0 and not isinstance(shape, (bool, str)):
         shape = (shape,) * 3
@@ -281,7 +281,7 @@ def check_shape(shape: Any) -> tuple[int, int, int]:
     return values
 
 
-def check_cutoff(cutoff: Any) -> float:
+def check_cutoff(cutoff: float) -> float:
     """Return a positive finite float, or raise a ValueError."""
     try:
         good = np.isfinite(float(cutoff)) and float(cutoff) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -21,6 +21,7 @@ from .settings import Settings
 from .single import Guard, RelaxationFailed, check_end, clean, failed
 
 if TYPE_CHECKING:
+    import torch
     from ase import Atoms
 
     from ..calculators.batches import SevenNetBatches
@@ -38,8 +39,8 @@ def relax_batched(
     steps: int = 200,
     maxstep: float = 0.2,
     batch_size: int = 16,
-    device: str | None = None,
-    callback: Callable[[int, Atoms], Any] | None = None,
+    device: str | torch.device | None = None,
+    callback: Callable[[int, Atoms], object] | None = None,
 ) -> list[Atoms]:
     """Relax overlayers in batches; results follow the conventions of :func:`ase_diffusion.relax.relax`, which uses this.
 
@@ -82,7 +83,7 @@ def irelax_batched(
     *,
     maxstep: float = 0.2,
     batch_size: int = 16,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     frames: list[list[Atoms]] | None = None,
 ) -> Iterator[tuple[int, Atoms]]:
     """Load the force field and return an iterator over (number, relaxed atoms), in the order of convergence.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -83,7 +83,9 @@ class CrysTens(PlainRepresentation):
             raise ValueError(f'clusters are two positive numbers, of Z and of coordinates, or None; got {self.clusters}')
 
     @classmethod
-    def of(cls, images: list[Atoms], *, scaling: str = 'standard', log_lengths: bool = True, **options: Any) -> CrysTens:
+    def of(
+        cls, images: list[Atoms], *, scaling: Literal['standard', 'minmax'] = 'standard', log_lengths: bool = True, **options: Any
+    ) -> CrysTens:
         """Measure shift and scale of crystals.
 
         Parameters
@@ -100,11 +102,11 @@ class CrysTens(PlainRepresentation):
     @classmethod
     def of_table(
         cls,
-        atoms: Atoms,
+        atoms: np.ndarray,
         cell: np.ndarray,
         counts: np.ndarray,
         *,
-        scaling: str = 'standard',
+        scaling: Literal['standard', 'minmax'] = 'standard',
         log_lengths: bool = True,
         **options: Any,
     ) -> CrysTens:
@@ -155,7 +157,7 @@ class CrysTens(PlainRepresentation):
         """
         return self.assemble(*table_of(images), conditions)
 
-    def assemble(self, atoms: Atoms, cell: np.ndarray, counts: np.ndarray, conditions: dict | None = None) -> Batch:
+    def assemble(self, atoms: np.ndarray, cell: np.ndarray, counts: np.ndarray, conditions: dict | None = None) -> Batch:
         """Build a batch from the arrays of :func:`table_of`."""
         counts = torch.as_tensor(np.asarray(counts), dtype=torch.long)
         cell = _with_logarithms(cell) if self.log_lengths else np.asarray(cell)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, ClassVar
@@ -295,12 +295,12 @@ class Slab(PlainRepresentation):
         substrate: np.ndarray,
         numbers: np.ndarray,
         cell: np.ndarray,
-        top: np.ndarray,
-        mobile_counts: np.ndarray,
-        frozen_counts: np.ndarray,
-        pbc: Any,
-        conditions: Any = None,
-        scale: Any = None,
+        top: Sequence[float] | np.ndarray,
+        mobile_counts: Sequence[int] | np.ndarray,
+        frozen_counts: Sequence[int] | np.ndarray,
+        pbc: Sequence[bool],
+        conditions: dict | None = None,
+        scale: Sequence[float] | np.ndarray | None = None,
     ) -> Batch:
         """Build a batch from flat arrays (positions (n, 3), substrate (m, 3), numbers (n + m,), cell (B, 3, 3)), in A.
 

@@ -106,7 +106,7 @@ def _build(path, header: dict) -> dict[str, torch.nn.Module]:
     return networks
 
 
-def load_checkpoint(path: str | Path, device: str = 'cpu') -> tuple[dict[str, torch.nn.Module], dict]:
+def load_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> tuple[dict[str, torch.nn.Module], dict]:
     """Return the networks by name, in evaluation mode (float32), and the header.
 
     Raises

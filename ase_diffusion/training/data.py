@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class Dataset(Protocol):
         Values per structure; None or NaN where unknown.
     """
 
-    conditions: dict[str, Sequence]
+    conditions: Mapping[str, Sequence | np.ndarray]
 
     def __len__(self) -> int: ...
 
@@ -73,7 +73,7 @@ def unknown_where(rows: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tens
     return {name: v.masked_fill(rows.reshape(-1, *[1] * (v.dim() - 1)), float('nan')) for name, v in conditions.items()}
 
 
-def validation_mask(groups: Sequence, fraction: float = 0.05, seed: int = 0) -> np.ndarray | None:
+def validation_mask(groups: Sequence | np.ndarray, fraction: float = 0.05, seed: int = 0) -> np.ndarray | None:
     """Return which structures validate, (n,) bool: whole groups, a share of them, at least one; None where there is one group.
 
     Parameters
@@ -139,7 +139,7 @@ class EndlessBatches(IterableDataset):
         batch.conditions = drop_conditions(batch.conditions, rng, self.dropout)
         return self.representation.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Batch]:
         rank, world = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -219,7 +219,7 @@ class Structures:
     """
 
     images: list[Atoms]
-    conditions: dict[str, Sequence] = field(default_factory=dict)
+    conditions: dict[str, Sequence | np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -312,7 +312,7 @@ class RandomBatches(EndlessBatches):
         rows = dict.fromkeys(fields, torch.arange(len(images)))
         return Batch(fields, rows, len(images), extras=extras)
 
-    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch of some structures with their conditions."""
         index = np.asarray(index)
         conditions = {name: values[torch.from_numpy(index)] for name, values in self.conditions.items()}
@@ -322,7 +322,7 @@ class RandomBatches(EndlessBatches):
         return Batch(batch.fields, batch.rows, batch.size, conditions=conditions, extras=batch.extras)
 
 
-def known_values(values: Sequence) -> list:
+def known_values(values: Iterable) -> list:
     """Return values with None for numbers that are not finite."""
     return [None if isinstance(v, NUMBERS) and not np.isfinite(v) else v for v in values]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from ..utils.device import pick_device
 from ..utils.interrupts import held_interrupts, noted_interrupts
 from ..utils.progress import Progress
 from .run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from .data import EndlessBatches
 
 log = logging.getLogger(__name__)
 ONLY = {'compile_network': False, 'precision': '32-true', 'devices': 1}  # the one value of options of the other trainer
@@ -35,7 +39,7 @@ class Adversary(Protocol):
 
     critic_steps: int
 
-    def critic(self, critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+    def critic(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
         """Return the loss of the critic on real and fake fields (B, ...); ``u`` (B,) are uniform numbers."""
         ...
 
@@ -51,7 +55,7 @@ class Wasserstein:
     penalty: float = 10.0
     critic_steps: int = 5
 
-    def critic(self, critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+    def critic(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
         """Return minus the estimated distance, plus the penalty."""
         distance = critic(real).mean() - critic(fake).mean()
         return self.penalty * gradient_penalty(critic, real, fake, u) - distance
@@ -67,7 +71,7 @@ class CrossEntropy:
 
     critic_steps: int = 1
 
-    def critic(self, critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+    def critic(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
         """Return the cross-entropy of 'real' and 'fake'; 2 log 2 where the critic cannot tell."""
         return softplus(-critic(real)).mean() + softplus(critic(fake)).mean()
 
@@ -76,7 +80,7 @@ class CrossEntropy:
         return softplus(-scores).mean()
 
 
-def gradient_penalty(critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
     """Return the mean of (|gradient of the critic| - 1)^2 at points between real and fake fields, at the shares ``u`` (B,)."""
     u = u.view(-1, *[1] * (real.dim() - 1))
     between = (u * real + (1 - u) * fake).detach().requires_grad_(True)
@@ -87,7 +91,7 @@ def gradient_penalty(critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tens
 def train_gan(
     networks: dict[str, torch.nn.Module],
     adversary: Adversary,
-    data: Any,
+    data: EndlessBatches,
     out: str | Path,
     *,
     steps: int,

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -102,7 +101,7 @@ def identity(networks: torch.nn.Module | dict[str, torch.nn.Module], header: dic
     return json.loads(json.dumps({'data': rest.pop('data', {}), **rest, 'networks': described}))
 
 
-def differences(old: Any, new: Any, name: str = '') -> list[str]:
+def differences(old: object, new: object, name: str = '') -> list[str]:
     """Return texts such as "scheme 'edm', now 'd3pm'" for all entries in which two settings differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,7 +148,7 @@ class Overlayers:
         self.groups = best
         return self
 
-    def select(self, keep: Any) -> Overlayers:
+    def select(self, keep: Callable[[Item], bool]) -> Overlayers:
         """Return the items for which ``keep(item)`` holds; energies above the best stay as they are."""
         return Overlayers([item for item in self.items if keep(item)], self.pbc, self.groups)
 
@@ -216,7 +217,7 @@ class Overlayers:
             digest.update(np.round(item.positions, 4).astype('<f4').tobytes() + item.numbers.astype('<i2').tobytes())
         return digest.hexdigest()[:16]
 
-    def batch(self, items: list[Item], representation: Slab, **conditions: Any) -> Any:
+    def batch(self, items: list[Item], representation: Slab, **conditions: np.ndarray) -> Batch:
         """Assemble items into a Batch."""
         return representation.assemble(
             np.concatenate([i.positions for i in items]),
@@ -264,7 +265,7 @@ class OverlayerData(EndlessBatches):
         a, b, _ = data.pbc
         self.repeats = [(m, n) for m, n in ((2, 1), (1, 2), (2, 2)) if (a or m == 1) and (b or n == 1)]
 
-    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch with the targets ``energy`` (B,) and ``forces`` (n, 3) in ``extras`` where there are any.
 
         With ``rng`` some of the structures are repeated.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ LIMITS = {
 CALCULATOR_KEYWORDS = ('restart', 'label', 'atoms', 'directory')  # of ase.calculators.calculator.Calculator
 
 
-def check_limits(*, batch_size: Any = 1, **limits: float | None) -> None:
+def check_limits(*, batch_size: int = 1, **limits: float | None) -> None:
     """Raise a ValueError for a limit that is neither positive nor None, or a batch size below 1.
 
     Parameters
@@ -36,7 +36,7 @@ def check_limits(*, batch_size: Any = 1, **limits: float | None) -> None:
     check_integer('batch_size', batch_size, 1)
 
 
-def check_integer(name: str, value: Any, low: int, what: str = '') -> int:
+def check_integer(name: str, value: int, low: int, what: str = '') -> int:
     """Return an integer of at least `low`.
 
     Parameters
@@ -65,12 +65,12 @@ def check_integer(name: str, value: Any, low: int, what: str = '') -> int:
     return number
 
 
-def check_count(name: str, what: str, value: Any) -> int:
+def check_count(name: str, what: str, value: int) -> int:
     """Return an integer of at least 1: `check_integer` with a meaning."""
     return check_integer(name, value, 1, what)
 
 
-def check_number(name: str, value: Any, what: str, *, low: float = 0.0, strict: bool = True) -> float:
+def check_number(name: str, value: float, what: str, *, low: float = 0.0, strict: bool = True) -> float:
     """Return a finite number above `low` (from `low` on where not strict) as a float.
 
     Parameters
@@ -98,7 +98,7 @@ def check_number(name: str, value: Any, what: str, *, low: float = 0.0, strict: 
     return number
 
 
-def check_window(name: str, value: Any, what: str) -> tuple[float, float]:
+def check_window(name: str, value: Sequence[float], what: str) -> tuple[float, float]:
     """Return a window (low, high) as two finite floats with low < high.
 
     Parameters
@@ -123,7 +123,7 @@ def check_window(name: str, value: Any, what: str) -> tuple[float, float]:
     return low, high
 
 
-def check_folder(name: str, path: Any) -> None:
+def check_folder(name: str, path: object) -> None:
     """Raise an OSError if an output file cannot be written; a file that exists is not changed.
 
     Parameters

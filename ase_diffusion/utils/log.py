@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import IO, Any
+from typing import IO, Self
 
 from .progress import above_bars
 
@@ -60,10 +60,10 @@ class Log:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _stream(self):

@@ -6,9 +6,12 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER = Path(__file__).parent
 
@@ -46,7 +49,7 @@ def find_model(name_or_path: str | Path) -> Path:
     raise CheckpointError(f'no model {str(name_or_path)!r}: give a file or one of {sorted(index)}')
 
 
-def load_networks(name_or_path: str | Path, device: str = 'cpu') -> tuple[dict, dict]:
+def load_networks(name_or_path: str | Path, device: str | torch.device = 'cpu') -> tuple[dict[str, torch.nn.Module], dict]:
     """Return the networks (evaluation mode) by name, and the header, of a shipped model or of a checkpoint file.
 
     Raises
@@ -67,7 +70,9 @@ def load_networks(name_or_path: str | Path, device: str = 'cpu') -> tuple[dict, 
     return load_checkpoint(path, device)
 
 
-def load_model(name_or_path: str | Path, device: str = 'cpu') -> Any:
+def load_model(
+    name_or_path: str | Path, device: str | torch.device = 'cpu'
+) -> tuple[torch.nn.Module | dict[str, torch.nn.Module], dict]:
     """Return network and header of a shipped model or of a checkpoint file; a dict of networks where it has several.
 
     Raises

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from ...calculators.elements import check_elements
+from ...calculators.names import CalculatorLike
 from ...diffusion import Batch
 from ...representations import Crystal, Failure
 from ...representations.cells import space_group_of
@@ -123,14 +124,14 @@ class CrystalDiffusion(BulkGenerator):
         *,
         elements: list[str] | None = None,
         all_elements: bool = False,
-        model: Any = None,
-        conditioning: str | None = None,
-        templates: Any = None,
+        model: str | Path | None = None,
+        conditioning: Literal['cds', 'cdi'] | None = None,
+        templates: bool | int | str | Path | Iterable[Atoms] | None = None,
         space_group: int | None = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
-        calculator: Any = None,
-        guidance: Any = None,
+        calculator: CalculatorLike | None = None,
+        guidance: CalculatorLike | CrystalGuidance | dict | bool | None = None,
         prior_weight: float = PRIOR_WEIGHT,
         **options: Any,
     ) -> None:
@@ -303,7 +304,17 @@ class CrystalDiffusion(BulkGenerator):
     def _identity(self) -> dict:
         return {} if self.stoich is None else {'stoich': formula_text(self.stoich, self.numbers)}
 
-    def perturb(self, atoms: Atoms, noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions: Any) -> Any:
+    @overload
+    def perturb(
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int = 8, *, species: bool = False, **conditions: Any
+    ) -> list[Atoms]: ...
+    @overload
+    def perturb(
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: None = None, *, species: bool = False, **conditions: Any
+    ) -> Atoms: ...
+    def perturb(
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions: Any
+    ) -> Atoms | list[Atoms]:
         """Noise given crystals a little and denoise them: neighbors of theirs that the model finds likely.
 
         Parameters
@@ -337,7 +348,9 @@ class CrystalDiffusion(BulkGenerator):
         task.keeps_species = not species and self.header.get('csp_fraction', 1) > 0
         return collect(self._iterate(count, conditions, task), n)
 
-    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
+    def fit(
+        self, data: Iterable[Atoms] | str | Path, out: str | Path | None = None, *, steps: int = 20_000, **options: Any
+    ) -> Self:
         """Train on crystals and use the result; returns self.
 
         Parameters

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 from ase import Atoms
@@ -15,6 +15,7 @@ from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 
 from ...calculators.default import default_calculator
+from ...calculators.names import CalculatorLike
 from ...diffusion import Batch
 from ...representations import Failure
 from ...representations.slab import (
@@ -120,9 +121,9 @@ class SurfaceDiffusion(Generator):
         *,
         height: tuple[float, float] | None = None,
         generate_slab: bool = False,
-        model: Any = None,
-        calculator: Any = None,
-        guidance: Any = None,
+        model: str | Path | None = None,
+        calculator: CalculatorLike | None = None,
+        guidance: CalculatorLike | Guidance | dict | bool | None = None,
         relax: dict | None = None,
         **options: Any,
     ) -> None:
@@ -229,7 +230,13 @@ class SurfaceDiffusion(Generator):
     def _identity(self) -> dict:
         return {'stoich': formula_text(self.stoich, self.numbers)}
 
-    def perturb(self, atoms: Atoms, noise: float = 0.3, n: int | None = 8, **conditions: Any) -> Any:
+    @overload
+    def perturb(self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int = 8, **conditions: Any) -> list[Atoms]: ...
+    @overload
+    def perturb(self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: None = None, **conditions: Any) -> Atoms: ...
+    def perturb(
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int | None = 8, **conditions: Any
+    ) -> Atoms | list[Atoms]:
         """Noise given structures a little and denoise them: neighbors of theirs that the model finds likely.
 
         Parameters
@@ -258,7 +265,23 @@ class SurfaceDiffusion(Generator):
         task = FromStructures(parents, sigma, self.steps, start, self._start())
         return collect(self._iterate(count, conditions, task), n)
 
-    def complete(self, atoms: Atoms, indices: Any, n: int | None = None, *, repeats: int = 5, **conditions: Any) -> Any:
+    @overload
+    def complete(
+        self, atoms: Atoms, indices: int | Sequence[int] | np.ndarray, n: None = None, *, repeats: int = 5, **conditions: Any
+    ) -> Atoms: ...
+    @overload
+    def complete(
+        self, atoms: Atoms, indices: int | Sequence[int] | np.ndarray, n: int, *, repeats: int = 5, **conditions: Any
+    ) -> list[Atoms]: ...
+    def complete(
+        self,
+        atoms: Atoms,
+        indices: int | Sequence[int] | np.ndarray,
+        n: int | None = None,
+        *,
+        repeats: int = 5,
+        **conditions: Any,
+    ) -> Atoms | list[Atoms]:
         """Generate some mobile atoms of a structure anew; all others stay where they are, bit by bit.
 
         Parameters
@@ -292,7 +315,7 @@ class SurfaceDiffusion(Generator):
         )
         return collect(self._iterate(count, conditions, task), n)
 
-    def _task_again(self, values: dict) -> FromNoise | None:
+    def _task_again(self, values: dict) -> FromNoise:
         if values['name'] != Inpaint.name:
             return super()._task_again(values)
         [parent] = self._parents_again(values['parents'])
@@ -316,7 +339,9 @@ class SurfaceDiffusion(Generator):
         own = {'stoich': told['stoich'], 'height': told['height'], 'generate_slab': told.get('generate_slab', True)}
         return {**super()._arguments(told, record, atoms), 'slab': slab, **own}
 
-    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
+    def fit(
+        self, data: Iterable[Atoms] | str | Path, out: str | Path | None = None, *, steps: int = 20_000, **options: Any
+    ) -> Self:
         """Train on overlayers and use the result; returns self.
 
         Parameters
@@ -365,7 +390,9 @@ class SurfaceDiffusion(Generator):
             out.append(atoms)
         return out
 
-    def fit_with_calculator(self, calculator: Any, out: str | Path, *, options: dict | None = None, **plan: Any) -> Any:
+    def fit_with_calculator(
+        self, calculator: CalculatorLike, out: str | Path, *, options: dict | None = None, **plan: Any
+    ) -> Self:
         """Train without data: sample, relax a little with ``calculator``, weigh by Boltzmann, train, again; returns self.
 
         In the spirit of GO-Diff (Ronne, Vegge and Bhowmik, arXiv 2510.13448). Round 0 relaxes random starts. Round k > 0 relaxes
@@ -436,7 +463,7 @@ def default_model(overlayer: SlabTemplate) -> str:
         return ROWS_OF_ATOMS if top_contacts(overlayer.atoms, overlayer.frozen) <= 2 else OTHER_METALS
 
 
-def check_window(height: Any, overlayer: SlabTemplate) -> tuple[float, float]:
+def check_window(height: Sequence[float], overlayer: SlabTemplate) -> tuple[float, float]:
     """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
     try:
         low, high = (float(x) for x in height)

@@ -40,8 +40,8 @@ def evaluate(
     rng: RandomSource = 0,
     processes: int | None = None,
     progress: bool = False,
-    before_chgnet: Callable[[dict[str, Any]], Any] | None = None,
-    on_part: Callable[[dict[str, Any]], Any] | None = None,
+    before_chgnet: Callable[[dict[str, Any]], object] | None = None,
+    on_part: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """Evaluate crystals with all metrics that the arguments allow.
 
