@@ -39,6 +39,7 @@ def copy_atoms(atoms: Atoms) -> Atoms:
     """Return a deep copy; `Atoms.copy` shares the values in `info`. Indices of constraints count from 0 in the copy.
 
     ASE counts negative indices from the end, which moves when atoms are added, and loses these when atoms are sorted or removed.
+    ``info['key_value_pairs']`` and ``info['data']``, where notes go, are dicts in the copy; others are kept in one.
 
     Raises
     ------
@@ -47,6 +48,9 @@ def copy_atoms(atoms: Atoms) -> Atoms:
     """
     new = atoms.copy()
     new.info = copy.deepcopy(atoms.info)
+    for name in ('key_value_pairs', 'data'):
+        if not isinstance(own := new.info.get(name, {}), dict):
+            new.info[name] = {} if own is None else {f'own_{name}': own}
     for constraint in new.constraints:
         for name in INDEX_NAMES:
             found = getattr(constraint, name, None)

@@ -85,6 +85,14 @@ def test_symmetries_and_infos_are_copied():
     assert atoms.info == {'a': [1]} and len(copy.constraints) == 1
 
 
+@pytest.mark.parametrize('own', ['text', None, [1, 2]])
+def test_info_that_is_no_dict_where_ours_are_is_kept_in_one(own):
+    atoms = Atoms('Cu', info={'data': own, 'key_value_pairs': own})
+    info = copy_atoms(atoms).info
+    assert info == {name: {} if own is None else {f'own_{name}': own} for name in ('data', 'key_value_pairs')}
+    assert atoms.info == {'data': own, 'key_value_pairs': own}
+
+
 @pytest.mark.parametrize('indices', [[8], [-9], [0, 100]])
 def test_indices_out_of_range_are_named(indices):
     slab = fcc111('Cu', (2, 2, 2), vacuum=8)
