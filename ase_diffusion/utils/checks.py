@@ -31,7 +31,7 @@ def check_limits(*, batch_size: Any = 1, **limits: float | None) -> None:
         By the names in `LIMITS`; None is no limit.
     """
     for name, value in limits.items():
-        if value is not None and not value > 0:
+        if value is not None and not (np.isscalar(value) and not isinstance(value, str) and value > 0):
             raise ValueError(f'{name} is {LIMITS[name]}, above 0, or None for no limit; got {value!r}')
     check_integer('batch_size', batch_size, 1)
 
