@@ -161,9 +161,7 @@ def run_convert(args: Any) -> None:
     out = Output(args.out, args.force)
     search = Path(args.source).suffix == '.db' and out.path.suffix == '.npz' and _is_search(args.source)
     if args.every is not None and not search:
-        raise ValueError(
-            '--every thins the frames of a random search (.db) on their way into a .npz; leave it out here'
-        )
+        raise ValueError('--every thins the frames of a random search (.db) on their way into a .npz; leave it out here')
     if search:
         count = frames_to_npz(args.source, out.path, every)
     else:

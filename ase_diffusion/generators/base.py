@@ -397,6 +397,8 @@ class Generator(GenerativeModel):
         if not callable(function) and hasattr(function, 'write'):
             writer = function
             function = lambda: writer.write(self.atoms)  # noqa: E731  an ase Trajectory is attached like this
+        if not callable(function):
+            raise TypeError(f'attach takes a function, or an ASE Trajectory open for writing; got {function!r}')
         self.observers.append((function, check_integer('interval', interval, 1), args, kwargs))
 
     def close(self) -> None:

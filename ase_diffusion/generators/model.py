@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import tempfile
@@ -74,7 +75,10 @@ class GenerativeModel:
         device: str | None = None,
         denoising_trajectory: Any = None,
         compile: bool | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise TypeError(f'{type(self).__name__} has no argument {", ".join(unknown)}; it has {_arguments(type(self))}')
         self.rng = coerce_rng(rng)
         self._asked = {
             'steps': None if steps is None else check_integer('steps', steps, 2),
@@ -361,6 +365,13 @@ class GenerativeModel:
             'guidance': None if self.guidance is None else self.guidance.todict(),
             **({} if self.selection is None else self.selection.todict()),
         }
+
+
+def _arguments(cls: type) -> list[str]:
+    """Return the names of the arguments of a class and of those that it inherits from."""
+    found = [inspect.signature(kind.__init__).parameters.values() for kind in cls.__mro__ if '__init__' in vars(kind)]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return sorted({each.name for some in found for each in some if each.kind in kinds and each.name != 'self'})
 
 
 def check_sampler(sampler: str) -> str:

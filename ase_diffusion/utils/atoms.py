@@ -239,6 +239,8 @@ def composition_text(stoich: str | Mapping[str, int]) -> str:
                 raise ValueError(f'a composition has numbers of atoms of elements, such as {{"Ag": 12, "O": 6}}; got {symbol!r}')
             check_integer(f'the number of {symbol} atoms', count, 0)
         stoich = ''.join(f'{symbol}{int(count)}' for symbol, count in stoich.items() if count)
+    if isinstance(stoich, Formula):
+        stoich = str(stoich)
     if not isinstance(stoich, str):
         raise TypeError(
             f"a composition is a formula such as 'Ag12O6', or a dict such as {{'Ag': 12, 'O': 6}}; got {type(stoich).__name__}"

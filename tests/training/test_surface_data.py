@@ -134,6 +134,14 @@ def test_frames_without_a_run_are_runs_of_their_own():
     assert len({item.run for item in Overlayers.from_atoms(images).items}) == 4
 
 
+def test_relaxations_may_have_names():
+    images = [frame(run, step) for run in range(3) for step in range(2)]
+    for k, atoms in enumerate(images):
+        atoms.info = {'run': 'abc'[k // 2]} if k < 4 else {}
+    runs = [item.run for item in Overlayers.from_atoms(images).items]
+    assert runs[0] == runs[1] != runs[2] == runs[3] and len(set(runs)) == 4
+
+
 def same(a, b):
     return (
         all(torch.equal(x, b.fields[k]) for k, x in a.fields.items())

@@ -106,6 +106,7 @@ def test_compositions():
     assert composition_text({'Ag': np.int64(12), 'O': 6}) == 'Ag12O6'
     assert composition_text(Counter(O=2, Ag=1)) == 'O2Ag1'
     assert composition_text(' H2O ') == 'H2O'
+    assert composition_text(Atoms('Ag2O').symbols.formula) == 'Ag2O'
     for bad, text in [({'Ag': -1}, 'number of Ag'), ({'Ag': 1.5}, 'number of Ag'), ({'Xx': 1}, "'Xx'"), ({}, 'a formula')]:
         with pytest.raises(ValueError, match=text):
             composition_text(bad)

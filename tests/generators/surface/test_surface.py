@@ -154,6 +154,13 @@ def test_a_trajectory_that_takes_no_frames_is_refused_at_once(slab, tmp_path):
         SurfaceDiffusion(slab, 'Ag2O', trajectory=3, **QUICK)
 
 
+def test_arguments_that_are_none_are_named_with_those_that_are(slab, gen):
+    with pytest.raises(TypeError, match=r"SurfaceDiffusion has no argument seed; it has .*'rng'.*'stoich'"):
+        SurfaceDiffusion(slab, 'Ag2O', seed=1)
+    with pytest.raises(TypeError, match='attach takes a function'):
+        gen.attach(3)
+
+
 def test_two_generators_write_into_one_trajectory(slab, tmp_path):
     two = [SurfaceDiffusion(slab, 'Ag2O', rng=k, steps=4, logfile=None, trajectory=tmp_path / 'o.traj') for k in range(2)]
     for gen in two:
