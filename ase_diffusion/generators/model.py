@@ -20,7 +20,7 @@ from ..representations.conditions import NumberCondition, conditions_of
 from ..training.checkpoint import save_checkpoint
 from ..training.recipe import train_method
 from ..training.trainer import check_lightning
-from ..utils.atoms import min_distance_ratio
+from ..utils.atoms import as_list, min_distance_ratio
 from ..utils.checks import check_integer, check_output_folder
 from ..utils.device import pick_device
 from ..utils.progress import Steps
@@ -167,7 +167,7 @@ class GenerativeModel:
         check_lightning()
         if out is not None:
             check_output_folder(out)
-        images = self._read(data) if isinstance(data, (str, Path)) else list(data)
+        images = self._read(data) if isinstance(data, (str, Path)) else as_list(data)
         with tempfile.TemporaryDirectory() as folder:
             best = self._train(images, out or folder, steps=steps, **options)
             self.model = str(best) if out is not None else 'fitted'
@@ -196,6 +196,7 @@ class GenerativeModel:
         """Write the model as one safetensors file that ``model=path`` reads."""
         if not self.networks:
             raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
+        check_output_folder(Path(path).parent)
         return save_checkpoint(path, self.networks, self.header)
 
     def check_conditions(self, conditions: dict) -> dict:

@@ -145,7 +145,15 @@ def evaluate(work: Atoms, origin: Atoms) -> tuple[float, np.ndarray]:
     travel = np.linalg.norm(work.positions - origin.positions, axis=1).max(initial=0.0)
     if travel > MAX_TRAVEL and np.array_equal(work.cell[:], origin.cell[:]):
         raise RelaxationFailed(f'an atom moved {travel:.0f} A, which is more than {MAX_TRAVEL:.0f} A')
-    energy = np.asarray(work.get_potential_energy(apply_constraint=False))
+    try:
+        energy = np.asarray(work.get_potential_energy(apply_constraint=False))
+    except np.linalg.LinAlgError as error:
+        if work.cell.rank == 3:
+            raise
+        raise RelaxationFailed(
+            f'{type(work.calc).__name__} needs three cell vectors, the structure has {work.cell.rank}; '
+            'atoms.center(vacuum=10, axis=2) makes the third one of a slab'
+        ) from error
     forces = np.array(work.get_forces(apply_constraint=False), dtype=float)  # (n, 3)
     if energy.size != 1 or forces.shape != (len(work), 3):
         raise RelaxationFailed(

@@ -77,8 +77,14 @@ def _from_zero(found, count: int, constraint) -> np.ndarray | list[int] | int:
 
 
 def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
-    """Return structures as a list; one structure is a list of one."""
-    return [images] if isinstance(images, Atoms) else list(images)
+    """Return structures as a list; one structure is a list of one. Raise a TypeError for anything else."""
+    images = [images] if isinstance(images, Atoms) or not isinstance(images, Iterable) else list(images)
+    for number, atoms in enumerate(images):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(
+                f'structures are ase.Atoms; number {number} is {type(atoms).__name__}; read files first: ase.io.read(path, ":")'
+            )
+    return images
 
 
 def frozen_mask(atoms: Atoms) -> np.ndarray:

@@ -300,6 +300,16 @@ def test_a_structure_without_atoms_is_named():
     assert 'no atoms' in empty.info['data']['relax_error']
 
 
+def test_a_calculator_that_needs_three_cell_vectors_is_told_of_with_the_way_out():
+    class Inverting(EMT):
+        def calculate(self, atoms=None, properties=('energy',), system_changes=all_changes):
+            np.linalg.inv(atoms.cell[:])
+            super().calculate(atoms, properties, system_changes)
+
+    reason = relax(fcc111('Cu', (1, 1, 2)), Inverting(), steps=0).info['data']['relax_error']
+    assert 'three cell vectors' in reason and 'center(vacuum=' in reason
+
+
 def test_planes_of_waves_need_room_between_the_images_of_a_slab():
     """Made periodic along z, a slab in a low cell stands on itself; GPAW and VASP would compute that without a word."""
 

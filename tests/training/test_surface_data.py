@@ -213,6 +213,8 @@ def test_what_is_no_data_is_refused():
         Overlayers.from_atoms([frame(0), frame(1, pbc=(True, False, False))])
     with pytest.raises(ValueError, match='empty after selection'):
         OverlayerData(Overlayers.from_atoms([frame(0)]).select(lambda item: False), Slab())
+    with pytest.raises(ValueError, match='batch_size is'):
+        OverlayerData(Overlayers.from_atoms([frame(0)]), Slab(), batch_size=0)
 
 
 def test_fingerprints_tell_data_apart(data):

@@ -157,6 +157,11 @@ def test_a_trajectory_that_takes_no_frames_is_refused_at_once(slab, tmp_path):
 def test_arguments_that_are_none_are_named_with_those_that_are(slab, gen):
     with pytest.raises(TypeError, match=r"SurfaceDiffusion has no argument seed; it has .*'rng'.*'stoich'"):
         SurfaceDiffusion(slab, 'Ag2O', seed=1)
+    for data in ([slab, None], [3], 3):
+        with pytest.raises(TypeError, match='structures are ase.Atoms'):
+            gen.fit(data)
+    with pytest.raises(OSError, match='choose another folder'):
+        gen.save('/proc/model.safetensors')
     with pytest.raises(TypeError, match='attach takes a function'):
         gen.attach(3)
 
