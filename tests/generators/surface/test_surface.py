@@ -146,35 +146,6 @@ def test_a_folder_that_is_not_there_is_noticed_at_once(slab, name, tmp_path):
         SurfaceDiffusion(slab, 'Ag2O', **{name: tmp_path / 'no' / 'x.traj'}, **QUICK)
 
 
-def test_a_trajectory_that_takes_no_frames_is_refused_at_once(slab, tmp_path):
-    (tmp_path / 'old.traj').write_text('hello')
-    with pytest.raises(ValueError, match=r'trajectory.*old\.traj'):
-        SurfaceDiffusion(slab, 'Ag2O', trajectory=tmp_path / 'old.traj', **QUICK)
-    with pytest.raises(TypeError, match='trajectory'):
-        SurfaceDiffusion(slab, 'Ag2O', trajectory=3, **QUICK)
-
-
-def test_arguments_that_are_none_are_named_with_those_that_are(slab, gen):
-    with pytest.raises(TypeError, match=r"SurfaceDiffusion has no argument seed; it has .*'rng'.*'stoich'"):
-        SurfaceDiffusion(slab, 'Ag2O', seed=1)
-    for data in ([slab, None], [3], 3):
-        with pytest.raises(TypeError, match='structures are ase.Atoms'):
-            gen.fit(data)
-    with pytest.raises(OSError, match='choose another folder'):
-        gen.save('/proc/model.safetensors')
-    with pytest.raises(TypeError, match='attach takes a function'):
-        gen.attach(3)
-
-
-def test_two_generators_write_into_one_trajectory(slab, tmp_path):
-    two = [SurfaceDiffusion(slab, 'Ag2O', rng=k, steps=4, logfile=None, trajectory=tmp_path / 'o.traj') for k in range(2)]
-    for gen in two:
-        gen._reason_to_reject = lambda atoms: None
-    for _ in zip(*(gen.irun(2) for gen in two), strict=True):
-        pass
-    assert len(read(tmp_path / 'o.traj', ':')) == 4
-
-
 def test_trajectory_log_and_observers(gen, slab, tmp_path):
     log, seen = io.StringIO(), []
     gen = SurfaceDiffusion(slab, 'Ag2O', rng=0, steps=8, logfile=log, trajectory=tmp_path / 'out.traj', batch_size=2)
