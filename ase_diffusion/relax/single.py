@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import covalent_radii
 
-from ..calculators.factory import needs_periodic
+from ..calculators.factory import check_room, needs_periodic
 from ..calculators.names import calculator_title
-from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio, neighbors, voigt_stress
+from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio, voigt_stress
 from ..utils.provenance import OF_RELAXATION, forget_notes, note
 from .settings import Settings
 
@@ -107,23 +106,6 @@ def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Ato
     assert np.array_equal(result.positions[fixed], atoms.positions[fixed])
     note(result, relax_steps=int(opt.nsteps), relax_converged=converged, energy_generated=energy_generated)
     return result
-
-
-def check_room(work: Atoms, origin: Atoms) -> None:
-    """Raise a RelaxationFailed if a structure that was made periodic, ``work``, stands on its own images: no vacuum is left.
-
-    That is where distances are below half again the sum of covalent radii that were not there in ``origin``.
-    """
-    radii, pairs = covalent_radii[work.numbers], []
-    for atoms in (work, origin):
-        i, j, d = neighbors(atoms, 3.0 * radii.max())
-        pairs.append(int((d < 1.5 * (radii[i] + radii[j])).sum()))
-    if pairs[0] > pairs[1]:
-        made = [f'along {axis}' for axis, before in zip('xyz', origin.pbc, strict=True) if not before]
-        raise RelaxationFailed(
-            f'plane waves need a cell that is periodic in all directions, but {" and ".join(made)} the structure is so close to '
-            'its own images that they bond; atoms.center(vacuum=8, axis=2) makes room (pbc=True in relax allows it as it is)'
-        )
 
 
 def check_end(forces: np.ndarray, steps: int) -> None:

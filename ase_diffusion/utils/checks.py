@@ -140,10 +140,15 @@ def check_folder(name: str, path: Any) -> None:
     """
     if not isinstance(path, (str, Path)) or str(path) == '-':
         return
+    check_parent(name, path)
+    check_writable(path)
+
+
+def check_parent(name: str, path: str | os.PathLike) -> None:
+    """Raise a FileNotFoundError if the folder of a file does not exist."""
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         raise FileNotFoundError(f'{name}={str(path)!r} needs the folder {folder}, which does not exist: mkdir -p {folder}')
-    check_writable(path)
 
 
 def check_writable(path: str | Path) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import IO, Any
 
-from .checks import check_folder
+from .checks import check_parent
 from .progress import above_bars
 
 __all__ = ['Log', 'Logfile']
@@ -29,8 +29,8 @@ class Log:
     ------
     TypeError
         `logfile` is of another type.
-    OSError
-        The file cannot be written.
+    FileNotFoundError
+        Its folder does not exist.
 
     Examples
     --------
@@ -45,7 +45,8 @@ class Log:
                 "a logfile is '-' (the screen), None (silence), a path or an open stream; "
                 f'got {logfile!r} ({type(logfile).__name__})'
             )
-        check_folder('logfile', logfile)
+        if isinstance(logfile, str | os.PathLike) and logfile != '-':
+            check_parent('logfile', logfile)  # the file itself is not tried: other processes may write into it
         self.logfile = logfile
         self._file = None  # opened by this object
 
