@@ -7,10 +7,14 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ase.data import covalent_radii
+
+from ..utils.atoms import neighbors
 from .names import CalculatorLike, calculator_name, check_calculator, get_calculator, is_own_force_field
 
 if TYPE_CHECKING:
     import torch
+    from ase import Atoms
     from ase.calculators.calculator import Calculator
 
 
@@ -107,6 +111,23 @@ def needs_periodic(calc: Calculator) -> bool:
     """Return whether a calculator uses plane waves and therefore needs a cell that is periodic in all directions."""
     mode = getattr(getattr(calc, 'params', None), 'mode', None)  # of GPAW
     return getattr(calc, 'name', '') == 'vasp' or getattr(mode, 'name', '') == 'pw'
+
+
+def check_room(work: Atoms, origin: Atoms) -> None:
+    """Raise a ValueError if a structure that was made periodic, ``work``, stands on its own images: no vacuum is left.
+
+    That is where distances are below half again the sum of covalent radii that were not there in ``origin``.
+    """
+    radii, pairs = covalent_radii[work.numbers], []
+    for atoms in (work, origin):
+        i, j, d = neighbors(atoms, 3.0 * radii.max())
+        pairs.append(int((d < 1.5 * (radii[i] + radii[j])).sum()))
+    if pairs[0] > pairs[1]:
+        made = [f'along {axis}' for axis, before in zip('xyz', origin.pbc, strict=True) if not before]
+        raise ValueError(
+            f'plane waves need a cell that is periodic in all directions, but {" and ".join(made)} the structure is so close to '
+            'its own images that they bond; atoms.center(vacuum=8, axis=2) makes room (pbc=True in relax allows it as it is)'
+        )
 
 
 def fresh_folder(path: str | Path) -> Path:

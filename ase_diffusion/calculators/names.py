@@ -161,8 +161,9 @@ def _text(thing):
 
 
 def _is_calculator(thing):
-    """Return whether an object is a calculator instance (not a class or a function)."""
-    return not isinstance(thing, type) and hasattr(thing, 'get_potential_energy') and hasattr(thing, 'get_forces')
+    """Return whether an object is a calculator instance (not a class or a function, nor Atoms, which have its methods)."""
+    methods = hasattr(thing, 'get_potential_energy') and hasattr(thing, 'get_forces')
+    return methods and not isinstance(thing, type) and not hasattr(thing, 'get_chemical_formula')
 
 
 def _made(name, kind, kwargs, more=(), *args):

@@ -55,17 +55,17 @@ def read_slab(args: Namespace) -> Atoms:
     FileNotFoundError, ValueError
         The file cannot be read; or it lacks what marks a slab, and the option that adds it was not given.
     """
+    from ase_diffusion.utils.atoms import frozen_mask, join_slab
+
     slab = read_images(args.slab)[-1]
     slab.calc = None
     if args.as_slab:
         from ase.constraints import FixAtoms
 
-        from ase_diffusion.utils.atoms import join_slab
-
         slab.set_constraint(FixAtoms(indices=range(len(slab))))
         join_slab(slab)  # files of plane-wave codes wrap the slab across the cell
         slab.pbc = (True, True, False)
-    if slab.pbc[2] or not slab.constraints:
+    if slab.pbc[2] or not frozen_mask(slab).any():
         lacks = 'is periodic along z' if slab.pbc[2] else 'has no FixAtoms, which marks the substrate'
         raise ValueError(
             f'{args.slab} {lacks}; give --as-slab to hold all its atoms and to make it periodic in the '
@@ -313,12 +313,21 @@ class Output:
 
     def _write_all(self, images):
         """Write a file in one go; an older one stays until the new one is complete."""
+        from ase.db import connect
+
+        from ase_diffusion.search.store import split_pairs
+
         part = self.path.with_name(f'.{self.path.stem}.part{self.path.suffix}')
         try:
             if self.path.suffix == '.npz':
                 from ase_diffusion.data import write_frames
 
                 write_frames(images, part)
+            elif self.path.suffix == '.json':  # a database, of which ase.io.write leaves keys and data out
+                with connect(part) as database:
+                    for atoms in images:
+                        pairs, data = split_pairs(atoms)
+                        database.write(atoms, data=data, **pairs)
             else:
                 import ase.io
 

@@ -86,7 +86,6 @@ def _add_convert(parser):
     parser.add_argument('out', metavar='OUT', help='.npz, .db, .traj, .extxyz, ...')
     parser.add_argument(
         '--every',
-        default='geometric',
         metavar='N',
         help='frames kept of a relaxation (search to .npz): every N-th, or geometric (default)',
     )
@@ -162,9 +161,12 @@ def run_convert(args: Namespace) -> None:
     from ase_diffusion.cli.common import Output, read_images
     from ase_diffusion.data import frames_to_npz
 
-    every = check_every(args.every)
+    every = check_every(args.every or 'geometric')
     out = Output(args.out, args.force)
-    if Path(args.source).suffix == '.db' and out.path.suffix == '.npz' and _is_search(args.source):
+    search = Path(args.source).suffix == '.db' and out.path.suffix == '.npz' and _is_search(args.source)
+    if args.every is not None and not search:
+        raise ValueError('--every thins the frames of a random search (.db) on their way into a .npz; leave it out here')
+    if search:
         count = frames_to_npz(args.source, out.path, every)
     else:
         images = read_images(args.source)

@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Print a summary."""
     path = Path(args.what)
-    looks_like_a_file = path.suffix not in ('', '.safetensors')
+    looks_like_a_file = path.suffix != '.safetensors' and (path.suffix != '' or path.is_file())  # POSCAR has no ending
     lines = describe_images(args.what) if looks_like_a_file else describe_model(args.what)
     width = max(len(key) for key, _ in lines)
     print('\n'.join(f'{key:<{width}s}  {value}' for key, value in lines))

@@ -91,9 +91,12 @@ def run(args: Namespace) -> int:
     except KeyboardInterrupt:
         print(f'stopped; what was done is in {search.store.name}, and the same line goes on')
         return 130
+    if not images:
+        print('next: the same line with --retry-failed tries those that failed again')
+        return 1
     look = command('ase', 'gui', f'{args.db}@unique=1')
-    print(f'next: {command("ase", "db", search.store.name)} unique=1 -s energy' + (f'   or: {look}' if images else ''))
-    return 0 if images else 1
+    print(f'next: {command("ase", "db", search.store.name)} unique=1 -s energy   or: {look}')
+    return 0
 
 
 def connect(address: str | None) -> Client | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from argparse import ArgumentParser, Namespace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +101,11 @@ def read_frames_of(paths: list[str]) -> list[Atoms]:
     images, offset = [], 0
     for path in paths:
         frames = read_images(path)
-        runs = [pairs_of(atoms)['run'] for atoms in frames if 'run' in pairs_of(atoms)]
-        for atoms in frames:
-            if 'run' in pairs_of(atoms):
-                pairs_of(atoms)['run'] += offset
-        offset += max(runs, default=-1) + 1
+        numbered = [pairs_of(atoms) for atoms in frames if isinstance(pairs_of(atoms).get('run'), Integral)]
+        highest = max((pairs['run'] for pairs in numbered), default=-1)
+        for pairs in numbered:
+            pairs['run'] += offset
+        offset += highest + 1
         images += frames
     return images
 

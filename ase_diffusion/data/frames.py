@@ -132,8 +132,8 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
     images : list of Atoms
         Overlayers on slabs in FixAtoms, slab atoms first. Energy and forces are read from the results of the calculator and
         not computed (NaN if missing); run, step, last and converged from ``info['key_value_pairs']``. A frame without them
-        is a separate relaxation: its index, 0, True, False. The key held is written if any frame has it (False for the
-        others).
+        is a separate relaxation: its index, 0, True, False. Relaxations with names, also in ``info['run']``, are numbered. The
+        key held is written if any frame has it (False for the others).
     path : str or Path
         The ``.npz`` file.
 
@@ -151,7 +151,7 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
         key: kind for key, kind in OPTIONAL.items() if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)
     }
     slabs, slab_id, columns = {}, [], {key: [] for key in keys}
-    forces, energies = [], []
+    forces, energies, names = [], [], {}
     for index, atoms in enumerate(images):
         nslab = _slab_size(atoms, index)
         slab_id.append(slabs.setdefault(_slab_key(atoms, nslab), (len(slabs), nslab, atoms))[0])
@@ -159,13 +159,15 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
         energies.append(float(results.get('energy', np.nan)))
         forces.append(np.asarray(results.get('forces', np.full((len(atoms), 3), np.nan))))
         pairs = {
-            'run': index,
+            'run': atoms.info['run'] if isinstance(atoms.info.get('run'), str) else index,
             'step': 0,
             'last': True,
             'converged': False,
             'held': False,
             **atoms.info.get('key_value_pairs', {}),
         }
+        if isinstance(pairs['run'], str):
+            pairs['run'] = names.setdefault(pairs['run'], len(images) + len(names))
         for key, kind in keys.items():
             columns[key].append(kind(pairs[key]))
     sizes = [size for _, size, _ in slabs.values()]
@@ -355,7 +357,7 @@ def _read_db(path):
     rows = [row for row in everything if not row.get('failed')]
     if failed := len(everything) - len(rows):
         log.warning('%s: %d of %d rows are marked as failed and skipped', path, failed, len(everything))
-    rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
+    rows.sort(key=lambda row: (*(row[key] if _is_number(row.get(key)) else -1 for key in ('run', 'step')), row.id))
     images = [_row_or_place(row) for row in rows]
     if '_property_unit_dict' in db.metadata:
         _read_schnetpack(images, db.metadata, path)
@@ -415,11 +417,16 @@ def row_atoms(row: AtomsRow) -> Atoms:
     return atoms
 
 
+def _is_number(value):
+    """Return whether a label is a number or truth value; texts, such as names of relaxations, stay in info."""
+    return isinstance(value, (int, float, np.number, np.bool_))
+
+
 def _read_ase(path):
     """Read all frames of a file through ase.io."""
     images = read_each(path)
     for atoms in images:
-        known = {key: kind(atoms.info[key]) for key, kind in ROW_KEYS.items() if key in atoms.info}
+        known = {key: kind(atoms.info[key]) for key, kind in ROW_KEYS.items() if _is_number(atoms.info.get(key))}
         if known and not is_unread(atoms):
             atoms.info['key_value_pairs'] = {**known, **atoms.info.get('key_value_pairs', {})}
     return images

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, overload
 
 from ase import Atoms
-from ase.io.trajectory import Trajectory, TrajectoryWriter
+from ase.io.trajectory import TrajectoryWriter
 
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
 from ..representations import Failure
 from ..utils.atoms import copy_atoms, energy_of, mobile_formula
 from ..utils.checks import check_folder, check_integer
-from ..utils.interrupts import held_interrupts
 from ..utils.log import Log, Logfile
 from ..utils.memory import keep_freed_memory
 from ..utils.progress import Progress
@@ -32,6 +31,7 @@ from .records import plain_options, record_of
 from .relaxation import relax_in_order
 from .tasks import FromNoise, FromStructures
 from .text import plain, shown_condition
+from .trajectory import append, check_trajectory
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +99,10 @@ class Generator(GenerativeModel):
         super().__init__(**options)
         self.best_of, self.maxtries = check_integer('best_of', best_of, 1), check_integer('maxtries', maxtries, 1)
         self.validate, self.selection = bool(validate), None
-        check_folder('trajectory', trajectory)
+        check_trajectory(trajectory)
         check_folder('denoising_trajectory', self.denoising_trajectory)
         self.log = Log(logfile)
-        self._trajectory, self._opened = trajectory, None
+        self._trajectory = trajectory
         self.observers: list = []
         self.atoms: Atoms | None = None
         self.statistics = {'generated': 0, 'accepted': 0, 'rejected': 0}
@@ -194,7 +194,6 @@ class Generator(GenerativeModel):
                     )
         finally:
             progress.close()
-            self._close_trajectory()
             if reasons:
                 counts = ', '.join(f'{count} x {reason}' for reason, count in reasons.most_common())
                 self.log.write(f'rejected: {refused} of {refused + done}: {counts}')
@@ -260,11 +259,7 @@ class Generator(GenerativeModel):
         seed, closest = pairs.get('seed', ''), pairs.get('min_distance_ratio', float('nan'))
         self.log.write(f'{number:5d} {self._shown_formula(atoms):<24s} {seed:>20s} {closest:8.3f} {seconds:7.2f}')
         if self._trajectory is not None:
-            if self._opened is None:
-                owns = not hasattr(self._trajectory, 'write')
-                self._opened = Trajectory(self._trajectory, 'a') if owns else self._trajectory
-            with held_interrupts():  # half a frame would make the whole file unreadable
-                self._opened.write(atoms)
+            append(atoms, self._trajectory)
         for function, interval, args, kwargs in self.observers:
             if self.statistics['accepted'] % interval == 0:
                 function(*args, **kwargs)
@@ -407,16 +402,12 @@ class Generator(GenerativeModel):
         if not callable(function) and hasattr(function, 'write'):
             writer = function
             function = lambda: writer.write(self.atoms)  # noqa: E731  an ase Trajectory is attached like this
+        if not callable(function):
+            raise TypeError(f'attach takes a function, or an ASE Trajectory open for writing; got {function!r}')
         self.observers.append((function, check_integer('interval', interval, 1), args, kwargs))
 
-    def _close_trajectory(self) -> None:
-        if self._opened is not None and self._opened is not self._trajectory:
-            self._opened.close()
-        self._opened = None
-
     def close(self) -> None:
-        """Close logfile and trajectory, and end the process of a calculator, if there is one."""
-        self._close_trajectory()
+        """Close the logfile, and end the process of a calculator, if there is one."""
         if self.guidance is not None:
             self.guidance.close()
         if self.selection is not None:

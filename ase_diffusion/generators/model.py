@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import tempfile
@@ -19,7 +20,7 @@ from ..representations.conditions import NumberCondition, conditions_of
 from ..training.checkpoint import save_checkpoint
 from ..training.recipe import train_method
 from ..training.trainer import check_lightning
-from ..utils.atoms import min_distance_ratio
+from ..utils.atoms import as_list, min_distance_ratio
 from ..utils.checks import check_integer, check_output_folder
 from ..utils.device import pick_device
 from ..utils.progress import Steps
@@ -81,7 +82,10 @@ class GenerativeModel:
         device: str | int | torch.device | None = None,
         denoising_trajectory: str | Path | None = None,
         compile: bool | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise TypeError(f'{type(self).__name__} has no argument {", ".join(unknown)}; it has {_arguments(type(self))}')
         self.rng = coerce_rng(rng)
         self._asked = {
             'steps': None if steps is None else check_integer('steps', steps, 2),
@@ -172,7 +176,7 @@ class GenerativeModel:
         check_lightning()
         if out is not None:
             check_output_folder(out)
-        images = self._read(data) if isinstance(data, (str, Path)) else list(data)
+        images = self._read(data) if isinstance(data, (str, Path)) else as_list(data)
         with tempfile.TemporaryDirectory() as folder:
             best = self._train(images, out or folder, steps=steps, **options)
             self.model = str(best) if out is not None else 'fitted'
@@ -201,6 +205,7 @@ class GenerativeModel:
         """Write the model as one safetensors file that ``model=path`` reads."""
         if not self.networks:
             raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
+        check_output_folder(Path(path).parent)
         return save_checkpoint(path, self.networks, self.header)
 
     def check_conditions(self, conditions: dict) -> dict:
@@ -370,6 +375,13 @@ class GenerativeModel:
             'guidance': None if self.guidance is None else self.guidance.todict(),
             **({} if self.selection is None else self.selection.todict()),
         }
+
+
+def _arguments(cls: type) -> list[str]:
+    """Return the names of the arguments of a class and of those that it inherits from."""
+    found = [inspect.signature(kind.__init__).parameters.values() for kind in cls.__mro__ if '__init__' in vars(kind)]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return sorted({each.name for some in found for each in some if each.kind in kinds and each.name != 'self'})
 
 
 def check_sampler(sampler: str) -> str:

@@ -1,16 +1,52 @@
-"""Denoising trajectories."""
+"""Trajectories of accepted structures, and of the denoising of one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 import torch
+from ase import Atoms
 from ase.io.trajectory import Trajectory
 
 from ..diffusion import Batch
+from ..utils.checks import check_folder
 from ..utils.interrupts import held_interrupts
+from ..utils.unread import reason_of
 
 FRAMES = 60
+
+
+def check_trajectory(trajectory: Any) -> None:
+    """Raise an error where no frames can be added: neither a path nor an open trajectory, or a file of another kind.
+
+    Raises
+    ------
+    TypeError, ValueError, OSError
+    """
+    if trajectory is None or hasattr(trajectory, 'write'):
+        return
+    if not isinstance(trajectory, (str, Path)):
+        raise TypeError(f'trajectory is a path, or an ASE Trajectory open for writing; got {trajectory!r}')
+    check_folder('trajectory', trajectory)
+    if Path(trajectory).is_file() and Path(trajectory).stat().st_size:
+        try:
+            Trajectory(trajectory).close()
+        except Exception as error:  # of any kind
+            raise ValueError(
+                f'frames are added to a trajectory of ASE; trajectory={str(trajectory)!r} is none ({reason_of(error)}); '
+                'name another file'
+            ) from error
+
+
+def append(atoms: Atoms, trajectory: str | Path | Any) -> None:
+    """Add a frame to a trajectory; Ctrl-C waits, since half a frame would make the whole file unreadable."""
+    with held_interrupts():
+        if hasattr(trajectory, 'write'):
+            trajectory.write(atoms)
+            return
+        with Trajectory(trajectory, 'a') as file:  # closed again: another generator may write into it, too
+            file.write(atoms)
 
 
 class DenoisingTrajectory:

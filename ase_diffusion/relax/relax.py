@@ -114,7 +114,8 @@ def relax(
     KeyboardInterrupt
         After Ctrl-C; those that are relaxed are in its ``.images``.
     """
-    options = {name: value for name, value in locals().items() if name not in ('images', 'calculator')}
+    given = dict(locals())  # a copy: in Python 3.12 a debugger adds names to that of locals() while it is read
+    options = {name: value for name, value in given.items() if name not in ('images', 'calculator')}
     single = isinstance(images, Atoms)
     relaxed = {}
     try:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..calculators.names import CalculatorLike, check_calculator
 from ..utils.checks import check_integer, check_limits, check_number
 
@@ -48,6 +50,8 @@ class Settings:
         for name in ('min_distance', 'max_energy'):
             value = getattr(self, name)
             object.__setattr__(self, name, value if value is None else float(value))
+        if self.pbc is not None and not (np.asarray(self.pbc).dtype.kind in 'biu' and np.shape(self.pbc) in ((), (3,))):
+            raise ValueError(f'pbc is True, False or three of these, one for each cell vector; got {self.pbc!r}')
         if self.hessian is not None:
             self._check_hessian()
 

@@ -17,6 +17,7 @@ from ..data.crystals import NO_PROPERTY
 from ..diffusion import Batch
 from ..representations import Representation
 from ..representations.conditions import Condition, or_unknown
+from ..utils.checks import check_integer
 from ..utils.provenance import notes_of
 
 NUMBERS = (int, float, np.number, np.bool_)
@@ -122,7 +123,8 @@ class EndlessBatches(IterableDataset):
         start: int = 0,
     ) -> None:
         self.representation, self.count = representation, int(count)
-        self.batch_size, self.dropout, self.seed, self.start = int(batch_size), float(dropout), int(seed), int(start)
+        self.batch_size, self.dropout = check_integer('batch_size', batch_size, 1), float(dropout)
+        self.seed, self.start = int(seed), int(start)
 
     def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch of some structures with all their conditions; ``rng`` is for random changes, None for none."""

@@ -99,7 +99,7 @@ class Overlayers:
         if not images:
             raise ValueError('the data set is empty: no structures to train on')
         check_same_pbc(images)
-        items, spacings = [], {}
+        items, spacings, names = [], {}, {}
         for k, atoms in enumerate(images):
             try:
                 check_slab(atoms)
@@ -115,6 +115,8 @@ class Overlayers:
             forces = results.get('forces')
             pairs = atoms.info.get('key_value_pairs', {})
             run = pairs.get('run', atoms.info.get('run', -1 - k))
+            if isinstance(run, str):
+                run = names.setdefault(run, -1 - len(images) - len(names))
             substrate = atoms.positions[f].tobytes() + atoms.numbers[f].tobytes() + cell.tobytes()
             if substrate not in spacings:
                 spacings[substrate] = neighbor_distance(atoms, f), top_contacts(atoms, f)

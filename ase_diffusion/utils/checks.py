@@ -31,7 +31,7 @@ def check_limits(*, batch_size: int = 1, **limits: float | None) -> None:
         By the names in `LIMITS`; None is no limit.
     """
     for name, value in limits.items():
-        if value is not None and not value > 0:
+        if value is not None and not (np.isscalar(value) and not isinstance(value, str) and value > 0):
             raise ValueError(f'{name} is {LIMITS[name]}, above 0, or None for no limit; got {value!r}')
     check_integer('batch_size', batch_size, 1)
 
@@ -140,10 +140,15 @@ def check_folder(name: str, path: object) -> None:
     """
     if not isinstance(path, (str, Path)) or str(path) == '-':
         return
+    check_parent(name, path)
+    check_writable(path)
+
+
+def check_parent(name: str, path: str | os.PathLike) -> None:
+    """Raise a FileNotFoundError if the folder of a file does not exist."""
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         raise FileNotFoundError(f'{name}={str(path)!r} needs the folder {folder}, which does not exist: mkdir -p {folder}')
-    check_writable(path)
 
 
 def check_writable(path: str | Path) -> None:

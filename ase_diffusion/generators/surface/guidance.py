@@ -18,6 +18,7 @@ from ...calculators.own import OWN
 from ...diffusion import Batch, ForceGuidance, JointProcess
 from ...diffusion.guidance import limited
 from ...representations.slab import Slab, SlabTemplate
+from ...utils.checks import check_integer, check_number
 from ..guidance import CallCounter, guidance_options
 
 STRIDE, MOMENTUM = 0.03, 0.95  # of the descent at the end; A^2/eV
@@ -70,6 +71,16 @@ class Guidance(CallCounter):
     finish_steps: int = 60
     directory: str | Path | None = None
     time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise a ValueError for parameters without a meaning."""
+        if self.strength is not None:
+            check_number('strength', self.strength, 'a displacement per force, A^2/eV, 0 or more', strict=False)
+        check_number('power', self.power, 'an exponent, 0 or more', strict=False)
+        check_number('below', self.below, 'a time between 0 and 1')
+        check_number('cap', self.cap, 'the largest displacement of an atom in a step, A, above 0')
+        check_integer('every', self.every, 1)
+        check_integer('finish_steps', self.finish_steps, 0)
 
     @classmethod
     def coerce(
