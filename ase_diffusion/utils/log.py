@@ -71,7 +71,7 @@ class Log:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return the state without the open file, which cannot be pickled; the copy opens it again."""
         return {**self.__dict__, '_file': None}
 
