@@ -74,7 +74,13 @@ class GenerativeModel:
         device: str | None = None,
         denoising_trajectory: Any = None,
         compile: bool | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            name = type(self).__name__
+            raise TypeError(
+                f'{name} has no argument {", ".join(sorted(unknown))}; help({name}) lists them; conditions are keywords of sample'
+            )
         self.rng = coerce_rng(rng)
         self._asked = {
             'steps': None if steps is None else check_integer('steps', steps, 2),
@@ -163,7 +169,7 @@ class GenerativeModel:
         check_lightning()
         if out is not None:
             check_output_folder(out)
-        images = self._read(data) if isinstance(data, (str, Path)) else list(data)
+        images = self._read(data) if isinstance(data, (str, Path)) else _structures(data)
         with tempfile.TemporaryDirectory() as folder:
             best = self._train(images, out or folder, steps=steps, **options)
             self.model = str(best) if out is not None else 'fitted'
@@ -361,6 +367,19 @@ class GenerativeModel:
             'guidance': None if self.guidance is None else self.guidance.todict(),
             **({} if self.selection is None else self.selection.todict()),
         }
+
+
+def _structures(data: Any) -> list[Atoms]:
+    """Return structures to train on as a list; raise an error where there is none, or what is none."""
+    if isinstance(data, Atoms) or not hasattr(data, '__iter__'):
+        raise TypeError(f'data to train on is a list of Atoms, or the path of a file of them; got {data!r}')
+    images = list(data)
+    if not images:
+        raise ValueError('the data set is empty: no structures to train on')
+    for k, atoms in enumerate(images):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f'data to train on is a list of Atoms; number {k} is {type(atoms).__name__}')
+    return images
 
 
 def check_sampler(sampler: str) -> str:

@@ -17,6 +17,7 @@ from ..data.crystals import NO_PROPERTY
 from ..diffusion import Batch
 from ..representations import Representation
 from ..representations.conditions import Condition, or_unknown
+from ..utils.checks import check_integer, check_number
 from ..utils.provenance import notes_of
 
 NUMBERS = (int, float, np.number, np.bool_)
@@ -76,6 +77,8 @@ def unknown_where(rows: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tens
 def validation_mask(groups: Sequence, fraction: float = 0.05, seed: int = 0) -> np.ndarray | None:
     """Return which structures validate, (n,) bool: whole groups, a share of them, at least one; None where there is one group.
 
+    Groups that hold more than half of the structures (and than the share) are trained on, and the others validate.
+
     Parameters
     ----------
     groups : sequence of n labels
@@ -86,7 +89,8 @@ def validation_mask(groups: Sequence, fraction: float = 0.05, seed: int = 0) -> 
     if len(kinds) < 2:
         return None
     chosen = np.random.default_rng(seed).permutation(kinds)[: max(1, round(fraction * len(kinds)))]
-    return np.isin(groups, chosen)
+    inside = np.isin(groups, chosen)
+    return ~inside if inside.mean() > max(0.5, fraction) else inside
 
 
 class EndlessBatches(IterableDataset):
@@ -122,7 +126,10 @@ class EndlessBatches(IterableDataset):
         start: int = 0,
     ) -> None:
         self.representation, self.count = representation, int(count)
-        self.batch_size, self.dropout, self.seed, self.start = int(batch_size), float(dropout), int(seed), int(start)
+        self.batch_size, self.seed, self.start = check_integer('batch_size', batch_size, 1), int(seed), int(start)
+        self.dropout = check_number('dropout', dropout, 'the share of conditions that are left out, 0 to 1', strict=False)
+        if self.dropout > 1:
+            raise ValueError(f'dropout is the share of conditions that are left out, 0 to 1; got {dropout!r}')
 
     def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch of some structures with all their conditions; ``rng`` is for random changes, None for none."""
@@ -179,11 +186,13 @@ def split_images(images: list[Atoms], train: Sequence[str] = ('train',)) -> tupl
     Raises
     ------
     ValueError
-        No structure is of one of these splits, though some carry one.
+        No structure is of one of these splits, though some carry one, or others than 'train' are asked for.
     """
     splits = [pairs_of(atoms).get('split') for atoms in images]
     present = sorted({split for split in splits if split is not None})
     if not present:
+        if tuple(train) != ('train',):
+            raise ValueError(f'the data has no splits, so that {list(train)} cannot be taken; leave split out')
         return images, None
     if missing := set(train) - set(present):
         raise ValueError(

@@ -17,7 +17,7 @@ import torch
 from ..errors import MissingDependency
 from ..utils.interrupts import noted_interrupts
 from ..utils.memory import keep_freed_memory
-from .run_folder import RunFolder
+from .run_folder import RunFolder, check_run
 
 log = logging.getLogger(__name__)
 MIXED = {'bf16-mixed': torch.bfloat16}  # precisions in which only the network computes with few digits
@@ -208,10 +208,11 @@ def train(
     MissingDependency
         Lightning is not installed.
     ValueError
-        The folder belongs to another training, or the loss is not finite.
+        The folder belongs to another training, the loss is not finite, or ``steps``, ``minutes`` or ``lr`` is not above 0.
     KeyboardInterrupt
         After Ctrl-C, when the step is done and everything is kept; a second Ctrl-C stops at once.
     """
+    check_run(steps, minutes, lr)
     lightning = _lightning()
     folder = RunFolder(out, network, header)
     keep_freed_memory()
