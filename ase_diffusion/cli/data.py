@@ -125,7 +125,8 @@ def run_zeolites(args: Any) -> Any:
     if Path(args.out).suffix != '.npz':
         raise ValueError(f'frameworks are grown into a .npz file; got {args.out}')
     check_folder('out', args.out)
-    check_integer('n', args.n, 1)
+    if args.n is not None:
+        check_integer('n', args.n, 1)
     options = given(args, 'minutes', 'sizes') | {'count': args.n, 'rng': args.seed, 'processes': args.workers}
     try:
         counts = grow_frameworks(args.out, progress=lambda done: print(f'{done["found"]} frameworks', flush=True), **options)

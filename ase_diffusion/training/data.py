@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from ..representations import Representation
 from ..representations.conditions import Condition, or_unknown
 from ..utils.checks import check_integer, check_number
 from ..utils.provenance import notes_of
+
+log = logging.getLogger(__name__)
 
 NUMBERS = (int, float, np.number, np.bool_)
 ENCODED_AT_ONCE = 64
@@ -77,7 +80,7 @@ def unknown_where(rows: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tens
 def validation_mask(groups: Sequence, fraction: float = 0.05, seed: int = 0) -> np.ndarray | None:
     """Return which structures validate, (n,) bool: whole groups, a share of them, at least one; None where there is one group.
 
-    Groups that hold more than half of the structures (and than the share) are trained on, and the others validate.
+    Where they would be more than half of the structures, they are trained on, and the others validate.
 
     Parameters
     ----------
@@ -90,7 +93,7 @@ def validation_mask(groups: Sequence, fraction: float = 0.05, seed: int = 0) -> 
         return None
     chosen = np.random.default_rng(seed).permutation(kinds)[: max(1, round(fraction * len(kinds)))]
     inside = np.isin(groups, chosen)
-    return ~inside if inside.mean() > max(0.5, fraction) else inside
+    return ~inside if inside.mean() > 0.5 >= fraction else inside
 
 
 class EndlessBatches(IterableDataset):
@@ -186,13 +189,13 @@ def split_images(images: list[Atoms], train: Sequence[str] = ('train',)) -> tupl
     Raises
     ------
     ValueError
-        No structure is of one of these splits, though some carry one, or others than 'train' are asked for.
+        No structure is of one of these splits, though some carry one.
     """
     splits = [pairs_of(atoms).get('split') for atoms in images]
     present = sorted({split for split in splits if split is not None})
     if not present:
         if tuple(train) != ('train',):
-            raise ValueError(f'the data has no splits, so that {list(train)} cannot be taken; leave split out')
+            log.warning('the data has no splits: all of it is taken, not %s', ', '.join(train))
         return images, None
     if missing := set(train) - set(present):
         raise ValueError(

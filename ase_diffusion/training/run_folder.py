@@ -96,9 +96,9 @@ class RunFolder:
 
 
 def check_run(steps: int, minutes: float | None, lr: float) -> None:
-    """Raise a ValueError where steps, time or learning rate of a training are not above 0."""
+    """Raise a ValueError where steps or time of a training are not above 0, or the learning rate is below."""
     check_integer('steps', steps, 1)
-    check_number('lr', lr, 'the learning rate, such as 0.001')
+    check_number('lr', lr, 'the learning rate, 0 or more, such as 0.001', strict=False)
     if minutes is not None:
         check_number('minutes', minutes, 'a time in minutes above 0, or None for no limit')
 

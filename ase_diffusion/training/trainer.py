@@ -208,7 +208,7 @@ def train(
     MissingDependency
         Lightning is not installed.
     ValueError
-        The folder belongs to another training, the loss is not finite, or ``steps``, ``minutes`` or ``lr`` is not above 0.
+        The folder belongs to another training, the loss is not finite, or ``steps``, ``minutes`` or ``lr`` has no meaning.
     KeyboardInterrupt
         After Ctrl-C, when the step is done and everything is kept; a second Ctrl-C stops at once.
     """

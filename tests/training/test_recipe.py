@@ -175,10 +175,10 @@ def test_batches_are_refused_that_are_none(options):
         RandomBatches(Structures(dots(4)), Dots(), {}, **options)
 
 
-def test_splits_that_the_data_do_not_carry_are_refused():
-    assert split_images(dots(3)) == (dots(3), None)
-    with pytest.raises(ValueError, match=r"no splits, so that \['test'\] cannot be taken"):
-        split_images(dots(3), ['test'])
+def test_splits_that_the_data_do_not_carry_are_named(caplog):
+    assert split_images(dots(3)) == (dots(3), None) and not caplog.text
+    assert split_images(dots(3), ['test']) == (dots(3), None)
+    assert 'the data has no splits: all of it is taken, not test' in caplog.text
 
 
 def test_dense_fields_are_encoded_once_and_batches_depend_on_seed_and_number(monkeypatch):
