@@ -123,11 +123,13 @@ def run_zeolites(args: Namespace) -> int | None:
 
     from ase_diffusion.cli.common import command, given
     from ase_diffusion.data.zeolites import grow_frameworks
-    from ase_diffusion.utils.checks import check_folder
+    from ase_diffusion.utils.checks import check_folder, check_integer
 
     if Path(args.out).suffix != '.npz':
         raise ValueError(f'frameworks are grown into a .npz file; got {args.out}')
     check_folder('out', args.out)
+    if args.n is not None:
+        check_integer('n', args.n, 1)
     options = given(args, 'minutes', 'sizes') | {'count': args.n, 'rng': args.seed, 'processes': args.workers}
     try:
         counts = grow_frameworks(args.out, progress=lambda done: print(f'{done["found"]} frameworks', flush=True), **options)

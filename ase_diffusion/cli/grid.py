@@ -48,8 +48,11 @@ def run(args: Namespace) -> int:
     """Go through the files; a structure that fails does not stop the others, and Ctrl-C keeps what is done."""
     from pathlib import Path
 
+    from ase_diffusion.utils.checks import check_output_folder
+
     options = check(args)
     if args.out:
+        check_output_folder(args.out)
         Path(args.out).mkdir(parents=True, exist_ok=True)
     jobs, failures, done = list(find_jobs(args.files)), 0, 0
     check_outputs(jobs, options, args.force)

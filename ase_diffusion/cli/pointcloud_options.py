@@ -46,6 +46,7 @@ def train(args: Namespace, **options: Any) -> Path:
 
     images = read_crystals(args.data)
     print(f'{len(images)} crystals from {args.data}')
+    args.example = ' '.join(next((found for atoms in images if len(found := dict.fromkeys(atoms.symbols)) <= 3), ()))
     if header := options.pop('header', None):
         options['elements'] = header['representation']['elements']
     options = {**given(args, 'network', 'features', 'blocks', 'conditions', 'substitute'), **options}
@@ -53,5 +54,5 @@ def train(args: Namespace, **options: Any) -> Path:
 
 
 def next_step(args: Namespace, best: Path) -> str:
-    """Return the command that samples with a trained model."""
-    return f'ase-diffusion sample pointcloud --elements Mg O --model {best}'
+    """Return the command that samples with a trained model, crystals of the elements of one that it saw."""
+    return f'ase-diffusion sample pointcloud --elements {args.example} --model {best}'

@@ -353,12 +353,12 @@ def _connect(db):
 def _read_db(path):
     """Read the rows of an ASE database, except failed ones, sorted by run and step if known."""
     db = _connect(path)
-    everything = list(db.select())
+    everything, damaged = _rows(db, path)
     rows = [row for row in everything if not row.get('failed')]
     if failed := len(everything) - len(rows):
         log.warning('%s: %d of %d rows are marked as failed and skipped', path, failed, len(everything))
-    rows.sort(key=lambda row: (*(row[key] if _is_number(row.get(key)) else -1 for key in ('run', 'step')), row.id))
-    images = [_row_or_place(row) for row in rows]
+    places = [((*_run_and_step(row), row.id), _row_or_place(row)) for row in rows] + damaged
+    images = [atoms for _, atoms in sorted(places, key=lambda place: place[0])]
     if '_property_unit_dict' in db.metadata:
         _read_schnetpack(images, db.metadata, path)
     return images
@@ -398,6 +398,29 @@ def _unit(text, name, path):
             f'a schnetpack database notes units in names of ase.units, such as eV, kcal/mol, Ang or eV/Ang; for {name} '
             f'{path} has {text!r}; write the database anew with its unit'
         ) from None
+
+
+def _rows(db, path):
+    """Return the rows of a database, and of those that are damaged ((run, step, id), place)."""
+    try:
+        return list(db.select()), []
+    except Exception:  # of any kind: row by row
+        rows, damaged = [], []
+        try:
+            numbers = [row.id for row in db.select(columns=['id'])]
+        except Exception as error:
+            raise ValueError(f'{path} cannot be read: {reason_of(error)}') from error
+        for number in numbers:
+            try:
+                rows.append(db.get(id=number))
+            except Exception as error:
+                damaged.append(((-1, -1, number), unread(reason_of(error), f'row {number}')))
+        return rows, damaged
+
+
+def _run_and_step(row):
+    """Return run and step of a row, -1 where they are no numbers."""
+    return [row[key] if _is_number(row.get(key)) else -1 for key in ('run', 'step')]
 
 
 def _row_or_place(row):

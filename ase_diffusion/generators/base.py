@@ -99,6 +99,7 @@ class Generator(GenerativeModel):
         super().__init__(**options)
         self.best_of, self.maxtries = check_integer('best_of', best_of, 1), check_integer('maxtries', maxtries, 1)
         self.validate, self.selection = bool(validate), None
+        check_folder('logfile', logfile)
         check_trajectory(trajectory)
         check_folder('denoising_trajectory', self.denoising_trajectory)
         self.log = Log(logfile)

@@ -207,6 +207,10 @@ class CrysTensDiffusion(BulkGenerator):
         if natoms is not None and str(natoms) not in self.header['sizes']:
             sizes = ', '.join(map(str, sorted(map(int, self.header['sizes']))))
             log.warning('%s never saw cells of %d atoms, only of %s', self.model, natoms, sizes)
+        group = merged.get('space_group')
+        if self.sites and None not in (natoms, group) and not self._known_sites().holds(natoms, int(group), 1):
+            text = 'no known crystal of %d atoms is in space group %s: coordinates come without symmetry'
+            log.warning(text, natoms, group)
         return merged | {'natoms': natoms}
 
     def _refuse(self, asked: dict) -> None:

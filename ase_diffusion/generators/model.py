@@ -20,7 +20,7 @@ from ..representations.conditions import NumberCondition, conditions_of
 from ..training.checkpoint import save_checkpoint
 from ..training.recipe import train_method
 from ..training.trainer import check_lightning
-from ..utils.atoms import as_list, min_distance_ratio
+from ..utils.atoms import min_distance_ratio
 from ..utils.checks import check_integer, check_output_folder
 from ..utils.device import pick_device
 from ..utils.progress import Steps
@@ -85,7 +85,10 @@ class GenerativeModel:
         **unknown: Any,
     ) -> None:
         if unknown:
-            raise TypeError(f'{type(self).__name__} has no argument {", ".join(unknown)}; it has {_arguments(type(self))}')
+            words = ', '.join(sorted(unknown))
+            raise TypeError(
+                f'{type(self).__name__} has no argument {words}; it has {_arguments(type(self))}; conditions are keywords of sample'
+            )
         self.rng = coerce_rng(rng)
         self._asked = {
             'steps': None if steps is None else check_integer('steps', steps, 2),
@@ -176,7 +179,7 @@ class GenerativeModel:
         check_lightning()
         if out is not None:
             check_output_folder(out)
-        images = self._read(data) if isinstance(data, (str, Path)) else as_list(data)
+        images = self._read(data) if isinstance(data, (str, Path)) else _structures(data)
         with tempfile.TemporaryDirectory() as folder:
             best = self._train(images, out or folder, steps=steps, **options)
             self.model = str(best) if out is not None else 'fitted'
@@ -382,6 +385,19 @@ def _arguments(cls: type) -> list[str]:
     found = [inspect.signature(kind.__init__).parameters.values() for kind in cls.__mro__ if '__init__' in vars(kind)]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return sorted({each.name for some in found for each in some if each.kind in kinds and each.name != 'self'})
+
+
+def _structures(data: Iterable[Atoms]) -> list[Atoms]:
+    """Return structures to train on as a list; raise an error where there is none, or what is none."""
+    if isinstance(data, Atoms) or not hasattr(data, '__iter__'):
+        raise TypeError(f'data to train on is a list of Atoms, or the path of a file of them; got {data!r}')
+    images = list(data)
+    if not images:
+        raise ValueError('the data set is empty: no structures to train on')
+    for k, atoms in enumerate(images):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f'data to train on is a list of Atoms; number {k} is {type(atoms).__name__}')
+    return images
 
 
 def check_sampler(sampler: str) -> str:

@@ -101,7 +101,8 @@ class PointCloudDiffusion(BulkGenerator):
         super().__init__(**options)
         self.min_distance = _check_distance(min_distance)
         self.symmetrize = check_symmetrize(symmetrize)
-        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        numbers = [chemical_symbols.index(symbol) for symbol in self.elements]
+        self.relax = relax_keywords(relax, self.device, numbers=numbers, filter='FrechetCellFilter')
         self._load(model)
 
     def _adapt(self, representation: PointCloud, networks: dict, header: dict) -> PointCloud:

@@ -35,6 +35,7 @@ from .tasks import FromNoise
 from .trajectory import DenoisingTrajectory
 from .zeolite_arguments import (
     TOLERANCE,
+    check_cost,
     check_edges,
     check_given,
     check_groups,
@@ -55,6 +56,7 @@ LEAST_VOLUME = 0.9  # share of the drawn cell that a framework with a target kee
 STRAIN = 0.02  # standard deviation of the relative change of a cell that is drawn
 DRAWS = 50  # until a cell fits grids of a fixed shape
 SYMPREC = 0.05  # A
+NEAR_CELL = 0.1  # of the logarithm of an edge: how far the cell of a framework is from the one asked for, at most
 MOST_COST = 0.03  # A^2 per T: valid; IZA frameworks have 3e-4 (median)
 
 
@@ -77,7 +79,8 @@ class ZeoliteDiffusion(Generator):
         Of the network: average the noise and the predictions over the space group. False: no symmetry, as in the paper; few
         grids give a framework.
     cell : array_like, optional
-        Edges (3,) or an orthogonal cell (3, 3), A; it is fitted a little with the atoms. Default: drawn.
+        Edges (3,) or an orthogonal cell (3, 3), A; it is fitted with the atoms, random sites keep each edge within 10 %.
+        Default: drawn.
     space_group : int or list of int, optional
         Numbers to draw from.
     max_cost : float
@@ -143,11 +146,9 @@ class ZeoliteDiffusion(Generator):
             )
         tries = options.pop('maxtries', None)
         super().__init__(**options)
-        self.symmetry, self.cell, self.max_cost = bool(symmetry), check_edges(cell), float(max_cost)
+        self.symmetry, self.cell, self.max_cost = bool(symmetry), check_edges(cell), check_cost(max_cost)
         self.source = self._source_of(source, model)
         self.maxtries = check_integer('maxtries', TRIES[self.source] if tries is None else tries, 1)
-        if not self.max_cost > 0:
-            raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {max_cost!r}')
         self.tolerance = check_tolerance(tolerance)
         self.probe_shape = check_points(probe_shape)
         self.cells: ZeoliteCells = shipped_cells()
@@ -155,7 +156,7 @@ class ZeoliteDiffusion(Generator):
         if self.space_group is not None and not self.symmetry:
             raise ValueError('space_group needs symmetry=True; leave it out to generate without symmetry')
         self.rows = self._rows()
-        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        self.relax = relax_keywords(relax, self.device, numbers=(14, 8), filter='FrechetCellFilter')
         self._load(model)
 
     def _source_of(self, source: str | None, model: str | Path) -> str:
@@ -355,7 +356,9 @@ class ZeoliteDiffusion(Generator):
         return None
 
     def _is_near(self, targets: dict[str, float], atoms: Atoms) -> bool:
-        """Tell whether a framework is as near to the targets as the tolerance asks for."""
+        """Tell whether a framework is as near to the cell asked for, and to the targets, as the tolerance asks for."""
+        if self.cell is not None and np.abs(np.log(atoms.cell.lengths() / self.cell)).max() > NEAR_CELL:
+            return False
         if not targets or not self.tolerance:
             return True
         known = adsorption_properties(energy_grid(atoms, shape=self.probe_shape))

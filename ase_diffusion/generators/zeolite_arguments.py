@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,13 @@ def check_edges(cell: ArrayLike | None) -> np.ndarray | None:
     return values.copy()
 
 
+def check_cost(value: float) -> float:
+    """Return the largest cost of a framework; raise a ValueError where it is no number above 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+        raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {value!r}')
+    return float(value)
+
+
 def check_points(shape: Sequence[int]) -> tuple[int, int, int]:
     """Return the points of a grid; raise a ValueError where they are not three or too many."""
     try:
@@ -57,7 +65,7 @@ def check_tolerance(tolerance: dict[str, float] | None) -> dict[str, float]:
     values = {**TOLERANCE, **tolerance} if tolerance else {}
     for name, value in values.items():
         least = 1.0 if name == 'henry_coefficient' else 0.0
-        if name not in TOLERANCE or not isinstance(value, (int, float)) or not value > least:
+        if name not in TOLERANCE or isinstance(value, bool) or not isinstance(value, Real) or not value > least:
             raise ValueError(
                 f'tolerance is a dict of deviations above 0 (of henry_coefficient a factor above 1), such as {TOLERANCE}; '
                 f'got {name}: {value!r}'

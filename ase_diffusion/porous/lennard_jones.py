@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import DTypeLike
 
+from ..utils.atoms import partial_sites
 from .parameters import FrameworkLike, ProbeLike, pair_parameters, unlisted, unlisted_text
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def energy_grid(
     The defaults (methane in silica, 12 A) are those of the ZeoDiff and ZeoGAN papers (J. Mater. Chem. A 12, 6507, 2024).
     """
     images = [atoms] if isinstance(atoms, Atoms) else list(atoms)
-    shape = check_shape(shape)
-    check_memory(len(images), shape, np.dtype(dtype))
+    shape, dtype = check_shape(shape), check_dtype(dtype)
+    check_memory(len(images), shape, dtype)
     options = {'probe': probe, 'cutoff': cutoff, 'framework': framework, 'shifted': shifted}
     options |= {'device': device, 'dtype': dtype, 'backend': backend}
     grids = np.empty((len(images), *shape), dtype)
@@ -140,6 +141,8 @@ def _told(images, probe, framework, cutoff, shape):
     for atoms in images:
         system = _system(atoms, probe, framework)
         _check_cost(system, cutoff, shape)
+        if partial := partial_sites(atoms):
+            logger.warning('%s: %s, and counts as full: take an ordered structure', atoms.get_chemical_formula(), partial)
         others = unlisted(atoms.symbols, framework) - told
         if others:
             told |= others
@@ -294,9 +297,13 @@ def check_cutoff(cutoff: float) -> float:
 
 def check_dtype(dtype: DTypeLike) -> np.dtype:
     """Return float32 or float64, or raise a ValueError."""
-    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f'a grid is of float32 or float64; got dtype={dtype!r}')
-    return np.dtype(dtype)
+    return kind
 
 
 def check_memory(number: int, shape: tuple[int, int, int], dtype: np.dtype) -> None:

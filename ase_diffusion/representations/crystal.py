@@ -24,6 +24,7 @@ from ..diffusion import (
     WrappedScore,
 )
 from ..diffusion.preconditioned import nearest_point
+from ..utils.atoms import partial_sites
 from .base import PlainRepresentation, is_number, require
 from .elements import element_points
 
@@ -310,3 +311,7 @@ def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
         raise ValueError(f'{name} needs finite positions and a cell with three independent vectors, got {cell.tolist()}')
     if not atoms.pbc.all():
         raise ValueError(f'a crystal is periodic in three directions; {name} has pbc={atoms.pbc.tolist()}: set atoms.pbc = True')
+    if partial := partial_sites(atoms):
+        raise ValueError(
+            f'a crystal has whole atoms; in {name} {partial}: choose an ordered structure and delete atoms.info["occupancy"]'
+        )

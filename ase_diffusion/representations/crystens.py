@@ -384,7 +384,6 @@ def table_of(images: list[Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             raise ValueError(f'an image holds at most {ATOMS} atoms; structure {k} ({formula}) has {len(atoms)}')
         if min(atoms.numbers) < 1:
             raise ValueError(f'an image knows elements, Z = 1 and more; structure {k} has atoms of Z = 0 (X)')
-        _check_occupancy(atoms, k)
     counts = np.array([len(atoms) for atoms in images], int)
     table, cells = np.zeros((len(images), ATOMS, 4)), np.zeros((len(images), 3, 3))
     for k, atoms in enumerate(images):
@@ -426,16 +425,6 @@ def sites_of(atoms: np.ndarray, groups: np.ndarray, counts: np.ndarray, slots: i
         if bool(right):
             found[0][k, :n, :, :n], found[1][k, :n], found[2][k, :n], known[k] = projection[0], offset[0], orbits[0], int(number)
     return dict(zip(FORMS, (*found, known), strict=True))
-
-
-def _check_occupancy(atoms: Atoms, k: int) -> None:
-    """Raise a ValueError if a site is shared or partly empty (``info['occupancy']`` of ase.io.read)."""
-    for site, shares in (atoms.info.get('occupancy') or {}).items():
-        if len(shares) > 1 or any(abs(share - 1) > 1e-3 for share in shares.values()):
-            raise ValueError(
-                f'an image knows whole atoms only; site {site} of structure {k} is occupied by {dict(shares)}: '
-                'choose an ordered structure and delete atoms.info["occupancy"]'
-            )
 
 
 def _with_logarithms(cell: np.ndarray) -> np.ndarray:

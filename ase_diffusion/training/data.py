@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from ..representations import Representation
 from ..representations.conditions import Condition, or_unknown
 from ..utils.checks import check_integer
 from ..utils.provenance import notes_of
+
+log = logging.getLogger(__name__)
 
 NUMBERS = (int, float, np.number, np.bool_)
 ENCODED_AT_ONCE = 64
@@ -77,6 +80,8 @@ def unknown_where(rows: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tens
 def validation_mask(groups: Sequence | np.ndarray, fraction: float = 0.05, seed: int = 0) -> np.ndarray | None:
     """Return which structures validate, (n,) bool: whole groups, a share of them, at least one; None where there is one group.
 
+    Where they would be more than half of the structures, they are trained on, and the others validate.
+
     Parameters
     ----------
     groups : sequence of n labels
@@ -87,7 +92,8 @@ def validation_mask(groups: Sequence | np.ndarray, fraction: float = 0.05, seed:
     if len(kinds) < 2:
         return None
     chosen = np.random.default_rng(seed).permutation(kinds)[: max(1, round(fraction * len(kinds)))]
-    return np.isin(groups, chosen)
+    inside = np.isin(groups, chosen)
+    return ~inside if inside.mean() > 0.5 >= fraction else inside
 
 
 class EndlessBatches(IterableDataset):
@@ -186,6 +192,8 @@ def split_images(images: list[Atoms], train: Sequence[str] = ('train',)) -> tupl
     splits = [pairs_of(atoms).get('split') for atoms in images]
     present = sorted({split for split in splits if split is not None})
     if not present:
+        if tuple(train) != ('train',):
+            log.warning('the data has no splits: all of it is taken, not %s', ', '.join(train))
         return images, None
     if missing := set(train) - set(present):
         raise ValueError(

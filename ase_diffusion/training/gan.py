@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ..diffusion import NoiseStream
-from ..utils.checks import check_integer
 from ..utils.device import pick_device
 from ..utils.interrupts import held_interrupts, noted_interrupts
 from ..utils.progress import Progress
-from .run_folder import RunFolder
+from .run_folder import RunFolder, check_run
 
 if TYPE_CHECKING:
     from .data import EndlessBatches
@@ -138,7 +137,7 @@ def train_gan(
     """
     if wrong := {name: value for name, value in options.items() if name not in ONLY or value != ONLY[name]}:
         raise ValueError(f'a GAN is trained in single precision on one device; options that it does not take: {wrong}')
-    steps = check_integer('steps', steps, 1)
+    check_run(steps, minutes, lr)
     folder = RunFolder(out, networks, header)
     begun, device = time.monotonic(), pick_device({'auto': None, 'gpu': 'cuda'}.get(accelerator, accelerator))
     run = _Run(networks, adversary, data, lr, betas, seed, device)

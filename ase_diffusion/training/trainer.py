@@ -18,7 +18,7 @@ import torch
 from ..errors import MissingDependency
 from ..utils.interrupts import noted_interrupts
 from ..utils.memory import keep_freed_memory
-from .run_folder import RunFolder
+from .run_folder import RunFolder, check_run
 
 if TYPE_CHECKING:
     from ..diffusion import Batch
@@ -214,10 +214,11 @@ def train(
     MissingDependency
         Lightning is not installed.
     ValueError
-        The folder belongs to another training, or the loss is not finite.
+        The folder belongs to another training, the loss is not finite, or ``steps``, ``minutes`` or ``lr`` has no meaning.
     KeyboardInterrupt
         After Ctrl-C, when the step is done and everything is kept; a second Ctrl-C stops at once.
     """
+    check_run(steps, minutes, lr)
     lightning = _lightning()
     folder = RunFolder(out, network, header)
     keep_freed_memory()

@@ -350,3 +350,16 @@ def is_valid(atoms: Atoms, ratio: float = VALID_RATIO) -> bool:
     Where every atom is fixed, all are judged. Without atoms, and with atoms X, which are no elements, it is False.
     """
     return bool(min_distance_ratio(judged(atoms)) >= ratio)
+
+
+def partial_sites(atoms: Atoms) -> str | None:
+    """Return which site is shared or partly empty (``info['occupancy']`` of ase.io.read), as text; None where all are whole.
+
+    A site whose atoms were deleted (``arrays['spacegroup_kinds']``) is none.
+    """
+    kinds = atoms.arrays.get('spacegroup_kinds')
+    for site, shares in (atoms.info.get('occupancy') or {}).items():
+        there = kinds is None or str(site) in {str(kind) for kind in kinds.tolist()}
+        if there and (len(shares) > 1 or any(abs(share - 1) > 1e-3 for share in shares.values())):
+            return f'site {site} is occupied by {dict(shares)}'
+    return None

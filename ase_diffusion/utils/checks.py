@@ -98,6 +98,13 @@ def check_number(name: str, value: float, what: str, *, low: float = 0.0, strict
     return number
 
 
+def check_tolerance(name: str, value: float) -> float:
+    """Return a tolerance of spglib, A, which ends the process where it is not positive; raise a ValueError instead."""
+    if isinstance(value, (bool, np.bool_, str)):
+        raise ValueError(f'{name} is a tolerance in A, positive, such as 0.1; got {value!r}')
+    return check_number(name, value, 'a tolerance in A, positive, such as 0.1')
+
+
 def check_window(name: str, value: Sequence[float], what: str) -> tuple[float, float]:
     """Return a window (low, high) as two finite floats with low < high.
 

@@ -46,6 +46,8 @@ def find_model(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
+    if (path / 'best.safetensors').is_file():
+        raise CheckpointError(f'a model is a file, and {path} a folder: give {path / "best.safetensors"}')
     raise CheckpointError(f'no model {str(name_or_path)!r}: give a file or one of {sorted(index)}')
 
 

@@ -197,6 +197,8 @@ def test_frameworks_are_grown_and_read(call, tmp_path):
     status, out, _ = call('data zeolites grown.npz -n 2 --seed 1 --sizes 8 40')
     assert status == 0 and '2 found' in out and 'next: ase-diffusion train zeolite grown.npz' in out
     assert call('data zeolites grown.npz -n 3')[0] == 0
+    status, _, err = call('data zeolites grown.npz -n 0')
+    assert status == 2 and 'n is an integer, 1 or more; got 0' in err
     assert len(read_zeolites('grown.npz')) == 3
 
 

@@ -149,7 +149,7 @@ class CrystalDiffusion(BulkGenerator):
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         self.conditioning, self.symmetrize = conditioning, check_symmetrize(symmetrize)
-        asked = self.numbers or ()
+        asked = self.numbers or (self.elements if self.all_elements else ())
         self.relax = relax_keywords(relax, self.device, numbers=asked, filter='FrechetCellFilter')
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
         if self.guidance is not None:
@@ -228,7 +228,16 @@ class CrystalDiffusion(BulkGenerator):
             log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
 
     def _hint(self) -> str:
-        return f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
+        more = f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
+        return f'{more}; stoich, natoms, elements and space_group are arguments of CrystalDiffusion'
+
+    def _advice(self) -> str:
+        if self.space_group is None:
+            return 'try more steps or another model'
+        return (
+            f'the network finds space group {self.space_group} by chance only: leave space_group out, or take '
+            f'CrysTensDiffusion().sample(space_group={self.space_group}), whose crystals are in the group asked for'
+        )
 
     def _count(self, seed: int) -> int:
         """Return the number of atoms of the structure with this seed."""
