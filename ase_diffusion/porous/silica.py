@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from ..utils.quiet import quiet_libraries
 from .dls import fit_distances, insert_oxygen
 from .nets import FAULTS, Net, bonds_of, four_connected_net, framework_net, full_cell, is_connected, neighbor_pairs
 from .orbits import SiteOrbits
@@ -378,16 +379,16 @@ def match_bonds(
     k = columns.shape[1]
     rules = [LinearConstraint(rule.A @ columns, rule.lb, rule.ub) for rule in rules]
     rules += [LinearConstraint((1 - 2 * x)[None], 1 - x.sum(), np.inf) for x in excluded]
-    solved = milp(
-        columns.T @ objective, integrality=np.ones(k), bounds=Bounds(0, 1), constraints=rules, options={'node_limit': MOST_NODES}
-    )
+    limits = {'node_limit': MOST_NODES}
+    with quiet_libraries():
+        solved = milp(columns.T @ objective, integrality=np.ones(k), bounds=Bounds(0, 1), constraints=rules, options=limits)
     if solved.x is None:
         return None
     if orbits is not None:
         excluded.append(np.round(solved.x))
     taken = columns @ solved.x > 0.5
     kept = np.flatnonzero(taken[m:])
-    if not len(kept):
+    if not len(kept) or not np.array_equal(ends @ taken[:m], 4 * taken[m:]):  # HiGHS: at times "optimal" is not feasible
         return None
     return kept, _net_of(pairs[taken[:m]], kept, n)
 
