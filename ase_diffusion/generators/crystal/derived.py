@@ -54,7 +54,7 @@ class Derived:
     shape: Geometry
 
 
-def none_right(difference: np.ndarray, same: np.ndarray) -> float:
+def none_right(difference: np.ndarray, same: np.ndarray, weights: tuple[float, float] = NONE) -> float:
     """Return the log-odds that none of the nearest templates is right; 0 where there is none.
 
     Parameters
@@ -64,12 +64,12 @@ def none_right(difference: np.ndarray, same: np.ndarray) -> float:
     same : (m,) array of bool
         Whether they have as many atoms as the cell.
     """
-    return float(np.dot(NONE, (1, np.sqrt(difference.min() + SMALLER * (not same.any()))))) if len(difference) else 0.0
+    return float(np.dot(weights, (1, np.sqrt(difference.min() + SMALLER * (not same.any()))))) if len(difference) else 0.0
 
 
-def scores(found: list[Derived]) -> np.ndarray:
+def scores(found: list[Derived], weights: tuple[float, float, float] = GIVEN) -> np.ndarray:
     """Return log-odds of (m,) templates that each is right, against that none of all templates is."""
-    return np.array([np.dot(GIVEN, (1, each.split, each.difference)) for each in found])
+    return np.array([np.dot(weights, (1, each.split, each.difference)) for each in found])
 
 
 def _reduced(counts: list[int]) -> Key:

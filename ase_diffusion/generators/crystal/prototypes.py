@@ -46,6 +46,7 @@ LENGTH, ANGLE, PLACE = 1e-3, 1e-2, 2**16  # units of the file: A, degrees, parts
 SAME_TYPE = 0.1  # A, of structure types and space groups
 EXACT = 0.02  # A, within which a template is averaged over its symmetry: rounding of the file
 KNOWN, WARM = 0.95, 0.01  # probability of a stable crystal of this very formula; eV / atom, by which others count less
+RARE = 1e-3  # probability below which templates of other anonymous formulas are left out: the network is more likely right
 TAKEN = 20  # templates of a composition, by default
 PERMUTED = 6  # most elements of equal count whose every order is tried
 
@@ -267,13 +268,15 @@ class Prototypes:
             more = derived(self, numbers, anonymous(numbers)[0], new, space_group)
             logs = np.concatenate([logs, none + scores(more)])
             spectra = np.concatenate([spectra, *([each.shape.spectrum[None] for each in more])])
+        if not len(logs):
+            return found
         logs = logs - np.logaddexp.reduce([*logs, none])
         places, chances = placed(logs, likeness(spectra, spectra))
         for k, chance in zip(places, (1 - weights.sum()) * chances, strict=True):
             if k < len(others):
                 at = others[k]
                 found.append(Template(int(rows[at]), tuple(new[order[at]].tolist()), float(difference[at]), float(chance)))
-            else:
+            elif chance > RARE:
                 each = more[k - len(others)]
                 found.append(Template(each.row, (), each.difference, float(chance), each.sites))
         return sorted(found, key=lambda template: -template.chance) if len(own) else found
