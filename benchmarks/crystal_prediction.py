@@ -20,7 +20,8 @@ retrieval: --samples templates of the bank as the generator takes them (``templa
 space_group: the first template in the space group of the target (spglib, 0.1 A), and how many predictions have it.
 network: samples of the shipped network, as they come and symmetrised within 0.2 A.
 chgnet: of --samples templates the lowest in energy by CHGNet, and by energy and probability as ``best_of`` decides, without
-    relaxation or (--relax) relaxed (FrechetCellFilter, at most 60 steps, fmax 0.1).
+    relaxation or (--relax) relaxed (FrechetCellFilter, at most 60 steps, fmax 0.1); of the wrong ones, how many lie below the
+    known crystal by CHGNet, so that no search for the lowest energy finds it.
 named: ten compounds by ``best_of=--samples`` and CHGNet, without relaxation or (--relax) relaxed; whether the formula is in the
     bank, or in the test split, is told.
 """
@@ -306,7 +307,17 @@ class CrystalPrediction(Benchmark):
                 atoms.calc = SinglePointCalculator(atoms, energy=len(atoms) * np.nan_to_num(energy, nan=np.inf))
             for name, w in (('lowest energy', 0), ('energy and probability', PRIOR_WEIGHT)):
                 found[name].append(sorted(race, key=lambda atoms: energy_and_prior(atoms, w))[:1])  # noqa: B023
-        return {name: places(each, targets) for name, each in found.items()} | {'templates': places(images, targets)}
+        found['templates'] = images
+        matches = {name: [first_match(*pair) for pair in zip(each, targets, strict=True)] for name, each in found.items()}
+        known, counts = metrics.chgnet_energies(targets), {'missed': 0, 'candidate': 0, 'below': 0}
+        for each, (place, _), (right_one, _), energy in zip(
+            found['lowest energy'], matches['lowest energy'], matches['templates'], known, strict=True
+        ):
+            there = place is None and right_one is not None
+            counts['missed'] += place is None
+            counts['candidate'] += there
+            counts['below'] += there and each[0].get_potential_energy() / len(each[0]) < energy
+        return {name: summary(each, targets) for name, each in matches.items()} | {'lowest': counts}
 
     def named(self, formula: str) -> dict:
         """Predict one of ten compounds as a user does."""
@@ -331,7 +342,8 @@ class CrystalPrediction(Benchmark):
     def report(self, results: dict) -> None:
         rows = []
         for (run,), records in grouped(results, 'run'):
-            for name in sorted({name for record in records for name, found in record.items() if isinstance(found, dict)}):
+            names = {name for record in records for name, found in record.items() if isinstance(found, dict) and 'at' in found}
+            for name in sorted(names):
                 parts = [record for record in records if name in record]
                 limit = (
                     1
@@ -343,6 +355,10 @@ class CrystalPrediction(Benchmark):
                 cells += [number(found['rmse'], 3), f'{100 * found["rates"][1][1]:.1f}']
                 cells.append(f'{sum(record["cpu_seconds"] for record in parts):.0f}')
                 rows.append((run, name, found['n'], *cells))
+        for (run,), records in grouped({k: r for k, r in results.items() if 'lowest' in r}, 'run'):
+            missed, candidate, below = (sum(r['lowest'][name] for r in records) for name in ('missed', 'candidate', 'below'))
+            print(f'{run}: the lowest energy misses {missed}, {candidate} with a right candidate; for {below} of these the one')
+            print('    that was taken lies below the known crystal by CHGNet')
         print(table(('run', 'by', 'n', *(f'best of {k}' for k in BEST), 'RMSE', 'SMACT too', 'CPU s'), rows))
         for (run,), records in grouped({k: r for k, r in results.items() if 'same' in r}, 'run'):
             asked, found, same = (sum(record[name] for record in records) for name in ('asked', 'found', 'same'))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .prototypes import Prototypes
 
 TAKEN, PATTERNS = 8, 4  # of merged and of split crystals each; ways to split one crystal
-LOOKED = {'merged': 400, 'split': 24}  # nearest crystals that are looked at: merged ones must fit, of split ones orbits are found
+MERGED, SPLIT = 400, 24  # nearest crystals that are looked at: merged ones must fit, of split ones orbits are found
+MERGED_OF_GROUP = 80  # where a space group is asked for, which must be found
 SAME = 0.1  # A, within which sites are equivalent
 NONE, GIVEN = (-10.87, 4.52), (3.32, -2.23, -0.82)  # scripts/prototypes.py derived
 SMALLER = 5.0  # difference that fewer atoms than the cell are worth
@@ -149,26 +150,35 @@ def derived(
     count, found, kind = len(numbers), [], np.zeros(119, int)
     kind[new] = np.arange(len(new))
     allowed = np.ones(len(bank), bool) if but is None else ~but
-    may_merge, may_split = allowed & (bank.natoms > 1), allowed & (count % bank.natoms == 0) & bank.several
-    for split, parts, fits in ((False, _merged, may_merge), (True, _split, may_split)):
-        nearest = []
-        for rows, difference, elements, *pair in parts(bank, key, new):
-            there = np.flatnonzero(fits[rows])
-            there = there[np.argsort(difference[there], kind='stable')[: LOOKED['split' if split else 'merged']]]
-            nearest += [(float(difference[k]), int(rows[k]), tuple(elements[k].tolist()), *pair) for k in there]
-        taken = 0
-        for difference, row, elements, *pair in sorted(nearest)[: LOOKED['split' if split else 'merged']]:
-            scaled, cell, counts = bank.scaled(row), bank._cells([row])[0], bank.row_counts(row)
-            sites = np.repeat(elements, counts)
+    may_split = allowed & (count % bank.natoms == 0) & bank.several
+    if space_group is not None:  # splitting by orbits keeps it
+        may_split &= bank.groups == space_group
+    merged = _nearest(_merged(bank, key, new), allowed & (bank.natoms > 1), MERGED if space_group is None else MERGED_OF_GROUP)
+    for nearest in (merged, _nearest(_split(bank, key, new), may_split, SPLIT)):
+        taken, cells = 0, bank._cells([row for _, row, *_ in nearest])
+        for (difference, row, elements, *pair), cell in zip(nearest, cells, strict=True):
+            scaled, sites = bank.scaled(row), np.repeat(elements, bank.row_counts(row))
             if count % len(sites) and count % _size(scaled, cell, sites):
                 continue
-            for pattern in _patterns(scaled, cell, sites, [(key[k], int(new[k])) for k in pair[0]]) if split else [sites]:
-                if space_group is None or _group(scaled, cell, pattern) == space_group:
-                    found.append(Derived(row, tuple(pattern.tolist()), difference, split, geometry(scaled, cell, kind[pattern])))
+            ways = _patterns(scaled, cell, sites, [(key[k], int(new[k])) for k in pair[0]]) if pair else [sites]
+            for way in ways:
+                if space_group is None or _group(scaled, cell, way) == space_group:
+                    shape = geometry(scaled, cell, kind[way])
+                    found.append(Derived(row, tuple(way.tolist()), difference, bool(pair), shape))
                     taken += 1
             if taken >= TAKEN:
                 break
     return found
+
+
+def _nearest(parts: Iterator[tuple], fits: np.ndarray, most: int) -> list[tuple]:
+    """Return the nearest (difference, row, elements, ...) among the rows that fit, a mask (n,)."""
+    nearest = []
+    for rows, difference, elements, *pair in parts:
+        there = np.flatnonzero(fits[rows])
+        there = there[np.argsort(difference[there], kind='stable')[:most]]
+        nearest += [(float(difference[k]), int(rows[k]), tuple(elements[k].tolist()), *pair) for k in there]
+    return sorted(nearest)[:most]
 
 
 def _patterns(scaled: np.ndarray, cell: np.ndarray, sites: np.ndarray, pair: list[tuple[int, int]]) -> list[np.ndarray]:
