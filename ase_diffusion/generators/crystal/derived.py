@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import spglib
@@ -15,9 +15,6 @@ from ase import Atoms
 from ...representations.cells import of_spglib
 from ...representations.reduction import niggli
 from .geometry import Geometry, geometry
-
-if TYPE_CHECKING:
-    from .prototypes import Prototypes
 
 TAKEN, PATTERNS = 8, 4  # of merged and of split crystals each; ways to split one crystal
 MERGED, SPLIT = 400, 24  # nearest crystals that are looked at: merged ones must fit, of split ones orbits are found
@@ -99,7 +96,7 @@ def _exchanges(rich: Key, poor: Key, i: int, j: int) -> Iterator[int]:
             yield place
 
 
-def _merged(bank: Prototypes, key: Key, new: np.ndarray) -> Iterator[tuple]:
+def _merged(bank: Any, key: Key, new: np.ndarray) -> Iterator[tuple]:
     """Yield rows (m,), their differences and the new elements in the order of theirs (m, k + 1)."""
     for group, i, j in bank.merging.get(key, ()):
         rows, old = bank._groups[group]
@@ -112,7 +109,7 @@ def _merged(bank: Prototypes, key: Key, new: np.ndarray) -> Iterator[tuple]:
             yield rows, difference + bank._distances[new[place], old[:, [i, j]]].sum(1), elements
 
 
-def _split(bank: Prototypes, key: Key, new: np.ndarray) -> Iterator[tuple]:
+def _split(bank: Any, key: Key, new: np.ndarray) -> Iterator[tuple]:
     """Yield rows (m,), their differences, the new elements (m, k - 1) with 0 for the one that is split, and the two for it."""
     for i, j in itertools.combinations(range(len(key)), 2):
         group = _reduced(sorted([*_others(key, i, j), key[i] + key[j]]))
@@ -129,13 +126,13 @@ def _split(bank: Prototypes, key: Key, new: np.ndarray) -> Iterator[tuple]:
 
 
 def derived(
-    bank: Prototypes, numbers: list[int], key: Key, new: np.ndarray, space_group: int | None = None, but: np.ndarray | None = None
+    bank: Any, numbers: list[int], key: Key, new: np.ndarray, space_group: int | None = None, but: np.ndarray | None = None
 ) -> list[Derived]:
     """Return the nearest eight merged and the nearest eight split crystals that fit into a cell of these atoms.
 
     Parameters
     ----------
-    bank : Prototypes
+    bank : ase_diffusion.generators.crystal.prototypes.Prototypes
     numbers : list of int
         Atomic numbers of the atoms of the cell.
     key : tuple of int
