@@ -195,8 +195,9 @@ class Prototypes:
     ) -> list[Template]:
         """Return templates for a cell of these atoms, the most likely first.
 
-        Templates of as many atoms come before smaller ones, of which the cell has several copies. Of the nearest 24 a network
-        says how likely each is right (:mod:`.ranking`), and different structures come first.
+        Templates of as many atoms come before smaller ones, of which the cell has several copies. Of the nearest 24 networks
+        say how likely each is right (:mod:`.ranking`), and different structures come first. Where none of them is likely,
+        crystals of other anonymous formulas are among them (:mod:`.derived`).
 
         Parameters
         ----------
