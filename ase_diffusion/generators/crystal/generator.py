@@ -62,9 +62,10 @@ class CrystalDiffusion(BulkGenerator):
         Which variant of a model: conditions enter the attention or the first embedding; default: what the model has.
     templates : bool, int, path or list of Atoms, optional
         Where ``stoich`` is given, structures come first from known crystals of the same anonymous formula, elements exchanged by
-        similarity and volume scaled (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), each once, the most
-        likely first; then from the network. A number: no more of them than this. False: the network alone. A list or a file of
-        crystals: added to those that ship. Default: 20 where no model is named, which are right twice as often as its default;
+        similarity and volume scaled (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), or with an element more or
+        less where these are not likely; each once, the most likely first; then from the network. A number: no more of them than
+        this. False: the network alone. A list or a file of crystals: added to those that ship. Default: 20 where no model is
+        named, which are right twice as often as its default;
         the network alone with another model, a denoising trajectory, or guidance without ``best_of``.
     space_group : int, optional
         Space group that spglib finds in a result within 0.1 A; templates of it are taken, and what has another is rejected.
