@@ -87,7 +87,8 @@ class GenerativeModel:
         if unknown:
             words = ', '.join(sorted(unknown))
             raise TypeError(
-                f'{type(self).__name__} has no argument {words}; it has {_arguments(type(self))}; conditions are keywords of sample'
+                f'{type(self).__name__} has no argument {words}; it has {_arguments(type(self))}; '
+                'conditions are keywords of sample'
             )
         self.rng = coerce_rng(rng)
         self._asked = {
