@@ -123,6 +123,9 @@ class Metals(StructureBenchmark):
             ends = {start: self.images(f'{folder.name}/{start}.*')[1::2] for start in STARTS}
             whole = {start: list(filter(is_whole, found)) for start, found in ends.items()}
             old = {start: r for start in STARTS if (r := self.results.get(f'{folder.name} {start}'))}
+            if any('zero_eV' not in r for r in old.values()):
+                print(f'{folder.name}: the records have no zero_eV, to which new structures could be added; they stay')
+                continue
             zeros = [r['zero_eV'] for r in old.values()] + [a.get_potential_energy() for some in whole.values() for a in some]
             zero = min(zeros, default=0.0)
             for start, found in whole.items():
