@@ -425,6 +425,16 @@ def test_the_warning_tells_what_was_measured_nearest_to_it(build, metal, nearest
     )
 
 
+def test_layers_below_the_third_change_nothing():
+    overlayers = []
+    for layers in (3, 5):
+        slab = fcc100('Pt', (2, 2, layers), vacuum=10.0)
+        slab.positions -= slab.positions[-1]
+        slab.set_constraint(FixAtoms(indices=range(len(slab))))
+        overlayers.append(SurfaceDiffusion(slab, 'Pt2O', rng=1, **QUICK).sample()[len(slab) :].positions)
+    assert overlayers[0] == pytest.approx(overlayers[1], abs=1e-3)
+
+
 @pytest.mark.parametrize(('metal', 'atoms'), [('Cu', 27), ('Ag', 27)])
 def test_the_window_grows_with_the_number_of_atoms(metal, atoms):
     slab = fcc111(metal, (3, 3, 2), vacuum=10.0)
