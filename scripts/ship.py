@@ -34,7 +34,7 @@ def measured() -> dict[str, dict[str, list[float]]]:
         if found and start in ('model', 'renamed'):
             metal, facet, metals, oxygens = found.groups()
             name = 'metal-oxide-overlayer' if start == 'model' else 'ag-o-overlayer' if metal == 'Ag' else 'renamed-silver'
-            of = [row] + [rows[f'{what} random']] * (f'{what} random' in rows)
+            of = [row] + [rows[x] for x in [f'{what} random'] if x in rows]
             numbers = [round(one[kind][0], 2) for one in of for kind in ('generated_eV', 'relaxed_eV')]
             out[name][f'{metal}{metals}O{oxygens} on {metal}({facet})'] = numbers
     return out
