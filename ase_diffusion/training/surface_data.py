@@ -16,8 +16,8 @@ from ..representations.slab import (
     Slab,
     check_same_pbc,
     check_slab,
-    coverage,
     frozen_mask,
+    measures,
     neighbor_distance,
     surface_height,
     system_text,
@@ -188,9 +188,14 @@ class Overlayers:
             'mobile_elements': mobile,
             'substrate_elements': substrate,
             'systems': self.systems(),
-            'coverage': [round(f(coverage(i.cell, len(i.numbers), i.spacing) for i in self.items), 3) for f in (min, max)],
+            **self.ranges(),
             'fingerprint': self.fingerprint(),
         }
+
+    def ranges(self) -> dict[str, list[float]]:
+        """Return the least and the largest of each of :func:`ase_diffusion.representations.slab.measures`."""
+        found = [measures(i.cell, len(i.numbers), i.substrate, i.substrate_numbers, i.spacing) for i in self.items]
+        return {name: [round(f(each[name] for each in found), 3) for f in (min, max)] for name in found[0]}
 
     def systems(self) -> dict[str, int]:
         """Return the relaxations of what is on what, by facet: see :func:`ase_diffusion.representations.slab.system_text`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any, ClassVar, Self, overload
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
-from ase.data import covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 
 from ...calculators.default import default_calculator
 from ...calculators.names import CalculatorLike
 from ...diffusion import Batch
 from ...representations import Failure
+from ...representations.descriptors import metal_descriptors
 from ...representations.slab import (
     Slab,
     SlabTemplate,
@@ -42,7 +44,7 @@ from ...utils.atoms import (
 from ...utils.checks import check_integer
 from ...utils.header import read_header
 from ...utils.provenance import forget_notes
-from ...weights.zoo import find_model
+from ...weights.zoo import find_model, list_models
 from ..base import Generator, collect, record_of
 from ..compiling import copy_network
 from ..relaxation import relax_keywords
@@ -56,6 +58,7 @@ from .selftraining import SelfTraining, SelfTrainingSchedule
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL, OTHER_METALS, ROWS_OF_ATOMS = 'ag-o-overlayer', 'metal-oxide-overlayer', 'renamed-silver'
+FACETS = {'111': 6, '100': 4, '110': 2}  # neighbors within the topmost layer
 
 
 class SurfaceDiffusion(Generator):
@@ -70,7 +73,8 @@ class SurfaceDiffusion(Generator):
         What is put on it, e.g. ``'Ag12O6'`` or ``{'Ag': 12, 'O': 6}``.
     height : (low, high), optional
         Window of the generated atoms in A above the topmost atom that is not generated; default: that of the training data,
-        higher by as much as generated slab atoms reach above the others.
+        higher by as much as generated slab atoms reach above the others, and in proportion where there are more atoms per area
+        than in the data.
     generate_slab : bool
         Whether slab atoms that are not in ``FixAtoms`` are generated from noise as well. By default they are held while the
         overlayer is generated and relax with it afterwards, which costs less and gives lower energies.
@@ -167,12 +171,14 @@ class SurfaceDiffusion(Generator):
         return self.overlayer.atoms
 
     def _adapt(self, representation: Slab, networks: dict, header: dict) -> Slab:
-        hint = "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)"
-        self.overlayer.check_known(header.get('data', {}), 'the model', hint)
+        hint = "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data), or use RandomStructureSearch"
+        self.overlayer.check_known(header.get('data', {}), self.model, hint)
         if news := self.overlayer.news(header.get('data', {})):
-            log.warning('%s never saw %s; its model card says what was measured of other systems', self.model, news)
+            log.warning('%s never saw %s; %s', self.model, news, nearest_measured(self.model, self.overlayer))
         scale = representation.scale(self.overlayer)
         low, high = (x / scale for x in representation.height)
+        new = self.overlayer.measures['coverage'] * len(self.numbers) / int((~self.overlayer.frozen).sum())
+        high *= max(1.0, new / header.get('data', {}).get('coverage', (0.0, math.inf))[1])
         height = (low, high + self._thickness) if self._height is None else self._height
         low, high = check_window(height, self.overlayer)
         self._check_slab_atoms(low)
@@ -460,7 +466,26 @@ def default_model(overlayer: SlabTemplate) -> str:
         overlayer.check_known(read_header(find_model(DEFAULT_MODEL)).get('data', {}), DEFAULT_MODEL)
         return DEFAULT_MODEL
     except ValueError:
-        return ROWS_OF_ATOMS if top_contacts(overlayer.atoms, overlayer.frozen) <= 2 else OTHER_METALS
+        rows = overlayer.of_metal and top_contacts(overlayer.atoms, overlayer.frozen) <= 2
+        return ROWS_OF_ATOMS if rows else OTHER_METALS
+
+
+def nearest_measured(model: str, overlayer: SlabTemplate) -> str:
+    """Return what a shipped model reached on the measured substrate that is most similar: facet first, then metal."""
+    rows = next((entry.get('measured') for entry in list_models('surface') if entry['name'] == model), None)
+    if not rows:
+        return 'what it reaches there was not measured'
+    contacts, table = top_contacts(overlayer.atoms, overlayer.frozen), metal_descriptors()
+    metal = table[np.bincount(overlayer.atoms.numbers[overlayer.frozen]).argmax()]
+
+    def unlike(name):
+        symbol, facet = re.fullmatch(r'.* on (\w+)\((\d+)\)', name).groups()
+        return abs(FACETS[facet] - contacts), np.linalg.norm(table[atomic_numbers[symbol]] - metal)
+
+    name = min(rows, key=unlike)
+    text = ['{:.2f} eV per cell above the lowest known as generated, {:.2f} relaxed', ', random starts {:.2f}, {:.2f}']
+    numbers = ''.join(text[: len(rows[name]) // 2]).format(*rows[name])
+    return f'measured nearest to it: {name}, {numbers}'
 
 
 def check_window(height: Sequence[float], overlayer: SlabTemplate) -> tuple[float, float]:
