@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import Any, ClassVar, Self, overload
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import covalent_radii
 
 from ...calculators.default import default_calculator
 from ...calculators.names import CalculatorLike
 from ...diffusion import Batch
 from ...representations import Failure
-from ...representations.descriptors import metal_descriptors
 from ...representations.slab import (
     Slab,
     SlabTemplate,
@@ -28,7 +26,6 @@ from ...representations.slab import (
     check_slab,
     mobile_layer_height,
     surface_height,
-    top_contacts,
 )
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
@@ -42,23 +39,19 @@ from ...utils.atoms import (
     unsupported_constraints,
 )
 from ...utils.checks import check_integer
-from ...utils.header import read_header
 from ...utils.provenance import forget_notes
-from ...weights.zoo import find_model, list_models
 from ..base import Generator, collect, record_of
 from ..compiling import copy_network
 from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, FromStructures, check_noise, given_structures
 from ..text import formula_text
+from .choice import default_model, nearest_measured
 from .guidance import Guidance
 from .inpainting import Inpaint, as_template, check_indices
 from .selftraining import SelfTraining, SelfTrainingSchedule
 
 log = logging.getLogger(__name__)
-
-DEFAULT_MODEL, OTHER_METALS, ROWS_OF_ATOMS = 'ag-o-overlayer', 'metal-oxide-overlayer', 'renamed-silver'
-FACETS = {'111': 6, '100': 4, '110': 2}  # neighbors within the topmost layer
 
 
 class SurfaceDiffusion(Generator):
@@ -454,38 +447,6 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
     template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
     return template
-
-
-def default_model(overlayer: SlabTemplate) -> str:
-    """Return the name of the shipped model for a slab and its overlayer.
-
-    Other metals than silver have the model of many metals, except where the topmost layer consists of rows of atoms, as on (110)
-    and steps: there silver, scaled and renamed, is better (benchmarks/metals.py).
-    """
-    try:
-        overlayer.check_known(read_header(find_model(DEFAULT_MODEL)).get('data', {}), DEFAULT_MODEL)
-        return DEFAULT_MODEL
-    except ValueError:
-        rows = overlayer.of_metal and top_contacts(overlayer.atoms, overlayer.frozen) <= 2
-        return ROWS_OF_ATOMS if rows else OTHER_METALS
-
-
-def nearest_measured(model: str, overlayer: SlabTemplate) -> str:
-    """Return what a shipped model reached on the measured substrate that is most similar: facet first, then metal."""
-    rows = next((entry.get('measured') for entry in list_models('surface') if entry['name'] == model), None)
-    if not rows:
-        return 'what it reaches there was not measured'
-    contacts, table = top_contacts(overlayer.atoms, overlayer.frozen), metal_descriptors()
-    metal = table[np.bincount(overlayer.atoms.numbers[overlayer.frozen]).argmax()]
-
-    def unlike(name):
-        symbol, facet = re.fullmatch(r'.* on (\w+)\((\d+)\)', name).groups()
-        return abs(FACETS[facet] - contacts), np.linalg.norm(table[atomic_numbers[symbol]] - metal)
-
-    name = min(rows, key=unlike)
-    text = ['{:.2f} eV per cell above the lowest known as generated, {:.2f} relaxed', ', random starts {:.2f}, {:.2f}']
-    numbers = ''.join(text[: len(rows[name]) // 2]).format(*rows[name])
-    return f'measured nearest to it: {name}, {numbers}'
 
 
 def check_window(height: Sequence[float], overlayer: SlabTemplate) -> tuple[float, float]:
