@@ -1,12 +1,11 @@
 """SurfaceDiffusion as a user meets it: what comes back, what is kept, what is refused."""
 
 import io
-import re
 
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import fcc100, fcc110, fcc111, hcp0001
+from ase.build import fcc110, fcc111
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian
@@ -406,44 +405,6 @@ def test_on_rows_of_atoms_silver_is_renamed(caplog):
     same = SurfaceDiffusion(silver, 'Ag2O', model='renamed-silver', rng=1, steps=20, logfile=None).sample()
     tops = [one.positions[-3:] - [0, 0, one.positions[:12, 2].max()] for one in (atoms, same)]
     assert tops[0] == pytest.approx(tops[1] * 3.61 / 4.16, abs=0.02)  # the same structure, scaled
-
-
-@pytest.mark.parametrize(
-    ('build', 'metal', 'nearest'),
-    [(fcc111, 'Ni', r'Ni4O2 on Ni\(111\)'), (fcc100, 'Rh', r'Rh4O2 on Rh\(100\)'), (hcp0001, 'Ru', r'Rh\d+O\d+ on Rh\(111\)')],
-)
-def test_the_warning_tells_what_was_measured_nearest_to_it(build, metal, nearest, caplog):
-    slab = build(metal, (2, 2, 2), vacuum=10.0)
-    slab.set_constraint(FixAtoms(indices=range(len(slab))))
-    SurfaceDiffusion(slab, 'O', **QUICK)
-    [line] = caplog.messages
-    number, per_cell = r'\d+\.\d\d', 'eV per cell above the lowest known as generated'
-    assert re.fullmatch(
-        f'metal-oxide-overlayer never saw {metal} .*; measured nearest to it: {nearest}, {number} {per_cell}, '
-        f'{number} relaxed, random starts {number}, {number}',
-        line,
-    )
-
-
-def test_layers_below_the_third_change_nothing():
-    overlayers = []
-    for layers in (3, 5):
-        slab = fcc100('Pt', (2, 2, layers), vacuum=10.0)
-        slab.positions -= slab.positions[-1]
-        slab.set_constraint(FixAtoms(indices=range(len(slab))))
-        overlayers.append(SurfaceDiffusion(slab, 'Pt2O', rng=1, **QUICK).sample()[len(slab) :].positions)
-    assert overlayers[0] == pytest.approx(overlayers[1], abs=1e-3)
-
-
-@pytest.mark.parametrize(('metal', 'atoms'), [('Cu', 27), ('Ag', 27)])
-def test_the_window_grows_with_the_number_of_atoms(metal, atoms):
-    slab = fcc111(metal, (3, 3, 2), vacuum=10.0)
-    slab.set_constraint(FixAtoms(indices=range(len(slab))))
-    low, high = SurfaceDiffusion(slab, f'{metal}6O3', **QUICK).todict()['height']
-    gen = SurfaceDiffusion(slab, f'{metal}{atoms}', **QUICK)
-    more = gen.overlayer.measures['coverage'] / gen.header['data']['coverage'][1]
-    assert more > 1.5 and gen.todict()['height'] == pytest.approx([low, high * more])
-    assert SurfaceDiffusion(slab, f'{metal}{atoms}', height=(0, 9), **QUICK).todict()['height'] == pytest.approx([0, 9])
 
 
 @pytest.mark.parametrize('metal', ['Cu', 'Pd', 'Ni'])
