@@ -129,8 +129,10 @@ class EndlessBatches(IterableDataset):
         start: int = 0,
     ) -> None:
         self.representation, self.count = representation, int(count)
-        self.batch_size, self.dropout = check_integer('batch_size', batch_size, 1), float(dropout)
-        self.seed, self.start = int(seed), int(start)
+        self.batch_size, self.seed, self.start = check_integer('batch_size', batch_size, 1), int(seed), int(start)
+        self.dropout = check_number('dropout', dropout, 'the share of conditions that are left out, 0 to 1', strict=False)
+        if self.dropout > 1:
+            raise ValueError(f'dropout is the share of conditions that are left out, 0 to 1; got {dropout!r}')
 
     def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch of some structures with all their conditions; ``rng`` is for random changes, None for none."""
