@@ -95,7 +95,7 @@ class DiffusionMutation(OffspringCreator):
     ) -> None:
         super().__init__(verbose=verbose, num_muts=num_muts, rng=gen.rng)
         gen.irun(1, **conditions)  # checks the conditions without generating
-        self.gen, self.noise, self.conditions = gen, check_noise(noise, gen.process.schedule.sigma_min), conditions
+        self.gen, self.noise, self.conditions = gen, check_noise(noise, gen.least_noise), conditions
         self.descriptor, self.min_inputs = 'DiffusionMutation', 1
 
     def get_new_individual(self, parents: Sequence[Atoms]) -> tuple[Atoms | None, str]:

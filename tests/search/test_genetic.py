@@ -113,6 +113,12 @@ def test_none_is_returned_where_nothing_is_accepted(gen):
 def test_bad_settings_are_refused_where_the_operator_is_made(gen, slab):
     with pytest.raises(ValueError, match='noise'):
         DiffusionMutation(gen, noise=-1)
+    platinum = fcc111('Pt', (2, 2, 2), a=3.98, vacuum=8.0)
+    platinum.set_constraint(FixAtoms(range(len(platinum))))
+    wide = SurfaceDiffusion(platinum, 'PtO', logfile=None)  # its lengths are in units of the substrate
+    with pytest.raises(ValueError, match='noise'):
+        DiffusionMutation(wide, noise=0.99 * wide.least_noise)
+    assert DiffusionMutation(wide, noise=1.01 * wide.least_noise).noise < wide.process.schedule.sigma_min
     with pytest.raises(TypeError, match='unknown conditions'):
         DiffusionMutation(gen, temperature=300)
     with pytest.raises(TypeError, match='unknown conditions'):

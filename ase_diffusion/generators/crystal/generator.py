@@ -168,6 +168,8 @@ class CrystalDiffusion(BulkGenerator):
                     'templates: left out, for guidance and denoising are of the network; templates=True takes them first'
                 )
         self.templates = Templates.coerce(templates, self.numbers, self.space_group)
+        if self.space_group is not None and (self.templates is None or not self.templates.found):
+            log.warning('no template has the space group that is asked for; %s', self._advice())
         if model is None:
             model = DEFAULT_MODEL if stoich is None else DEFAULT_PREDICTOR
         self._load(_variant(str(model), conditioning))

@@ -185,6 +185,11 @@ class SurfaceDiffusion(Generator):
             check_right_way_up(self._slab)
 
     @property
+    def least_noise(self) -> float:
+        """The least noise of :meth:`perturb`, A."""
+        return self.process.schedule.sigma_min / self._scale
+
+    @property
     def _scale(self) -> float:
         """By what the model multiplies lengths of this slab."""
         return self.representation.scale(self.overlayer)
@@ -258,7 +263,7 @@ class SurfaceDiffusion(Generator):
             noise is not positive; a structure has another cell, substrate or composition.
         """
         count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
-        sigma = check_noise(noise, self.process.schedule.sigma_min / self._scale)
+        sigma = check_noise(noise, self.least_noise)
         start = min(self.process.schedule.time(sigma * self._scale), self._start())
         parents = [as_template(one, self.overlayer) for one in given_structures(atoms)]
         task = FromStructures(parents, sigma, self.steps, start, self._start())

@@ -121,5 +121,3 @@ def test_arguments_are_refused_with_the_way_out(tmp_path):
     (tmp_path / 'best.safetensors').write_bytes(b'')
     with pytest.raises(CheckpointError, match='a model is a file, and .* a folder: give .*best.safetensors'):
         CrystalDiffusion(model=tmp_path)
-    asked = CrystalDiffusion('NaCl', space_group=230, templates=False, logfile=None)
-    assert 'CrysTensDiffusion().sample(space_group=230)' in asked._advice()

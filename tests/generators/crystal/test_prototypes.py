@@ -169,6 +169,15 @@ def test_a_space_group_is_that_of_the_results():
         CrystalDiffusion('NaCl', space_group=231, **QUIET)
 
 
+@pytest.mark.parametrize('templates', [None, False])
+def test_a_space_group_that_no_template_has_is_said_at_once(templates, caplog):
+    CrystalDiffusion('NaCl', space_group=225, **QUIET)
+    assert not caplog.records
+    CrystalDiffusion('NaCl', space_group=230, templates=templates, **QUIET)
+    assert 'no template has the space group' in caplog.text
+    assert 'CrysTensDiffusion().sample(space_group=230)' in caplog.text
+
+
 def test_own_templates_from_a_list_and_from_a_file(tmp_path):
     own = bulk('NaCl', 'wurtzite', a=4.0)
     own.numbers = [11, 11, 17, 17]
