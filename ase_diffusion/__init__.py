@@ -4,6 +4,18 @@ The public names are imported when they are first used, so that ``import ase_dif
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what type checkers find; a test holds it against _PUBLIC
+    from . import metrics as metrics
+    from . import plot as plot
+    from .generators.crystal import CrystalDiffusion as CrystalDiffusion
+    from .generators.crystens import CrysTensDiffusion as CrysTensDiffusion
+    from .generators.pointcloud import PointCloudDiffusion as PointCloudDiffusion
+    from .generators.surface import SurfaceDiffusion as SurfaceDiffusion
+    from .generators.zeolite import ZeoliteDiffusion as ZeoliteDiffusion
+    from .weights.zoo import list_models as list_models
+    from .weights.zoo import load_model as load_model
 
 __version__ = '0.1.0'
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 class GenerationFailed(RuntimeError):
@@ -14,7 +18,14 @@ class GenerationFailed(RuntimeError):
         What is expected, what came and the way out, in lower case and without full stop.
     reasons : dict of str to int, or None
         Number of failed attempts by reason; the text lists them, the most frequent first.
+
+    Attributes
+    ----------
+    images : list of Atoms
+        Structures accepted before, where a generator raised it.
     """
+
+    images: list[Atoms]
 
     def __init__(self, message: str, reasons: Mapping[str, int] | None = None) -> None:
         self.reasons = dict(reasons or {})

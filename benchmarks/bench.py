@@ -151,8 +151,11 @@ class Benchmark:
 class StructureBenchmark(Benchmark):
     """A benchmark whose items are lists of structures, and whose results compare them all.
 
-    :meth:`run` returns a list of Atoms, kept as one trajectory ``store/KEY.traj``; :meth:`summarize` makes the results.
+    :meth:`run` returns a list of Atoms, kept as one trajectory ``store/KEY.traj``; :meth:`summarize` makes the results. With
+    ``goes_on`` it keeps the records of the results file whose structures are not in the store.
     """
+
+    goes_on = False
 
     def path(self, key: str) -> Path:
         """Return where the structures of an item are kept."""
@@ -185,10 +188,11 @@ class StructureBenchmark(Benchmark):
         SystemExit
             The store has not enough for results.
         """
-        known = self.store / 'machines.json'
+        known, old = self.store / 'machines.json', self.file['machines'] if self.goes_on else []
         self.file['machines'] = json.loads(known.read_text()) if known.exists() else []
         self.file['settings'] = plain(self.settings())
         self._run_items()
+        self.file['machines'] = [one for one in old if one not in self.file['machines']] + self.file['machines']
         self.results = self.file['results'] = plain(self.summarize())
         if not self.results:
             raise SystemExit(f'{self.store} holds too little for results: run more')

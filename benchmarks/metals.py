@@ -7,8 +7,9 @@ Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `re
 scaled by the lattice constants and renamed), `model` (metal-oxide-overlayer), and on request `prerelaxed` (these,
 relaxed with the force field metal-oxide: metals of its data only). On four layers of silver, two of them fixed,
 `held` and `generated` upper layers (ag-o-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150
-steps); energies are eV per cell above the lowest that any of them found. Ends that lost a molecule (O2, mostly) are counted and
-left out. ``--quick``: Cu with EMT, random starts alone. For a GPU: ``--starts-only`` elsewhere, then ``--together 64`` there.
+steps); energies are eV per cell above ``zero_eV``, the lowest that any of them found. Ends that lost a molecule (O2, mostly) are
+counted and left out. Records whose structures are not in the store stay; ``zero_eV`` ties new ones to them. ``--quick``: Cu with
+EMT, random starts alone. For a GPU: ``--starts-only`` elsewhere, then ``--together 64`` there.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ LAYERS = {'held': False, 'generated': True}  # start: generate_slab
 class Metals(StructureBenchmark):
     """An item is a metal, a facet, a cell, a kind of start and a number; its structures are the start and its end."""
 
-    name = 'metals'
+    name, goes_on = 'metals', True
 
     def __init__(self, args):
         super().__init__(args)
@@ -117,15 +118,22 @@ class Metals(StructureBenchmark):
         return [atoms, end]
 
     def summarize(self) -> dict:
-        out = {}
+        out = dict(self.results)
         for folder in sorted(path for path in self.store.iterdir() if path.is_dir()):
             ends = {start: self.images(f'{folder.name}/{start}.*')[1::2] for start in STARTS}
             whole = {start: list(filter(is_whole, found)) for start, found in ends.items()}
-            zero = min((a.get_potential_energy() for found in whole.values() for a in found), default=0.0)
+            old = {start: r for start in STARTS if (r := self.results.get(f'{folder.name} {start}'))}
+            if any('zero_eV' not in r for r in old.values()):
+                print(f'{folder.name}: the records have no zero_eV, to which new structures could be added; they stay')
+                continue
+            zeros = [r['zero_eV'] for r in old.values()] + [a.get_potential_energy() for some in whole.values() for a in some]
+            zero = min(zeros, default=0.0)
             for start, found in whole.items():
-                if found:
+                if found and (start not in old or len(ends[start]) >= old[start]['n'] + old[start]['lost']):
                     out[f'{folder.name} {start}'] = row(found, zero, len(ends[start]))
-        return out
+                elif start in old:
+                    out[f'{folder.name} {start}'] = moved(old[start], zero)
+        return dict(sorted(out.items()))
 
     def report(self, results: dict) -> None:
         head = ('start', 'n', 'lost', 'as generated', 'relaxed', 'lowest', 'steps', 'generation, s', 'relaxation, s')
@@ -182,6 +190,18 @@ def is_whole(atoms) -> bool:
     return not (atoms.info['key_value_pairs'].get('relax_failed') or len(detached(atoms)))
 
 
+def moved(record: dict, zero: float) -> dict:
+    """Return a record with its energies counted from another zero."""
+    by, (generated, relaxed) = record['zero_eV'] - zero, (record[name] for name in ('generated_eV', 'relaxed_eV'))
+    energies = {
+        'generated_eV': [round(generated[0] + by, 3), generated[1]],
+        'relaxed_eV': [round(relaxed[0] + by, 3), relaxed[1]],
+        'lowest_eV': round(record['lowest_eV'] + by, 3),
+        'zero_eV': round(zero, 3),
+    }
+    return record | energies
+
+
 def row(ends: list, zero: float, tried: int) -> dict:
     """Return the record of one start; energies in eV per cell above ``zero``."""
     told = [atoms.info['key_value_pairs'] for atoms in ends]
@@ -192,6 +212,7 @@ def row(ends: list, zero: float, tried: int) -> dict:
         'generated_eV': mean_error([x['energy_generated'] - zero for x in told]),
         'relaxed_eV': mean_error(energies),
         'lowest_eV': round(min(energies), 3),
+        'zero_eV': round(zero, 3),
         'steps': mean_error([x['relax_steps'] for x in told]),
         'converged': sum(bool(x['relax_converged']) for x in told),
         'cpu_generate_s': mean_error([x['cpu_generate'] for x in told]),

@@ -47,7 +47,8 @@ def write_renamed(path: Path) -> None:
     """Write ag-o-overlayer with all lengths in units of the substrate, and all metals taken for silver."""
     network, header = load_model('ag-o-overlayer')
     header['representation'] |= {'spacing': SPACING}
-    header['data'] |= {'described': True, 'systems': Overlayers.from_atoms(read_frames('ag-o-rss')).systems()}
+    data = Overlayers.from_atoms(read_frames('ag-o-rss'))
+    header['data'] |= {'described': True, 'systems': data.systems(), **data.ranges()}
     save_checkpoint(path, described(network), header, torch.float16)
 
 

@@ -5,6 +5,7 @@
     python scripts/prototypes.py fit mp_le52.npz
     python scripts/prototypes.py rank mp_le52.npz
     python scripts/prototypes.py held-out mp_le52.npz
+    python scripts/prototypes.py derived mp_le52.npz
     python scripts/prototypes.py check mp_le20.npz mp_le52.npz
 
 ``elements`` (part of ``make``) adds fcc, hcp, bcc and diamond crystals of the elements by the lattice constants of ASE, but for
@@ -15,7 +16,10 @@ al., NIPS 2004) of the training split, every crystal against those of other form
 negative log-likelihood of the validation split before and after. ``rank`` (ten minutes; runs/prototype_ranking keeps its
 table) trains the three networks that order templates: each crystal of the bank against the nearest 24 of the bank that are of
 other formulas, loss -log of the sum of the probabilities of candidates times their likelihood to have its structure. ``held-out``
-trains one without the validation split, also among candidates, and prints what it does on the validation split. ``check``
+trains one without the validation split, also among candidates, and prints what it does on the validation split. ``derived``
+(five minutes) fits how likely none of the nearest 24 is right and how likely merged and split crystals are then, on 514 crystals
+of the training split, and prints what that does on 386 of the validation split; its numbers stand in
+ase_diffusion/generators/crystal/derived.py. ``check``
 exits with status 1 where a formula of the test split of one of the files is in the bank, or where the hashes of test formulas in
 the bank lack one of them.
 """
@@ -30,6 +34,7 @@ import numpy as np
 import torch
 from ase.build import bulk
 from ase.data import chemical_symbols, reference_states
+from scipy.optimize import minimize
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -37,9 +42,10 @@ sys.path.insert(0, str(ROOT))
 from pymatgen.core.periodic_table import Element  # noqa: E402
 
 from ase_diffusion.data.crystals import read_crystals  # noqa: E402
+from ase_diffusion.generators.crystal.derived import GIVEN, NONE, derived, none_right, scores  # noqa: E402
 from ase_diffusion.generators.crystal.geometry import likeness  # noqa: E402
 from ase_diffusion.generators.crystal.prototypes import FILE, Prototypes, anonymous, formula_hash, rows_of  # noqa: E402
-from ase_diffusion.generators.crystal.ranking import CANDIDATES, SITES, order  # noqa: E402
+from ase_diffusion.generators.crystal.ranking import CANDIDATES, SITES, order, shipped_ranking  # noqa: E402
 from ase_diffusion.generators.crystal.ranking import FILE as RANKING  # noqa: E402
 from ase_diffusion.networks.ranking import NUMBERS, SITE_NUMBERS, TemplateRanker  # noqa: E402
 from ase_diffusion.representations.elements import period_and_group  # noqa: E402
@@ -51,6 +57,7 @@ NEAREST, MOST = 80, 7  # candidates of a crystal; most different elements of cry
 DIMENSIONS, EPOCHS, BATCH, RATE, DECAY = 16, 10, 512, 2e-2, 0.1
 TABLE, PART = ROOT / 'runs' / 'prototype_ranking', 1500
 MEMBERS = 3
+SAMPLE = {('train', 1, 20): 289, ('train', 21, 52): 225, ('val', 1, 20): 225, ('val', 21, 52): 161}  # crystals by split and atoms
 RANK = dict(epochs=4, dropout=0.2, batch=128, rate=2e-3, decay=1e-2)
 
 
@@ -268,6 +275,73 @@ def rank_all(bank: Prototypes, path: str, parts: int | None) -> dict[str, np.nda
     return {name: np.stack([state[name] for state in states]) for name in states[0]}
 
 
+def candidates(bank: Prototypes, target: int, formulas: np.ndarray) -> dict | None:
+    """Return the nearest 24 and the merged and split templates of a crystal, all of other formulas; None where there are none.
+
+    'logs', 'none' and 'scores': what the ranking says of the nearest, their differences with whether they have as many atoms, and
+    the merged and split templates; 'right' (m,) and 'alike' (m, m) of both together.
+    """
+    numbers, but = contents_of(bank)[target].tolist(), formulas == formulas[target]
+    rows, difference, places, new = (each[:CANDIDATES] for each in bank._near(numbers, but=but))
+    more = derived(bank, numbers, *anonymous(numbers), but=but)
+    if not len(rows) + len(more):
+        return None
+    spectra, logs = [each.shape.spectrum for each in more], np.zeros(0)
+    if len(rows):
+        seen = bank.features(rows, difference, places, anonymous(numbers)[1], len(numbers))
+        logs, spectra = shipped_ranking()(seen), [*seen.spectra, *spectra]
+    right = likeness(np.array(spectra), bank.geometry(target).spectrum[None])[:, 0]
+    alike = likeness(np.array(spectra), np.array(spectra))
+    return dict(logs=logs, none=(difference, bank.natoms[rows] == len(numbers)), more=more, right=right, alike=alike)
+
+
+def nearest_of(found: dict) -> dict | None:
+    """Return the candidates of a crystal without merged and split templates; None where that leaves none."""
+    m = len(found['logs'])
+    return {**found, 'more': [], 'right': found['right'][:m], 'alike': found['alike'][:m, :m]} if m else None
+
+
+def logs_of_all(found: dict, weights: tuple[tuple, tuple]) -> tuple[np.ndarray, float]:
+    """Return log-probabilities (m,) of all candidates of a crystal, and that none is right."""
+    none = none_right(*found['none'], weights[0])
+    logs = np.concatenate([found['logs'], none + scores(found['more'], weights[1])])
+    total = np.logaddexp.reduce([*logs, none])
+    return logs - total, none - total
+
+
+def fit_derived(bank: Prototypes, path: str) -> None:
+    """Fit the numbers of :mod:`ase_diffusion.generators.crystal.derived`; print them, and what they do."""
+    split, rng = splits_of(bank, path), np.random.default_rng(1)
+    formulas, parts = np.array([formula_hash(numbers) for numbers in contents_of(bank)]), {}
+    for (name, least, most), count in SAMPLE.items():
+        rows = np.flatnonzero((split == name) & (bank.natoms >= least) & (bank.natoms <= most))
+        parts[name, most] = [candidates(bank, int(row), formulas) for row in rng.permutation(rows)[:count]]
+
+    def loss(weights, found, decay=0.02):
+        total = decay * np.square(weights).sum()
+        for each in filter(None, found):
+            logs, none = logs_of_all(each, (tuple(weights[:2]), tuple(weights[2:])))
+            right = np.append(each['right'], np.prod(1 - each['right'])).clip(1e-6)
+            total -= np.logaddexp.reduce(np.append(logs, none) + np.log(right))
+        return total / len(found)
+
+    def shares(found, weights):
+        hits = []
+        for each in found:
+            at = [] if each is None else order(logs_of_all(each, weights)[0], each['alike'])[0]
+            hits.append([each is not None and bool((each['right'][at[:k]] > 0.5).any()) for k in (1, 3, 10)])
+        return np.mean(hits, 0).round(3).tolist()
+
+    fitted = minimize(loss, [*NONE, *GIVEN], (parts['train', 20] + parts['train', 52],), method='L-BFGS-B').x.round(2).tolist()
+    print('NONE, GIVEN =', tuple(fitted[:2]), tuple(fitted[2:]))
+    for (name, most), found in parts.items():
+        without = [None if each is None else nearest_of(each) for each in found]
+        both = shares(found, (tuple(fitted[:2]), tuple(fitted[2:])))
+        print(
+            f'{name}, up to {most} atoms: right among the first 1, 3, 10: {both}, without them {shares(without, (NONE, GIVEN))}'
+        )
+
+
 def atomic_volumes(table: dict) -> np.ndarray:
     """Return atomic volumes (119,) in A^3 by least squares; 15 for elements that do not occur."""
     bank = Prototypes(table)
@@ -319,7 +393,7 @@ def test_formulas_in(bank: Prototypes, paths: list[str]) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('verb', choices=('make', 'fit', 'rank', 'held-out', 'elements', 'check'))
+    parser.add_argument('verb', choices=('make', 'fit', 'rank', 'held-out', 'derived', 'elements', 'check'))
     parser.add_argument('data', nargs='*')
     parser.add_argument('--parts', type=int, help='rank: make at most so many parts of the table and stop')
     args = parser.parse_args()
@@ -337,6 +411,9 @@ def main() -> None:
         return
     if args.verb == 'held-out':
         rank(Prototypes.load(), args.data[0], args.parts, held_out=True)
+        return
+    if args.verb == 'derived':
+        fit_derived(Prototypes.load(), args.data[0])
         return
     if args.verb == 'elements':
         bank = with_elements(Prototypes.load())

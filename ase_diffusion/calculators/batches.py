@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class OverlayerBatches:
         Of its checkpoint.
     """
 
-    def __init__(self, network: ForceField, header: dict[str, Any]) -> None:
+    def __init__(self, network: ForceField, header: dict) -> None:
         self.network, self.header = network, header
 
     def check_known(self, atoms: Atoms | SlabTemplate) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ase.data import covalent_radii
+
+from ..utils.atoms import neighbors
 from .names import CalculatorLike, calculator_name, check_calculator, get_calculator, is_own_force_field
 
 if TYPE_CHECKING:
+    import torch
+    from ase import Atoms
     from ase.calculators.calculator import Calculator
 
 
@@ -26,11 +31,13 @@ class CalculatorFactory:
         As `get_calculator` takes it.
     directory : str or Path, optional
         Parent of these folders; the current folder by default.
-    device : str, optional
+    device : str or torch.device, optional
         Device of calculators given by name, if they have the choice.
     """
 
-    def __init__(self, calculator: CalculatorLike, directory: str | Path | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, calculator: CalculatorLike, directory: str | Path | None = None, device: str | torch.device | None = None
+    ) -> None:
         self.calculator, self.name = calculator, calculator_name(calculator)
         self.directory = Path('.' if directory is None else directory)
         self.options = {'device': device} if device is not None and takes_device(calculator) else {}
@@ -72,7 +79,7 @@ def takes_device(calculator: CalculatorLike) -> bool:
     return is_own_force_field(calculator) or (named(calculator) or '').startswith(('7net', 'chgnet'))
 
 
-def is_stateful(calc: Any) -> bool:
+def is_stateful(calc: CalculatorLike) -> bool:
     """Return whether a calculator is bound to one structure: it writes input files or keeps wave functions."""
     return hasattr(calc, 'write_input') or hasattr(calc, 'template') or type(calc).__module__.partition('.')[0] == 'gpaw'
 
@@ -100,10 +107,27 @@ def check_shared(calculator: CalculatorLike, workers: int | None) -> None:
         )
 
 
-def needs_periodic(calc: Any) -> bool:
+def needs_periodic(calc: Calculator) -> bool:
     """Return whether a calculator uses plane waves and therefore needs a cell that is periodic in all directions."""
     mode = getattr(getattr(calc, 'params', None), 'mode', None)  # of GPAW
     return getattr(calc, 'name', '') == 'vasp' or getattr(mode, 'name', '') == 'pw'
+
+
+def check_room(work: Atoms, origin: Atoms) -> None:
+    """Raise a ValueError if a structure that was made periodic, ``work``, stands on its own images: no vacuum is left.
+
+    That is where distances are below half again the sum of covalent radii that were not there in ``origin``.
+    """
+    radii, pairs = covalent_radii[work.numbers], []
+    for atoms in (work, origin):
+        i, j, d = neighbors(atoms, 3.0 * radii.max())
+        pairs.append(int((d < 1.5 * (radii[i] + radii[j])).sum()))
+    if pairs[0] > pairs[1]:
+        made = [f'along {axis}' for axis, before in zip('xyz', origin.pbc, strict=True) if not before]
+        raise ValueError(
+            f'plane waves need a cell that is periodic in all directions, but {" and ".join(made)} the structure is so close to '
+            'its own images that they bond; atoms.center(vacuum=8, axis=2) makes room (pbc=True in relax allows it as it is)'
+        )
 
 
 def fresh_folder(path: str | Path) -> Path:
@@ -117,7 +141,7 @@ def fresh_folder(path: str | Path) -> Path:
             continue
 
 
-def freeze(calculator: CalculatorLike, *more: Any) -> bytes:
+def freeze(calculator: CalculatorLike, *more: object) -> bytes:
     """Return a calculator, name or factory and more objects as a pickled tuple for another process.
 
     Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..diffusion.batch import Batch
 
 
-def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | None = None) -> tuple[ForceField, dict[str, Any]]:
+def load_forcefield(model: str | Path | ForceField = 'ag-o', device: str | torch.device | None = None) -> tuple[ForceField, dict]:
     """Return the network and the header of a force field given by name, as a checkpoint, or as a ForceField (copied).
 
     Raises
@@ -59,7 +59,7 @@ class ForceFieldCalculator(Calculator):
         'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), 'metal-oxide' (shipped; metals and oxygen on frozen
         close-packed metals, energies relative to the bare substrate), a checkpoint, or a network, as
         :func:`ase_diffusion.networks.schnetpack_io.forcefield_from_schnetpack` returns it.
-    device : str, optional
+    device : str or torch.device, optional
     dtype : 'float32' or 'float64'
         Precision of the network. float64 takes twice as long; its forces agree with differences of energies to 1e-6 eV/A.
     **kwargs
@@ -83,8 +83,8 @@ class ForceFieldCalculator(Calculator):
     def __init__(
         self,
         model: str | Path | ForceField = 'ag-o',
-        device: str | None = None,
-        dtype: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: Literal['float32', 'float64'] | None = None,
         **kwargs: Any,
     ) -> None:
         if unknown := sorted(set(kwargs) - set(CALCULATOR_KEYWORDS)):

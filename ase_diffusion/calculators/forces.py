@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..utils.checks import check_limits
-from .factory import CalculatorFactory, needs_periodic
+from .factory import CalculatorFactory, check_room, needs_periodic
 from .names import CalculatorLike, check_calculator
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class _ForceTask:
             work = atoms.copy()
             if needs_periodic(self.kept[k]):
                 work.pbc = True
+                check_room(work, atoms)
             work.calc = self.kept[k]
             forces = np.array(work.get_forces(apply_constraint=False), float)  # (n, 3)
             if forces.shape != (len(work), 3):

@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import MissingDependency
 from ..utils.checks import CALCULATOR_KEYWORDS
@@ -23,8 +23,10 @@ from .own import OWN
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
+    from ..networks.forcefield import ForceField
 
-CalculatorLike = Any  # a name, a path, a factory, a network or an ASE calculator: as in `get_calculator`
+# a name or path, a factory, a calculator or a network: the argument of `get_calculator`
+CalculatorLike: TypeAlias = 'str | Path | Callable[..., Calculator] | Calculator | ForceField'
 
 GPAW_DEFAULTS = {'mode': 'lcao', 'basis': 'dzp', 'xc': 'PBE'}
 
@@ -70,7 +72,7 @@ def get_calculator(calculator: CalculatorLike, **kwargs: Any) -> Calculator:
     return made
 
 
-def check_calculator(calculator: CalculatorLike) -> Callable[..., Any] | None:
+def check_calculator(calculator: CalculatorLike) -> Callable[..., Calculator] | None:
     """Return the function that makes the calculator, None for an instance; nothing is made or imported.
 
     Parameters
@@ -110,7 +112,7 @@ def calculator_name(calculator: CalculatorLike) -> str:
     return _text(calculator)
 
 
-def calculator_title(calculator: Any) -> str:
+def calculator_title(calculator: Calculator) -> str:
     """Return the name of a calculator instance as ``ase db`` shows it."""
     return str(getattr(calculator, 'name', None) or type(calculator).__name__).lower()
 
@@ -159,8 +161,9 @@ def _text(thing):
 
 
 def _is_calculator(thing):
-    """Return whether an object is a calculator instance (not a class or a function)."""
-    return not isinstance(thing, type) and hasattr(thing, 'get_potential_energy') and hasattr(thing, 'get_forces')
+    """Return whether an object is a calculator instance (not a class or a function, nor Atoms, which have its methods)."""
+    methods = hasattr(thing, 'get_potential_energy') and hasattr(thing, 'get_forces')
+    return methods and not isinstance(thing, type) and not hasattr(thing, 'get_chemical_formula')
 
 
 def _made(name, kind, kwargs, more=(), *args):

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
 from ..utils.children import python_path
 from .factory import freeze
@@ -52,12 +52,12 @@ class CalculatorProcess:
         The calculator or another argument cannot be pickled.
     """
 
-    def __init__(self, make: Callable[..., Callable[..., Any]], calculator: CalculatorLike, *args: Any, timeout: float) -> None:
+    def __init__(self, make: Callable[..., Callable], calculator: CalculatorLike, *args: object, timeout: float) -> None:
         self.timeout = None if math.isinf(timeout) else timeout
         self.process, self._end = None, lambda: None
         self.message = freeze(calculator, make, *args)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         """Return the result of the function in the other process.
 
         Raises
@@ -124,10 +124,10 @@ class CalculatorProcess:
         self._end()
         self.process = None
 
-    def __enter__(self) -> CalculatorProcess:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 HELP = 'make structures again from their record'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument('images', metavar='FILE', help='.traj, .db or .json of sample or search')
     parser.add_argument('-o', '--out', metavar='FILE', help='where the structures go (nowhere: they are only compared)')
@@ -17,16 +17,23 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> Any:
-    """Make every structure again; return 0, or 1 where one came out otherwise."""
+def run(args: Namespace) -> int:
+    """Make every structure again; return 0, or 1 where one came out otherwise or carries no record."""
     from contextlib import nullcontext
 
     from ase_diffusion.cli.common import Output, given, read_images, table
+    from ase_diffusion.generators.records import record_of
 
     images = read_images(args.images)
-    generators, rows, status = {}, [], 0
+    generators, rows, without, status = {}, [], [], 0
     with nullcontext() if args.out is None else Output(args.out) as out:
         for number, atoms in enumerate(images):
+            try:
+                record_of(atoms)
+            except ValueError as error:
+                without.append(error)
+                rows.append([number, atoms.get_chemical_formula(), '-', 'carries none'])
+                continue
             new = _generator(atoms, generators, given(args, 'model', 'device')).again(atoms)
             difference = abs(new.positions - atoms.positions).max() if len(new) == len(atoms) else float('inf')
             same = difference == 0 and (new.numbers == atoms.numbers).all() and (new.cell[:] == atoms.cell[:]).all()
@@ -35,10 +42,14 @@ def run(args: Any) -> Any:
             status = status or int(not same)
             if out is not None:
                 out.write(new)
+    if len(without) == len(images):
+        raise without[0]
     print(table(['#', 'formula', 'seed', 'to the file'], rows))
     if status:
         print('structures that were relaxed or edited after they were generated differ from what was generated')
-    return status
+    if without:
+        print(f'{len(without)} of {len(images)}: {without[0]}')
+    return status or int(bool(without))
 
 
 def _generator(atoms, known, options):

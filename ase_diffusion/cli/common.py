@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
-def read_images(path: str | Path, keep_unread: bool = False) -> Any:
+def read_images(path: str | Path, keep_unread: bool = False) -> list[Atoms]:
     """Return all structures of a file; what cannot be read is named in a warning, and keeps its place where asked for.
 
     Raises
@@ -32,7 +37,7 @@ def read_images(path: str | Path, keep_unread: bool = False) -> Any:
     return images
 
 
-def add_slab(parser: Any) -> None:
+def add_slab(parser: ArgumentParser) -> None:
     """Add the argument that `read_slab` takes."""
     parser.add_argument('slab', help='file with the slab (its last structure); FixAtoms marks the substrate')
     parser.add_argument(
@@ -42,7 +47,7 @@ def add_slab(parser: Any) -> None:
     )
 
 
-def read_slab(args: Any) -> Any:
+def read_slab(args: Namespace) -> Atoms:
     """Return the slab of the arguments: the last structure of the file.
 
     Raises
@@ -50,17 +55,17 @@ def read_slab(args: Any) -> Any:
     FileNotFoundError, ValueError
         The file cannot be read; or it lacks what marks a slab, and the option that adds it was not given.
     """
+    from ase_diffusion.utils.atoms import frozen_mask, join_slab
+
     slab = read_images(args.slab)[-1]
     slab.calc = None
     if args.as_slab:
         from ase.constraints import FixAtoms
 
-        from ase_diffusion.utils.atoms import join_slab
-
         slab.set_constraint(FixAtoms(indices=range(len(slab))))
         join_slab(slab)  # files of plane-wave codes wrap the slab across the cell
         slab.pbc = (True, True, False)
-    if slab.pbc[2] or not slab.constraints:
+    if slab.pbc[2] or not frozen_mask(slab).any():
         lacks = 'is periodic along z' if slab.pbc[2] else 'has no FixAtoms, which marks the substrate'
         raise ValueError(
             f'{args.slab} {lacks}; give --as-slab to hold all its atoms and to make it periodic in the '
@@ -69,7 +74,7 @@ def read_slab(args: Any) -> Any:
     return slab
 
 
-def add_height(parser: Any, above: str = 'fixed') -> None:
+def add_height(parser: ArgumentParser, above: str = 'fixed') -> None:
     """Add ``--height LOW HIGH``, measured from the topmost fixed atom, or from the topmost slab atom."""
     parser.add_argument(
         '--height',
@@ -80,12 +85,12 @@ def add_height(parser: Any, above: str = 'fixed') -> None:
     )
 
 
-def given(args: Any, *names: Any) -> Any:
+def given(args: Namespace, *names: str) -> dict:
     """Return the named options that were given (not None) as keywords."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
-def command(*words: Any) -> Any:
+def command(*words: object) -> str:
     """Return a command as it is typed: words that a shell would split are quoted."""
     import shlex
 
@@ -99,19 +104,19 @@ def say(line: str) -> None:
     Log('-').write(line)
 
 
-def add_force(parser: Any) -> None:
+def add_force(parser: ArgumentParser) -> None:
     """Add ``--force``."""
     parser.add_argument('--force', action='store_true', help='replace files that exist')
 
 
-def add_substitute(parser: Any) -> None:
+def add_substitute(parser: ArgumentParser) -> None:
     """Add the share of crystals whose elements are exchanged in training."""
     parser.add_argument(
         '--substitute', type=float, metavar='SHARE', help='share of crystals whose elements are exchanged for similar ones (0)'
     )
 
 
-def add_crystal_data(parser: Any) -> None:
+def add_crystal_data(parser: ArgumentParser) -> None:
     """Add the data of a training on crystals, and their splits."""
     parser.add_argument(
         'data',
@@ -127,7 +132,7 @@ def add_crystal_data(parser: Any) -> None:
     )
 
 
-def chosen_path(path: str | Path, default: Any, force: bool = False) -> Any:
+def chosen_path(path: str | None, default: str, force: bool = False) -> str:
     """Return the file that was named; where none was, the default, or a free name like it (relaxed-1.traj)."""
     if path is not None:
         return path
@@ -230,7 +235,7 @@ class Output:
 
         return connect(self.path, use_lock_file=False)  # sqlite has its own locks; the file of a killed process would stay
 
-    def expect(self, count: int, *, crystals: bool = False, source: Any = None) -> Any:
+    def expect(self, count: int, *, crystals: bool = False, source: str | Path | None = None) -> Self:
         """Return this, ready for so many structures.
 
         Parameters
@@ -262,7 +267,7 @@ class Output:
             raise ValueError(f'rows are added to a database, but {self.path} is read as well; name another file')
         return self
 
-    def write(self, atoms: Any) -> None:
+    def write(self, atoms: Atoms) -> None:
         """Add a structure; Ctrl-C waits until it is complete."""
         from ase_diffusion.utils.interrupts import held_interrupts
 
@@ -308,12 +313,21 @@ class Output:
 
     def _write_all(self, images):
         """Write a file in one go; an older one stays until the new one is complete."""
+        from ase.db import connect
+
+        from ase_diffusion.search.store import split_pairs
+
         part = self.path.with_name(f'.{self.path.stem}.part{self.path.suffix}')
         try:
             if self.path.suffix == '.npz':
                 from ase_diffusion.data import write_frames
 
                 write_frames(images, part)
+            elif self.path.suffix == '.json':  # a database, of which ase.io.write leaves keys and data out
+                with connect(part) as database:
+                    for atoms in images:
+                        pairs, data = split_pairs(atoms)
+                        database.write(atoms, data=data, **pairs)
             else:
                 import ase.io
 
@@ -322,10 +336,10 @@ class Output:
         finally:
             part.unlink(missing_ok=True)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -353,7 +367,7 @@ def _rescued(images):
     return path
 
 
-def table(header: Any, rows: Any) -> Any:
+def table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     """Return a table as text: the first column to the left, the last one to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
@@ -367,12 +381,12 @@ def table(header: Any, rows: Any) -> Any:
     return '\n'.join([lines[0], '  '.join('-' * w for w in widths), *lines[1:]])
 
 
-def pairs_of(atoms: Any) -> Any:
+def pairs_of(atoms: Atoms) -> dict:
     """Return the key value pairs of a structure."""
     return atoms.info.get('key_value_pairs', {})
 
 
-def energy_of(atoms: Any) -> Any:
+def energy_of(atoms: Atoms) -> float:
     """Return the energy (eV) that a structure carries, nan without one."""
     energy = getattr(atoms.calc, 'results', {}).get('energy')
     return float('nan') if energy is None else float(energy)

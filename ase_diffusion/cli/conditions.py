@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ase_diffusion.generators.base import Generator
 
 
-def add_conditions(parser: argparse.ArgumentParser) -> None:
+def add_conditions(parser: ArgumentParser) -> None:
     """Add ``--condition`` and ``--guidance-scale``."""
     parser.add_argument(
         '--condition',
@@ -28,14 +32,14 @@ def name_and_text(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def check_names(args: argparse.Namespace) -> None:
+def check_names(args: Namespace) -> None:
     """Raise a ValueError where a condition comes twice; before a model is loaded."""
     names = [name for name, _ in args.condition]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f'a condition has one value; --condition names {", ".join(twice)} more than once: leave one of each')
 
 
-def parse_conditions(generator: Any, args: argparse.Namespace) -> dict:
+def parse_conditions(generator: Generator, args: Namespace) -> dict:
     """Return the conditions of the arguments, read as the model of the generator says.
 
     Raises

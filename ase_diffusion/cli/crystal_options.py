@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase_diffusion.cli.common import add_crystal_data, add_substitute, given
 
+if TYPE_CHECKING:
+    from ase_diffusion import CrystalDiffusion
 
-def add_sample(parser: Any) -> None:
+
+def add_sample(parser: ArgumentParser) -> None:
     """Add what says which crystals are sampled."""
     parser.add_argument('--stoich', metavar='FORMULA', help='content of the cell, such as Ti4O8: predict its structure')
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell (as in the training data)')
@@ -26,7 +30,7 @@ def add_sample(parser: Any) -> None:
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
-def make(cls, args: Any, **options: Any) -> Any:
+def make(cls: type[CrystalDiffusion], args: Namespace, **options: Any) -> CrystalDiffusion:
     """Return the generator of the arguments."""
     if args.templates is not None:
         word = args.templates
@@ -36,7 +40,7 @@ def make(cls, args: Any, **options: Any) -> Any:
     )
 
 
-def add_train(parser: Any) -> None:
+def add_train(parser: ArgumentParser) -> None:
     """Add the options of a training."""
     add_crystal_data(parser)
     add_substitute(parser)
@@ -66,7 +70,7 @@ def add_train(parser: Any) -> None:
     parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks (6)')
 
 
-def train(args: Any, **options: Any) -> Path:
+def train(args: Namespace, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.training.crystal import train_crystal

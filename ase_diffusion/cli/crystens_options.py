@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase_diffusion.cli.common import add_crystal_data, given
 
+if TYPE_CHECKING:
+    from ase_diffusion import CrysTensDiffusion
 
-def add_sample(parser: Any) -> None:
+
+def add_sample(parser: ArgumentParser) -> None:
     """Add what says which crystals are sampled."""
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell, at most 52 (as in the training data)')
     parser.add_argument('--network', metavar='NAME', help='diffusion, cascade, wgan or gan (that of the model)')
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
-def make(cls, args: Any, **options: Any) -> Any:
+def make(cls: type[CrysTensDiffusion], args: Namespace, **options: Any) -> CrysTensDiffusion:
     """Return the generator of the arguments."""
     return cls(**given(args, 'natoms', 'network', 'symmetrize'), **options)
 
 
-def add_train(parser: Any) -> None:
+def add_train(parser: ArgumentParser) -> None:
     """Add the options of a training."""
     add_crystal_data(parser)
     parser.add_argument(
@@ -33,7 +37,7 @@ def add_train(parser: Any) -> None:
     )
 
 
-def train(args: Any, **options: Any) -> Path:
+def train(args: Namespace, **options: Any) -> Path:
     """Train a network of images; return the path of the best checkpoint."""
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.generators.crystens import KINDS, CrysTensDiffusion

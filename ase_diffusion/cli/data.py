@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ase_diffusion.data.starts import Composition
 
 HELP = 'make and convert training data'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
     _add_rss(
@@ -82,7 +86,6 @@ def _add_convert(parser):
     parser.add_argument('out', metavar='OUT', help='.npz, .db, .traj, .extxyz, ...')
     parser.add_argument(
         '--every',
-        default='geometric',
         metavar='N',
         help='frames kept of a relaxation (search to .npz): every N-th, or geometric (default)',
     )
@@ -90,7 +93,7 @@ def _add_convert(parser):
     parser.set_defaults(run=run_convert)
 
 
-def run_rss(args: Any) -> Any:
+def run_rss(args: Namespace) -> int | None:
     """Bring a search to n relaxations."""
     from ase_diffusion.cli.common import command, given, read_slab
     from ase_diffusion.search import RandomStructureSearch
@@ -114,17 +117,19 @@ def run_rss(args: Any) -> Any:
     print(f'next: {convert} && ase-diffusion train surface frames.npz --out model')
 
 
-def run_zeolites(args: Any) -> Any:
+def run_zeolites(args: Namespace) -> int | None:
     """Grow frameworks until the time is up or there are n."""
     from pathlib import Path
 
     from ase_diffusion.cli.common import command, given
     from ase_diffusion.data.zeolites import grow_frameworks
-    from ase_diffusion.utils.checks import check_folder
+    from ase_diffusion.utils.checks import check_folder, check_integer
 
     if Path(args.out).suffix != '.npz':
         raise ValueError(f'frameworks are grown into a .npz file; got {args.out}')
     check_folder('out', args.out)
+    if args.n is not None:
+        check_integer('n', args.n, 1)
     options = given(args, 'minutes', 'sizes') | {'count': args.n, 'rng': args.seed, 'processes': args.workers}
     try:
         counts = grow_frameworks(args.out, progress=lambda done: print(f'{done["found"]} frameworks', flush=True), **options)
@@ -135,7 +140,7 @@ def run_zeolites(args: Any) -> Any:
     print(f'next: {command("ase-diffusion", "train", "zeolite", args.out, "--out", "model")}')
 
 
-def parse_stoich(texts: Any) -> Any:
+def parse_stoich(texts: list[str]) -> Composition:
     """Return a formula, a list of formulas or a dict of ranges from the words of the command line."""
     if len(texts) > 1:
         return texts
@@ -151,16 +156,19 @@ def parse_stoich(texts: Any) -> Any:
     return ranges
 
 
-def run_convert(args: Any) -> None:
+def run_convert(args: Namespace) -> None:
     """Convert a file of frames."""
     from pathlib import Path
 
     from ase_diffusion.cli.common import Output, read_images
     from ase_diffusion.data import frames_to_npz
 
-    every = check_every(args.every)
+    every = check_every(args.every or 'geometric')
     out = Output(args.out, args.force)
-    if Path(args.source).suffix == '.db' and out.path.suffix == '.npz' and _is_search(args.source):
+    search = Path(args.source).suffix == '.db' and out.path.suffix == '.npz' and _is_search(args.source)
+    if args.every is not None and not search:
+        raise ValueError('--every thins the frames of a random search (.db) on their way into a .npz; leave it out here')
+    if search:
         count = frames_to_npz(args.source, out.path, every)
     else:
         images = read_images(args.source)
@@ -171,7 +179,7 @@ def run_convert(args: Any) -> None:
     print(f'{count} frames in {args.out} ({out.path.stat().st_size / 1e6:.2f} MB)')
 
 
-def check_every(text: str) -> Any:
+def check_every(text: str) -> int | Literal['geometric']:
     """Return N of --every N, or 'geometric'."""
     if text == 'geometric':
         return text

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.figure import Figure
 
 HELP = 'generate, relax and draw Ag12O6 overlayers on Ag(111)'
 RELAX = {'fmax': 0.05, 'steps': 150}
@@ -11,7 +16,7 @@ SHOWN = 4  # structures in the picture
 FILES = ('candidates.traj', 'candidates.png', 'slab.traj')
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument('-n', type=int, default=16, metavar='N', help='structures (16)')
     parser.add_argument(
@@ -26,7 +31,7 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> None:
+def run(args: Namespace) -> None:
     """Run the demo."""
     import time
 
@@ -60,7 +65,7 @@ def run(args: Any) -> None:
     )
 
 
-def chosen_folder(path: str | Path, force: Any) -> Any:
+def chosen_folder(path: str | None, force: bool) -> Path:
     """Return the folder that was named; where none was, this one, or demo-1, ... where this one has files of such names."""
     if path is not None or force:
         return Path(path or '.')
@@ -68,7 +73,7 @@ def chosen_folder(path: str | Path, force: Any) -> Any:
     return next(folder for folder in folders if not any((folder / name).exists() for name in FILES))
 
 
-def make_slab() -> Any:
+def make_slab() -> Atoms:
     """Return p(4x4) Ag(111), two layers, all atoms held."""
     from ase.build import fcc111
     from ase.constraints import FixAtoms
@@ -79,7 +84,7 @@ def make_slab() -> Any:
     return slab
 
 
-def relax(images: Any, calculator: Any, steps: int) -> Any:
+def relax(images: list[Atoms], calculator: str, steps: int) -> tuple[list[Atoms], Atoms]:
     """Return the relaxed images, the lowest energy first and failed ones last, and the relaxed Ag6 model."""
     import math
 
@@ -97,7 +102,7 @@ def relax(images: Any, calculator: Any, steps: int) -> Any:
     return sorted(relaxed, key=rank), reference
 
 
-def report(images: Any, reference: Any) -> None:
+def report(images: list[Atoms], reference: Atoms) -> None:
     """Print one row per candidate."""
     from ase_diffusion.cli.common import energy_of, pairs_of, table
     from ase_diffusion.metrics import duplicates
@@ -123,14 +128,14 @@ def report(images: Any, reference: Any) -> None:
         )
 
 
-def ag6(atoms: Any) -> Any:
+def ag6(atoms: Atoms) -> bool:
     """Tell whether a candidate is the Ag6 model."""
     from ase_diffusion.metrics import is_ag6
 
     return is_ag6(atoms)
 
 
-def note(atoms: Any) -> Any:
+def note(atoms: Atoms) -> str:
     """Return what is special about a candidate."""
     from ase_diffusion.cli.common import pairs_of
 
@@ -138,7 +143,7 @@ def note(atoms: Any) -> Any:
     return ', '.join(notes + ([] if pairs_of(atoms)['relax_converged'] else ['not converged']))
 
 
-def write(images: Any, folder: Any) -> None:
+def write(images: list[Atoms], folder: Path) -> None:
     """Write candidates.traj, slab.traj and candidates.png."""
     import ase.io
 
@@ -152,7 +157,7 @@ def write(images: Any, folder: Any) -> None:
         print(f'\nwritten: {folder / "candidates.traj"}, {folder / "candidates.png"}, {folder / "slab.traj"}')
 
 
-def draw(images: Any) -> Any:
+def draw(images: list[Atoms]) -> Figure:
     """Return a figure: the best different structures from the top and the side, and the ladder of all energies.
 
     Parameters

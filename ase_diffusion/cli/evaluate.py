@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 HELP = 'judge crystals: validity, novelty, stability, ...'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     from ase_diffusion.cli.common import add_force
 
@@ -42,7 +47,7 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> Any:
+def run(args: Namespace) -> int:
     """Evaluate the crystals of a file."""
     import matplotlib
 
@@ -107,11 +112,10 @@ def run(args: Any) -> Any:
     return 0
 
 
-def write_json(path: Any, report: Any) -> None:
+def write_json(path: str | Path, report: dict) -> None:
     """Write a report in one step: an interrupt leaves the file of before."""
     import json
     import os
-    from pathlib import Path
 
     if Path(path).exists() and not Path(path).is_file():  # /dev/stdout, /dev/null
         Path(path).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
@@ -122,10 +126,8 @@ def write_json(path: Any, report: Any) -> None:
     os.replace(part, path)
 
 
-def read(path: Any, n: int, option: Any, keep_unread: bool = False) -> Any:
+def read(path: str | Path, n: int | None, option: str, keep_unread: bool = False) -> list[Atoms]:
     """Return the first n crystals of a file or folder, all where n is None; those that cannot be read where asked for."""
-    from pathlib import Path
-
     from ase_diffusion.cli.common import read_images
     from ase_diffusion.data.crystals import read_crystals
 
@@ -136,7 +138,7 @@ def read(path: Any, n: int, option: Any, keep_unread: bool = False) -> Any:
     return (read_crystals if own else read_images)(path, keep_unread=keep_unread)[:n]
 
 
-def read_reference(path: Any, n: int) -> Any:
+def read_reference(path: str | None, n: int | None) -> tuple[list[Atoms] | None, list[Atoms] | None, list[Atoms] | None, int]:
     """Return crystals for the distributions, known ones, phases and the number of those that could not be read.
 
     These are the test split, the training split and all; without splits all.

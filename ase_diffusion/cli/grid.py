@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ase import Atoms
 
 HELP = 'energy grids, adsorption in porous frameworks'
+Job = tuple[str, 'Atoms | str']  # name of a structure, and the structure or why it cannot be read
 COLUMNS = ('structure', 'void', 'Henry', 'mol/kg/Pa', 'Q/(kJ/mol)', 'Henry, open', 'pores')
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     from ase_diffusion.cli.common import add_force
 
@@ -37,12 +44,15 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> Any:
+def run(args: Namespace) -> int:
     """Go through the files; a structure that fails does not stop the others, and Ctrl-C keeps what is done."""
     from pathlib import Path
 
+    from ase_diffusion.utils.checks import check_output_folder
+
     options = check(args)
     if args.out:
+        check_output_folder(args.out)
         Path(args.out).mkdir(parents=True, exist_ok=True)
     jobs, failures, done = list(find_jobs(args.files)), 0, 0
     check_outputs(jobs, options, args.force)
@@ -71,13 +81,13 @@ def run(args: Any) -> Any:
     return status or int(failures > 0)
 
 
-def heat(found: Any) -> Any:
+def heat(found: dict) -> str:
     """Return the heat of adsorption as text; a closed framework has none."""
     value = found['heat_of_adsorption']
     return f'{value:.3f}' if value == value else '-'
 
 
-def check(args: Any) -> Any:
+def check(args: Namespace) -> dict:
     """Return the options of `compute` as a dict, or raise a ValueError before any work is done."""
     from ase_diffusion.porous.lennard_jones import check_cutoff, check_shape
     from ase_diffusion.porous.parameters import find_probe, find_table
@@ -122,7 +132,7 @@ def check(args: Any) -> Any:
     }
 
 
-def check_outputs(jobs: list, options: dict, force: bool) -> None:
+def check_outputs(jobs: list[Job], options: dict, force: bool) -> None:
     """Raise a FileExistsError where a file would be replaced without ``--force``, before any work is done."""
     from pathlib import Path
 
@@ -135,7 +145,7 @@ def check_outputs(jobs: list, options: dict, force: bool) -> None:
                 check_path(path, force)
 
 
-def find_jobs(files: Any) -> Any:
+def find_jobs(files: Iterable[str]) -> Iterator[Job]:
     """Yield (name, Atoms or the text of an error) for every structure of files and folders of CIFs; names are unique."""
     from pathlib import Path
 
@@ -151,7 +161,7 @@ def find_jobs(files: Any) -> Any:
             yield (name if seen[name] == 1 else f'{name}~{seen[name]}'), atoms
 
 
-def read_each(path: Any) -> Any:
+def read_each(path: str) -> list[Atoms | str]:
     """Return the structures of a file or of a folder of CIFs, or the text of an error in the place of one that cannot be read."""
     from pathlib import Path
 
@@ -162,7 +172,7 @@ def read_each(path: Any) -> Any:
     return [atoms.info['unread'] if is_unread(atoms) else atoms for atoms in images]
 
 
-def warn_of_elements(jobs: Any, options: Any) -> None:
+def warn_of_elements(jobs: list[Job], options: dict) -> None:
     """Name the elements of all structures that the table of silica takes from UFF, in one warning."""
     import logging
 
@@ -173,7 +183,7 @@ def warn_of_elements(jobs: Any, options: Any) -> None:
         logging.getLogger(__name__).warning(unlisted_text(others))
 
 
-def results(jobs: Any, options: Any, processes: int) -> Any:
+def results(jobs: list[Job], options: dict, processes: int) -> Iterator[tuple[str, dict | str]]:
     """Yield (name, properties or the text of an error) in the order of the jobs."""
     if processes == 1:
         for job in jobs:
@@ -195,7 +205,7 @@ def results(jobs: Any, options: Any, processes: int) -> Any:
                 place += 1
 
 
-def attempt(job: Any, options: Any) -> Any:
+def attempt(job: Job, options: dict) -> dict | str:
     """Return the properties of one structure, or what went wrong in one line."""
     import logging
 
@@ -213,7 +223,7 @@ def attempt(job: Any, options: Any) -> Any:
         logging.getLogger('ase_diffusion.porous.lennard_jones').setLevel(logging.NOTSET)
 
 
-def compute(name: str, atoms: Any, options: Any) -> Any:
+def compute(name: str, atoms: Atoms, options: dict) -> dict:
     """Compute one structure and write what was asked for; return its properties."""
     import os
     from pathlib import Path
@@ -255,7 +265,7 @@ def compute(name: str, atoms: Any, options: Any) -> Any:
     return found
 
 
-def draw(path: Any, grid: Any, atoms: Any) -> None:
+def draw(path: str, grid: np.ndarray, atoms: Atoms) -> None:
     """Draw the pore wall, where there is one, and a slice."""
     import matplotlib
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
 HELP = 'say what a model or a file of structures holds'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument('what', metavar='FILE_OR_MODEL', help='shipped model, .safetensors, .traj, .db, .npz, ...')
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> None:
+def run(args: Namespace) -> None:
     """Print a summary."""
     path = Path(args.what)
-    looks_like_a_file = path.suffix not in ('', '.safetensors')
+    looks_like_a_file = path.suffix != '.safetensors' and (path.suffix != '' or path.is_file())  # POSCAR has no ending
     lines = describe_images(args.what) if looks_like_a_file else describe_model(args.what)
     width = max(len(key) for key, _ in lines)
     print('\n'.join(f'{key:<{width}s}  {value}' for key, value in lines))
 
 
-def describe_model(name: str) -> Any:
+def describe_model(name: str) -> list[tuple[str, object]]:
     """Return (key, text) lines for the header of a checkpoint."""
     from ase_diffusion.utils.header import read_header
     from ase_diffusion.weights.zoo import find_model
@@ -47,7 +47,7 @@ def _flat(tree, prefix=''):
             yield prefix + key, value if not isinstance(value, float) else f'{value:.6g}'
 
 
-def describe_images(path: str | Path) -> Any:
+def describe_images(path: str | Path) -> list[tuple[str, object]]:
     """Return (key, text) lines for a file of structures."""
     from collections import Counter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 from ase_diffusion import __version__
 from ase_diffusion.cli import again as again_verb
@@ -23,7 +23,7 @@ first steps:
 `ase-diffusion VERB --help` lists the options of a verb."""
 
 
-def main(argv: Any = None) -> Any:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
     Parameters
@@ -53,7 +53,7 @@ def main(argv: Any = None) -> Any:
         return 2
 
 
-def make_parser() -> Any:
+def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     parser = argparse.ArgumentParser(
         prog='ase-diffusion',

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase_diffusion.generators.base import Generator
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Method:
     out: str = 'structures.traj'
     options: str | None = None
 
-    def load(self) -> type:
+    def load(self) -> type[Generator]:
         """Return the class of the generator."""
         module, _, name = self.generator.partition(':')
         return getattr(import_module(module), name)
@@ -42,17 +45,17 @@ class Method:
         """Return the module with more options."""
         return None if self.options is None else import_module(self.options)
 
-    def add(self, what: str, parser: argparse.ArgumentParser) -> None:
+    def add(self, what: str, parser: ArgumentParser) -> None:
         """Add the options of the method, ``what`` = 'sample' or 'train'."""
         if (function := getattr(self.module(), f'add_{what}', None)) is not None:
             function(parser)
 
-    def make(self, args: argparse.Namespace, **options: Any) -> Any:
+    def make(self, args: Namespace, **options: Any) -> Generator:
         """Return the generator of parsed arguments."""
         module = self.module()
         return self.load()(**options) if module is None else module.make(self.load(), args, **options)
 
-    def train(self, args: argparse.Namespace, **options: Any) -> Path:
+    def train(self, args: Namespace, **options: Any) -> Path:
         """Train as the arguments say; return the path of the best checkpoint."""
         if hasattr(self.module(), 'train'):
             return self.module().train(args, **options)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 HELP = 'list the shipped weights'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> None:
+def run(args: Namespace) -> None:
     """Print one row per model."""
     from ase_diffusion import list_models
     from ase_diffusion.cli.common import table

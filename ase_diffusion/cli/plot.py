@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.figure import Figure
 
 HELP = 'draw structures, energies or properties'
 KINDS = ('structures', 'crystals', 'ladder', 'histogram', 'property', 'denoising')
 COMPARED = ('ladder', 'histogram', 'property')
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     from ase_diffusion.cli.common import add_force
 
@@ -32,7 +37,7 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> None:
+def run(args: Namespace) -> None:
     """Draw into a file."""
     import matplotlib
 
@@ -60,7 +65,7 @@ def run(args: Any) -> None:
     print(f'picture: {args.out}')
 
 
-def crystals(images: Any, args: Any) -> Any:
+def crystals(images: list[Atoms], args: Namespace) -> Figure:
     """Return the grid of unit cells, labelled by formula and property."""
     from ase_diffusion import plot
 
@@ -68,7 +73,7 @@ def crystals(images: Any, args: Any) -> Any:
     return plot.plot_composition_grid(images, prop=args.property, count=args.n or 16, **options)
 
 
-def histogram(images: Any, args: Any) -> Any:
+def histogram(images: dict[str, list[Atoms]], args: Namespace) -> Figure:
     """Return the histogram of a property; `images` maps names of files to their structures."""
     from ase_diffusion import metrics, plot
     from ase_diffusion.cli.evaluate import read
@@ -82,7 +87,7 @@ def histogram(images: Any, args: Any) -> Any:
     return plot.plot_property_histogram(values, data, target=target, xlabel=label).figure
 
 
-def draw(kind: str, images: Any, n: int) -> Any:
+def draw(kind: str, images: dict[str, list[Atoms]], n: int) -> Figure:
     """Return the figure of a kind; `images` maps names of files to their structures."""
     from ase_diffusion import plot
     from ase_diffusion.cli.common import energy_of

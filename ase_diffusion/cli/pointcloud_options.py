@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase_diffusion.cli.common import add_crystal_data, add_substitute, given
 
+if TYPE_CHECKING:
+    from ase_diffusion import PointCloudDiffusion
 
-def add_sample(parser: Any) -> None:
+
+def add_sample(parser: ArgumentParser) -> None:
     """Add what says which crystals are sampled."""
     parser.add_argument(
         '--elements', nargs='+', action='extend', required=True, metavar='X', help='one to three elements, all of them occur'
@@ -18,12 +22,12 @@ def add_sample(parser: Any) -> None:
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
-def make(cls, args: Any, **options: Any) -> Any:
+def make(cls: type[PointCloudDiffusion], args: Namespace, **options: Any) -> PointCloudDiffusion:
     """Return the generator of the arguments."""
     return cls(**given(args, 'elements', 'natoms', 'min_distance', 'symmetrize'), **options)
 
 
-def add_train(parser: Any) -> None:
+def add_train(parser: ArgumentParser) -> None:
     """Add the options of a training."""
     add_crystal_data(parser)
     add_substitute(parser)
@@ -35,19 +39,20 @@ def add_train(parser: Any) -> None:
     parser.add_argument('--blocks', type=int, metavar='N', help='attention blocks, or residual blocks of each level (6; unet 1)')
 
 
-def train(args: Any, **options: Any) -> Path:
+def train(args: Namespace, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.data.crystals import read_crystals
     from ase_diffusion.training.pointcloud import train_pointcloud
 
     images = read_crystals(args.data)
     print(f'{len(images)} crystals from {args.data}')
+    args.example = ' '.join(next((found for atoms in images if len(found := dict.fromkeys(atoms.symbols)) <= 3), ()))
     if header := options.pop('header', None):
         options['elements'] = header['representation']['elements']
     options = {**given(args, 'network', 'features', 'blocks', 'conditions', 'substitute'), **options}
     return train_pointcloud(images, args.out, split=args.split, **options)
 
 
-def next_step(args: Any, best: Any) -> str:
-    """Return the command that samples with a trained model."""
-    return f'ase-diffusion sample pointcloud --elements Mg O --model {best}'
+def next_step(args: Namespace, best: Path) -> str:
+    """Return the command that samples with a trained model, crystals of the elements of one that it saw."""
+    return f'ase-diffusion sample pointcloud --elements {args.example} --model {best}'

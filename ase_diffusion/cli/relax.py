@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ase_diffusion.cli.common import Output
 
 HELP = 'relax structures with a calculator'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     from ase_diffusion.cli.common import add_force
 
@@ -31,7 +37,7 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> Any:
+def run(args: Namespace) -> int:
     """Relax the structures of a file into another."""
     from ase_diffusion.calculators.default import default_calculator
     from ase_diffusion.cli.common import Output, chosen_path, read_images, say
@@ -68,13 +74,13 @@ def run(args: Any) -> Any:
     return status or int(failed == len(images))
 
 
-def write(atoms: Any, out: Any) -> None:
+def write(atoms: Atoms | None, out: Output) -> None:
     """Write a structure that did not fail."""
     if atoms is not None:
         out.write(atoms)
 
 
-def line(number: int, atoms: Any) -> Any:
+def line(number: int, atoms: Atoms) -> str:
     """Return the line for one result."""
     from ase_diffusion.cli.common import energy_of, pairs_of
 

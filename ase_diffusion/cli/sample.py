@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import BooleanOptionalAction
-from typing import Any
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from typing import TYPE_CHECKING
 
 from ase_diffusion.cli.methods import METHODS
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 HELP = 'generate structures'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb, for every method."""
     methods = parser.add_subparsers(dest='method', metavar='METHOD', required=True)
     for word, method in METHODS.items():
@@ -51,7 +54,7 @@ def _add_common(parser, method):
     parser.add_argument('--denoising-trajectory', metavar='FILE', help='every step of the first structure of a batch')
 
 
-def run(args: Any) -> Any:
+def run(args: Namespace) -> int:
     """Sample into a file; return the exit status."""
     from ase_diffusion.cli.common import Output, check_path, chosen_path, given
     from ase_diffusion.cli.conditions import check_names, parse_conditions
@@ -104,7 +107,7 @@ def _count(out, args):
     return f'{out.count} of {args.n} structures in {args.out}' if out.count else 'no structure was accepted'
 
 
-def next_steps(atoms: Any, args: Any) -> Any:
+def next_steps(atoms: Atoms, args: Namespace) -> str:
     """Return commands for the file of the arguments that work as they stand."""
     from pathlib import Path
 

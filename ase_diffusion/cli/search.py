@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 HELP = 'sample, relax and collect structures for hours'
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb."""
     from ase_diffusion.cli.conditions import add_conditions
     from ase_diffusion.cli.methods import METHODS
@@ -49,7 +53,7 @@ def add_arguments(parser: Any, again: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: Any) -> Any:
+def run(args: Namespace) -> int:
     """Bring a search to n structures."""
     from ase_diffusion.calculators.default import check_installed
     from ase_diffusion.calculators.names import check_calculator
@@ -87,12 +91,15 @@ def run(args: Any) -> Any:
     except KeyboardInterrupt:
         print(f'stopped; what was done is in {search.store.name}, and the same line goes on')
         return 130
+    if not images:
+        print('next: the same line with --retry-failed tries those that failed again')
+        return 1
     look = command('ase', 'gui', f'{args.db}@unique=1')
-    print(f'next: {command("ase", "db", search.store.name)} unique=1 -s energy' + (f'   or: {look}' if images else ''))
-    return 0 if images else 1
+    print(f'next: {command("ase", "db", search.store.name)} unique=1 -s energy   or: {look}')
+    return 0
 
 
-def connect(address: Any) -> Any:
+def connect(address: str | None) -> Client | None:
     """Return a client of a running dask scheduler, None without an address."""
     if address is None:
         return None

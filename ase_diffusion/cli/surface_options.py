@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentParser, Namespace
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase_diffusion.cli.common import add_height, add_slab, command, given, pairs_of, read_images, read_slab
 from ase_diffusion.cli.conditions import name_and_text
 
+if TYPE_CHECKING:
+    from ase import Atoms
 
-def add_sample(parser: argparse.ArgumentParser) -> None:
+    from ase_diffusion import SurfaceDiffusion
+    from ase_diffusion.training import Overlayers
+
+
+def add_sample(parser: ArgumentParser) -> None:
     """Add what says which overlayers are sampled: slab, formula, window, force guidance, energy."""
     add_slab(parser)
     parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
@@ -28,7 +36,7 @@ def add_sample(parser: argparse.ArgumentParser) -> None:
     add_height(parser)
 
 
-def energy(text: str) -> Any:
+def energy(text: str) -> tuple[str, str]:
     """Return the condition of --energy E, a number or none."""
     if text.lower() != 'none':
         try:
@@ -38,7 +46,7 @@ def energy(text: str) -> Any:
     return name_and_text(f'energy={text}')
 
 
-def make(cls, args: Any, **options: Any) -> Any:
+def make(cls: type[SurfaceDiffusion], args: Namespace, **options: Any) -> SurfaceDiffusion:
     """Return the generator of the arguments."""
     options |= given(args, 'height')
     if args.generate_slab:
@@ -48,7 +56,7 @@ def make(cls, args: Any, **options: Any) -> Any:
     return cls(read_slab(args), args.stoich, **options)
 
 
-def add_train(parser: argparse.ArgumentParser) -> None:
+def add_train(parser: ArgumentParser) -> None:
     """Add the options of a training."""
     add_data(parser)
     parser.add_argument('--repeat', type=float, metavar='SHARE', help='share repeated in the plane (0.25)')
@@ -61,7 +69,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     add_height(parser)
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: ArgumentParser) -> None:
     """Add data and sizes of networks on overlayers."""
     parser.add_argument('data', nargs='+', metavar='DATA', help='.npz, .db, .traj, .extxyz: overlayers on fixed slabs')
     parser.add_argument('--features', type=int, metavar='N', help='width of the network (64)')
@@ -69,7 +77,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cutoff', type=float, metavar='R', help='A (6)')
 
 
-def train(args: Any, **options: Any) -> Path:
+def train(args: Namespace, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.training.surface import train_surface
 
@@ -78,7 +86,7 @@ def train(args: Any, **options: Any) -> Path:
     return train_surface(read_data(args.data), args.out, **options, **more)
 
 
-def read_data(paths: Any) -> Any:
+def read_data(paths: list[str]) -> Overlayers:
     """Return the data set of all files, and tell its size."""
     from ase_diffusion.training import Overlayers
 
@@ -88,21 +96,21 @@ def read_data(paths: Any) -> Any:
     return data
 
 
-def read_frames_of(paths: Any) -> Any:
+def read_frames_of(paths: list[str]) -> list[Atoms]:
     """Return the frames of all files; the relaxations of different files stay different ones."""
     images, offset = [], 0
     for path in paths:
         frames = read_images(path)
-        runs = [pairs_of(atoms)['run'] for atoms in frames if 'run' in pairs_of(atoms)]
-        for atoms in frames:
-            if 'run' in pairs_of(atoms):
-                pairs_of(atoms)['run'] += offset
-        offset += max(runs, default=-1) + 1
+        numbered = [pairs_of(atoms) for atoms in frames if isinstance(pairs_of(atoms).get('run'), Integral)]
+        highest = max((pairs['run'] for pairs in numbered), default=-1)
+        for pairs in numbered:
+            pairs['run'] += offset
+        offset += highest + 1
         images += frames
     return images
 
 
-def next_step(args: Any, best: Any) -> Any:
+def next_step(args: Namespace, best: Path) -> str:
     """Return a command that samples with the trained model, on the slab of the last structure, written beside the model."""
     import ase.io
 

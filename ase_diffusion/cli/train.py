@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ase_diffusion.cli.methods import METHODS
@@ -11,7 +14,7 @@ HELP = 'train a model or a force field'
 SHARED = ('steps', 'minutes', 'batch_size', 'lr', 'seed', 'devices', 'accelerator', 'precision', 'every')
 
 
-def add_arguments(parser: Any, again: Any) -> None:
+def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
     """Add the options of this verb: one kind for each method, and the force field."""
     kinds = parser.add_subparsers(dest='kind', metavar='KIND', required=True)
     for word, method in METHODS.items():
@@ -49,7 +52,7 @@ def _add_common(parser):
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
-def run(args: Any, train: Any) -> None:
+def run(args: Namespace, train: Callable[..., Path]) -> None:
     """Train into a folder."""
     import logging
 
@@ -77,7 +80,7 @@ def _next(args, best):
     return command('ase-diffusion', 'sample', args.kind, '--model', best)
 
 
-def train_field(args: Any, **options: Any) -> Any:
+def train_field(args: Namespace, **options: Any) -> Path:
     """Train a force field; return the path of the best checkpoint."""
     from ase_diffusion.cli.common import given
     from ase_diffusion.cli.surface_options import read_data
@@ -88,7 +91,7 @@ def train_field(args: Any, **options: Any) -> Any:
     return train_forcefield(read_data(args.data), args.out, **options, **more)
 
 
-def start_from(model: Any, kind: str) -> Any:
+def start_from(model: str | None, kind: str) -> dict:
     """Return network and header of the model to start from, none without one; ValueError if it is of another kind."""
     if model is None:
         return {}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase_diffusion.cli.common import given
 
+if TYPE_CHECKING:
+    from ase_diffusion import ZeoliteDiffusion
 
-def add_sample(parser: Any) -> None:
+
+def add_sample(parser: ArgumentParser) -> None:
     """Add what says which frameworks are sampled."""
     parser.add_argument(
         '--source',
@@ -31,12 +35,12 @@ def add_sample(parser: Any) -> None:
     )
 
 
-def make(cls, args: Any, **options: Any) -> Any:
+def make(cls: type[ZeoliteDiffusion], args: Namespace, **options: Any) -> ZeoliteDiffusion:
     """Return the generator of the arguments."""
     return cls(**given(args, 'source', 'symmetry', 'cell', 'space_group', 'max_cost', 'tolerance', 'maxtries'), **options)
 
 
-def add_train(parser: Any) -> None:
+def add_train(parser: ArgumentParser) -> None:
     """Add the options of a training."""
     parser.add_argument(
         'data', metavar='DATA', help='frameworks: silica-frameworks, an npz of ase-diffusion data zeolites, or what ASE reads'
@@ -48,7 +52,7 @@ def add_train(parser: Any) -> None:
     parser.add_argument('--blocks', type=int, metavar='N', help='residual blocks (5)')
 
 
-def train(args: Any, **options: Any) -> Path:
+def train(args: Namespace, **options: Any) -> Path:
     """Train the denoiser; return the path of the best checkpoint."""
     from ase_diffusion.data.zeolites import read_zeolites
     from ase_diffusion.representations.voxels import Voxels
@@ -63,6 +67,6 @@ def train(args: Any, **options: Any) -> Path:
     return train_zeolite(images, args.out, **options, **more)
 
 
-def next_step(args: Any, best: Any) -> str:
+def next_step(args: Namespace, best: Path) -> str:
     """Return the command that samples with a trained model."""
     return f'ase-diffusion sample zeolite --model {best}'

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from ..utils.provenance import MARKER
 from ..utils.unread import is_unread, readable, reason_of, unread
@@ -88,7 +89,7 @@ def read_crystals(path: str | Path, split: str | None = None, *, keep_unread: bo
     elif not path.is_file():
         raise FileNotFoundError(f'crystals are read from a file; there is none at {path.absolute()}')
     elif path.suffix == '.npz':
-        images = _read_npz(path)
+        images = readable(_read_npz(path), path, log, keep=True)
     elif path.suffix == '.csv':
         images = readable(_read_csv(path), path, log, keep=True, what='cifs')
     else:
@@ -129,6 +130,11 @@ def _read_npz(path):
     images = []
     for k, end in enumerate(ends):
         part = slice(end - int(data['natoms'][k]), end)
+        strange = [int(z) for z in data['numbers'][part] if not 0 < z < len(chemical_symbols)]
+        if strange:
+            images.append(unread(f'{strange[0]} is no atomic number', f'crystal {k}'))
+            images[-1].info['key_value_pairs'] = {}
+            continue
         atoms = Atoms(
             data['numbers'][part],
             scaled_positions=data['scaled_positions'][part].astype(float),

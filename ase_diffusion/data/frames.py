@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ase.units
 import numpy as np
@@ -37,6 +37,10 @@ from ase.constraints import FixAtoms
 from ..utils.atoms import frozen_mask
 from ..utils.unread import is_unread, readable, reason_of, unread
 from .files import read_each
+
+if TYPE_CHECKING:
+    from ase.db.core import Database
+    from ase.db.row import AtomsRow
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +132,8 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
     images : list of Atoms
         Overlayers on slabs in FixAtoms, slab atoms first. Energy and forces are read from the results of the calculator and
         not computed (NaN if missing); run, step, last and converged from ``info['key_value_pairs']``. A frame without them
-        is a separate relaxation: its index, 0, True, False. The key held is written if any frame has it (False for the
-        others).
+        is a separate relaxation: its index, 0, True, False. Relaxations with names, also in ``info['run']``, are numbered. The
+        key held is written if any frame has it (False for the others).
     path : str or Path
         The ``.npz`` file.
 
@@ -147,7 +151,7 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
         key: kind for key, kind in OPTIONAL.items() if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)
     }
     slabs, slab_id, columns = {}, [], {key: [] for key in keys}
-    forces, energies = [], []
+    forces, energies, names = [], [], {}
     for index, atoms in enumerate(images):
         nslab = _slab_size(atoms, index)
         slab_id.append(slabs.setdefault(_slab_key(atoms, nslab), (len(slabs), nslab, atoms))[0])
@@ -155,13 +159,15 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
         energies.append(float(results.get('energy', np.nan)))
         forces.append(np.asarray(results.get('forces', np.full((len(atoms), 3), np.nan))))
         pairs = {
-            'run': index,
+            'run': atoms.info['run'] if isinstance(atoms.info.get('run'), str) else index,
             'step': 0,
             'last': True,
             'converged': False,
             'held': False,
             **atoms.info.get('key_value_pairs', {}),
         }
+        if isinstance(pairs['run'], str):
+            pairs['run'] = names.setdefault(pairs['run'], len(images) + len(names))
         for key, kind in keys.items():
             columns[key].append(kind(pairs[key]))
     sizes = [size for _, size, _ in slabs.values()]
@@ -181,7 +187,7 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def frames_to_npz(db: Any, path: str | Path, every: str | int = 'geometric') -> int:
+def frames_to_npz(db: str | Path | Database, path: str | Path, every: str | int = 'geometric') -> int:
     """Thin the frames of a random search database and write them to a compact npz file.
 
     Parameters
@@ -347,12 +353,12 @@ def _connect(db):
 def _read_db(path):
     """Read the rows of an ASE database, except failed ones, sorted by run and step if known."""
     db = _connect(path)
-    everything = list(db.select())
+    everything, damaged = _rows(db, path)
     rows = [row for row in everything if not row.get('failed')]
     if failed := len(everything) - len(rows):
         log.warning('%s: %d of %d rows are marked as failed and skipped', path, failed, len(everything))
-    rows.sort(key=lambda row: (row.get('run', -1), row.get('step', -1), row.id))
-    images = [_row_or_place(row) for row in rows]
+    places = [((*_run_and_step(row), row.id), _row_or_place(row)) for row in rows] + damaged
+    images = [atoms for _, atoms in sorted(places, key=lambda place: place[0])]
     if '_property_unit_dict' in db.metadata:
         _read_schnetpack(images, db.metadata, path)
     return images
@@ -394,6 +400,29 @@ def _unit(text, name, path):
         ) from None
 
 
+def _rows(db, path):
+    """Return the rows of a database, and of those that are damaged ((run, step, id), place)."""
+    try:
+        return list(db.select()), []
+    except Exception:  # of any kind: row by row
+        rows, damaged = [], []
+        try:
+            numbers = [row.id for row in db.select(columns=['id'])]
+        except Exception as error:
+            raise ValueError(f'{path} cannot be read: {reason_of(error)}') from error
+        for number in numbers:
+            try:
+                rows.append(db.get(id=number))
+            except Exception as error:
+                damaged.append(((-1, -1, number), unread(reason_of(error), f'row {number}')))
+        return rows, damaged
+
+
+def _run_and_step(row):
+    """Return run and step of a row, -1 where they are no numbers."""
+    return [row[key] if _is_number(row.get(key)) else -1 for key in ('run', 'step')]
+
+
 def _row_or_place(row):
     """Return the Atoms of a row, or its place where the row cannot be read."""
     try:
@@ -402,7 +431,7 @@ def _row_or_place(row):
         return unread(reason_of(error), f'row {row.id}')
 
 
-def row_atoms(row: Any) -> Atoms:
+def row_atoms(row: AtomsRow) -> Atoms:
     """Return the Atoms of a row with its keys and data in info."""
     atoms = row.toatoms()
     atoms.info['key_value_pairs'] = dict(row.key_value_pairs)
@@ -411,11 +440,16 @@ def row_atoms(row: Any) -> Atoms:
     return atoms
 
 
+def _is_number(value):
+    """Return whether a label is a number or truth value; texts, such as names of relaxations, stay in info."""
+    return isinstance(value, (int, float, np.number, np.bool_))
+
+
 def _read_ase(path):
     """Read all frames of a file through ase.io."""
     images = read_each(path)
     for atoms in images:
-        known = {key: kind(atoms.info[key]) for key, kind in ROW_KEYS.items() if key in atoms.info}
+        known = {key: kind(atoms.info[key]) for key, kind in ROW_KEYS.items() if _is_number(atoms.info.get(key))}
         if known and not is_unread(atoms):
             atoms.info['key_value_pairs'] = {**known, **atoms.info.get('key_value_pairs', {})}
     return images

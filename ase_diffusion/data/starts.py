@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -35,7 +35,7 @@ def random_start(
         Cell vectors a and b in the xy plane, surface normal z. Not changed.
     numbers : str, dict or list of int
         Formula such as ``'Ag6O3'``, numbers of atoms such as ``{'Ag': 6, 'O': 3}``, or atomic numbers. The new atoms come
-        last, in this order; they are placed in random
+        last, in this order; they are placed in a random one.
     rng : None, int, Generator, RandomState or numpy.random
         Random number generator or seed.
     height : (float, float)
@@ -141,12 +141,14 @@ def check_composition(stoich: Composition) -> Composition:
 
     Raises
     ------
-    ValueError
-        A formula or a range is not valid.
+    TypeError, ValueError
+        It is of another type; a formula or a range is not valid.
     """
     if isinstance(stoich, str):
         parse_formula(stoich)
         return stoich.strip()
+    if not isinstance(stoich, (Mapping, Iterable)):
+        raise TypeError(f'a composition is a formula, a list of formulas or a dict of ranges; got {stoich!r}')
     if not isinstance(stoich, Mapping):
         formulas = [check_composition(formula) for formula in stoich]
         if not formulas:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ class ZeoliteCells:
         self.which = table['operations']
 
     @classmethod
-    def load(cls, path: Any = FILE) -> ZeoliteCells:
+    def load(cls, path: str | Path = FILE) -> ZeoliteCells:
         """Read a table."""
         with np.load(path) as file:
             return cls({name: file[name] for name in file.files})

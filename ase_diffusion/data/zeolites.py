@@ -22,16 +22,17 @@ import os
 import signal
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
 from ase import Atoms
 
 from ..porous.growth import LABELS, OUTCOMES, SEEN, SIZES, build, try_starts
 from ..utils.parallel import count_processes
-from ..utils.rng import spawn_seeds
+from ..utils.rng import RandomSource, spawn_seeds
 from ..utils.unread import readable
 from .files import read_each
 
@@ -75,17 +76,17 @@ class Growth:
         Compute adsorption properties of every framework found (about 5 ms each).
     """
 
-    def __init__(self, seed: int, *, sizes: Any = SIZES, labels: bool = True) -> None:
+    def __init__(self, seed: int, *, sizes: Sequence[int] | np.ndarray = SIZES, labels: bool = True) -> None:
         self.seed, self.sizes, self.labels = int(seed), tuple(int(n) for n in sizes), labels
         self.starts = 0
         self.positions, self.columns = [], {name: [] for name in COLUMNS}
         self.seen = set()  # hashes of the nets
         self.counts = dict.fromkeys(OUTCOMES, 0)
 
-    def __len__(self) -> Any:
+    def __len__(self) -> int:
         return len(self.positions)
 
-    def add(self, last: int, counts: np.ndarray, found: Any, count: int | None = None) -> None:
+    def add(self, last: int, counts: dict[str, int], found: list[tuple[int, np.ndarray, dict]], count: int | None = None) -> None:
         """Take over the starts before `last`, as `try_starts` returned them; end where there are `count` frameworks."""
         for name, number in counts.items():
             self.counts[name] += number
@@ -128,7 +129,7 @@ class Growth:
             temporary.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: str | Path, *, labels: bool = True) -> Any:
+    def load(cls, path: str | Path, *, labels: bool = True) -> Self:
         """Return the growth that a file holds, ready to go on."""
         with np.load(path) as file:
             data = {name: file[name] for name in file.files}
@@ -147,15 +148,15 @@ class Growth:
 def grow_frameworks(
     path: str | Path,
     *,
-    minutes: Any = None,
+    minutes: float | None = None,
     count: int | None = None,
-    rng: Any = None,
-    sizes: Any = SIZES,
+    rng: RandomSource = None,
+    sizes: Sequence[int] = SIZES,
     labels: bool = True,
-    processes: int = 1,
+    processes: int | None = 1,
     save_every: float = 60.0,
-    progress: bool | None = None,
-) -> Any:
+    progress: Callable[[dict[str, int]], object] | None = None,
+) -> dict[str, int]:
     """Grow silica frameworks into a file until a time is up or a number is reached.
 
     Parameters
@@ -243,7 +244,7 @@ def _one_thread():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def read_zeolites(path: str | Path) -> Any:
+def read_zeolites(path: str | Path) -> list[Atoms]:
     """Read silica frameworks with their labels.
 
     Parameters

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ..diffusion.batch import Batch
+from .domains import Domain
 
 
 @dataclass
@@ -39,7 +37,7 @@ class Batch:
     fields: dict[str, Tensor]
     rows: dict[str, Tensor]
     size: int
-    domains: dict = field(default_factory=dict)
+    domains: dict[str, Domain] = field(default_factory=dict)
     conditions: dict[str, Tensor] = field(default_factory=dict)
     extras: dict = field(default_factory=dict)
 
@@ -111,6 +109,10 @@ class Batch:
         total = torch.zeros(self.size, dtype=values.dtype, device=values.device).index_add(0, rows, values)
         count = torch.bincount(rows, minlength=self.size).clamp(min=1)
         return total / count
+
+
+# network(batch, c_noise, conditions) -> field: prediction; a torch.nn.Module or what wraps one
+Network = Callable[[Batch, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 
 def as_mask(mask: Tensor, like: Tensor, name: str = 'field') -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from .domains import Domain
 from .noise import NoiseSource
 from .process import Process
 from .schedules import Schedule, schedule_from_dict
@@ -70,12 +71,12 @@ class Categorical(Process):
         """Return log p(x_0 | x_t), (n, K)."""
         return self.posterior(xt, torch.log_softmax(logits, -1), t, None)
 
-    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw uniformly, (n,) int64."""
         u = rng.uniform(like.to(torch.float64))
         return (u * self.classes).long().clamp(max=self.classes - 1)
 
-    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> tuple[Tensor, Tensor]:
         """Draw x_t (n,); the target is x_0 and x_t, (n, 2)."""
         stay = rng.uniform(x0.to(torch.float64)) < self.keep(t, x0)[:, 0]
         xt = torch.where(stay, x0, self.prior(x0, t, rng))
@@ -97,24 +98,31 @@ class Categorical(Process):
         """Return the most probable clean category, (n,)."""
         return self.clean(xt, pred, t).argmax(-1)
 
-    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw x_t given x_s, (n,): it stays with the probability abar(t) / abar(s)."""
         stay = rng.uniform(xs.to(torch.float64)) < (self.keep(t, xs) / self.keep(s, xs))[:, 0]
         return torch.where(stay, xs, self.prior(xs, t, rng))
 
     def reverse(
-        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+        self,
+        xt: Tensor,
+        pred: Tensor,
+        t: Tensor,
+        s: Tensor | None,
+        rng: NoiseSource,
+        domain: Domain = None,
+        eta: float = 1.0,
     ) -> Tensor:
         """Draw x_s from p(x_s | x_t); categories have no deterministic path, so ``eta`` changes nothing."""
         p = self.posterior(xt, torch.log_softmax(pred, -1), t, s).double().exp()
         u = rng.uniform(xt.to(torch.float64))[:, None]
         return (p.cumsum(-1) < u * p.sum(-1, keepdim=True)).sum(-1).clamp(max=self.classes - 1)
 
-    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw x_s, as :meth:`reverse` does."""
         return self.reverse(xt, pred, t, s, rng, domain)
 
-    def confine(self, x: Tensor, domain: Any = None) -> Tensor:
+    def confine(self, x: Tensor, domain: Domain = None) -> Tensor:
         """Return ``x`` unchanged."""
         return x
 

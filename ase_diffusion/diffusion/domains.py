@@ -185,3 +185,7 @@ class Interval:
     def difference(self, a: Tensor, b: Tensor) -> Tensor:
         """Return a - b."""
         return a - b
+
+
+# of a field: None is free space, a tuple has one for each part of a `ProductProcess`
+Domain = Free | Torus | UnitTorus | Interval | tuple | None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .batch import Batch
+from .batch import Batch, Network
 
 
 class ClassifierFree:
@@ -25,7 +25,7 @@ class ClassifierFree:
         Conditions that both predictions know: they are no matter of the scale.
     """
 
-    def __init__(self, network: torch.nn.Module, scale: float = 1.0, given: Sequence[str] = ()) -> None:
+    def __init__(self, network: Network, scale: float = 1.0, given: Sequence[str] = ()) -> None:
         self.network, self.scale, self.given = network, float(scale), frozenset(given)
 
     def __call__(self, batch: Batch, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ class ForceGuidance:
         Rows that are not displaced, bool (n,).
     """
 
-    forces: object
+    forces: Callable[[Batch], Tensor]
     field_name: str = 'positions'
     strength: float = 0.001
     power: float = 1.0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
-from .batch import Batch
+from .batch import Batch, Network
 from .joint import JointProcess
 from .noise import Generator
 
@@ -34,7 +33,9 @@ class Inpainting(JointProcess):
         How often every step is taken.
     """
 
-    def __init__(self, process: JointProcess, clean: Batch, given: Mapping[str, Tensor], network: Any, repeats: int = 5) -> None:
+    def __init__(
+        self, process: JointProcess, clean: Batch, given: Mapping[str, Tensor], network: Network, repeats: int = 5
+    ) -> None:
         super().__init__(process.processes, process.weights, process.clock)
         self.clean, self.given, self.network, self.repeats = clean, given, network, int(repeats)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from .batch import Batch
 from .categorical import Categorical
+from .domains import Domain
 from .noise import Generator, NoiseSource, as_noise
 from .preconditioned import EmbeddedCategorical, Preconditioned
 from .process import Gaussian, Process
@@ -186,7 +187,7 @@ class JointProcess:
         return {'processes': {n: p.todict() for n, p in self.processes.items()}, 'weights': self.weights, 'clock': self.clock}
 
     @classmethod
-    def fromdict(cls, values: dict) -> JointProcess:
+    def fromdict(cls, values: dict) -> Self:
         """Rebuild from :meth:`todict`."""
         return cls({n: process_from_dict(p) for n, p in values['processes'].items()}, values.get('weights'), values.get('clock'))
 
@@ -224,25 +225,25 @@ class ProductProcess(Process):
         """Whether any part takes Langevin steps."""
         return any(process.langevin for _, process in self.parts)
 
-    def _each(self, call: Callable, domain: Any = None) -> list:
+    def _each(self, call: Callable, domain: Domain = None) -> list:
         """Return ``call(columns, process, domain)`` of every part."""
         domains = domain or [None] * len(self.parts)
         return [call(slice(*columns), process, part) for (columns, process), part in zip(self.parts, domains, strict=True)]
 
-    def _cat(self, call: Callable, domain: Any = None) -> Tensor:
+    def _cat(self, call: Callable, domain: Domain = None) -> Tensor:
         """Return the columns ``call(columns, process, domain)`` of every part, side by side."""
         return torch.cat(self._each(call, domain), -1)
 
-    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw every part from its own prior."""
         return self._cat(lambda c, p, d: p.prior(like[..., c], t, rng, d), domain)
 
-    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> tuple[Tensor, Tensor]:
         """Noise every part; return (x_t, target)."""
         pairs = self._each(lambda c, p, d: p.add_noise(x0[..., c], t, rng, d), domain)
         return torch.cat([x for x, _ in pairs], -1), torch.cat([target for _, target in pairs], -1)
 
-    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw x_t given x_s of every part."""
         return self._cat(lambda c, p, d: p.renoise(xs[..., c], s, t, rng, d), domain)
 
@@ -255,7 +256,7 @@ class ProductProcess(Process):
         """Return the estimate of the clean data."""
         return self._cat(lambda c, p, d: p.to_x0(xt[..., c], pred[..., c], t))
 
-    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Any = None) -> Tensor:
+    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Domain = None) -> Tensor:
         """Return the prediction that stands for the estimate ``x0``."""
         return self._cat(lambda c, p, d: p.from_x0(xt[..., c], x0[..., c], t, d), domain)
 
@@ -268,16 +269,23 @@ class ProductProcess(Process):
         return self._cat(lambda c, p, d: p.from_eps(xt[..., c], eps[..., c], t))
 
     def reverse(
-        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+        self,
+        xt: Tensor,
+        pred: Tensor,
+        t: Tensor,
+        s: Tensor | None,
+        rng: NoiseSource,
+        domain: Domain = None,
+        eta: float = 1.0,
     ) -> Tensor:
         """Step every part from ``t`` to ``s``."""
         return self._cat(lambda c, p, d: p.reverse(xt[..., c], pred[..., c], t, s, rng, d, eta), domain)
 
-    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Make one Euler-Maruyama step of every part."""
         return self._cat(lambda c, p, d: p.sde_step(xt[..., c], pred[..., c], t, s, rng, d), domain)
 
-    def correct(self, xt: Tensor, pred: Tensor, t: Tensor, size: float, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def correct(self, xt: Tensor, pred: Tensor, t: Tensor, size: float, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Make one Langevin step of the parts that take one."""
 
         def part(c, p, d):
@@ -285,11 +293,11 @@ class ProductProcess(Process):
 
         return self._cat(part, domain)
 
-    def confine(self, x: Tensor, domain: Any = None) -> Tensor:
+    def confine(self, x: Tensor, domain: Domain = None) -> Tensor:
         """Put points back into the domain."""
         return self._cat(lambda c, p, d: p.confine(x[..., c], d), domain)
 
-    def difference(self, a: Tensor, b: Tensor, domain: Any = None) -> Tensor:
+    def difference(self, a: Tensor, b: Tensor, domain: Domain = None) -> Tensor:
         """Return the shortest a - b that the domain allows."""
         return self._cat(lambda c, p, d: p.difference(a[..., c], b[..., c], d), domain)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class NoisePerStructure:
         One seed per structure of the batch.
     """
 
-    def __init__(self, seeds: Any) -> None:
+    def __init__(self, seeds: Iterable[int]) -> None:
         self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
     def bind(self, rows: Tensor) -> _Bound:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from .domains import Domain
 from .noise import NoiseSource
 from .process import Gaussian
 from .schedules import Schedule, schedule_from_dict
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class Preconditioned(Gaussian):
@@ -42,13 +46,13 @@ class Preconditioned(Gaussian):
                 f'with up to {float(total.max()):.4g}; take GeometricVP with the same sigma_min and sigma_max'
             )
 
-    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw x_t from N(0, 1): data of unit variance keep it."""
         return rng.normal(like)
 
     # prediction type: F = -v
 
-    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Domain) -> Tensor:
         """Return -v = sigma x_0 - alpha eps."""
         alpha, sigma = self.scales(t, x0)
         return sigma * x0 - alpha * eps
@@ -68,7 +72,7 @@ class Preconditioned(Gaussian):
         alpha, sigma = self.scales(t, xt)
         return alpha * xt + sigma * pred
 
-    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Any = None) -> Tensor:
+    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Domain = None) -> Tensor:
         """Return F for an estimate of the clean data: the inverse of :meth:`to_x0`."""
         alpha, sigma = self.scales(t, xt)
         return (x0 - alpha * xt) / sigma
@@ -84,13 +88,13 @@ class EmbeddedCategorical(Preconditioned):
     ----------
     schedule : Schedule
         Variance-preserving.
-    table : (K, D) nested list or Tensor
+    table : (K, D) nested list, array or Tensor
         The point of every category; unit variance by column.
     """
 
     discrete: ClassVar[bool] = True
 
-    def __init__(self, schedule: Schedule, table: Any) -> None:
+    def __init__(self, schedule: Schedule, table: ArrayLike | Tensor) -> None:
         super().__init__(schedule)
         self.table = torch.as_tensor(table, dtype=torch.float64)
         if self.table.dim() != 2 or len(torch.unique(self.table, dim=0)) != len(self.table):
@@ -111,7 +115,7 @@ class EmbeddedCategorical(Preconditioned):
 
     # prediction type: logits (n, K)
 
-    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Domain) -> Tensor:
         """Return the clean category, (n,)."""
         return self.nearest(x0)
 
@@ -127,14 +131,21 @@ class EmbeddedCategorical(Preconditioned):
     # steps
 
     def reverse(
-        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+        self,
+        xt: Tensor,
+        pred: Tensor,
+        t: Tensor,
+        s: Tensor | None,
+        rng: NoiseSource,
+        domain: Domain = None,
+        eta: float = 1.0,
     ) -> Tensor:
         """Step from ``t`` to ``s``; the last step ends at a point of the table."""
         if s is None:
             return self._points(xt)[pred.argmax(-1)]
         return super().reverse(xt, pred, t, s, rng, domain, eta)
 
-    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Make one Euler-Maruyama step."""
         return self.reverse(xt, pred, t, None, rng) if s is None else super().sde_step(xt, pred, t, s, rng, domain)
 

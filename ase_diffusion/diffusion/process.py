@@ -7,12 +7,12 @@ process in free space and the parent of most others. Times ``t`` are given per r
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from .domains import Free
+from .domains import Domain, Free
 from .noise import NoiseSource
 from .schedules import Schedule, schedule_from_dict
 
@@ -34,15 +34,15 @@ class Process(Protocol):
     langevin: bool  # a predictor-corrector sampler corrects the field
 
     @abstractmethod
-    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw x_t from the distribution that the forward process reaches at ``t``, in the shape of ``like``."""
 
     @abstractmethod
-    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> tuple[Tensor, Tensor]:
         """Noise clean data; return (x_t, target of the network)."""
 
     @abstractmethod
-    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw x_t given x_s, forward from ``s`` to the later ``t``."""
 
     @abstractmethod
@@ -51,15 +51,22 @@ class Process(Protocol):
 
     @abstractmethod
     def reverse(
-        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+        self,
+        xt: Tensor,
+        pred: Tensor,
+        t: Tensor,
+        s: Tensor | None,
+        rng: NoiseSource,
+        domain: Domain = None,
+        eta: float = 1.0,
     ) -> Tensor:
         """Step from ``t`` to ``s``: ancestral with ``eta`` 1, deterministic with 0."""
 
     @abstractmethod
-    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Make one Euler-Maruyama step of the reverse SDE from ``t`` to ``s``."""
 
-    def correct(self, xt: Tensor, pred: Tensor, t: Tensor, size: float, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def correct(self, xt: Tensor, pred: Tensor, t: Tensor, size: float, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Make one Langevin step of length ``size`` sigma^2 at time ``t``."""
         raise NotImplementedError(f'{type(self).__name__} is a process of categories, which have no eps and no difference')
 
@@ -67,7 +74,7 @@ class Process(Protocol):
     def to_x0(self, xt: Tensor, pred: Tensor, t: Tensor) -> Tensor:
         """Return the estimate of the clean data that ``pred`` stands for."""
 
-    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Any = None) -> Tensor:
+    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Domain = None) -> Tensor:
         """Return the prediction that stands for the estimate ``x0``."""
         raise NotImplementedError(f'{type(self).__name__} is a process of categories, which have no eps and no difference')
 
@@ -80,10 +87,10 @@ class Process(Protocol):
         raise NotImplementedError(f'{type(self).__name__} is a process of categories, which have no eps and no difference')
 
     @abstractmethod
-    def confine(self, x: Tensor, domain: Any = None) -> Tensor:
+    def confine(self, x: Tensor, domain: Domain = None) -> Tensor:
         """Put points back into the domain."""
 
-    def difference(self, a: Tensor, b: Tensor, domain: Any = None) -> Tensor:
+    def difference(self, a: Tensor, b: Tensor, domain: Domain = None) -> Tensor:
         """Return the shortest a - b that the domain allows."""
         raise NotImplementedError(f'{type(self).__name__} is a process of categories, which have no eps and no difference')
 
@@ -92,7 +99,6 @@ class Process(Protocol):
         """Return class name and parameters, fit for JSON."""
 
     @classmethod
-    @abstractmethod
     @abstractmethod
     def fromdict(cls, values: dict) -> Self:
         """Rebuild from :meth:`todict`."""
@@ -123,7 +129,7 @@ class Gaussian(Process):
         A bound or ``delta`` is not positive, both bounds are given, or the loss is unknown.
     """
 
-    domain: ClassVar[Any] = Free()
+    domain: ClassVar[Domain] = Free()
     discrete: ClassVar[bool] = False
     langevin: ClassVar[bool] = False
 
@@ -133,7 +139,7 @@ class Gaussian(Process):
         clip_norm: float | None = None,
         *,
         clip_sample: float | None = None,
-        loss: str = 'mse',
+        loss: Literal['mse', 'l1', 'huber'] = 'mse',
         delta: float = 1.0,
     ) -> None:
         if clip_norm is not None and clip_sample is not None:
@@ -157,19 +163,19 @@ class Gaussian(Process):
             return torch.ones((), dtype=like.dtype, device=like.device), like.new_zeros(())
         return _column(self.schedule.alpha(t), like), _column(self.schedule.sigma(t), like)
 
-    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw x_t from N(0, sigma^2)."""
         _, sigma = self.scales(t, like)
         return sigma * rng.normal(like)
 
-    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> tuple[Tensor, Tensor]:
         """Noise clean data; return (x_t, target)."""
         alpha, sigma = self.scales(t, x0)
         eps = rng.normal(x0)
         xt = alpha * x0 + sigma * eps
         return self.confine(xt, domain), self._target(x0, xt, eps, t, domain)
 
-    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def renoise(self, xs: Tensor, s: Tensor | None, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw x_t given x_s at an earlier ``s``: x_t = r x_s + sqrt(sigma_t^2 - r^2 sigma_s^2) eps, r = alpha_t / alpha_s."""
         alpha_s, sigma_s = self.scales(s, xs)
         alpha, sigma = self.scales(t, xs)
@@ -189,7 +195,7 @@ class Gaussian(Process):
 
     # prediction type: eps
 
-    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Domain) -> Tensor:
         """Return the target of the network; ``xt`` is alpha x_0 + sigma eps, before it is confined."""
         return eps
 
@@ -206,7 +212,7 @@ class Gaussian(Process):
         alpha, sigma = self.scales(t, xt)
         return (xt - sigma * self._to_eps(xt, pred, t)) / alpha
 
-    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Any = None) -> Tensor:
+    def from_x0(self, xt: Tensor, x0: Tensor, t: Tensor, domain: Domain = None) -> Tensor:
         """Return the prediction that stands for the estimate ``x0``: the inverse of :meth:`to_x0`."""
         alpha, sigma = self.scales(t, xt)
         return self.from_eps(xt, (xt - alpha * x0) / sigma, t)
@@ -232,7 +238,14 @@ class Gaussian(Process):
     # steps
 
     def reverse(
-        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+        self,
+        xt: Tensor,
+        pred: Tensor,
+        t: Tensor,
+        s: Tensor | None,
+        rng: NoiseSource,
+        domain: Domain = None,
+        eta: float = 1.0,
     ) -> Tensor:
         """Step from ``t`` to the earlier ``s`` (None: to clean data).
 
@@ -245,7 +258,7 @@ class Gaussian(Process):
         mean = alpha_s * self.to_x0(xt, pred, t) + torch.sqrt((sigma_s**2 - std**2).clamp(min=0)) * self.to_eps(xt, pred, t)
         return self._draw(mean, std, rng if eta > 0 and s is not None else None, domain)
 
-    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def sde_step(self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Make one Euler-Maruyama step of the reverse SDE in the variable x / alpha (variance-exploding form)."""
         if s is None:
             return self.reverse(xt, pred, t, None, rng, domain, eta=0.0)
@@ -255,22 +268,22 @@ class Gaussian(Process):
         mean = alpha_s * (xt / alpha - change * alpha / sigma * self.to_eps(xt, pred, t))
         return self._draw(mean, alpha_s * torch.sqrt(change), rng, domain)
 
-    def correct(self, xt: Tensor, pred: Tensor, t: Tensor, size: float, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def correct(self, xt: Tensor, pred: Tensor, t: Tensor, size: float, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Make one Langevin step of length ``size`` sigma^2 at time ``t``, which keeps the distribution of ``t``."""
         _, sigma = self.scales(t, xt)
         return self._draw(xt - size * sigma * self.to_eps(xt, pred, t), (2 * size) ** 0.5 * sigma, rng, domain)
 
     # the domain
 
-    def confine(self, x: Tensor, domain: Any = None) -> Tensor:
+    def confine(self, x: Tensor, domain: Domain = None) -> Tensor:
         """Put points back into the domain."""
         return (domain or self.domain).confine(x)
 
-    def difference(self, a: Tensor, b: Tensor, domain: Any = None) -> Tensor:
+    def difference(self, a: Tensor, b: Tensor, domain: Domain = None) -> Tensor:
         """Return the shortest a - b that the domain allows."""
         return (domain or self.domain).difference(a, b)
 
-    def _draw(self, mean: Tensor, std: Tensor, rng: NoiseSource | None, domain: Any) -> Tensor:
+    def _draw(self, mean: Tensor, std: Tensor, rng: NoiseSource | None, domain: Domain) -> Tensor:
         """Draw from the normal distribution of the domain; without ``rng`` return its mean, confined."""
         domain = domain or self.domain
         return domain.confine(mean) if rng is None else domain.normal(mean, std, rng)

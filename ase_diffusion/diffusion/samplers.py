@@ -26,10 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batch import Batch
+from .batch import Batch, Network
 from .joint import JointProcess, times
 from .noise import Generator
 from .schedules import TimeDensity
+
+Step = tuple[Batch, dict[str, Tensor]]  # what a step returns: the batch at s, the estimates of the clean fields
 
 SAMPLERS: dict[str, Sampler] = {}
 
@@ -38,7 +40,7 @@ SAMPLERS: dict[str, Sampler] = {}
 class Run:
     """One run of a sampler, passed to each of its steps; ``memory`` is a place for values of earlier steps."""
 
-    network: Callable
+    network: Network
     process: JointProcess
     batch: Batch
     generator: Generator
@@ -66,7 +68,7 @@ class Sampler:
         Names and defaults of its own keywords.
     """
 
-    def __init__(self, step: Callable, calls: int, density: TimeDensity | None = None) -> None:
+    def __init__(self, step: Callable[..., Step], calls: int, density: TimeDensity | None = None) -> None:
         self.__doc__, self.__name__, self.__module__ = step.__doc__, step.__name__, step.__module__
         own = [p for p in inspect.signature(step).parameters.values() if p.kind is p.KEYWORD_ONLY]
         self.step, self.name, self.calls = step, step.__name__, calls
@@ -75,15 +77,15 @@ class Sampler:
     @torch.inference_mode()
     def __call__(
         self,
-        network: Callable,
+        network: Network,
         process: JointProcess,
         batch: Batch,
         *,
         steps: int,
         generator: Generator,
         mask: Mapping[str, Tensor] | None = None,
-        guidance: Sequence[Callable] = (),
-        callback: Callable | None = None,
+        guidance: Sequence[Callable[[Batch, float], dict[str, Tensor]]] = (),
+        callback: Callable[[int, float, Batch, dict[str, Tensor]], object] | None = None,
         start: float = 1.0,
         initial: Batch | None = None,
         **options: Any,
@@ -160,7 +162,7 @@ class Sampler:
         return found
 
 
-def sampler(*, calls: int, density: TimeDensity | None = None) -> Callable[[Callable], Sampler]:
+def sampler(*, calls: int, density: TimeDensity | None = None) -> Callable[[Callable[..., Step]], Sampler]:
     """Decorate the step of a sampler: make the sampler and register it.
 
     Parameters
@@ -171,7 +173,7 @@ def sampler(*, calls: int, density: TimeDensity | None = None) -> Callable[[Call
         Default density of the time points, which makes it an option; else they are equidistant.
     """
 
-    def register(step: Callable) -> Sampler:
+    def register(step: Callable[..., Step]) -> Sampler:
         SAMPLERS[step.__name__] = Sampler(step, calls, density)
         return SAMPLERS[step.__name__]
 
@@ -190,7 +192,7 @@ def _guide(process: JointProcess, x: Batch, before: Batch, guidance: Sequence[Ca
 
 
 @sampler(calls=2, density=TimeDensity(0.5, 0.15, 0.9))
-def renoised_ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
+def renoised_ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Step:
     """Sample by ancestral steps, before each of which the estimate of the clean data is noised to the same time again.
 
     A second estimate at every time: errors of the network are not carried along. Noising a *sample* of p(x_0 | x_t) would keep
@@ -207,7 +209,7 @@ def renoised_ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
 
 
 @sampler(calls=2)
-def predictor_corrector(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, corrector: float = 0.04) -> Any:
+def predictor_corrector(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, corrector: float = 0.04) -> Step:
     """Sample by one Langevin step, then one ancestral step (Song et al., arXiv 2011.13456, alg. 2; DiffCSP, alg. 3).
 
     Fields on a torus are corrected, two network calls a step; without such a field this is :func:`ancestral`. A Langevin step has
@@ -221,28 +223,28 @@ def predictor_corrector(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, corr
 
 
 @sampler(calls=1)
-def ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, eta: float = 1.0) -> Any:
+def ancestral(run: Run, x: Batch, t: Tensor, s: Tensor | None, *, eta: float = 1.0) -> Step:
     """Sample by the posterior q(x_s | x_t, x_0) (DDPM, arXiv 2006.11239, eq. 7), stochastic; ``eta`` as in DDIM, eq. 16."""
     pred = run.predict(x, t)
     return run.process.reverse(x, pred, t, s, run.generator, eta), run.process.to_x0(x, pred, t)
 
 
 @sampler(calls=1)
-def euler_maruyama(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
+def euler_maruyama(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Step:
     """Sample the reverse SDE by Euler-Maruyama (Ronne et al. 2024, eq. 2)."""
     pred = run.predict(x, t)
     return run.process.sde_step(x, pred, t, s, run.generator), run.process.to_x0(x, pred, t)
 
 
 @sampler(calls=1)
-def ddim(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
+def ddim(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Step:
     """Sample deterministically along the probability-flow ODE, first order (DDIM, arXiv 2010.02502)."""
     pred = run.predict(x, t)
     return run.process.reverse(x, pred, t, s, run.generator, 0.0), run.process.to_x0(x, pred, t)
 
 
 @sampler(calls=2)
-def heun(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
+def heun(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Step:
     """Sample the probability-flow ODE to second order, two calls a step (Karras et al., arXiv 2206.00364, alg. 1)."""
     pred = run.predict(x, t)
     x0 = run.process.to_x0(x, pred, t)
@@ -254,7 +256,7 @@ def heun(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
 
 
 @sampler(calls=1)
-def dpmpp_2m(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Any:
+def dpmpp_2m(run: Run, x: Batch, t: Tensor, s: Tensor | None) -> Step:
     """Sample with DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2): second order at one call a step."""
     pred = run.predict(x, t)
     x0 = run.process.to_x0(x, pred, t)

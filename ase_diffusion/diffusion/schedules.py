@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -184,7 +183,7 @@ class TimeDensity:
             raise ValueError(f'a time density needs std > 0 and a weight in [0, 1], got {(self.mean, self.std, self.weight)}')
 
     @classmethod
-    def of(cls, value: Any) -> TimeDensity | None:
+    def of(cls, value: TimeDensity | Mapping[str, float] | Sequence[float] | None) -> TimeDensity | None:
         """Return a density from itself, from (mean, std, weight) or from :meth:`todict`; None stays None."""
         if value is None or isinstance(value, cls):
             return value

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
+from .domains import Domain
 from .noise import NoiseSource
 from .process import Gaussian
 
@@ -17,18 +16,25 @@ class TruncatedNormal(Gaussian):
     and the target (x_t - x_0) / sigma is exact.
     """
 
-    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw uniformly over the window."""
         return domain.uniform(like, rng)
 
-    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> tuple[Tensor, Tensor]:
         """Draw x_t from the truncated normal around x_0; target = (x_t - x_0) / sigma."""
         _, sigma = self.scales(t, x0)
         xt = domain.normal(x0, sigma, rng)
         return xt, (xt - x0) / sigma
 
     def reverse(
-        self, xt: Tensor, pred: Tensor, t: Tensor, s: Tensor | None, rng: NoiseSource, domain: Any = None, eta: float = 1.0
+        self,
+        xt: Tensor,
+        pred: Tensor,
+        t: Tensor,
+        s: Tensor | None,
+        rng: NoiseSource,
+        domain: Domain = None,
+        eta: float = 1.0,
     ) -> Tensor:
         """Step from ``t`` to ``s``; without fresh noise the quantile in the truncated kernel around x_0 is kept.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from .domains import UnitTorus
+from .domains import Domain, UnitTorus
 from .noise import NoiseSource
 from .process import Gaussian, _column
 from .schedules import GeometricVE
@@ -24,11 +24,11 @@ class WrappedNormal(Gaussian):
 
     langevin: ClassVar[bool] = True
 
-    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Any = None) -> Tensor:
+    def prior(self, like: Tensor, t: Tensor, rng: NoiseSource, domain: Domain = None) -> Tensor:
         """Draw uniformly over the box."""
         return (domain or self.domain).uniform(like, rng)
 
-    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Domain) -> Tensor:
         """Return the noise before wrapping."""
         return domain.turn(eps, xt)
 
@@ -87,9 +87,9 @@ class WrappedScore(WrappedNormal):
         In units of the period.
     """
 
-    domain: ClassVar[Any] = UnitTorus()
+    domain: ClassVar[Domain] = UnitTorus()
 
-    def __init__(self, schedule: GeometricVE, *, loss: str = 'mse', delta: float = 1.0) -> None:
+    def __init__(self, schedule: GeometricVE, *, loss: Literal['mse', 'l1', 'huber'] = 'mse', delta: float = 1.0) -> None:
         super().__init__(schedule, loss=loss, delta=delta)
         if schedule.sigma_max > SIGMA_UNIFORM:
             raise ValueError(
@@ -103,7 +103,7 @@ class WrappedScore(WrappedNormal):
 
     # prediction type: -score / sqrt(E[score^2])
 
-    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Any) -> Tensor:
+    def _target(self, x0: Tensor, xt: Tensor, eps: Tensor, t: Tensor, domain: Domain) -> Tensor:
         """Return the scaled score of the kernel q(x_t | x_0)."""
         _, sigma = self.scales(t, x0)
         return wrapped_noise(sigma * eps, sigma) / self.scale(t, x0)

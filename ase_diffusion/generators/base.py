@@ -8,20 +8,19 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, overload
 
 from ase import Atoms
-from ase.io.trajectory import Trajectory
+from ase.io.trajectory import TrajectoryWriter
 
 from ..diffusion import SAMPLERS
 from ..errors import GenerationFailed
 from ..representations import Failure
 from ..utils.atoms import copy_atoms, energy_of, mobile_formula
 from ..utils.checks import check_folder, check_integer
-from ..utils.interrupts import held_interrupts
-from ..utils.log import Log
+from ..utils.log import Log, Logfile
 from ..utils.memory import keep_freed_memory
 from ..utils.progress import Progress
 from ..utils.provenance import keep_own, note
@@ -32,6 +31,7 @@ from .records import plain_options, record_of
 from .relaxation import relax_in_order
 from .tasks import FromNoise, FromStructures
 from .text import plain, shown_condition
+from .trajectory import append, check_trajectory
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Generator(GenerativeModel):
         A name of :data:`ase_diffusion.diffusion.SAMPLERS`; by default as the model says.
     batch_size : int, optional
         Structures sampled at once.
-    device : str, optional
+    device : str or torch.device, optional
     logfile : '-', path, stream or None
     trajectory : path or ase Trajectory, optional
         Every accepted structure is appended.
@@ -89,8 +89,8 @@ class Generator(GenerativeModel):
     def __init__(
         self,
         *,
-        logfile: str = '-',
-        trajectory: Any = None,
+        logfile: Logfile = '-',
+        trajectory: str | Path | TrajectoryWriter | None = None,
         best_of: int = 1,
         maxtries: int = 20,
         validate: bool = True,
@@ -99,10 +99,11 @@ class Generator(GenerativeModel):
         super().__init__(**options)
         self.best_of, self.maxtries = check_integer('best_of', best_of, 1), check_integer('maxtries', maxtries, 1)
         self.validate, self.selection = bool(validate), None
-        check_folder('trajectory', trajectory)
+        check_folder('logfile', logfile)
+        check_trajectory(trajectory)
         check_folder('denoising_trajectory', self.denoising_trajectory)
         self.log = Log(logfile)
-        self._trajectory, self._opened = trajectory, None
+        self._trajectory = trajectory
         self.observers: list = []
         self.atoms: Atoms | None = None
         self.statistics = {'generated': 0, 'accepted': 0, 'rejected': 0}
@@ -122,7 +123,11 @@ class Generator(GenerativeModel):
 
     # the run
 
-    def sample(self, n: int | None = None, **conditions: Any) -> Any:
+    @overload
+    def sample(self, n: None = None, **conditions: Any) -> Atoms: ...
+    @overload
+    def sample(self, n: int, **conditions: Any) -> list[Atoms]: ...
+    def sample(self, n: int | None = None, **conditions: Any) -> Atoms | list[Atoms]:
         """Return one structure (n=None) or a list of n.
 
         Raises
@@ -190,7 +195,6 @@ class Generator(GenerativeModel):
                     )
         finally:
             progress.close()
-            self._close_trajectory()
             if reasons:
                 counts = ', '.join(f'{count} x {reason}' for reason, count in reasons.most_common())
                 self.log.write(f'rejected: {refused} of {refused + done}: {counts}')
@@ -199,7 +203,7 @@ class Generator(GenerativeModel):
             if tries > 1:
                 self.log.write(self.selection.cost(chosen))
 
-    def _outcomes(self, parts: list[list[int]], conditions: dict, task: FromNoise, tries: int):
+    def _outcomes(self, parts: list[list[int]], conditions: dict, task: FromNoise, tries: int) -> Iterable[Outcome]:
         """Return the structures or failures of several batches of seeds: relaxed, and the best of every ``tries``."""
         outcomes = [outcome for seeds in parts for outcome in self._candidates(seeds, conditions, task)]
         self.statistics['generated'] += len(outcomes)
@@ -256,11 +260,7 @@ class Generator(GenerativeModel):
         seed, closest = pairs.get('seed', ''), pairs.get('min_distance_ratio', float('nan'))
         self.log.write(f'{number:5d} {self._shown_formula(atoms):<24s} {seed:>20s} {closest:8.3f} {seconds:7.2f}')
         if self._trajectory is not None:
-            if self._opened is None:
-                owns = not hasattr(self._trajectory, 'write')
-                self._opened = Trajectory(self._trajectory, 'a') if owns else self._trajectory
-            with held_interrupts():  # half a frame would make the whole file unreadable
-                self._opened.write(atoms)
+            append(atoms, self._trajectory)
         for function, interval, args, kwargs in self.observers:
             if self.statistics['accepted'] % interval == 0:
                 function(*args, **kwargs)
@@ -358,7 +358,7 @@ class Generator(GenerativeModel):
             )
 
     @classmethod
-    def from_record(cls, atoms: Atoms, **options: Any) -> Generator:
+    def from_record(cls, atoms: Atoms, **options: Any) -> Self:
         """Return the generator that made a structure, for :meth:`again`, from what the structure says.
 
         Parameters
@@ -398,31 +398,27 @@ class Generator(GenerativeModel):
         finally:
             self.maxtries = before
 
-    def attach(self, function: Any, interval: int = 1, *args: Any, **kwargs: Any) -> None:
+    def attach(self, function: Callable | TrajectoryWriter, interval: int = 1, *args: Any, **kwargs: Any) -> None:
         """Call ``function(*args, **kwargs)`` after every ``interval``-th accepted structure (``self.atoms``)."""
         if not callable(function) and hasattr(function, 'write'):
             writer = function
             function = lambda: writer.write(self.atoms)  # noqa: E731  an ase Trajectory is attached like this
+        if not callable(function):
+            raise TypeError(f'attach takes a function, or an ASE Trajectory open for writing; got {function!r}')
         self.observers.append((function, check_integer('interval', interval, 1), args, kwargs))
 
-    def _close_trajectory(self) -> None:
-        if self._opened is not None and self._opened is not self._trajectory:
-            self._opened.close()
-        self._opened = None
-
     def close(self) -> None:
-        """Close logfile and trajectory, and end the process of a calculator, if there is one."""
-        self._close_trajectory()
+        """Close the logfile, and end the process of a calculator, if there is one."""
         if self.guidance is not None:
             self.guidance.close()
         if self.selection is not None:
             self.selection.close()
         self.log.close()
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -432,7 +428,11 @@ class Generator(GenerativeModel):
         return f'{type(self).__name__}({shown})'
 
 
-def collect(structures: Any, n: int | None) -> Any:
+@overload
+def collect(structures: Iterable[Atoms], n: None) -> Atoms: ...
+@overload
+def collect(structures: Iterable[Atoms], n: int) -> list[Atoms]: ...
+def collect(structures: Iterable[Atoms], n: int | None) -> Atoms | list[Atoms]:
     """Return the structures of an iterator as a list, or the only one where n is None; a failure and Ctrl-C carry the others."""
     images: list[Atoms] = []
     try:

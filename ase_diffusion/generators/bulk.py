@@ -10,6 +10,7 @@ from ase import Atoms
 from ..data.crystals import read_crystals
 from ..representations.reduction import symmetrize
 from ..utils.atoms import neighbors
+from ..utils.checks import check_tolerance
 from .base import Generator
 
 SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
@@ -71,11 +72,9 @@ class BulkGenerator(Generator):
         return read_crystals(path)
 
 
-def check_symmetrize(tolerance: float) -> float | None:
+def check_symmetrize(tolerance: float | None) -> float | None:
     """Return the tolerance; raise a ValueError where it is neither positive nor None."""
-    if tolerance is not None and (isinstance(tolerance, (bool, str)) or not tolerance > 0):
-        raise ValueError(f'symmetrize is a tolerance in A, positive; got {tolerance!r}')
-    return tolerance
+    return None if tolerance is None else check_tolerance('symmetrize', tolerance)
 
 
 def shortest_distance(atoms: Atoms) -> float:

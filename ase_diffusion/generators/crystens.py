@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from ase import Atoms
@@ -15,6 +15,7 @@ from ase import Atoms
 from ..diffusion import Batch, NoisePerStructure
 from ..networks.image_layout import ATOMS
 from ..networks.rowtokens import ELEMENTS
+from ..representations import CrysTens
 from ..representations.conditions import ClassCondition, conditions_of
 from ..representations.crystens import sites_of, table_of
 from ..training.crystens import SAMPLING, train_crystens
@@ -54,12 +55,12 @@ class Kind:
     model: str = UNTRAINED
 
 
-def _at_once(gen: Any, batch: Batch, *task: Any) -> Batch:
+def _at_once(gen: CrysTensDiffusion, batch: Batch, *task: Any) -> Batch:
     """Sample whole images, by diffusion or in one pass."""
     return gen._denoise(batch, *task)
 
 
-def _in_two_stages(gen: Any, batch: Batch, seeds: list[int], *task: Any) -> Batch:
+def _in_two_stages(gen: CrysTensDiffusion, batch: Batch, seeds: list[int], *task: Any) -> Batch:
     """Sample images of half the size, then whole ones that see them, with conditioning augmentation."""
     network, movie, gen.denoising_trajectory = gen.network, gen.denoising_trajectory, None  # that of the whole images
     small = batch.with_fields(image=network.reduce(batch.fields['image']))
@@ -131,11 +132,11 @@ class CrysTensDiffusion(BulkGenerator):
 
     def __init__(
         self,
-        model: str | None = None,
+        model: str | Path | None = None,
         *,
         natoms: int | None = None,
-        network: str | None = None,
-        sites: Any = None,
+        network: Literal['diffusion', 'cascade', 'wgan', 'gan'] | None = None,
+        sites: bool | str | Path | Iterable[Atoms] | None = None,
         min_distance_ratio: float | None = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
@@ -168,7 +169,7 @@ class CrysTensDiffusion(BulkGenerator):
         """Which kind of network this is: 'diffusion', 'cascade', 'wgan' or 'gan'."""
         return kind_of(self.header) if self.networks else self._kind or 'diffusion'
 
-    def _adapt(self, representation: Any, networks: dict, header: dict) -> Any:
+    def _adapt(self, representation: CrysTens, networks: dict, header: dict) -> CrysTens:
         if self._kind not in (None, kind_of(header)):
             raise ValueError(
                 f'{self.model} is a model with network={kind_of(header)!r}, not {self._kind!r}; leave network out, or take '
@@ -206,6 +207,10 @@ class CrysTensDiffusion(BulkGenerator):
         if natoms is not None and str(natoms) not in self.header['sizes']:
             sizes = ', '.join(map(str, sorted(map(int, self.header['sizes']))))
             log.warning('%s never saw cells of %d atoms, only of %s', self.model, natoms, sizes)
+        group = merged.get('space_group')
+        if self.sites and None not in (natoms, group) and not self._known_sites().holds(natoms, int(group), 1):
+            text = 'no known crystal of %d atoms is in space group %s: coordinates come without symmetry'
+            log.warning(text, natoms, group)
         return merged | {'natoms': natoms}
 
     def _refuse(self, asked: dict) -> None:
@@ -330,7 +335,9 @@ class CrysTensDiffusion(BulkGenerator):
         for batch in self.sample_batches(n, **conditions):
             yield self.representation.raw(batch.fields['image']).float().numpy()
 
-    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
+    def fit(
+        self, data: Iterable[Atoms] | str | Path, out: str | Path | None = None, *, steps: int = 20_000, **options: Any
+    ) -> Self:
         """Train on crystals and use the result; returns self.
 
         Parameters
@@ -368,14 +375,14 @@ def kind_of(header: dict) -> str:
     return header.get('variant', 'diffusion')
 
 
-def _check_network(network: Any) -> str:
+def _check_network(network: str) -> str:
     """Return the kind of network; ValueError where there is none of this name."""
     if not isinstance(network, str) or network not in KINDS:
         raise ValueError(f'network is one of {", ".join(KINDS)}; got {network!r}')
     return network
 
 
-def _check_ratio(ratio: Any) -> float | None:
+def _check_ratio(ratio: float | None) -> float | None:
     """Return the least ratio; ValueError where it is no number from 0 to 1.2."""
     if ratio is None:
         return None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..diffusion import Batch, JointProcess
+from ..diffusion.batch import Network
 from ..representations.voxels import GridSymmetry
 from .tasks import FromNoise
 
@@ -34,7 +36,7 @@ class Draw:
     shape: tuple[int, int, int]
     silicon: int
     symmetry: GridSymmetry | None
-    operations: Any = None
+    operations: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class SymmetricNoise:
@@ -46,7 +48,7 @@ class SymmetricNoise:
     symmetries : sequence of GridSymmetry or None
     """
 
-    def __init__(self, seeds: Any, symmetries: Any) -> None:
+    def __init__(self, seeds: Sequence[int], symmetries: Sequence[GridSymmetry | None]) -> None:
         self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         self.symmetries = list(symmetries)
 
@@ -90,7 +92,7 @@ class Interpolation(FromNoise):
         super().__init__(None, max(10, math.ceil(steps * start)), start)
         self.x, self.weight, self.draw = x, float(weight), draw
 
-    def begin(self, process: Any, batch: Any, noise: Any, network: torch.nn.Module) -> Any:
+    def begin(self, process: JointProcess, batch: Batch, noise: SymmetricNoise, network: Network) -> tuple[JointProcess, dict]:
         """Return the process and the keywords of the sampler; the mixed noise keeps its variance."""
         one, like = process.processes['grids'], batch.fields['grids']
         x = self.x.to(like)
@@ -103,11 +105,11 @@ class Interpolation(FromNoise):
         mixed = batch.with_fields(grids=alpha * mean + sigma * eps)
         return process, {'start': self.start, 'steps': self.steps, 'initial': mixed}
 
-    def labels(self) -> Any:
+    def labels(self) -> dict:
         return {'operation': self.name, 'weight': self.weight}
 
 
-def with_multiplicity(network: torch.nn.Module) -> Any:
+def with_multiplicity(network: Network) -> Network:
     """Return the network with the multiplicity of the symmetry as a condition that guidance does not drop."""
 
     def call(batch, c_noise, conditions):
@@ -117,7 +119,7 @@ def with_multiplicity(network: torch.nn.Module) -> Any:
     return call
 
 
-def averaged(network: torch.nn.Module, symmetries: Any) -> Any:
+def averaged(network: Network, symmetries: Sequence[GridSymmetry | None]) -> Network:
     """Return the network with every prediction averaged over the space group of its structure."""
 
     def call(batch, c_noise, conditions):

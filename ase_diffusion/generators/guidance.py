@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any
+from typing import TypeVar
 
-from ..calculators.names import check_calculator
+from ..calculators.names import CalculatorLike, check_calculator
 from ..errors import GenerationFailed
 
 log = logging.getLogger(__name__)
+
+Kind = TypeVar('Kind', bound='CallCounter')
 
 
 @dataclass
@@ -36,11 +39,11 @@ class CallCounter:
         """Return calls, failures and seconds so far."""
         return self.calls, self.failures, self.seconds
 
-    def since(self, before: tuple) -> tuple[int, int, float]:
+    def since(self, before: tuple[int, int, float]) -> tuple[int, int, float]:
         """Return calls, failures and seconds that came after ``before``, which :meth:`spent` returned."""
         return tuple(now - then for now, then in zip(self.spent(), before, strict=True))
 
-    def timed(self, function: Any) -> Any:
+    def timed(self, function: Callable) -> Callable:
         """Return the function, its time counted."""
 
         def call(*args):
@@ -52,7 +55,7 @@ class CallCounter:
 
         return call
 
-    def warn(self, before: tuple) -> None:
+    def warn(self, before: tuple[int, int, float]) -> None:
         """Log a warning where calls failed since ``before``.
 
         Raises
@@ -69,14 +72,16 @@ class CallCounter:
         if failures:
             log.warning('force guidance: %d of %d evaluations failed and were skipped', failures, calls)
 
-    def cost(self, before: tuple, accepted: int) -> str:
+    def cost(self, before: tuple[int, int, float], accepted: int) -> str:
         """Return what was spent since ``before`` as a line of the log."""
         calls, failures, seconds = self.since(before)
         each = f'{calls / accepted:.1f} calls, {seconds / accepted:.2f} s' if accepted else 'none was accepted'
         return f'guidance: {calls} calculator calls, {failures} failed, {seconds:.1f} s; cost per accepted structure: {each}'
 
 
-def guidance_options(kind: str, guidance: Any, calculator: Any) -> Any:
+def guidance_options(
+    kind: type[Kind], guidance: CalculatorLike | Kind | dict | bool | None, calculator: CalculatorLike | None
+) -> Kind | None:
     """Return a copy of the guidance that a user asked for, of the class ``kind``, or None.
 
     Parameters

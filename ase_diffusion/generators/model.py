@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from ase import Atoms
@@ -24,12 +25,16 @@ from ..utils.checks import check_integer, check_output_folder
 from ..utils.device import pick_device
 from ..utils.progress import Steps
 from ..utils.provenance import note
-from ..utils.rng import coerce_rng, spawn_seeds
+from ..utils.rng import RandomSource, coerce_rng, spawn_seeds
 from ..weights.zoo import load_networks
 from .compiling import compile_core, copy_network
 from .tasks import FromNoise
 from .text import as_text, condition_text, plain, shown_condition
 from .trajectory import DenoisingTrajectory
+
+if TYPE_CHECKING:
+    from .guidance import CallCounter
+    from .selection import BestOf
 
 log = logging.getLogger(__name__)
 
@@ -61,20 +66,30 @@ class GenerativeModel:
     default_guidance_scale: ClassVar[float] = 1.0
     default_batch_size: ClassVar[int] = 16
     always_known: ClassVar[tuple[str, ...]] = ()
-    guidance: Any = None
-    selection: Any = None
+    networks: dict[str, torch.nn.Module]
+    header: dict
+    process: JointProcess | None
+    guidance: CallCounter | None = None
+    selection: BestOf | None = None
 
     def __init__(
         self,
         *,
-        rng: Any = None,
+        rng: RandomSource = None,
         steps: int | None = None,
         sampler: str | None = None,
         batch_size: int | None = None,
-        device: str | None = None,
-        denoising_trajectory: Any = None,
+        device: str | int | torch.device | None = None,
+        denoising_trajectory: str | Path | None = None,
         compile: bool | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            words = ', '.join(sorted(unknown))
+            raise TypeError(
+                f'{type(self).__name__} has no argument {words}; it has {_arguments(type(self))}; '
+                'conditions are keywords of sample'
+            )
         self.rng = coerce_rng(rng)
         self._asked = {
             'steps': None if steps is None else check_integer('steps', steps, 2),
@@ -88,7 +103,7 @@ class GenerativeModel:
         self.representation: Representation | None = None
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, *args: Any, **options: Any) -> Any:
+    def from_pretrained(cls, name_or_path: str | Path, *args: Any, **options: Any) -> Self:
         """Return a generator with a shipped model or a checkpoint file; the other arguments are those of the class."""
         return cls(*args, model=name_or_path, **options)
 
@@ -147,7 +162,9 @@ class GenerativeModel:
         """Return the representation of a model as this generator uses it; raise a ValueError where the model does not fit."""
         return representation
 
-    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
+    def fit(
+        self, data: Iterable[Atoms] | str | Path, out: str | Path | None = None, *, steps: int = 20_000, **options: Any
+    ) -> Self:
         """Train on structures and use the result; returns self.
 
         Parameters
@@ -163,7 +180,7 @@ class GenerativeModel:
         check_lightning()
         if out is not None:
             check_output_folder(out)
-        images = self._read(data) if isinstance(data, (str, Path)) else list(data)
+        images = self._read(data) if isinstance(data, (str, Path)) else _structures(data)
         with tempfile.TemporaryDirectory() as folder:
             best = self._train(images, out or folder, steps=steps, **options)
             self.model = str(best) if out is not None else 'fitted'
@@ -192,6 +209,7 @@ class GenerativeModel:
         """Write the model as one safetensors file that ``model=path`` reads."""
         if not self.networks:
             raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
+        check_output_folder(Path(path).parent)
         return save_checkpoint(path, self.networks, self.header)
 
     def check_conditions(self, conditions: dict) -> dict:
@@ -361,6 +379,26 @@ class GenerativeModel:
             'guidance': None if self.guidance is None else self.guidance.todict(),
             **({} if self.selection is None else self.selection.todict()),
         }
+
+
+def _arguments(cls: type) -> list[str]:
+    """Return the names of the arguments of a class and of those that it inherits from."""
+    found = [inspect.signature(kind.__init__).parameters.values() for kind in cls.__mro__ if '__init__' in vars(kind)]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return sorted({each.name for some in found for each in some if each.kind in kinds and each.name != 'self'})
+
+
+def _structures(data: Iterable[Atoms]) -> list[Atoms]:
+    """Return structures to train on as a list; raise an error where there is none, or what is none."""
+    if isinstance(data, Atoms) or not hasattr(data, '__iter__'):
+        raise TypeError(f'data to train on is a list of Atoms, or the path of a file of them; got {data!r}')
+    images = list(data)
+    if not images:
+        raise ValueError('the data set is empty: no structures to train on')
+    for k, atoms in enumerate(images):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(f'data to train on is a list of Atoms; number {k} is {type(atoms).__name__}')
+    return images
 
 
 def check_sampler(sampler: str) -> str:

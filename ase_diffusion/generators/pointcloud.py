@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from ase import Atoms
@@ -84,7 +85,7 @@ class PointCloudDiffusion(BulkGenerator):
         elements: list[str],
         *,
         natoms: int | None = None,
-        model: Any = DEFAULT_MODEL,
+        model: str | Path = DEFAULT_MODEL,
         min_distance: float = SHORTEST,
         symmetrize: float | None = None,
         relax: dict | None = None,
@@ -100,7 +101,8 @@ class PointCloudDiffusion(BulkGenerator):
         super().__init__(**options)
         self.min_distance = _check_distance(min_distance)
         self.symmetrize = check_symmetrize(symmetrize)
-        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        numbers = [chemical_symbols.index(symbol) for symbol in self.elements]
+        self.relax = relax_keywords(relax, self.device, numbers=numbers, filter='FrechetCellFilter')
         self._load(model)
 
     def _adapt(self, representation: PointCloud, networks: dict, header: dict) -> PointCloud:
@@ -167,7 +169,9 @@ class PointCloudDiffusion(BulkGenerator):
     def _identity(self) -> dict:
         return {'elements': '-'.join(self.elements)}
 
-    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
+    def fit(
+        self, data: Iterable[Atoms] | str | Path, out: str | Path | None = None, *, steps: int = 20_000, **options: Any
+    ) -> Self:
         """Train on crystals and use the result; returns self.
 
         Parameters
@@ -196,7 +200,7 @@ class PointCloudDiffusion(BulkGenerator):
         return {**super().todict(), **told, 'symmetrize': self.symmetrize}
 
 
-def check_elements(elements: Any) -> tuple[str, ...]:
+def check_elements(elements: Iterable[str]) -> tuple[str, ...]:
     """Return one to three symbols by atomic number; raise a ValueError for what is no such set."""
     try:
         symbols = _ELEMENTS.check('elements', elements)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -28,7 +27,11 @@ class RandomSites:
         A^2 per T site, largest cost of the distance least squares.
     """
 
-    def __init__(self, draw_cell: Callable, good: float = GOOD) -> None:
+    def __init__(
+        self,
+        draw_cell: Callable[[np.random.Generator], tuple[np.ndarray, int, tuple[np.ndarray, np.ndarray]]],
+        good: float = GOOD,
+    ) -> None:
         self.draw_cell, self.good = draw_cell, good
 
     def __call__(self, seed: int, is_near: Callable[[Atoms], bool]) -> Atoms | Failure:
@@ -46,7 +49,7 @@ class RandomSites:
         return Failure(REASONS[depth])
 
 
-def _atoms_of(lengths: np.ndarray, scaled: np.ndarray, cost: float) -> Any:
+def _atoms_of(lengths: np.ndarray, scaled: np.ndarray, cost: float) -> Atoms:
     """Return a framework with its cost."""
     n = len(scaled) // 3
     atoms = Atoms(np.repeat([14, 8], [n, 2 * n]), cell=lengths, scaled_positions=scaled, pbc=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
@@ -16,9 +16,19 @@ from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings
 from ..utils.checks import check_limits
 
+if TYPE_CHECKING:
+    import torch
+
+    from ..representations import Failure
+    from ..representations.slab import SlabTemplate
+
 
 def relax_keywords(
-    relax: dict | None, device: str | None = None, template: Atoms | None = None, numbers: Iterable[int] = (), **defaults: Any
+    relax: dict | None,
+    device: str | torch.device | None = None,
+    template: Atoms | SlabTemplate | None = None,
+    numbers: Iterable[int] = (),
+    **defaults: Any,
 ) -> dict | None:
     """Return the keywords of :func:`ase_diffusion.relax.irelax`, checked; None where nothing is relaxed.
 
@@ -26,9 +36,9 @@ def relax_keywords(
     ----------
     relax : dict or None
         As the user gave them; they win over ``defaults``.
-    device : str
+    device : str or torch.device, optional
         Of our own force fields.
-    template : Atoms, optional
+    template : Atoms or SlabTemplate, optional
         A structure that our own force field must know.
     numbers : iterable of int
         Elements that the calculator must know, as far as that can be told; default: those of ``template``.
@@ -68,7 +78,9 @@ def relax_keywords(
     return options
 
 
-def relax_in_order(images: list[Atoms], fit: Any, keywords: dict, finish: Any) -> Any:
+def relax_in_order(
+    images: list[Atoms | Failure], fit: Callable[[Atoms | Failure], bool], keywords: dict, finish: Callable[[Atoms], Atoms]
+) -> Iterator[Atoms | Failure]:
     """Yield the structures in their order, each relaxed as soon as that is done and those before it are.
 
     Structures that are not ``fit(atoms)`` come back as they are. After Ctrl-C those that are relaxed

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ase import Atoms
 
 from ..calculators.elements import check_elements
-from ..calculators.names import calculator_name, is_own_force_field
+from ..calculators.names import CalculatorLike, calculator_name, is_own_force_field
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings
 from ..representations import Failure
 from ..utils.atoms import energy_of
 from ..utils.provenance import note
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..representations.slab import SlabTemplate
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +34,7 @@ class BestOf:
         Candidates for each structure.
     calculator : anything :func:`ase_diffusion.relax.get_calculator` takes, or None
         Judges the candidates by a single point each; None: they carry energies already, those of a relaxation.
-    device : str, optional
+    device : str or torch.device, optional
         Of our own force fields.
     score : callable, optional
         Number of a structure that carries its energy; the lowest is chosen. Default: the energy.
@@ -41,14 +46,18 @@ class BestOf:
     """
 
     def __init__(
-        self, best_of: int, calculator: Any = None, device: str | None = None, score: Callable[[Atoms], float] = energy_of
+        self,
+        best_of: int,
+        calculator: CalculatorLike | None = None,
+        device: str | torch.device | None = None,
+        score: Callable[[Atoms], float] = energy_of,
     ) -> None:
         self.best_of, self.calculator, self.score, self.calls, self.relaxer = best_of, calculator, score, 0, None
         if calculator is not None:
             settings = Settings(steps=0, min_distance=None, max_energy=None)
             self.relaxer = Relaxer(calculator, settings, device=device if is_own_force_field(calculator) else None)
 
-    def check(self, template: Any) -> None:
+    def check(self, template: Atoms | SlabTemplate) -> None:
         """Raise a ValueError where a calculator does not know the elements of ``template``, as far as that can be told."""
         if self.relaxer is not None:
             check_elements(self.calculator, getattr(template, 'atoms', template).numbers, 'best_of')
@@ -60,7 +69,7 @@ class BestOf:
                     'not guide), or relax={...}'
                 ) from None
 
-    def choose(self, images: list[Atoms | Failure], fit: Any) -> list[Atoms | Failure]:
+    def choose(self, images: list[Atoms | Failure], fit: Callable[[Atoms | Failure], bool]) -> list[Atoms | Failure]:
         """Return one structure for every ``best_of`` of ``images``; those that are not ``fit(atoms)`` are out of the race.
 
         Of candidates that are all unfit the first comes back. What comes back carries its energy, unless all are without.

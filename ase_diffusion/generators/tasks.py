@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ase import Atoms
 
-from ..diffusion import Batch, JointProcess
+from ..diffusion import Batch, JointProcess, NoisePerStructure
+from ..diffusion.batch import Network
 from ..diffusion.joint import times
 from ..representations import Failure
 from ..utils.provenance import keep_own
+
+if TYPE_CHECKING:
+    from ..representations.slab import SlabTemplate
 
 FEWEST_STEPS = 10  # of a denoising that begins late
 
@@ -20,7 +25,7 @@ class FromNoise:
 
     Parameters
     ----------
-    template : callable
+    template : callable or None
         ``template(seed)``: what is given of the structure with this seed, as the representation encodes it.
     steps : int
         Sampling steps.
@@ -30,14 +35,14 @@ class FromNoise:
 
     name, relaxes, chooses, keeps_species = 'sample', True, True, False
 
-    def __init__(self, template: Any, steps: int, start: float = 1.0) -> None:
+    def __init__(self, template: Callable[[int], Any] | None, steps: int, start: float = 1.0) -> None:
         self.template, self.steps, self.start = template, steps, start
 
     def take(self, seeds: list[int]) -> list:
         """Return the templates of a batch, one for each seed."""
         return [self.template(seed) for seed in seeds]
 
-    def begin(self, process: JointProcess, batch: Batch, noise: Any, network: Any) -> tuple[JointProcess, dict]:
+    def begin(self, process: JointProcess, batch: Batch, noise: object, network: Network) -> tuple[JointProcess, dict]:
         """Return the process and the keywords of the sampler with which a batch begins."""
         return process, {'start': self.start, 'steps': self.steps}
 
@@ -63,7 +68,7 @@ class FromStructures(FromNoise):
 
     Parameters
     ----------
-    parents : list of Atoms
+    parents : list of Atoms or SlabTemplate
         Taken in turn.
     noise : float
         Standard deviation of the displacements, A; for the provenance.
@@ -78,33 +83,35 @@ class FromStructures(FromNoise):
     name: ClassVar[str] = 'perturb'
     chooses: ClassVar[bool] = False
 
-    def __init__(self, parents: list[Atoms], noise: float, steps: int, start: float, whole: float = 1.0) -> None:
+    def __init__(
+        self, parents: list[Atoms] | list[SlabTemplate], noise: float, steps: int, start: float, whole: float = 1.0
+    ) -> None:
         super().__init__(None, min(steps, max(FEWEST_STEPS, math.ceil(steps * start / whole))), start)
         self.noise, self.parents, self.whole, self.turn, self.taken = noise, parents, whole, 0, []
 
-    def take(self, seeds: Any) -> Any:
+    def take(self, seeds: list[int]) -> list:
         """Return the parents whose turn it is."""
         numbers = [(self.turn + k) % len(self.parents) for k in range(len(seeds))]
         self.turn = (self.turn + len(seeds)) % len(self.parents)
         self.taken = [self.parents[number] for number in numbers]
         return self.taken
 
-    def restore(self, outcomes: Any, batch: Batch) -> Any:
+    def restore(self, outcomes: list[Atoms | Failure], batch: Batch) -> list[Atoms | Failure]:
         """Return the structures with the own arrays and info of their parents."""
         for atoms, parent in zip(outcomes, self.taken, strict=True):
             if isinstance(atoms, Atoms) and isinstance(parent, Atoms):  # templates of slabs are copied by the representation
                 keep_own(parent, atoms)
         return outcomes
 
-    def begin(self, process: Any, batch: Batch, noise: Any, network: Any) -> Any:
+    def begin(self, process: JointProcess, batch: Batch, noise: NoisePerStructure, network: Network) -> tuple[JointProcess, dict]:
         """Return the process and the keywords of the sampler; the batch is noised first, and the sampler keeps what is given."""
         noised, _ = process.add_noise(batch, times(batch, self.start), noise)
         return process, {'start': self.start, 'steps': self.steps, 'initial': noised}
 
-    def labels(self) -> Any:
+    def labels(self) -> dict:
         return {'operation': self.name, 'noise': self.noise}
 
-    def todict(self) -> Any:
+    def todict(self) -> dict:
         parents = [geometry(getattr(parent, 'atoms', parent)) for parent in self.parents]
         own = {'noise': self.noise, 'start': self.start, 'whole': self.whole, 'turn': self.turn, 'parents': parents}
         return {'name': self.name, **own, 'keeps_species': self.keeps_species}
@@ -116,7 +123,7 @@ def geometry(atoms: Atoms) -> dict:
     return {**arrays, 'tags': atoms.get_tags().tolist()}
 
 
-def given_structures(atoms: Atoms) -> list[Atoms]:
+def given_structures(atoms: Atoms | Sequence[Atoms]) -> list[Atoms]:
     """Return one structure or several as a list; raise a ValueError where there is none."""
     parents = [atoms] if isinstance(atoms, Atoms) else list(atoms)
     if not parents:
@@ -124,7 +131,7 @@ def given_structures(atoms: Atoms) -> list[Atoms]:
     return parents
 
 
-def check_noise(noise: Any, least: float = 0.0) -> float:
+def check_noise(noise: float, least: float = 0.0) -> float:
     """Return ``noise`` as a float; raise a ValueError where it is no length above ``least`` (A)."""
     try:
         sigma = float(noise)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ase.data import chemical_symbols
 
@@ -17,7 +15,7 @@ def as_text(text: str, other: str) -> str:
     return other
 
 
-def plain(value: object) -> Any:
+def plain(value: object) -> str | float | list:
     """Return what JSON holds of an object: numbers of numpy as numbers, arrays as lists, all else as text; for ``json.dumps``."""
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
 
@@ -27,7 +25,7 @@ def formula_text(stoich: str, numbers: list[int]) -> str:
     return as_text(stoich, ''.join(f'{chemical_symbols[z]}{numbers.count(z)}' for z in dict.fromkeys(numbers)))
 
 
-def condition_text(value: object) -> float | str:
+def condition_text(value: float | str | tuple[str, ...] | tuple[float, ...]) -> float | str:
     """Return the value of a condition for ase.db: numbers as they are, words, elements as Mg-O, vectors as (1,2)."""
     if isinstance(value, str):
         return as_text(value, f'class {value}')
@@ -37,7 +35,7 @@ def condition_text(value: object) -> float | str:
     return float(value)
 
 
-def shown_condition(value: object) -> str:
+def shown_condition(value: float | str | tuple[str, ...] | tuple[float, ...]) -> str:
     """Return the value of a condition as the log shows it."""
     text = condition_text(value)
     return text if isinstance(text, str) else f'{text:g}'

@@ -1,15 +1,52 @@
-"""Denoising trajectories."""
+"""Trajectories of accepted structures, and of the denoising of one."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
+from ase import Atoms
 from ase.io.trajectory import Trajectory
 
+from ..diffusion import Batch
+from ..utils.checks import check_folder
 from ..utils.interrupts import held_interrupts
+from ..utils.unread import reason_of
 
 FRAMES = 60
+
+
+def check_trajectory(trajectory: Any) -> None:
+    """Raise an error where no frames can be added: neither a path nor an open trajectory, or a file of another kind.
+
+    Raises
+    ------
+    TypeError, ValueError, OSError
+    """
+    if trajectory is None or hasattr(trajectory, 'write'):
+        return
+    if not isinstance(trajectory, (str, Path)):
+        raise TypeError(f'trajectory is a path, or an ASE Trajectory open for writing; got {trajectory!r}')
+    check_folder('trajectory', trajectory)
+    if Path(trajectory).is_file() and Path(trajectory).stat().st_size:
+        try:
+            Trajectory(trajectory).close()
+        except Exception as error:  # of any kind
+            raise ValueError(
+                f'frames are added to a trajectory of ASE; trajectory={str(trajectory)!r} is none ({reason_of(error)}); '
+                'name another file'
+            ) from error
+
+
+def append(atoms: Atoms, trajectory: str | Path | Any) -> None:
+    """Add a frame to a trajectory; Ctrl-C waits, since half a frame would make the whole file unreadable."""
+    with held_interrupts():
+        if hasattr(trajectory, 'write'):
+            trajectory.write(atoms)
+            return
+        with Trajectory(trajectory, 'a') as file:  # closed again: another generator may write into it, too
+            file.write(atoms)
 
 
 class DenoisingTrajectory:
@@ -27,13 +64,13 @@ class DenoisingTrajectory:
         self.path, gen.denoising_trajectory = gen.denoising_trajectory, None  # once
         self.every = max(1, steps // FRAMES)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self | None:
         if self.path is None:
             return None
         self.file = Trajectory(str(self.path), 'w')
         return self
 
-    def __call__(self, k: int, t: float, batch: Any, x0: torch.Tensor) -> None:
+    def __call__(self, k: int, t: float, batch: Batch, x0: dict[str, torch.Tensor]) -> None:
         if k % self.every and k != self.steps - 1:
             return
         atoms = self.gen._frame(batch)
@@ -43,6 +80,6 @@ class DenoisingTrajectory:
         with held_interrupts():
             self.file.write(atoms)
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.file is not None:
             self.file.close()

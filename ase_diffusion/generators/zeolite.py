@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 import torch
@@ -28,12 +28,14 @@ from ..utils.provenance import forget_notes, note
 from .base import Generator, collect
 from .compiling import copy_network
 from .grids import Draw, Interpolation, SymmetricNoise, averaged, with_multiplicity
+from .model import Outcome
 from .random_sites import GOOD, RandomSites
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 from .trajectory import DenoisingTrajectory
 from .zeolite_arguments import (
     TOLERANCE,
+    check_cost,
     check_edges,
     check_given,
     check_groups,
@@ -43,6 +45,9 @@ from .zeolite_arguments import (
     space_group_text,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 DEFAULT_MODEL = 'zeolite-silica'
 SOURCES = ('random', 'network')
 TRIES = {'random': 20, 'network': 60}  # each some 400 cells, 1 s; a grid: cheap, and most give no framework
@@ -51,6 +56,7 @@ LEAST_VOLUME = 0.9  # share of the drawn cell that a framework with a target kee
 STRAIN = 0.02  # standard deviation of the relative change of a cell that is drawn
 DRAWS = 50  # until a cell fits grids of a fixed shape
 SYMPREC = 0.05  # A
+NEAR_CELL = 0.1  # of the logarithm of an edge: how far the cell of a framework is from the one asked for, at most
 MOST_COST = 0.03  # A^2 per T: valid; IZA frameworks have 3e-4 (median)
 
 
@@ -73,7 +79,8 @@ class ZeoliteDiffusion(Generator):
         Of the network: average the noise and the predictions over the space group. False: no symmetry, as in the paper; few
         grids give a framework.
     cell : array_like, optional
-        Edges (3,) or an orthogonal cell (3, 3), A; it is fitted a little with the atoms. Default: drawn.
+        Edges (3,) or an orthogonal cell (3, 3), A; it is fitted with the atoms, random sites keep each edge within 10 %.
+        Default: drawn.
     space_group : int or list of int, optional
         Numbers to draw from.
     max_cost : float
@@ -82,7 +89,7 @@ class ZeoliteDiffusion(Generator):
         Largest deviation of a framework from a target; by default 0.03 in ``void_fraction``, 1.5 kJ/mol in
         ``heat_of_adsorption`` and a factor of 1.5 in ``henry_coefficient``; a dict changes some of them, None or {} hands
         out everything.
-    probe_shape : (int, int, int)
+    probe_shape : sequence of three int
         Points of the energy grid from which the properties of a result are computed.
     relax : dict, optional
         Keywords of :func:`ase_diffusion.relax.relax`; positions and cell are relaxed before a framework is returned, and its
@@ -120,15 +127,15 @@ class ZeoliteDiffusion(Generator):
 
     def __init__(
         self,
-        model: Any = DEFAULT_MODEL,
+        model: str | Path = DEFAULT_MODEL,
         *,
-        source: str | None = None,
+        source: Literal['random', 'network'] | None = None,
         symmetry: bool = True,
-        cell: np.ndarray | None = None,
-        space_group: Any = None,
+        cell: ArrayLike | None = None,
+        space_group: int | Sequence[int] | None = None,
         max_cost: float = MOST_COST,
         tolerance: dict[str, float] | None = TOLERANCE,
-        probe_shape: Any = (32, 32, 32),
+        probe_shape: Sequence[int] = (32, 32, 32),
         relax: dict | None = None,
         **options: Any,
     ) -> None:
@@ -139,11 +146,9 @@ class ZeoliteDiffusion(Generator):
             )
         tries = options.pop('maxtries', None)
         super().__init__(**options)
-        self.symmetry, self.cell, self.max_cost = bool(symmetry), check_edges(cell), float(max_cost)
+        self.symmetry, self.cell, self.max_cost = bool(symmetry), check_edges(cell), check_cost(max_cost)
         self.source = self._source_of(source, model)
         self.maxtries = check_integer('maxtries', TRIES[self.source] if tries is None else tries, 1)
-        if not self.max_cost > 0:
-            raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {max_cost!r}')
         self.tolerance = check_tolerance(tolerance)
         self.probe_shape = check_points(probe_shape)
         self.cells: ZeoliteCells = shipped_cells()
@@ -151,10 +156,10 @@ class ZeoliteDiffusion(Generator):
         if self.space_group is not None and not self.symmetry:
             raise ValueError('space_group needs symmetry=True; leave it out to generate without symmetry')
         self.rows = self._rows()
-        self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
+        self.relax = relax_keywords(relax, self.device, numbers=(14, 8), filter='FrechetCellFilter')
         self._load(model)
 
-    def _source_of(self, source: str | None, model: Any) -> str:
+    def _source_of(self, source: str | None, model: str | Path) -> str:
         """Return where candidates come from; raise a ValueError where that does not fit the other arguments."""
         if source not in (None, *SOURCES):
             raise ValueError(f'source is one of {", ".join(SOURCES)}, or None; got {source!r}')
@@ -203,7 +208,7 @@ class ZeoliteDiffusion(Generator):
 
     # draws
 
-    def _draw_cell(self, weights: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int, Any]:
+    def _draw_cell(self, weights: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int, tuple[np.ndarray, np.ndarray]]:
         """Return edges (3,) in A, number of T sites and operations of a known cell, drawn with these weights."""
         row = int(rng.choice(len(weights), p=weights))
         strain = 1 + STRAIN * rng.standard_normal()
@@ -248,7 +253,7 @@ class ZeoliteDiffusion(Generator):
     def _is_random(self, task: FromNoise) -> bool:
         return self.source == 'random' and not isinstance(task, Interpolation)
 
-    def _candidates(self, seeds, conditions, task):
+    def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
         if self._is_random(task):
             targets = _targets(conditions)
             search = RandomSites(partial(self._draw_cell, self.cells.weights(targets, self.rows)), min(self.max_cost, GOOD))
@@ -286,7 +291,7 @@ class ZeoliteDiffusion(Generator):
             out += [{**{name: grid[k] for name, grid in grids.items()}, 'cell': cells[k]} for k in range(batch.size)]
         return out
 
-    def _sample_batch(self, seeds, conditions, task):
+    def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         draws, voxels = self._draws(seeds, conditions, task), self.representation
         known = {**self.network.settings.get('conditions', {}), **self.network.settings.get('tiled', {})}
         asked = {name: [conditions[name]] * len(seeds) for name in known if conditions.get(name) is not None}
@@ -351,7 +356,9 @@ class ZeoliteDiffusion(Generator):
         return None
 
     def _is_near(self, targets: dict[str, float], atoms: Atoms) -> bool:
-        """Tell whether a framework is as near to the targets as the tolerance asks for."""
+        """Tell whether a framework is as near to the cell asked for, and to the targets, as the tolerance asks for."""
+        if self.cell is not None and np.abs(np.log(atoms.cell.lengths() / self.cell)).max() > NEAR_CELL:
+            return False
         if not targets or not self.tolerance:
             return True
         known = adsorption_properties(energy_grid(atoms, shape=self.probe_shape))
@@ -366,9 +373,17 @@ class ZeoliteDiffusion(Generator):
 
     # interpolation
 
+    @overload
+    def interpolate(
+        self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: None = None, noise: float = 2.0, **conditions: Any
+    ) -> Atoms: ...
+    @overload
+    def interpolate(
+        self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int, noise: float = 2.0, **conditions: Any
+    ) -> list[Atoms]: ...
     def interpolate(
         self, a: Atoms, b: Atoms, weight: float = 0.5, *, n: int | None = None, noise: float = 2.0, **conditions: Any
-    ) -> Any:
+    ) -> Atoms | list[Atoms]:
         """Return a framework, or a list of n, between two: both noised, mixed, and denoised.
 
         What is common to the symmetry of both, in their cells as given, is kept (unless ``symmetry=False``).

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -12,15 +14,18 @@ from ..data.zeolite_cells import ZeoliteCells
 from ..porous import check_framework
 from ..utils.checks import check_integer
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 TOLERANCE = {'void_fraction': 0.03, 'heat_of_adsorption': 1.5, 'henry_coefficient': 1.5}  # kJ/mol; the last a factor
 
 
-def space_group_text(groups: Any) -> str:
+def space_group_text(groups: Iterable[int] | None) -> str:
     """Return numbers of space groups for a message."""
     return 'asked for' if groups is None else ', '.join(map(str, groups))
 
 
-def check_edges(cell: Any) -> np.ndarray | None:
+def check_edges(cell: ArrayLike | None) -> np.ndarray | None:
     """Return the edges (3,) of an orthogonal cell; raise a ValueError for another."""
     if cell is None:
         return None
@@ -35,7 +40,14 @@ def check_edges(cell: Any) -> np.ndarray | None:
     return values.copy()
 
 
-def check_points(shape: Any) -> tuple[int, int, int]:
+def check_cost(value: float) -> float:
+    """Return the largest cost of a framework; raise a ValueError where it is no number above 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+        raise ValueError(f'max_cost is a cost in A^2 per T above 0, such as 0.01; got {value!r}')
+    return float(value)
+
+
+def check_points(shape: Sequence[int]) -> tuple[int, int, int]:
     """Return the points of a grid; raise a ValueError where they are not three or too many."""
     try:
         points = tuple(check_integer('probe_shape', n, 1) for n in shape)
@@ -46,14 +58,14 @@ def check_points(shape: Any) -> tuple[int, int, int]:
     return points
 
 
-def check_tolerance(tolerance: Any) -> dict[str, float]:
+def check_tolerance(tolerance: dict[str, float] | None) -> dict[str, float]:
     """Return property -> largest deviation from its target; raise a ValueError for what is none."""
     if not isinstance(tolerance, dict | None):
         raise ValueError(f'tolerance is a dict such as {TOLERANCE}, or None; got {tolerance!r}')
     values = {**TOLERANCE, **tolerance} if tolerance else {}
     for name, value in values.items():
         least = 1.0 if name == 'henry_coefficient' else 0.0
-        if name not in TOLERANCE or not isinstance(value, (int, float)) or not value > least:
+        if name not in TOLERANCE or isinstance(value, bool) or not isinstance(value, Real) or not value > least:
             raise ValueError(
                 f'tolerance is a dict of deviations above 0 (of henry_coefficient a factor above 1), such as {TOLERANCE}; '
                 f'got {name}: {value!r}'
@@ -61,7 +73,7 @@ def check_tolerance(tolerance: Any) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def check_groups(space_group: Any, cells: ZeoliteCells) -> list[int] | None:
+def check_groups(space_group: int | Sequence[int] | None, cells: ZeoliteCells) -> list[int] | None:
     """Return numbers of space groups, sorted; raise a ValueError for one that no known cell has."""
     if space_group is None:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a nested report with Python numbers, and None for numbers that are not finite, so that it is JSON."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}

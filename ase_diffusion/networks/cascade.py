@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,11 +35,11 @@ class Cascade(nn.Module):
         channels: int = 4,
         size: int = 64,
         width: int = 256,
-        multipliers: Any = (1, 2, 4),
+        multipliers: Sequence[int] = (1, 2, 4),
         blocks: int = 2,
         embedding: int | None = None,
         noise: float = 0.2,
-        conditions: Any = None,
+        conditions: dict | None = None,
         dropout: float = 0.0,
         field: str = 'image',
     ) -> None:

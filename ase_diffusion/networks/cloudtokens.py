@@ -9,6 +9,7 @@ the same element are pooled in the same way.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,7 +135,7 @@ class BlockMeans(nn.Module):
         number = torch.cat([copies[..., None].expand(-1, -1, 3), copies[..., None] * shared[:, None]], -1)  # (B, W, 6)
         return s[:, None, None] * number.rsqrt(), s[:, None] * LATTICE_COPIES**-0.5
 
-    def pool(self, x: Tensor, s: Tensor, counts: Tensor, slots: Tensor, width: int) -> Any:
+    def pool(self, x: Tensor, s: Tensor, counts: Tensor, slots: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return means of the rows x (B, 3, 128, 3), of unit variance again, and their noise over signal.
 
         These are positions and slots of the atoms (B, W, 6) and angles and lengths (B, 6), with :meth:`ratios`.
@@ -160,7 +161,14 @@ class BlockMeans(nn.Module):
         return torch.stack([rows[..., :3], rows[..., 3:], halves], 1)
 
     def core(
-        self, atoms: Tensor, lattice: Tensor, s: Tensor, counts: Tensor, slots: Tensor, known: Tensor, conditions: Any
+        self,
+        atoms: Tensor,
+        lattice: Tensor,
+        s: Tensor,
+        counts: Tensor,
+        slots: Tensor,
+        known: Tensor,
+        conditions: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Return F of the means, (B, W, 6) and (B, 6); this is the part to train and to compile.
 
@@ -212,9 +220,9 @@ class CloudTokens(BlockMeans):
         pair_width: int = 32,
         distances: int = 24,
         descriptors: int = 0,
-        conditions: Any = None,
+        conditions: dict | None = None,
         lattice: str = 'log',
-        scales: Any = None,
+        scales: Mapping[str, Sequence[float]] | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -266,7 +274,14 @@ class CloudTokens(BlockMeans):
             nn.init.zeros_(layer.bias)
 
     def core(
-        self, atoms: Tensor, lattice: Tensor, s: Tensor, counts: Tensor, slots: Tensor, known: Tensor, conditions: Any
+        self,
+        atoms: Tensor,
+        lattice: Tensor,
+        s: Tensor,
+        counts: Tensor,
+        slots: Tensor,
+        known: Tensor,
+        conditions: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Return F of the means, (B, W, 6) and (B, 6)."""
         width = atoms.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,14 @@ class CloudUNet(BlockMeans):
     def __init__(
         self,
         width: int = 64,
-        multipliers: Any = (1, 2, 4, 4),
+        multipliers: Sequence[int] = (1, 2, 4, 4),
         blocks: int = 1,
-        attention: Any = None,
+        attention: Sequence[bool] | None = None,
         linear: bool = True,
         descriptors: int = 0,
-        conditions: Any = None,
+        conditions: dict | None = None,
         lattice: str = 'log',
-        scales: Any = None,
+        scales: Mapping[str, Sequence[float]] | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -68,7 +68,14 @@ class CloudUNet(BlockMeans):
         self.conditions = ConditionEmbedding(conditions or {}, d)
 
     def core(
-        self, atoms: Tensor, lattice: Tensor, s: Tensor, counts: Tensor, slots: Tensor, known: Tensor, conditions: Any
+        self,
+        atoms: Tensor,
+        lattice: Tensor,
+        s: Tensor,
+        counts: Tensor,
+        slots: Tensor,
+        known: Tensor,
+        conditions: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Return F of the means, (B, W, 6) and (B, 6)."""
         vectors = self.element(slots) if self.describe is None else self.element(slots) + self.describe(self.descriptors[slots])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +28,7 @@ class CompositionNet(nn.Module):
     dropout : float
     """
 
-    def __init__(self, conditions: Any, hidden: int = 160, descriptors: int = 56, dropout: float = 0.2) -> None:
+    def __init__(self, conditions: dict, hidden: int = 160, descriptors: int = 56, dropout: float = 0.2) -> None:
         super().__init__()
         conditions = {name: dict(spec) if isinstance(spec, dict) else list(spec) for name, spec in conditions.items()}
         self.settings = dict(conditions=conditions, hidden=hidden, descriptors=descriptors, dropout=dropout)
@@ -86,7 +87,9 @@ class CompositionGuided:
     SHARP: ClassVar[float] = 4.0  # softmax of the estimated one-hot numbers
     STRENGTH: ClassVar[float] = 16.0
 
-    def __init__(self, network: Any, property: CompositionNet, scale: float, species: tuple[float, float]) -> None:
+    def __init__(
+        self, network: Callable[..., dict[str, Tensor]], property: CompositionNet, scale: float, species: tuple[float, float]
+    ) -> None:
         self.network, self.property, self.scale, self.species = network, property, float(scale), species
 
     def __call__(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,9 @@ class NumberEmbedding(nn.Sequential):
         Values enter the network as (value - shift) / scale, cut at 4.
     """
 
-    def __init__(self, width: int, shift: float = 0.0, scale: float = 1.0, k: int = 1) -> None:
+    def __init__(
+        self, width: int, shift: float | Sequence[float] = 0.0, scale: float | Sequence[float] = 1.0, k: int = 1
+    ) -> None:
         shift, scale = (torch.atleast_1d(torch.as_tensor(x, dtype=torch.float64)).tolist() for x in (shift, scale))
         if not len(shift) == len(scale) == k or not all(s > 0 for s in scale):
             raise ValueError(f'expected: shift and positive scale of {k} numbers of a condition, got {shift!r} and {scale!r}')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ase.data import covalent_radii
@@ -32,7 +32,7 @@ class ForceField(nn.Module):
         blocks: int = 3,
         cutoff: float = 6.0,
         n_basis: int = 20,
-        basis: str = 'gaussian',
+        basis: Literal['bessel', 'gaussian'] = 'gaussian',
         passive_edges: bool = False,
         core: float = 40.0,
         descriptors: int = 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,8 @@ class LatticeNet(nn.Module):
         channels: int = 3,
         width: int = 16,
         orthogonal: bool = False,
-        mean: Any = (2.4, 2.4, 2.4, 0.0, 0.0, 0.0),
-        std: Any = (0.35,) * 3 + (0.1,) * 3,
+        mean: Sequence[float] = (2.4, 2.4, 2.4, 0.0, 0.0, 0.0),
+        std: Sequence[float] = (0.35,) * 3 + (0.1,) * 3,
         field: str = 'grids',
     ) -> None:
         super().__init__()

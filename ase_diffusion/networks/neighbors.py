@@ -6,8 +6,8 @@ libraries there; large ones go to matscipy's linear-scaling list.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Graph:
     n_active_edges: int
 
 
-def image_shifts(cell: Tensor, pbc: Any, cutoff: float) -> Tensor:
+def image_shifts(cell: Tensor, pbc: Sequence[bool], cutoff: float) -> Tensor:
     """Return integer image offsets (K, 3) that a cutoff can reach between atoms inside their cells.
 
     ``cell`` is (B, 3, 3); the largest number of images over the batch is used. ``pbc`` is a triple of bool.
@@ -52,7 +52,7 @@ def image_shifts(cell: Tensor, pbc: Any, cutoff: float) -> Tensor:
     return torch.cartesian_prod(*ranges).to(cell.device)
 
 
-def wrap(positions: Tensor, cell: Tensor, pbc: Any, inverse: Tensor | None = None) -> Tensor:
+def wrap(positions: Tensor, cell: Tensor, pbc: Sequence[bool], inverse: Tensor | None = None) -> Tensor:
     """Wrap positions (n, 3) into cells (n, 3, 3) along periodic directions; ``inverse`` of the cells where it is known."""
     inverse = torch.linalg.inv(cell) if inverse is None else inverse
     f = (positions.unsqueeze(-2) @ inverse).squeeze(-2)
@@ -62,7 +62,7 @@ def wrap(positions: Tensor, cell: Tensor, pbc: Any, inverse: Tensor | None = Non
 
 
 def build_graph(
-    positions: np.ndarray, rows: Tensor, cell: np.ndarray, pbc: Any, cutoff: float, n_active: int, *, passive_edges: bool
+    positions: Tensor, rows: Tensor, cell: Tensor, pbc: Sequence[bool], cutoff: float, n_active: int, *, passive_edges: bool
 ) -> Graph:
     """Connect all atoms closer than ``cutoff``.
 
@@ -91,7 +91,9 @@ def build_graph(
     return Graph(receivers[order], senders[order], vectors.index_select(0, order), n_edges)
 
 
-def neighbor_pairs(positions: Tensor, rows: Tensor, cell: Tensor, pbc: Any, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+def neighbor_pairs(
+    positions: Tensor, rows: Tensor, cell: Tensor, pbc: Sequence[bool], cutoff: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return (i, j, shift) of all pairs closer than ``cutoff``, both directions; the vector from i to j is r_j - r_i + shift.
 
     Shapes as in :func:`build_graph`; ``shift`` is ``(E, 3)``.

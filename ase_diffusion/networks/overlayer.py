@@ -34,7 +34,7 @@ class OverlayerDenoiser(nn.Module):
         blocks: int = 4,
         cutoff: float = 6.0,
         n_basis: int = 20,
-        conditions: Any = None,
+        conditions: dict | None = None,
         descriptors: int = 0,
     ) -> None:
         super().__init__()

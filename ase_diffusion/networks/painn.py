@@ -8,7 +8,7 @@ optional role embedding and an optional normalisation, all neutral when absent.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ class Message(nn.Module):
         receivers: Tensor,
         senders: Tensor,
         n_out: int,
-    ) -> Any:
+    ) -> tuple[Tensor, Tensor]:
         """Update scalars s (n, F) and vectors v (n, 3, F) of the first ``n_out`` atoms; messages carry s_in, v_in."""
         x = self.interatomic_context_net(s_in).index_select(0, senders) * filters  # (E, 3F)
         ds, dr, dv = x.chunk(3, -1)  # each (E, F)
@@ -162,7 +162,7 @@ class PaiNN(nn.Module):
         blocks: int = 4,
         cutoff: float = 6.0,
         n_basis: int = 20,
-        basis: str = 'gaussian',
+        basis: Literal['bessel', 'gaussian'] = 'gaussian',
         modulation: int = 0,
         roles: int = 0,
         normalize: bool = False,
@@ -201,15 +201,15 @@ class PaiNN(nn.Module):
     def forward(
         self,
         numbers: Tensor,
-        graph_receivers: Any,
-        graph_senders: Any,
+        graph_receivers: Tensor,
+        graph_senders: Tensor,
         vectors: Tensor,
         rows: Tensor | None = None,
-        modulation: Any = None,
+        modulation: Tensor | None = None,
         roles: Tensor | None = None,
         n_out: int | None = None,
         n_out_edges: int | None = None,
-    ) -> Any:
+    ) -> tuple[Tensor, Tensor]:
         """Return scalars (n_out, F) and vectors (n_out, 3, F).
 
         Parameters

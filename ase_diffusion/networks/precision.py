@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Function = TypeVar('Function', bound=Callable)
 
-def full_precision(function: Any) -> Any:
+
+def full_precision(function: Function) -> Function:
     """Run a function of tensors outside of autocast, with float32 in place of bfloat16 and float16 arguments."""
 
     @wraps(function)

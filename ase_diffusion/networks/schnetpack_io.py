@@ -8,7 +8,7 @@ is one in A with another cutoff.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,6 +16,10 @@ from torch import nn
 from ..errors import CheckpointError, MissingDependency
 from .forcefield import ForceField
 from .painn import MAX_Z, PaiNN
+
+if TYPE_CHECKING:
+    from schnetpack.model import NeuralNetworkPotential
+    from schnetpack.representation import PaiNN as SchnetpackPaiNN
 
 _EPSILON = 1e-8  # of Mixing
 _NETS = {'interactions': 'interatomic_context_net', 'mixing': 'intraatomic_context_net'}
@@ -42,7 +46,7 @@ def _is_silu(activation) -> bool:
     return activation is nn.functional.silu or isinstance(activation, nn.SiLU)
 
 
-def from_schnetpack(module: Any, *, distance_unit: str = 'Ang') -> PaiNN:
+def from_schnetpack(module: SchnetpackPaiNN, *, distance_unit: str = 'Ang') -> PaiNN:
     """Return our PaiNN with the weights of schnetpack's, for positions in A.
 
     Parameters
@@ -91,7 +95,7 @@ def from_schnetpack(module: Any, *, distance_unit: str = 'Ang') -> PaiNN:
     return ours.train(module.training)
 
 
-def to_schnetpack(painn: PaiNN) -> Any:
+def to_schnetpack(painn: PaiNN) -> SchnetpackPaiNN:
     """Return schnetpack's PaiNN (positions in A) with the weights of ours.
 
     Parameters
@@ -133,7 +137,7 @@ def to_schnetpack(painn: PaiNN) -> Any:
 
 
 def forcefield_from_schnetpack(
-    model: Any, *, energy_key: str = 'energy', energy_unit: str = 'eV', distance_unit: str = 'Ang'
+    model: NeuralNetworkPotential | str | Path, *, energy_key: str = 'energy', energy_unit: str = 'eV', distance_unit: str = 'Ang'
 ) -> ForceField:
     """Return a force field (eV, A) with the weights of a schnetpack potential.
 

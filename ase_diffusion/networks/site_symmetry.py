@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class SiteSymmetry(NamedTuple):
         return torch.cat([own * many, many.log()], -1) * self.known[:, None, None]
 
 
-def site_symmetry(extras: dict[str, Any], width: int) -> SiteSymmetry | None:
+def site_symmetry(extras: dict, width: int) -> SiteSymmetry | None:
     """Return the projections of a batch whose extras tell the sites; None if they do not.
 
     Parameters

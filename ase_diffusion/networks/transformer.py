@@ -7,7 +7,8 @@ once per forward pass, because they depend on the geometry only.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -195,13 +196,13 @@ class CrystalTransformer(nn.Module):
         frequencies: int = 10,
         pair_hidden: int = 128,
         pair_width: int = 64,
-        conditioning: str = 'cds',
-        conditions: Any = None,
+        conditioning: Literal['cds', 'cdi'] = 'cds',
+        conditions: dict | None = None,
         length: float = 5.0,
         coupled: bool = False,
         points: int = 0,
-        cell_mean: Any = (0.0,) * 6,
-        cell_std: Any = (1.0,) * 6,
+        cell_mean: Sequence[float] = (0.0,) * 6,
+        cell_std: Sequence[float] = (1.0,) * 6,
         distances: int = 0,
     ) -> None:
         super().__init__()
@@ -298,7 +299,7 @@ class CrystalTransformer(nn.Module):
 
     def core(
         self, fractional: Tensor, species: Tensor, here: Tensor, cell: Tensor, c: Tensor, metric: Tensor | None = None
-    ) -> Any:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Evaluate the network on padded tensors; this is the part to compile."""
         z = self.species(species)  # (B, N, d)
         if self.initial is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,14 +64,14 @@ class UNet(nn.Module):
         dims: int,
         channels: int,
         width: int = 32,
-        multipliers: Any = (1, 2, 4),
+        multipliers: Sequence[int] = (1, 2, 4),
         blocks: int = 2,
-        attention: Any = None,
+        attention: Sequence[bool] | None = None,
         linear: bool = False,
         heads: int = 4,
         circular: bool = True,
-        conditions: Any = None,
-        tiled: bool | None = None,
+        conditions: dict | None = None,
+        tiled: dict | None = None,
         context: int = 0,
         embedding: int | None = None,
         dropout: float = 0.0,

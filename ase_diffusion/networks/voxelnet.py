@@ -7,6 +7,7 @@ Patches of voxels become channels, so that the convolutions run on a coarse grid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,8 +60,8 @@ class VoxelNet(nn.Module):
         attention: int = 2,
         heads: int = 4,
         embedding: int = 96,
-        conditions: Any = None,
-        logarithmic: Any = (),
+        conditions: dict | None = None,
+        logarithmic: Sequence[str] = (),
         dropout: float = 0.0,
         field: str = 'grids',
         pitch: float = 0.95,
@@ -103,7 +104,7 @@ class VoxelNet(nn.Module):
         lengths = batch.extras['cells'].to(x.dtype).norm(dim=-1)  # (B, 3) A
         return {self.field: self.core(x, self.condition(c_noise.to(x.dtype), lengths, x.shape[2:], conditions)).to(x.dtype)}
 
-    def condition(self, c_noise: Tensor, lengths: Tensor, shape: Any, conditions: dict[str, Tensor]) -> Tensor:
+    def condition(self, c_noise: Tensor, lengths: Tensor, shape: Sequence[int], conditions: dict[str, Tensor]) -> Tensor:
         """Return the condition vector (B, embedding) of noise level, edges of cell and voxel, and conditions."""
         points = torch.tensor(shape, dtype=lengths.dtype, device=lengths.device)
         edges = torch.cat([torch.log(lengths / 12.0), 4 * torch.log(lengths / points / self.pitch)], -1)  # (B, 6)
@@ -123,7 +124,7 @@ class VoxelNet(nn.Module):
                 h = self.attention[str(k)](h)
         return depth_to_space(self.last(nn.functional.silu(self.norm(h))), self.patch)
 
-    def flops(self, shape: Any) -> float:
+    def flops(self, shape: Sequence[int]) -> float:
         """Return the floating-point operations of one forward pass over one grid of ``shape``, multiplications and additions."""
         n, s = math.prod(m // self.patch for m in shape), self.settings
         width, numbers = s['width'], s['channels'] * self.patch**3

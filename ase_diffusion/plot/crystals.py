@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import ColorType
 
 
 EDGE = 0.35  # A; atoms this close to a face of the cell are also drawn at the opposite one
@@ -209,7 +210,7 @@ def plot_crystal(
     direction: Direction = 'auto',
     label: str | None = None,
     radius: float = 1.0,
-    colors: Mapping[str, Any] | None = None,
+    colors: Mapping[str, ColorType] | None = None,
     shift: bool = True,
     elements: bool = True,
 ) -> Axes:
@@ -264,7 +265,7 @@ def plot_crystals(
     width: float = 7.0,
     same_scale: bool = True,
     radius: float = 1.0,
-    colors: Mapping[str, Any] | None = None,
+    colors: Mapping[str, ColorType] | None = None,
     shift: bool = True,
 ) -> Figure:
     """Draw unit cells side by side, one row per direction.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..networks.image_layout import FIELDS, HEADER, SIZE
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+    from ..representations import CrysTens
 
 TITLES = ('length of f$_i$ - f$_j$', 'x$_i$ - x$_j$', 'y$_i$ - y$_j$', 'z$_i$ - z$_j$')
 ROWS = ('Z', 'x', 'y', 'z', 'a', 'b', 'c', '$\\alpha$', '$\\beta$', '$\\gamma$', 'group', '')
 
 
-def plot_crystens(image: Any, *, representation: Any = None, cmap: str = 'RdBu_r') -> Figure:
+def plot_crystens(image: Atoms | ArrayLike, *, representation: CrysTens | None = None, cmap: str = 'RdBu_r') -> Figure:
     """Draw the four channels of a CrysTens image: rows of numbers above and beside the block of pairs (paper, figs. 1 and 2).
 
     Every field is drawn on a scale of its own, from the smallest to the largest of its numbers in the image (numbers that are
@@ -56,7 +60,7 @@ def plot_crystens(image: Any, *, representation: Any = None, cmap: str = 'RdBu_r
     return figure
 
 
-def _pixels(image: Any, representation: Any) -> np.ndarray:
+def _pixels(image: Atoms | ArrayLike, representation: CrysTens | None) -> np.ndarray:
     """Return an image (4, 64, 64) in the units of the paper."""
     from ase import Atoms
 

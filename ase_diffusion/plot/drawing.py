@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -15,6 +15,7 @@ from .style import new_axes
 if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.axes import Axes
+    from matplotlib.typing import ColorType
 
 SUBSTRATE = ('#c9c9c9', '#e6e6e6')  # top layer, deeper layers
 SILVER = '#7f9dc4'  # jmol's gray for Ag is that of the substrate
@@ -45,7 +46,7 @@ def view_axes(towards: np.ndarray, up: np.ndarray) -> np.ndarray:
     return np.array([np.cross(up, towards), up, towards])
 
 
-def atom_colors(atoms: Atoms, colors: Mapping[str, Any] | None = None) -> np.ndarray:
+def atom_colors(atoms: Atoms, colors: Mapping[str, ColorType] | None = None) -> np.ndarray:
     """Return RGB colors (n, 3): gray for frozen atoms by layer, for others jmol's (silver-blue for Ag) or the given ones.
 
     Parameters
@@ -97,7 +98,7 @@ def crop(ax: Axes, window: Sequence[float]) -> Axes:
     return ax
 
 
-def check_labels(images: Sequence[Any], labels: Sequence[str] | None, kind: str) -> None:
+def check_labels(images: Sequence, labels: Sequence[str] | None, kind: str) -> None:
     """Raise a ValueError if there are no images, or if the numbers of labels and images differ.
 
     Parameters

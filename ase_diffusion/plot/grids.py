@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +12,7 @@ from .style import PALETTE, new_axes
 if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.axes import Axes
+    from matplotlib.typing import ColorType
     from mpl_toolkits.mplot3d import Axes3D
 
 
@@ -100,7 +101,7 @@ def plot_isosurface(
     ax: Axes3D | None = None,
     *,
     atoms: Atoms | None = None,
-    color: Any = PALETTE[0],
+    color: ColorType = PALETTE[0],
     alpha: float = 0.9,
     view: tuple[float, float] = (20, -60),
 ) -> Axes3D:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase.data import covalent_radii
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import ColorType
 
 
 SMALL = 6.0  # A; narrower cells are repeated
@@ -67,6 +68,7 @@ def _images(points, lateral, window):
 def _window(flat, lateral, repeat, margin):
     """Return x0, x1, y0, y1 around the (repeated) cell, or around the points of a molecule, and the cell's corners."""
     if lateral is None:
+        flat = flat if len(flat) else np.zeros((1, 2))
         low, high = flat.min(0) - margin - 1.0, flat.max(0) + margin + 1.0
         return (low[0], high[0], low[1], high[1]), np.zeros((0, 2))
     block = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * repeat @ lateral
@@ -105,7 +107,8 @@ def _scene(atoms, view, repeat, margin, radius, colors):
         faces, edges = lighten(faces, FADE * outside), lighten(edges, FADE * outside)
     flat = spots[:, :2] if view == 'top' else spots[:, [0, 2]]
     if view == 'side':
-        extent = (points[:, 2].min() - 1.6, points[:, 2].max() + 1.6)
+        heights = points[:, 2] if len(points) else np.zeros(1)
+        extent = (heights.min() - 1.6, heights.max() + 1.6)
         window, outline = (*window[:2], *extent), np.zeros((0, 2))
     order = np.argsort(nearness, kind='stable')
     return _Scene(flat[order], radii[order], faces[order], edges[order], outline, window)
@@ -142,7 +145,7 @@ def plot_structure(
     repeat: tuple[int, int] | None = None,
     margin: float = 1.5,
     radius: float = 0.9,
-    colors: Mapping[str, Any] | None = None,
+    colors: Mapping[str, ColorType] | None = None,
     label: str | None = None,
 ) -> Axes:
     """Draw one structure, its cell and its periodic surroundings.
@@ -196,7 +199,7 @@ def plot_structures(
     repeat: tuple[int, int] | None = None,
     margin: float = 1.5,
     radius: float = 0.9,
-    colors: Mapping[str, Any] | None = None,
+    colors: Mapping[str, ColorType] | None = None,
 ) -> Figure:
     """Draw structures side by side on one scale, one row per view.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +11,7 @@ from .style import PALETTE, new_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.typing import ColorType
 
 
 def plot_success_curve(
@@ -20,7 +21,7 @@ def plot_success_curve(
     ax: Axes | None = None,
     *,
     label: str | None = None,
-    color: Any = None,
+    color: ColorType | None = None,
     logx: bool = False,
     xlabel: str = 'Number of relaxations',
     ylabel: str = 'Probability of success',

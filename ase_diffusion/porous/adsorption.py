@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.units import kB, kJ, mol
 from numpy.typing import ArrayLike
+
+from ..utils.checks import check_number
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -22,7 +24,7 @@ AMU_PER_A3 = 1660.5390666  # kg/m^3
 
 def adsorption_properties(
     grid: ArrayLike, temperature: float = 298.0, *, density: ArrayLike | None = None, accessible: ArrayLike | None = None
-) -> dict[str, Any]:
+) -> dict[str, float] | dict[str, np.ndarray]:
     """Compute void fraction, Henry coefficient and heat of adsorption from energy grids.
 
     Parameters
@@ -65,9 +67,8 @@ def adsorption_properties(
         raise ValueError(f'an energy grid is (nx, ny, nz) or (n, nx, ny, nz) in K; got an array of shape {energy.shape}')
     if not np.isfinite(energy).all():
         raise ValueError('an energy grid is of finite numbers, in K; there are others in it (energy_grid makes none)')
-    for name, value in (('temperature', temperature), ('density', 1.0 if density is None else density)):
-        if not (np.isfinite(value).all() and (np.asarray(value) > 0).all()):
-            raise ValueError(f'a {name} is positive; got {value!r}')
+    check_number('temperature', temperature, 'a positive number, in K')
+    check_density(density, energy.shape[:-3])
     allowed = np.ones(energy.shape, bool) if accessible is None else np.asarray(accessible, bool)
     if allowed.shape != energy.shape:
         raise ValueError(f'`accessible` has the shape of the grid, {energy.shape}; got {allowed.shape}')
@@ -89,6 +90,16 @@ def adsorption_properties(
     if density is not None:
         found['henry_coefficient_mol_kg_pa'] = henry / (GAS_CONSTANT * temperature * np.asarray(density, float))
     return {name: float(value) if energy.ndim == 3 else value for name, value in found.items()}
+
+
+def check_density(density: ArrayLike | None, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless a density is None, a positive number, or as many as there are grids, (n,)."""
+    try:
+        values = np.asarray(1.0 if density is None else density, float)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if values.shape not in ((), shape) or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f'a density is positive, in kg/m^3, one number or one for each grid; got {density!r}')
 
 
 def boltzmann_grid(grid: ArrayLike, temperature: float = 298.0) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -66,7 +66,7 @@ class GridCalculator(Calculator):
         self.spline = ndimage.spline_filter(np.arcsinh(values / SCALE), order=3, mode='grid-wrap')
 
     @classmethod
-    def from_framework(cls, atoms: Atoms, *, spacing: float = SPACING, **options: Any) -> GridCalculator:
+    def from_framework(cls, atoms: Atoms, *, spacing: float = SPACING, **options: Any) -> Self:
         """Compute the grid of a framework with a spacing of at most `spacing` A; options are those of `energy_grid`."""
         from .lennard_jones import energy_grid
 

@@ -11,7 +11,6 @@ in A^2 over the bonds, the edges of the tetrahedra, the bridged Si pairs, and th
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -34,9 +33,9 @@ def insert_oxygen(
     inverse: np.ndarray,
     neighbors: np.ndarray,
     shifts: np.ndarray,
-    out: Any,
+    out: np.ndarray,
     bonds: np.ndarray,
-) -> Any:
+) -> int:
     """Put an O beside the middle of every T-T bond, on the side away from the other neighbors of the two sites.
 
     Fills ``out`` (3 n, 3), fractional, T sites first, and ``bonds`` (2 n, 5): i, j, shift of j. The O of bond b is atom n + b,
@@ -81,7 +80,7 @@ def insert_oxygen(
 
 
 @njit(cache=True)
-def framework_terms(n: int, bonds: np.ndarray, terms: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Any:
+def framework_terms(n: int, bonds: np.ndarray, terms: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> int:
     """List the distances of a framework: ``terms`` (12 n, 5) with i, j, shift of j; return their number (12 n).
 
     4 n Si-O, 6 n O-O and 2 n Si-Si. ``bonds`` (2 n, 5): T site i, T site j, shift of j; the O of bond b is atom n + b, in the
@@ -123,8 +122,8 @@ def framework_terms(n: int, bonds: np.ndarray, terms: np.ndarray, targets: np.nd
 
 @njit(cache=True)
 def repulsive_terms(
-    n: int, scaled: np.ndarray, cell: np.ndarray, terms: np.ndarray, count: int, out: Any, floors: np.ndarray
-) -> Any:
+    n: int, scaled: np.ndarray, cell: np.ndarray, terms: np.ndarray, count: int, out: np.ndarray, floors: np.ndarray
+) -> int:
     """List the pairs of a framework that are near and not among its first `count` terms; return their number."""
     m = len(scaled)
     pairs, distances = neighbor_pairs(scaled, cell, LIST_CUTOFF, len(out))
@@ -164,15 +163,15 @@ def repulsive_terms(
 def cost_and_gradient(
     x: np.ndarray,
     cell: np.ndarray,
-    scale: Any,
+    scale: float,
     terms: np.ndarray,
     targets: np.ndarray,
     weights: np.ndarray,
     pairs: np.ndarray,
     floors: np.ndarray,
-    free: Any,
+    free: np.ndarray,
     gradient: np.ndarray,
-) -> Any:
+) -> float:
     """Return the cost (A^2) and fill its gradient.
 
     Parameters
@@ -252,16 +251,16 @@ def cost_and_gradient(
 def minimize(
     x: np.ndarray,
     cell: np.ndarray,
-    scale: Any,
+    scale: float,
     terms: np.ndarray,
     targets: np.ndarray,
     weights: np.ndarray,
     pairs: np.ndarray,
     floors: np.ndarray,
-    free: Any,
+    free: np.ndarray,
     steps: int,
     tolerance: float,
-) -> Any:
+) -> float:
     """Minimize the cost by L-BFGS with backtracking, in place; return it.
 
     Stops after `steps` evaluations or where the largest gradient is below `tolerance`, A.
@@ -333,8 +332,15 @@ def minimize(
 
 @njit(cache=True)
 def fit_distances(
-    n: int, scaled: np.ndarray, cell: np.ndarray, bonds: np.ndarray, free: Any, rounds: int, limits: Any, tolerance: float
-) -> Any:
+    n: int,
+    scaled: np.ndarray,
+    cell: np.ndarray,
+    bonds: np.ndarray,
+    free: np.ndarray,
+    rounds: np.ndarray,
+    limits: np.ndarray,
+    tolerance: float,
+) -> float:
     """Fit a framework to its distances; `scaled` (3 n, 3) and `cell` (3, 3) are changed in place.
 
     Parameters

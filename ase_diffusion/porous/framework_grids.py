@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def grid_shape(lengths: np.ndarray, pitch: float = 0.95, multiple: int = 4) -> t
     return tuple(shape)
 
 
-def separable_density(fractional: Tensor, weights: Tensor, lengths: Tensor, shape: Any, width: float = 1.0) -> Tensor:
+def separable_density(fractional: Tensor, weights: Tensor, lengths: Tensor, shape: Sequence[int], width: float = 1.0) -> Tensor:
     """Sum Gaussians exp(-r^2 / width^2) over atoms and all their images on grids over orthogonal cells.
 
     A Gaussian is a product of three functions of one coordinate, so that the sum is a product of matrices. Equal to
@@ -105,8 +106,13 @@ def separable_density(fractional: Tensor, weights: Tensor, lengths: Tensor, shap
 
 
 def oxygen_energies(
-    fractional: list[np.ndarray], lengths: np.ndarray, shape: Any, device: str = 'cpu', pair: Any = METHANE, cutoff: float = 12.0
-) -> Any:
+    fractional: list[np.ndarray],
+    lengths: np.ndarray,
+    shape: Sequence[int],
+    device: str | torch.device = 'cpu',
+    pair: tuple[float, float] = METHANE,
+    cutoff: float = 12.0,
+) -> Tensor:
     """Sum the Lennard-Jones energy of a probe with O on grids over orthogonal cells, as :func:`energy_grid` does.
 
     Parameters
@@ -262,19 +268,19 @@ class FrameworkGrids:
         self,
         scaled_positions: np.ndarray,
         numbers: np.ndarray,
-        natoms: int,
+        natoms: np.ndarray,
         cells: np.ndarray,
-        conditions: Any = None,
+        conditions: Mapping[str, np.ndarray] | None = None,
         *,
-        shape: Any = None,
-        operations: Any = None,
+        shape: Sequence[int] | np.ndarray | None = None,
+        operations: Sequence[tuple[np.ndarray, np.ndarray] | None] | None = None,
         pitch: float = 0.95,
         multiple: int = 4,
         width: float = 1.0,
         channels: int = 3,
-        mean: Any = None,
-        std: Any = None,
-        device: str = 'cpu',
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        device: str | torch.device = 'cpu',
     ) -> None:
         cells = np.asarray(cells, float)
         lengths = np.einsum('nii->ni', cells)
@@ -333,7 +339,7 @@ class FrameworkGrids:
         return torch.tensor(shares, dtype=torch.float64) / sum(shares)
 
     @staticmethod
-    def batch_size(shape: Any, voxels: int, largest: int) -> int:
+    def batch_size(shape: Sequence[int], voxels: int, largest: int) -> int:
         """Return how many grids of a shape make a batch of about ``voxels`` voxels, from 1 to ``largest``."""
         return min(max(round(voxels / math.prod(shape)), 1), largest)
 

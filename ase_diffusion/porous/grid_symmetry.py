@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def orbit_representatives(rotations: np.ndarray, translations: np.ndarray, shape: Any, device: str = 'cpu') -> Tensor:
+
+def orbit_representatives(
+    rotations: ArrayLike, translations: ArrayLike, shape: Sequence[int], device: str | torch.device = 'cpu'
+) -> Tensor:
     """Return the first point of the orbit of every point of a grid, (V,) int64, points counted in C order.
 
     Parameters
@@ -69,7 +75,7 @@ class GridSymmetry:
     shape: tuple[int, int, int]
 
     @classmethod
-    def of(cls, rotations: np.ndarray, translations: np.ndarray, shape: Any) -> GridSymmetry:
+    def of(cls, rotations: ArrayLike, translations: ArrayLike, shape: Sequence[int]) -> GridSymmetry:
         """Find the orbits of operations x -> R x + t in fractional coordinates, which form a group with the lattice.
 
         Parameters
@@ -103,7 +109,7 @@ class GridSymmetry:
         return mean.index_select(-1, labels).reshape(grid.shape)
 
 
-def symmetrize_grid(grid: Tensor, operations: Any, noise: bool = False) -> Tensor:
+def symmetrize_grid(grid: Tensor, operations: GridSymmetry | tuple[ArrayLike, ArrayLike], noise: bool = False) -> Tensor:
     """Average grids (..., X, Y, Z) over the operations of a space group.
 
     Parameters
@@ -119,7 +125,9 @@ def symmetrize_grid(grid: Tensor, operations: Any, noise: bool = False) -> Tenso
     return operations.average(grid, noise)
 
 
-def symmetric_shape(lengths: np.ndarray, operations: Any, pitch: float = 0.95, multiple: int = 2) -> tuple[int, int, int]:
+def symmetric_shape(
+    lengths: ArrayLike, operations: tuple[ArrayLike, ArrayLike], pitch: float = 0.95, multiple: int = 2
+) -> tuple[int, int, int]:
     """Return numbers of voxels that the operations of a space group map to themselves, near ``pitch`` along each axis.
 
     Parameters

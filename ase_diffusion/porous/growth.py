@@ -6,8 +6,6 @@ frameworks are looked for in a given cell, with a given space group and number o
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ase import Atoms
 
@@ -35,10 +33,14 @@ FARTHEST = (*STATUS[:3], 'strained')  # ends of attempts, the earlier one first
 LABELS = ('void_fraction', 'henry_coefficient', 'heat_of_adsorption')
 CELL = 65536  # parts of a fractional coordinate
 
+Framework = tuple[np.ndarray, np.ndarray, float]  # lengths (3,) in A, scaled (3 n, 3) with the Si first, A^2 per T site
+
 SEEN = {}  # of this process: (seed, sizes) -> hashes of nets that lower starts have found
 
 
-def try_starts(seed: int, sizes: Any, labels: Any, first: int, last: int) -> Any:
+def try_starts(
+    seed: int, sizes: tuple[int, int], labels: bool, first: int, last: int
+) -> tuple[int, dict[str, int], list[tuple[int, np.ndarray, dict]]]:
     """Make the starts `first` to `last` - 1: random orbits, and from every framework found disturbed ones.
 
     Returns
@@ -101,8 +103,14 @@ def _chain(rng, groups, sizes, counts, stamp):
 
 
 def framework_in_cell(
-    rng: np.random.Generator, lengths: np.ndarray, silicon: int, operations: Any, *, attempts: int = 20, good: float = GOOD
-) -> Any:
+    rng: np.random.Generator,
+    lengths: np.ndarray,
+    silicon: int,
+    operations: tuple[np.ndarray, np.ndarray],
+    *,
+    attempts: int = 20,
+    good: float = GOOD,
+) -> Framework | str:
     """Try random symmetric T sites in a cell until they relax to a framework; the cell relaxes with them.
 
     Parameters
@@ -160,7 +168,9 @@ def _entry(lengths, scaled, values, labels):
     return coded, values
 
 
-def fit_net(lengths: np.ndarray, sites: np.ndarray, neighbors: np.ndarray, shifts: np.ndarray, good: Any = GOOD) -> Any:
+def fit_net(
+    lengths: np.ndarray, sites: np.ndarray, neighbors: np.ndarray, shifts: np.ndarray, good: float = GOOD
+) -> Framework | None:
     """Put oxygen on a net and fit it by distance least squares.
 
     Returns
@@ -183,7 +193,7 @@ def fit_net(lengths: np.ndarray, sites: np.ndarray, neighbors: np.ndarray, shift
     return np.diag(cell).copy(), scaled, cost
 
 
-def build(lengths: np.ndarray, coded: np.ndarray) -> Any:
+def build(lengths: np.ndarray, coded: np.ndarray) -> Atoms:
     """Return the Atoms of cell lengths (3,) in A and coded positions (3 n, 3)."""
     n = len(coded) // 3
     scaled = np.asarray(coded, float) / CELL

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import DTypeLike
 
+from ..utils.atoms import partial_sites
 from .parameters import FrameworkLike, ProbeLike, pair_parameters, unlisted, unlisted_text
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 def energy_grid(
     atoms: Atoms | Iterable[Atoms],
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     *,
     probe: ProbeLike = 'CH4',
     cutoff: float = 12.0,
@@ -87,8 +88,8 @@ def energy_grid(
     The defaults (methane in silica, 12 A) are those of the ZeoDiff and ZeoGAN papers (J. Mater. Chem. A 12, 6507, 2024).
     """
     images = [atoms] if isinstance(atoms, Atoms) else list(atoms)
-    shape = check_shape(shape)
-    check_memory(len(images), shape, np.dtype(dtype))
+    shape, dtype = check_shape(shape), check_dtype(dtype)
+    check_memory(len(images), shape, dtype)
     options = {'probe': probe, 'cutoff': cutoff, 'framework': framework, 'shifted': shifted}
     options |= {'device': device, 'dtype': dtype, 'backend': backend}
     grids = np.empty((len(images), *shape), dtype)
@@ -99,7 +100,7 @@ def energy_grid(
 
 def iter_energy_grids(
     images: Iterable[Atoms],
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     *,
     probe: ProbeLike = 'CH4',
     cutoff: float = 12.0,
@@ -140,6 +141,8 @@ def _told(images, probe, framework, cutoff, shape):
     for atoms in images:
         system = _system(atoms, probe, framework)
         _check_cost(system, cutoff, shape)
+        if partial := partial_sites(atoms):
+            logger.warning('%s: %s, and counts as full: take an ordered structure', atoms.get_chemical_formula(), partial)
         others = unlisted(atoms.symbols, framework) - told
         if others:
             told |= others
@@ -147,7 +150,7 @@ def _told(images, probe, framework, cutoff, shape):
         yield system
 
 
-def shifted_pair(cutoff: float) -> Any:
+def shifted_pair(cutoff: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
     """Return the pair function of torch_grid that is 0 at the cutoff."""
     from .torch_backend import lennard_jones
 
@@ -162,7 +165,7 @@ def density_grid(
     atoms: Atoms | Iterable[Atoms],
     symbol: str,
     *,
-    shape: int | tuple[int, int, int] = (32, 32, 32),
+    shape: int | Sequence[int] = (32, 32, 32),
     cutoff: float = DENSITY_CUTOFF,
     width: float = 1.0,
     device: str | torch.device | None = None,
@@ -225,7 +228,7 @@ def interaction(atoms: Atoms, probe: ProbeLike = 'CH4', framework: FrameworkLike
     return b * pairs[:, 1] ** 6, b
 
 
-def choose_backend(backend: str | None, device: str | torch.device | None, dtype: np.dtype) -> tuple[str, Any]:
+def choose_backend(backend: str | None, device: str | torch.device | None, dtype: np.dtype) -> tuple[str, torch.device | None]:
     """Return the back end and the device (None for numba, which needs no torch)."""
     if backend not in (None, *BACKENDS):
         raise ValueError(f'a back end is None or one of {", ".join(BACKENDS)}; got {backend!r}')
@@ -267,7 +270,7 @@ def _takes_numba(dtype):
     return True
 
 
-def check_shape(shape: Any) -> tuple[int, int, int]:
+def check_shape(shape: int | Sequence[int]) -> tuple[int, int, int]:
     """Return a shape as three positive integers, from one or three, or raise a ValueError."""
     if np.ndim(shape) == 0 and not isinstance(shape, (bool, str)):
         shape = (shape,) * 3
@@ -281,7 +284,7 @@ def check_shape(shape: Any) -> tuple[int, int, int]:
     return values
 
 
-def check_cutoff(cutoff: Any) -> float:
+def check_cutoff(cutoff: float) -> float:
     """Return a positive finite float, or raise a ValueError."""
     try:
         good = np.isfinite(float(cutoff)) and float(cutoff) > 0
@@ -294,9 +297,13 @@ def check_cutoff(cutoff: Any) -> float:
 
 def check_dtype(dtype: DTypeLike) -> np.dtype:
     """Return float32 or float64, or raise a ValueError."""
-    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f'a grid is of float32 or float64; got dtype={dtype!r}')
-    return np.dtype(dtype)
+    return kind
 
 
 def check_memory(number: int, shape: tuple[int, int, int], dtype: np.dtype) -> None:

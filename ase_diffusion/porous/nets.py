@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 __all__ = ['angle_cycles', 'coordination_sequences', 'four_connected_net', 'framework_net', 'is_connected', 'net_hash', 'net_key']
+
+Net = tuple[np.ndarray, np.ndarray]  # neighbors (n, 4) and shifts (n, 4, 3), int32
 
 BOND_RANGE = (2.5, 3.9)  # A, T-T distance of a bond; IZA frameworks: 2.8 to 3.4
 SHELLS = 10
@@ -22,7 +27,7 @@ KEY_SHELLS = 14  # of coordination sequences in a key; 10 do not tell SBS from S
 
 
 @njit(cache=True)
-def cell_heights(cell: np.ndarray) -> Any:
+def cell_heights(cell: np.ndarray) -> np.ndarray:
     """Return the distances (3,) between opposite faces of a cell, A."""
     heights = np.empty(3)
     for k in range(3):
@@ -35,7 +40,7 @@ def cell_heights(cell: np.ndarray) -> Any:
 
 
 @njit(cache=True)
-def neighbor_pairs(scaled: np.ndarray, cell: np.ndarray, cutoff: float, limit: int) -> Any:
+def neighbor_pairs(scaled: np.ndarray, cell: np.ndarray, cutoff: float, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """List all pairs of sites with all images nearer than a cutoff, each pair once.
 
     Parameters
@@ -94,7 +99,7 @@ def neighbor_pairs(scaled: np.ndarray, cell: np.ndarray, cutoff: float, limit: i
 
 
 @njit(cache=True)
-def nearest_four(n: int, pairs: np.ndarray, distances: int, longest: float) -> Any:
+def nearest_four(n: int, pairs: np.ndarray, distances: np.ndarray, longest: float) -> Net:
     """Return the four nearest neighbors of each site.
 
     Returns
@@ -122,7 +127,7 @@ def nearest_four(n: int, pairs: np.ndarray, distances: int, longest: float) -> A
 
 
 @njit(cache=True)
-def is_mutual(neighbors: np.ndarray, shifts: np.ndarray) -> Any:
+def is_mutual(neighbors: np.ndarray, shifts: np.ndarray) -> bool:
     """Tell whether every bond of a net is listed at both of its ends."""
     for i in range(len(neighbors)):
         for k in range(4):
@@ -139,7 +144,7 @@ def is_mutual(neighbors: np.ndarray, shifts: np.ndarray) -> Any:
 
 
 @njit(cache=True)
-def is_connected(neighbors: np.ndarray, shifts: np.ndarray) -> Any:
+def is_connected(neighbors: np.ndarray, shifts: np.ndarray) -> bool:
     """Tell whether a net is one piece, periodic in three dimensions (not layers, chains, clusters or several nets).
 
     The sum of the shifts around closed paths spans a lattice; the net is one piece where it is that of the cell.
@@ -182,8 +187,8 @@ def is_connected(neighbors: np.ndarray, shifts: np.ndarray) -> Any:
 
 @njit(cache=True)
 def sequences_of(
-    neighbors: np.ndarray, shifts: np.ndarray, sites: np.ndarray, shells: int, reach: Any, stamp: Any, first: int
-) -> Any:
+    neighbors: np.ndarray, shifts: np.ndarray, sites: np.ndarray, shells: int, reach: int, stamp: np.ndarray, first: int
+) -> np.ndarray:
     """Return the numbers (len(sites), shells) of sites in each shell around the given ones.
 
     Shifts are at most `reach` cells after all shells; `stamp` (n (2 reach + 1)^3,) int32 is a scratch array in which no
@@ -217,7 +222,7 @@ def sequences_of(
     return found
 
 
-def four_connected_net(scaled: np.ndarray, cell: np.ndarray, bond_range: Any = BOND_RANGE) -> Any:
+def four_connected_net(scaled: np.ndarray, cell: np.ndarray, bond_range: tuple[float, float] = BOND_RANGE) -> Net | None:
     """Return the net of sites in which the four nearest neighbors of each are its bonds, or None.
 
     Parameters
@@ -244,7 +249,7 @@ def four_connected_net(scaled: np.ndarray, cell: np.ndarray, bond_range: Any = B
     return net if is_mutual(*net) else None
 
 
-def coordination_sequences(net: Any, shells: Any = SHELLS, sites: np.ndarray | None = None) -> Any:
+def coordination_sequences(net: Net, shells: int = SHELLS, sites: ArrayLike | None = None) -> np.ndarray:
     """Return how many sites are 1, 2, ... bonds away from each site.
 
     Parameters
@@ -326,7 +331,7 @@ def _cycles_of(neighbors, shifts, shells, stamp):
     return found
 
 
-def angle_cycles(net: Any, shells: int = CYCLE_SHELLS) -> np.ndarray:
+def angle_cycles(net: Net, shells: int = CYCLE_SHELLS) -> np.ndarray:
     """Return the shortest cycles through the six angles of each site.
 
     Vertex symbols list the same of rings, cycles without shortcuts, and are equal where the shortest cycles are such.
@@ -351,18 +356,18 @@ def angle_cycles(net: Any, shells: int = CYCLE_SHELLS) -> np.ndarray:
     return np.stack([codes // 10**6, codes % 10**6], -1)
 
 
-def net_key(net: Any) -> int:
+def net_key(net: Net) -> int:
     """Return a 64-bit integer of coordination sequences and shortest cycles, equal for equal nets whatever their cell."""
     rows = np.concatenate([coordination_sequences(net, KEY_SHELLS), angle_cycles(net).reshape(len(net[0]), -1)], 1)
     return net_hash(rows)
 
 
-def net_hash(sequences: Any, weights: np.ndarray | None = None) -> Any:
+def net_hash(sequences: ArrayLike, weights: ArrayLike | None = None) -> int:
     """Return a 64-bit integer that is equal for nets of equal coordination sequences, whatever their cell.
 
     Parameters
     ----------
-    sequences : numpy.ndarray
+    sequences : array_like
         ``(n, shells)`` of all sites, or of one site of each orbit.
     weights : array_like, optional
         ``(n,)`` number of sites in each orbit.
@@ -376,14 +381,16 @@ def net_hash(sequences: Any, weights: np.ndarray | None = None) -> Any:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'little')
 
 
-def full_cell(cell: np.ndarray) -> Any:
+def full_cell(cell: ArrayLike) -> np.ndarray:
     """Return a cell (3, 3) of float64 for a cell or three lengths."""
     cell = np.asarray(cell, float)
     return np.ascontiguousarray(np.diag(cell) if cell.ndim == 1 else cell)
 
 
 @njit(cache=True)
-def bonds_of(silicon: Any, scaled: np.ndarray, cell: np.ndarray, shortest: Any, longest: float, apart: Any) -> Any:
+def bonds_of(
+    silicon: np.ndarray, scaled: np.ndarray, cell: np.ndarray, shortest: float, longest: float, apart: float
+) -> tuple[int, np.ndarray, np.ndarray]:
     """Return a code (0 is good), and for each O its two Si (m, 2) and their shifts (m, 2, 3).
 
     The numbers of Si come before those of O; code 1: no bond in the range, 2: Si without 4 O, 3: O without 2 Si, 4: too near.
@@ -429,7 +436,7 @@ SIO_RANGE = (1.45, 1.80)  # A
 NOTHING_ELSE = 2.2  # A, no other pair is nearer
 
 
-def framework_net(numbers: np.ndarray, scaled: np.ndarray, cell: np.ndarray) -> Any:
+def framework_net(numbers: ArrayLike, scaled: ArrayLike, cell: ArrayLike) -> Net | str:
     """Return the net of the Si of a framework.
 
     Parameters

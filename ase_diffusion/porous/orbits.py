@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,9 @@ class SiteOrbits:
     rotations: np.ndarray
 
     @classmethod
-    def of(cls, peaks: np.ndarray, lengths: np.ndarray, operations: Any) -> tuple[SiteOrbits, np.ndarray] | None:
+    def of(
+        cls, peaks: np.ndarray, lengths: np.ndarray, operations: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[SiteOrbits, np.ndarray] | None:
         """Return the orbits of peaks (m, 3), the first of each taken, and the peak of each orbit; None where there is none.
 
         Parameters

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -49,7 +48,7 @@ ProbeLike = str | Probe | tuple[float, float]  # name, probe, or (epsilon in K, 
 FrameworkLike = str | Mapping[str, tuple[float, float]]  # name of a table, or symbol -> (epsilon in K, sigma in A)
 
 
-def check_parameters(who: str, pair: Any) -> None:
+def check_parameters(who: str, pair: tuple[float, float]) -> None:
     """Raise a ValueError unless a pair is (epsilon, sigma), both finite, epsilon >= 0 and sigma > 0."""
     try:
         epsilon, sigma = (float(value) for value in pair)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -19,7 +18,7 @@ WEAK = 0.25  # height of the lowest peak
 DAMPING = 0.02  # of the fit; keeps heights near 1 and steps short where voxels are few
 
 
-def smooth_grid(grid: np.ndarray, cell: np.ndarray, width: Any = WIDTH, smooth: Any = SMOOTH) -> Any:
+def smooth_grid(grid: np.ndarray, cell: np.ndarray, width: float = WIDTH, smooth: float = SMOOTH) -> np.ndarray:
     """Filter a grid with a Gaussian, and interpolate it (Fourier) where its voxels are larger than 0.6 A.
 
     Parameters
@@ -62,7 +61,9 @@ def smooth_grid(grid: np.ndarray, cell: np.ndarray, width: Any = WIDTH, smooth: 
     return filtered * (np.prod(new) / np.prod(shape)) * ((variance + smooth**2) / variance) ** 1.5
 
 
-def find_peaks(grid: np.ndarray, cell: np.ndarray, *, width: Any = WIDTH, smooth: Any = SMOOTH, lowest: Any = WEAK) -> Any:
+def find_peaks(
+    grid: np.ndarray, cell: np.ndarray, *, width: float = WIDTH, smooth: float = SMOOTH, lowest: float = WEAK
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the local maxima of a density grid, to a fraction of a voxel.
 
     The logarithm around a maximum is a parabola, exact for a lone Gaussian.
@@ -170,8 +171,8 @@ def _fit_gaussians(grid, scaled, heights, cell, width, rounds):
 
 
 def fit_peaks(
-    grid: np.ndarray, scaled: np.ndarray, heights: np.ndarray, cell: np.ndarray, *, width: Any = WIDTH, rounds: int = 12
-) -> Any:
+    grid: np.ndarray, scaled: np.ndarray, heights: np.ndarray, cell: np.ndarray, *, width: float = WIDTH, rounds: int = 12
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit Gaussians to the peaks of a grid: exact on coarse voxels, where interpolation is not.
 
     Parameters

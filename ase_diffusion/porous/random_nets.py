@@ -7,13 +7,14 @@ angles under the symmetry, the cell with them.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
 
 from .nets import is_connected, is_mutual, nearest_four, neighbor_pairs, sequences_of
 from .symmetry import images_of, orbit_of, settle_site
+
+Orbits = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x, projectors, ..., see `_place_sites`
 
 BOND = 3.1  # A, T-T
 APART = 4.3  # A, T-T without a bond
@@ -176,7 +177,7 @@ def _optimize(x, lengths, number, owner, operation, multiplicity, rotations, tra
     return cost
 
 
-def relax_sites(scaled: np.ndarray, lengths: np.ndarray, steps: int = 160, rate: float = 0.15) -> Any:
+def relax_sites(scaled: np.ndarray, lengths: np.ndarray, steps: int = 160, rate: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
     """Relax T sites in an orthogonal cell on the cost of T-T distances and angles, without symmetry, the cell with them.
 
     Parameters
@@ -255,7 +256,9 @@ def _place_sites(rng, asked, most, radius, lengths, rotations, translations):
 
 
 @njit(cache=True)
-def draw_orbits(rng: Any, number: int, rotations: np.ndarray, translations: np.ndarray, sizes: Any) -> Any:
+def draw_orbits(
+    rng: np.random.Generator, number: int, rotations: np.ndarray, translations: np.ndarray, sizes: tuple[int, int]
+) -> tuple[np.ndarray, Orbits]:
     """Draw cell lengths and unique sites for a space group.
 
     Parameters
@@ -285,7 +288,9 @@ def draw_orbits(rng: Any, number: int, rotations: np.ndarray, translations: np.n
 
 
 @njit(cache=True)
-def orbits_in_cell(rng: Any, asked: int, lengths: np.ndarray, rotations: np.ndarray, translations: np.ndarray) -> Any:
+def orbits_in_cell(
+    rng: np.random.Generator, asked: int, lengths: np.ndarray, rotations: np.ndarray, translations: np.ndarray
+) -> tuple[np.ndarray, Orbits]:
     """Draw unique sites in a given cell, `asked` sites within 10 %; the cell is scaled to their number.
 
     Returns
@@ -301,7 +306,9 @@ def orbits_in_cell(rng: Any, asked: int, lengths: np.ndarray, rotations: np.ndar
 
 
 @njit(cache=True)
-def disturb_orbits(rng: Any, number: int, lengths: np.ndarray, orbits: np.ndarray, amplitude: float) -> Any:
+def disturb_orbits(
+    rng: np.random.Generator, number: int, lengths: np.ndarray, orbits: Orbits, amplitude: float
+) -> tuple[np.ndarray, Orbits]:
     """Return cell lengths and orbits with random displacements (standard deviation in A) and strains under the symmetry."""
     x, projectors, multiplicity, owner, operation = orbits
     new = x.copy()
@@ -320,14 +327,14 @@ def disturb_orbits(rng: Any, number: int, lengths: np.ndarray, orbits: np.ndarra
 def optimize_net(
     number: int,
     lengths: np.ndarray,
-    orbits: np.ndarray,
+    orbits: Orbits,
     rotations: np.ndarray,
     translations: np.ndarray,
-    edges: np.ndarray,
+    edges: tuple[float, float] | np.ndarray,
     steps: int,
-    stamp: Any,
+    stamp: np.ndarray,
     first: int,
-) -> Any:
+) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Optimize sites and cell, and find the net of the sites.
 
     Parameters

@@ -8,17 +8,18 @@ purpose; its code was not published.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ..utils.quiet import quiet_libraries
 from .dls import fit_distances, insert_oxygen
-from .nets import FAULTS, bonds_of, four_connected_net, framework_net, full_cell, is_connected, neighbor_pairs
+from .nets import FAULTS, Net, bonds_of, four_connected_net, framework_net, full_cell, is_connected, neighbor_pairs
 from .orbits import SiteOrbits
 from .peaks import COARSE, WIDTH, find_peaks, fit_peaks, smooth_grid
 
@@ -113,20 +114,20 @@ class Restoration:
     cost: float = np.nan
     attempts: dict = field(default_factory=dict)
 
-    def __bool__(self) -> Any:
+    def __bool__(self) -> bool:
         return self.atoms is not None
 
 
 def framework_from_grid(
-    si: Any,
-    o: Any,
-    cell: np.ndarray,
+    si: ArrayLike,
+    o: ArrayLike,
+    cell: ArrayLike,
     *,
-    width: Any = WIDTH,
-    variants: Any = VARIANTS,
+    width: float = WIDTH,
+    variants: Sequence[Matching] = VARIANTS,
     relax: bool = True,
-    most_strain: Any = MOST_STRAIN,
-    operations: Any = None,
+    most_strain: float = MOST_STRAIN,
+    operations: tuple[np.ndarray, np.ndarray] | None = None,
     least_volume: float = 0.0,
 ) -> Restoration:
     """Make a silica framework from density grids.
@@ -322,13 +323,13 @@ def _checked(si, o, cell):
 def match_bonds(
     sites: np.ndarray,
     heights: np.ndarray,
-    density: np.ndarray,
+    density: np.ndarray | None,
     cell: np.ndarray,
-    settings: Any = DIRECT,
+    settings: Matching = DIRECT,
     *,
-    orbits: Any = None,
-    excluded: Any = (),
-) -> Any:
+    orbits: SiteOrbits | None = None,
+    excluded: list[np.ndarray] | tuple[()] = (),
+) -> tuple[np.ndarray, Net] | None:
     """Choose sites and bonds such that every site has four bonds, at the lowest cost (a mixed-integer linear program).
 
     Parameters
@@ -447,7 +448,7 @@ def _fault(numbers, scaled, cell):
     return None if is_connected(*net) else 'not one net in three dimensions'
 
 
-def relax_framework(atoms: Atoms, *, cell: bool = True, steps: int = 650) -> Any:
+def relax_framework(atoms: Atoms, *, cell: bool = True, steps: int = 650) -> Atoms:
     """Fit a framework to its ideal distances (distance least squares).
 
     Parameters

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -13,7 +12,7 @@ ORDER = 192  # operations of the largest group
 
 
 @cache
-def orthogonal_groups(most: Any = ORDER) -> Any:
+def orthogonal_groups(most: int = ORDER) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Return the operations of the space groups with orthogonal cells, 16 to 142 and 195 to 230.
 
     Parameters
@@ -39,8 +38,14 @@ def orthogonal_groups(most: Any = ORDER) -> Any:
 
 @njit(cache=True)
 def settle_site(
-    x: np.ndarray, lengths: np.ndarray, rotations: np.ndarray, translations: np.ndarray, radius: float, image: Any, fixing: Any
-) -> Any:
+    x: np.ndarray,
+    lengths: np.ndarray,
+    rotations: np.ndarray,
+    translations: np.ndarray,
+    radius: float,
+    image: np.ndarray,
+    fixing: np.ndarray,
+) -> int:
     """Move a site onto the mean of its images nearer than a radius, until nothing changes; return how many fix it.
 
     `fixing` (order,) is filled with the operations that map the site onto itself.
@@ -76,8 +81,14 @@ def settle_site(
 
 @njit(cache=True)
 def orbit_of(
-    x: np.ndarray, rotations: np.ndarray, translations: np.ndarray, lengths: np.ndarray, out: Any, operations: Any, limit: int
-) -> Any:
+    x: np.ndarray,
+    rotations: np.ndarray,
+    translations: np.ndarray,
+    lengths: np.ndarray,
+    out: np.ndarray,
+    operations: np.ndarray,
+    limit: int,
+) -> int:
     """Fill the images of a site inside the cell and the operation of each; return their number, limit + 1 if more."""
     count = 0
     y = np.empty(3)
@@ -107,7 +118,9 @@ def orbit_of(
 
 
 @njit(cache=True)
-def images_of(x: np.ndarray, owner: Any, operation: Any, rotations: np.ndarray, translations: np.ndarray, out: Any) -> None:
+def images_of(
+    x: np.ndarray, owner: np.ndarray, operation: np.ndarray, rotations: np.ndarray, translations: np.ndarray, out: np.ndarray
+) -> None:
     """Fill the positions (n, 3) of all sites from those of the orbits (u, 3); not wrapped."""
     for k in range(len(owner)):
         g, u = operation[k], owner[k]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..calculators.names import calculator_name, get_calculator
 from .relax import irelax, relax
+
+if TYPE_CHECKING:
+    from .batched import relax_batched
+    from .hessian import surrogate_hessian
 
 __all__ = ['calculator_name', 'get_calculator', 'irelax', 'relax', 'relax_batched', 'surrogate_hessian']
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -21,6 +21,7 @@ from .settings import Settings
 from .single import Guard, RelaxationFailed, check_end, clean, failed
 
 if TYPE_CHECKING:
+    import torch
     from ase import Atoms
 
     from ..calculators.batches import SevenNetBatches
@@ -38,8 +39,8 @@ def relax_batched(
     steps: int = 200,
     maxstep: float = 0.2,
     batch_size: int = 16,
-    device: str | None = None,
-    callback: Callable[[int, Atoms], Any] | None = None,
+    device: str | torch.device | None = None,
+    callback: Callable[[int, Atoms], object] | None = None,
 ) -> list[Atoms]:
     """Relax overlayers in batches; results follow the conventions of :func:`ase_diffusion.relax.relax`, which uses this.
 
@@ -82,7 +83,7 @@ def irelax_batched(
     *,
     maxstep: float = 0.2,
     batch_size: int = 16,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     frames: list[list[Atoms]] | None = None,
 ) -> Iterator[tuple[int, Atoms]]:
     """Load the force field and return an iterator over (number, relaxed atoms), in the order of convergence.
@@ -109,11 +110,11 @@ def _iterate(images, model, settings, maxstep, batch_size, frames):
                 active.append(_State(number, atoms, settings, None if frames is None else frames[number]))
             except Exception as err:  # the other structures continue
                 yield number, failed(atoms, err, number)
-        if active:
-            for state, energy, forces in zip(active, *model.evaluate([s.atoms for s in active]), strict=True):
-                state.put(float(energy), forces)
-        for state in list(active):
+        for state, found in zip(list(active), _evaluated(model, [s.atoms for s in active]), strict=True):
             try:
+                if isinstance(found, Exception):
+                    raise found
+                state.put(*found)
                 done = state.advance(settings, maxstep)
                 result = state.result() if done else None
             except Exception as err:
@@ -121,6 +122,17 @@ def _iterate(images, model, settings, maxstep, batch_size, frames):
             if done:
                 active.remove(state)
                 yield state.number, result
+
+
+def _evaluated(model, images):
+    """Return energy and forces of each structure, or its error: where a batch fails, its structures are evaluated one by one."""
+    if not images:
+        return []
+    try:
+        energies, forces = model.evaluate(images)
+    except Exception as err:
+        return [err] if len(images) == 1 else [_evaluated(model, [atoms])[0] for atoms in images]
+    return list(zip(map(float, energies), forces, strict=True))
 
 
 def _check_constraints(atoms):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ase import Atoms
 
@@ -19,15 +19,20 @@ from ..utils.provenance import note
 from .relaxer import Relaxer
 from .settings import Settings, optimizer_name
 
+if TYPE_CHECKING:
+    import torch
+    from ase.filters import Filter
+    from ase.optimize.optimize import Optimizer
+
 
 def relax(
     images: Atoms | Iterable[Atoms],
     calculator: CalculatorLike | None = None,
     *,
-    optimizer: str | Callable[..., Any] = 'BFGS',
+    optimizer: str | Callable[..., Optimizer] = 'BFGS',
     fmax: float = 0.05,
     steps: int = 200,
-    filter: str | Callable[..., Any] | None = None,
+    filter: str | Callable[..., Filter] | None = None,
     hessian: CalculatorLike | None = None,
     min_distance: float | None = 0.4,
     max_energy: float | None = 100.0,
@@ -35,7 +40,7 @@ def relax(
     batch_size: int = 16,
     pbc: bool | Sequence[bool] | None = None,
     directory: str | Path | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     frames: list[list[Atoms]] | None = None,
     logfile: str | Path | IO | None = None,
 ) -> Atoms | list[Atoms]:
@@ -83,7 +88,7 @@ def relax(
     directory : str or Path, optional
         Parent of the folders of calculators with files, ``vasp-0000``, ``vasp-0001``, ...; existing folders are not reused.
         Default: the current folder.
-    device : str, optional
+    device : str or torch.device, optional
         Device of a calculator given by name, if it has the choice.
     frames : list or None
         For each structure a list of Atoms (all steps, with energy and raw forces) is appended.
@@ -109,7 +114,8 @@ def relax(
     KeyboardInterrupt
         After Ctrl-C; those that are relaxed are in its ``.images``.
     """
-    options = {name: value for name, value in locals().items() if name not in ('images', 'calculator')}
+    given = dict(locals())  # a copy: in Python 3.12 a debugger adds names to that of locals() while it is read
+    options = {name: value for name, value in given.items() if name not in ('images', 'calculator')}
     single = isinstance(images, Atoms)
     relaxed = {}
     try:
@@ -129,7 +135,7 @@ def irelax(
     timeout: float | None = None,
     batch_size: int = 16,
     directory: str | Path | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     frames: list[list[Atoms]] | None = None,
     logfile: str | Path | IO | None = None,
     **settings: Any,
@@ -194,7 +200,7 @@ def _check_images(images):
     return images
 
 
-def _check_filter(filter: Any, images: list[Atoms]) -> None:
+def _check_filter(filter: Callable[..., Filter] | None, images: list[Atoms]) -> None:
     """Raise a ValueError if a filter would change the cell of structures with fixed atoms."""
     from ase.filters import StrainFilter, UnitCellFilter
 

@@ -15,6 +15,7 @@ from .settings import Settings
 from .single import failed, relax_one
 
 if TYPE_CHECKING:
+    import torch
     from ase import Atoms
 
 
@@ -38,7 +39,7 @@ class Relaxer:
         timeout: float | None = None,
         batch_size: int = 16,
         directory: str | Path | None = None,
-        device: str | None = None,
+        device: str | torch.device | None = None,
     ) -> None:
         check_installed(calculator)
         self.settings, self.batch_size, self.process, self.batches = settings, batch_size, None, None

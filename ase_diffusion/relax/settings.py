@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..calculators.names import CalculatorLike, check_calculator
 from ..utils.checks import check_integer, check_limits, check_number
+
+if TYPE_CHECKING:
+    from ase.filters import Filter
+    from ase.optimize.optimize import Optimizer
 
 
 @dataclass(frozen=True)
@@ -24,13 +30,13 @@ class Settings:
         An optimizer, filter, number or calculator is not valid; the message names it.
     """
 
-    optimizer: str | Callable[..., Any] = 'BFGS'
+    optimizer: str | Callable[..., Optimizer] = 'BFGS'
     fmax: float = 0.05
     steps: int = 200
-    filter: str | Callable[..., Any] | None = None
+    filter: str | Callable[..., Filter] | None = None
     min_distance: float | None = 0.4
     max_energy: float | None = 100.0
-    pbc: Any = None
+    pbc: bool | Sequence[bool] | None = None
     hessian: CalculatorLike | None = None
 
     def __post_init__(self) -> None:
@@ -44,6 +50,8 @@ class Settings:
         for name in ('min_distance', 'max_energy'):
             value = getattr(self, name)
             object.__setattr__(self, name, value if value is None else float(value))
+        if self.pbc is not None and not (np.asarray(self.pbc).dtype.kind in 'biu' and np.shape(self.pbc) in ((), (3,))):
+            raise ValueError(f'pbc is True, False or three of these, one for each cell vector; got {self.pbc!r}')
         if self.hessian is not None:
             self._check_hessian()
 
@@ -73,7 +81,7 @@ def _filter_of_cell_aware(filter):
     return partial(FrechetCellFilter, exp_cell_factor=1.0) if filter is FrechetCellFilter else filter
 
 
-def find_optimizer(optimizer: str | Callable[..., Any]) -> Callable[..., Any]:
+def find_optimizer(optimizer: str | Callable[..., Optimizer]) -> Callable[..., Optimizer]:
     """Return the class of `ase.optimize` with this name; a class or factory is returned unchanged.
 
     Raises
@@ -96,7 +104,7 @@ def find_optimizer(optimizer: str | Callable[..., Any]) -> Callable[..., Any]:
     raise ValueError(f'an optimizer is a class or one of {names}; got {optimizer!r}')
 
 
-def find_filter(filter: str | Callable[..., Any] | None) -> Callable[..., Any] | None:
+def find_filter(filter: str | Callable[..., Filter] | None) -> Callable[..., Filter] | None:
     """Return the class of `ase.filters` with this name; a class, a function or None is returned unchanged.
 
     Raises
@@ -121,6 +129,6 @@ def find_filter(filter: str | Callable[..., Any] | None) -> Callable[..., Any] |
     return filter
 
 
-def optimizer_name(kind: Any) -> str:
+def optimizer_name(kind: Callable) -> str:
     """Return the name of an optimizer class, function or partial."""
     return getattr(getattr(kind, 'func', kind), '__name__', type(kind).__name__)

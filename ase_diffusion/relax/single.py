@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from ..calculators.factory import needs_periodic
+from ..calculators.factory import check_room, needs_periodic
 from ..calculators.names import calculator_title
 from ..utils.atoms import copy_atoms, frozen_mask, min_distance_ratio, voigt_stress
 from ..utils.provenance import OF_RELAXATION, forget_notes, note
@@ -69,10 +69,15 @@ class Guard:
 
 def relax_one(atoms: Atoms, calc: Calculator, settings: Settings, path: list[Atoms]) -> Atoms:
     """Return a relaxed copy and append every step to `path`; errors of the calculator are not caught."""
+    if not len(atoms):
+        raise RelaxationFailed('the structure has no atoms')
     work, fixed = copy_atoms(atoms), frozen_mask(atoms)
     clean(work)
-    if settings.pbc is not None or needs_periodic(calc):
-        work.pbc = True if settings.pbc is None else settings.pbc
+    if settings.pbc is not None:
+        work.pbc = settings.pbc
+    elif needs_periodic(calc):
+        work.pbc = True
+        check_room(work, atoms)
     work.calc = calc
     guard = Guard(work, settings.min_distance, settings.max_energy)
     energy_generated, _ = evaluate(work, atoms)
@@ -122,7 +127,15 @@ def evaluate(work: Atoms, origin: Atoms) -> tuple[float, np.ndarray]:
     travel = np.linalg.norm(work.positions - origin.positions, axis=1).max(initial=0.0)
     if travel > MAX_TRAVEL and np.array_equal(work.cell[:], origin.cell[:]):
         raise RelaxationFailed(f'an atom moved {travel:.0f} A, which is more than {MAX_TRAVEL:.0f} A')
-    energy = np.asarray(work.get_potential_energy(apply_constraint=False))
+    try:
+        energy = np.asarray(work.get_potential_energy(apply_constraint=False))
+    except np.linalg.LinAlgError as error:
+        if work.cell.rank == 3:
+            raise
+        raise RelaxationFailed(
+            f'{type(work.calc).__name__} needs three cell vectors, the structure has {work.cell.rank}; '
+            'atoms.center(vacuum=10, axis=2) makes the third one of a slab'
+        ) from error
     forces = np.array(work.get_forces(apply_constraint=False), dtype=float)  # (n, 3)
     if energy.size != 1 or forces.shape != (len(work), 3):
         raise RelaxationFailed(

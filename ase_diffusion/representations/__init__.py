@@ -7,7 +7,9 @@ from .pointcloud import PointCloud
 from .slab import Slab
 from .voxels import Voxels
 
-REPRESENTATIONS: dict[str, type] = {cls.__name__: cls for cls in (Slab, Crystal, LogLatticeCrystal, CrysTens, PointCloud, Voxels)}
+REPRESENTATIONS: dict[str, type[Representation]] = {
+    cls.__name__: cls for cls in (Slab, Crystal, LogLatticeCrystal, CrysTens, PointCloud, Voxels)
+}
 
 
 def representation_from_dict(values: dict) -> Representation:

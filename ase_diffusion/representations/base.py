@@ -55,7 +55,7 @@ class Representation(Protocol):
         """Return an equivalent batch for training, such as one that is shifted or rotated; by default the same."""
         ...
 
-    def process(self, **options: Any) -> JointProcess:
+    def process(self, *args: Any, **options: Any) -> JointProcess:
         """Return the noise process of its fields."""
         ...
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from itertools import product
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,17 @@ import spglib
 import spglib.error
 from ase import Atoms
 
+from ..utils.checks import check_tolerance
+
 log = logging.getLogger(__name__)
 
 SPGLIB_ERRORS = (spglib.error.SpglibError,) if hasattr(spglib.error, 'SpglibError') else ()  # since spglib 2.7
 
 
 def space_group(atoms: Atoms, tolerance: float = 0.01) -> int:
-    """Return the number of the space group that ``atoms.info['key_value_pairs']`` or else spglib says; 1 where it finds none."""
+    """Return the space group, 1 to 230, that ``atoms.info['key_value_pairs']`` or else spglib says; 1 where it finds none."""
     known = atoms.info.get('key_value_pairs', {}).get('space_group')
-    if known is not None:
+    if isinstance(known, Real) and known in range(1, 231):
         return int(known)
     return space_group_of(atoms, tolerance)
 
@@ -130,6 +133,7 @@ def _hall_numbers() -> dict[int, int]:
 
 def _symmetry(atoms: Atoms, tolerance: float):
     """Return spglib's data set of a crystal, None where it finds no symmetry."""
+    tolerance = check_tolerance('the tolerance of spglib', tolerance)
     crystal = (np.asarray(atoms.cell), atoms.get_scaled_positions(), atoms.numbers)
     return of_spglib(spglib.get_symmetry_dataset, crystal, tolerance)
 
@@ -148,7 +152,7 @@ def common_operations(images: list[Atoms], tolerance: float) -> tuple[np.ndarray
     rotations, translations : numpy.ndarray
         ``(G, 3, 3)`` int and ``(G, 3)``, fractional, multiples of 1/24: a group with the lattice, at least the identity.
     """
-    common = None
+    common, tolerance = None, check_tolerance('the tolerance of spglib', tolerance)
     for atoms in images:
         cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
         found = of_spglib(spglib.get_symmetry, cell, tolerance)
@@ -168,8 +172,11 @@ def common_operations(images: list[Atoms], tolerance: float) -> tuple[np.ndarray
 def of_spglib(function: Callable, *args: Any, **options: Any) -> Any:
     """Return what a function of spglib returns, None where it finds nothing: older versions return that, newer ones raise.
 
-    Its DeprecationWarning is no failure, also where warnings are errors; every other exception is raised.
+    Its DeprecationWarning is no failure, also where warnings are errors; every other exception is raised. Numbers that are not
+    finite, with which spglib ends the process, have no symmetry.
     """
+    if not all(np.isfinite(np.asarray(part, float)).all() for part in (args[0] if isinstance(args[0], tuple) else args[:1])):
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -52,7 +50,9 @@ def count_blocks(
     return best + 1, torch.stack(spreads).gather(0, best[None])[0]
 
 
-def block_sites(points: Tensor, species: Tensor, triples: Tensor, *options: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+def block_sites(
+    points: Tensor, species: Tensor, triples: Tensor, *options: Tensor | float
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return fractional coordinates (N, 3) and slots (N,) of every cloud.
 
     ``triples`` (B, 3) are the elements of the slots, see :func:`complete_slots`; other arguments as in :func:`count_blocks`.

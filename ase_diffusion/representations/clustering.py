@@ -7,7 +7,7 @@ import numpy as np
 WIDEST = 3.0  # a cluster wider than this many tolerances is a chain, not a value
 
 
-def merge_close(values: np.ndarray, groups: int, tolerance: float, period: float | None = None) -> np.ndarray:
+def merge_close(values: np.ndarray, groups: np.ndarray, tolerance: np.ndarray, period: float | None = None) -> np.ndarray:
     """Replace numbers that lie close together by their mean, group by group.
 
     Neighbors closer than the tolerance belong to one cluster (single linkage), so that the number of clusters need not be
@@ -60,7 +60,7 @@ def _origins(values, groups, count, period) -> np.ndarray:
     return origin
 
 
-def k_means(values: np.ndarray, groups: int, count: int, clusters: int, rounds: int = 50) -> np.ndarray:
+def k_means(values: np.ndarray, groups: np.ndarray, count: int, clusters: int, rounds: int = 50) -> np.ndarray:
     """Replace numbers by the means of at most ``clusters`` clusters on a line, group by group (Lloyd's algorithm).
 
     Centers start at quantiles of the different values of a group, so that the result depends on the values alone.

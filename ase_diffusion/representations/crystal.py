@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from ..diffusion import (
     WrappedScore,
 )
 from ..diffusion.preconditioned import nearest_point
+from ..utils.atoms import partial_sites
 from .base import PlainRepresentation, is_number, require
 from .elements import element_points
 
@@ -69,7 +71,12 @@ class Crystal(PlainRepresentation):
         )
 
     def assemble(
-        self, fractional: np.ndarray, numbers: np.ndarray, cells: np.ndarray, counts: np.ndarray, conditions: Any = None
+        self,
+        fractional: np.ndarray,
+        numbers: np.ndarray,
+        cells: np.ndarray,
+        counts: Sequence[int] | np.ndarray,
+        conditions: dict | None = None,
     ) -> Batch:
         """Build a batch from flat arrays (fractional (n, 3), numbers (n,), cells (B, 3, 3) in A, counts (B,))."""
         species, counts = torch.as_tensor(self.index(numbers)), torch.as_tensor(np.asarray(counts, int))
@@ -98,19 +105,19 @@ class Crystal(PlainRepresentation):
             raise ValueError(f'unknown elements {", ".join(unknown)}; known: {known}')
         return species
 
-    def from_cells(self, cells: np.ndarray, counts: np.ndarray) -> torch.Tensor:
+    def from_cells(self, cells: np.ndarray, counts: torch.Tensor) -> torch.Tensor:
         """Return the field ``lattice`` of cells (B, 3, 3) in A."""
         return torch.as_tensor(np.asarray(cells), dtype=self.dtype)
 
-    def to_cells(self, lattice: int, counts: np.ndarray) -> np.ndarray:
+    def to_cells(self, lattice: torch.Tensor, counts: torch.Tensor) -> np.ndarray:
         """Return cells (B, 3, 3) in A, float64."""
         return lattice.detach().double().cpu().numpy()
 
-    def from_index(self, species: np.ndarray) -> torch.Tensor:
+    def from_index(self, species: torch.Tensor) -> torch.Tensor:
         """Return the field ``species`` of indices (n,)."""
         return species
 
-    def to_index(self, species: np.ndarray) -> torch.Tensor:
+    def to_index(self, species: torch.Tensor) -> torch.Tensor:
         """Return indices (n,) of the field ``species``."""
         return species
 
@@ -217,23 +224,25 @@ class LogLatticeCrystal(Crystal):
         self.table = element_points(self.elements)
 
     @classmethod
-    def of(cls, elements: Any, cells: np.ndarray, counts: np.ndarray, dtype: Any = torch.float32) -> LogLatticeCrystal:
+    def of(
+        cls, elements: Sequence[int], cells: np.ndarray, counts: np.ndarray, dtype: torch.dtype = torch.float32
+    ) -> LogLatticeCrystal:
         """Measure mean and standard deviation of cells (n, 3, 3); numbers that hardly vary count as 0.02."""
         numbers = log_lattice(cells, counts)
         return cls(elements, dtype, numbers.mean(0), np.maximum(numbers.std(0), 0.02))
 
-    def from_cells(self, cells: np.ndarray, counts: np.ndarray) -> torch.Tensor:
+    def from_cells(self, cells: np.ndarray, counts: torch.Tensor) -> torch.Tensor:
         numbers = log_lattice(np.asarray(cells, float), np.asarray(counts))
         return torch.as_tensor((numbers - self.mean) / self.std, dtype=self.dtype)
 
-    def to_cells(self, lattice: int, counts: np.ndarray) -> np.ndarray:
+    def to_cells(self, lattice: torch.Tensor, counts: torch.Tensor) -> np.ndarray:
         numbers = lattice.detach().double().cpu().numpy() * self.std + self.mean
         return cells_from_log_lattice(np.clip(numbers, -5.0, 5.0), counts.cpu().numpy())
 
-    def from_index(self, species: np.ndarray) -> torch.Tensor:
+    def from_index(self, species: torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(self.table, dtype=self.dtype)[species]
 
-    def to_index(self, species: np.ndarray) -> torch.Tensor:
+    def to_index(self, species: torch.Tensor) -> torch.Tensor:
         return nearest_point(species, torch.as_tensor(self.table, dtype=species.dtype, device=species.device))
 
     def process(
@@ -302,3 +311,7 @@ def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
         raise ValueError(f'{name} needs finite positions and a cell with three independent vectors, got {cell.tolist()}')
     if not atoms.pbc.all():
         raise ValueError(f'a crystal is periodic in three directions; {name} has pbc={atoms.pbc.tolist()}: set atoms.pbc = True')
+    if partial := partial_sites(atoms):
+        raise ValueError(
+            f'a crystal has whole atoms; in {name} {partial}: choose an ordered structure and delete atoms.info["occupancy"]'
+        )

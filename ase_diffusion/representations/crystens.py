@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -83,7 +83,9 @@ class CrysTens(PlainRepresentation):
             raise ValueError(f'clusters are two positive numbers, of Z and of coordinates, or None; got {self.clusters}')
 
     @classmethod
-    def of(cls, images: list[Atoms], *, scaling: str = 'standard', log_lengths: bool = True, **options: Any) -> CrysTens:
+    def of(
+        cls, images: list[Atoms], *, scaling: Literal['standard', 'minmax'] = 'standard', log_lengths: bool = True, **options: Any
+    ) -> CrysTens:
         """Measure shift and scale of crystals.
 
         Parameters
@@ -100,11 +102,11 @@ class CrysTens(PlainRepresentation):
     @classmethod
     def of_table(
         cls,
-        atoms: Atoms,
+        atoms: np.ndarray,
         cell: np.ndarray,
         counts: np.ndarray,
         *,
-        scaling: str = 'standard',
+        scaling: Literal['standard', 'minmax'] = 'standard',
         log_lengths: bool = True,
         **options: Any,
     ) -> CrysTens:
@@ -155,7 +157,7 @@ class CrysTens(PlainRepresentation):
         """
         return self.assemble(*table_of(images), conditions)
 
-    def assemble(self, atoms: Atoms, cell: np.ndarray, counts: np.ndarray, conditions: dict | None = None) -> Batch:
+    def assemble(self, atoms: np.ndarray, cell: np.ndarray, counts: np.ndarray, conditions: dict | None = None) -> Batch:
         """Build a batch from the arrays of :func:`table_of`."""
         counts = torch.as_tensor(np.asarray(counts), dtype=torch.long)
         cell = _with_logarithms(cell) if self.log_lengths else np.asarray(cell)
@@ -382,7 +384,6 @@ def table_of(images: list[Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             raise ValueError(f'an image holds at most {ATOMS} atoms; structure {k} ({formula}) has {len(atoms)}')
         if min(atoms.numbers) < 1:
             raise ValueError(f'an image knows elements, Z = 1 and more; structure {k} has atoms of Z = 0 (X)')
-        _check_occupancy(atoms, k)
     counts = np.array([len(atoms) for atoms in images], int)
     table, cells = np.zeros((len(images), ATOMS, 4)), np.zeros((len(images), 3, 3))
     for k, atoms in enumerate(images):
@@ -424,16 +425,6 @@ def sites_of(atoms: np.ndarray, groups: np.ndarray, counts: np.ndarray, slots: i
         if bool(right):
             found[0][k, :n, :, :n], found[1][k, :n], found[2][k, :n], known[k] = projection[0], offset[0], orbits[0], int(number)
     return dict(zip(FORMS, (*found, known), strict=True))
-
-
-def _check_occupancy(atoms: Atoms, k: int) -> None:
-    """Raise a ValueError if a site is shared or partly empty (``info['occupancy']`` of ase.io.read)."""
-    for site, shares in (atoms.info.get('occupancy') or {}).items():
-        if len(shares) > 1 or any(abs(share - 1) > 1e-3 for share in shares.values()):
-            raise ValueError(
-                f'an image knows whole atoms only; site {site} of structure {k} is occupied by {dict(shares)}: '
-                'choose an ordered structure and delete atoms.info["occupancy"]'
-            )
 
 
 def _with_logarithms(cell: np.ndarray) -> np.ndarray:

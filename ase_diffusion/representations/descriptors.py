@@ -46,12 +46,12 @@ def metal_descriptors() -> np.ndarray:
         table[z, 2] = ((3 if column > 18 else column) - 10) / 4
         table[z, 3] = (min(covalent_radii[z], 2.6) - 1.3) / 0.2
         table[z, 4] = 0.0 if full[z, 41] == 0 else (0.6 * full[z, 41] - 0.1) / 0.5
-        table[z, 5] = (_neighbor_distance(z) - 2.8) / 0.3
+        table[z, 5] = (crystal_neighbor_distance(z) - 2.8) / 0.3
     return table
 
 
-def _neighbor_distance(z: int) -> float:
-    """Return the distance of neighbors in the crystal of an element, A."""
+def crystal_neighbor_distance(z: int) -> float:
+    """Return the distance of neighbors in the crystal of an element, A; twice its covalent radius if not fcc, bcc or hcp."""
     state = (reference_states[z] if z < len(reference_states) else None) or {}
     if state.get('symmetry') == 'hcp':
         return float(state['a'])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from ase.data import chemical_symbols
 
@@ -27,7 +29,7 @@ def period_and_group(z: int) -> tuple[int, int]:
     return period, 18 - back  # d elements, all right of the f elements
 
 
-def element_points(numbers: np.ndarray) -> np.ndarray:
+def element_points(numbers: Iterable[int]) -> np.ndarray:
     """Return the points (K, D) of elements: one-hot period and column, centred, of unit variance in the mean over D.
 
     Elements of one period or one column lie at the same distance from each other, sqrt 2 less than others.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from .base import Failure, PlainRepresentation, is_number, require
 from .cells import cells_of_parameters, parameters_of_cells
 from .cloudsites import MAX_ATOMS, POINTS, block_sites, clustered_sites, count_blocks
 from .crystal import check_crystal
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 MAX_ELEMENTS = 3
 BAND_GAP_CLASSES = ('metal', 'semiconductor', 'insulator')
@@ -105,9 +109,9 @@ class PointCloud(PlainRepresentation):
         fractional: np.ndarray,
         numbers: np.ndarray,
         cells: np.ndarray,
-        counts: np.ndarray,
-        triples: Any = None,
-        conditions: Any = None,
+        counts: Sequence[int] | np.ndarray,
+        triples: np.ndarray | None = None,
+        conditions: dict | None = None,
     ) -> Batch:
         """Build a batch from flat arrays.
 
@@ -152,7 +156,7 @@ class PointCloud(PlainRepresentation):
         scaled = ((torch.as_tensor(cloud) - mean) / std).to(self.dtype)
         return self.batch(scaled, counts, triples, conditions)
 
-    def blank(self, counts: np.ndarray, triples: Any, conditions: Any = None) -> Batch:
+    def blank(self, counts: Sequence[int] | np.ndarray, triples: ArrayLike, conditions: dict | None = None) -> Batch:
         """Return a batch of empty clouds for sampling; arguments as in :meth:`assemble`.
 
         Raises
@@ -167,7 +171,9 @@ class PointCloud(PlainRepresentation):
                 raise ValueError(f'structure {k} needs at least one atom of each of {_symbols(triple)}, got {n} atoms')
         return self.batch(torch.zeros(len(counts), 3, POINTS, 3, dtype=self.dtype), counts, triples, conditions)
 
-    def batch(self, cloud: Tensor, counts: np.ndarray, triples: Any, conditions: Any = None) -> Batch:
+    def batch(
+        self, cloud: Tensor, counts: Sequence[int] | np.ndarray, triples: ArrayLike, conditions: dict | None = None
+    ) -> Batch:
         """Return clouds (B, 3, 128, 3) as a batch; other arguments as in :meth:`assemble`."""
         triples = torch.as_tensor(np.asarray(triples, int)).reshape(len(cloud), 3)
         given = {
@@ -187,7 +193,7 @@ class PointCloud(PlainRepresentation):
 
     # ---------------------------------------------------------------- clouds to crystals
 
-    def decode(self, batch: Batch, method: str = 'blocks') -> list[Atoms | Failure]:
+    def decode(self, batch: Batch, method: Literal['blocks', 'clusters'] = 'blocks') -> list[Atoms | Failure]:
         """Return the crystals of a batch, periodic and right-handed.
 
         Parameters
@@ -380,7 +386,7 @@ class PointCloud(PlainRepresentation):
 # -------------------------------------------------------------------- parts
 
 
-def slots_of(elements: Any) -> tuple[int, int, int]:
+def slots_of(elements: ArrayLike) -> tuple[int, int, int]:
     """Return the elements of the three slots: [A, B, C], [A, B, A] or [A, A, A], sorted by atomic number.
 
     Raises
@@ -399,7 +405,7 @@ def multi_hot(triples: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(len(triples), len(chemical_symbols), dtype=dtype, device=triples.device).scatter_(1, triples, 1.0)
 
 
-def band_gap_class(gaps: Any) -> np.ndarray:
+def band_gap_class(gaps: ArrayLike) -> np.ndarray:
     """Return 0 (metal), 1 (semiconductor, below 1.5 eV) or 2 (insulator) as float, NaN where the gap (eV) is NaN."""
     gaps = np.asarray(gaps, float)
     classes = (gaps > 0).astype(float) + (gaps >= SEMICONDUCTOR_GAP)
@@ -427,6 +433,6 @@ def _distinct(triples: Tensor) -> Tensor:
     return 1 + (triples.sort(-1).values.diff(dim=-1) != 0).sum(-1)
 
 
-def _symbols(numbers) -> str:
+def _symbols(numbers: Iterable[int]) -> str:
     """Return the symbols of atomic numbers, once each."""
     return ', '.join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else str(z) for z in dict.fromkeys(map(int, numbers)))

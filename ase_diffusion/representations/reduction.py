@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from ..utils.atoms import voigt_stress
+from ..utils.checks import check_tolerance
 from .cells import of_spglib
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,7 @@ def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     ValueError
         The tolerance is not positive.
     """
-    if not tolerance > 0:
-        raise ValueError(f'symmetrize is a tolerance in A, positive; got {tolerance!r}')
+    tolerance = check_tolerance('symmetrize', tolerance)
     fractional = atoms.get_scaled_positions()
     found = of_spglib(spglib.get_symmetry, (np.asarray(atoms.cell), fractional, atoms.numbers), symprec=tolerance)
     if found is None:

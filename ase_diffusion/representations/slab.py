@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from ase.data import chemical_symbols, covalent_radii
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
 from ..utils.atoms import check_one_piece, copy_atoms, frozen_mask, neighbors, rotation_hint
 from .base import PlainRepresentation, require
-from .descriptors import metal_descriptors
+from .descriptors import crystal_neighbor_distance, metal_descriptors
 
 BELOW = 1.0  # A; mobile atoms of a slab may lie that far below the window
 FIX_HINT = (
@@ -130,17 +130,30 @@ def neighbor_distance(slab: Atoms, frozen: np.ndarray | None = None) -> float:
     return float(nearest[np.isfinite(nearest)].mean())
 
 
+def top_layer(slab: Atoms, frozen: np.ndarray | None = None) -> Atoms:
+    """Return the atoms of the topmost frozen layer: down to a fifth of the neighbor distance below the topmost one."""
+    frozen = frozen_mask(slab) if frozen is None else frozen
+    z = slab.positions[:, 2]
+    return slab[np.flatnonzero(frozen & (z > z[frozen].max() - 0.2 * neighbor_distance(slab, frozen)))]
+
+
 def top_contacts(slab: Atoms, frozen: np.ndarray | None = None) -> int:
     """Return how many neighbors an atom of the topmost frozen layer has in that layer: 6 on fcc(111), 4 on (100), 2 on (110)."""
-    frozen = frozen_mask(slab) if frozen is None else frozen
-    spacing, z = neighbor_distance(slab, frozen), slab.positions[:, 2]
-    top = slab[np.flatnonzero(frozen & (z > z[frozen].max() - 0.2 * spacing))]
-    return round(len(neighbors(top, 1.15 * spacing)[0]) / len(top))
+    top = top_layer(slab, frozen)
+    return round(len(neighbors(top, 1.15 * neighbor_distance(slab, frozen))[0]) / len(top))
 
 
-def coverage(cell: np.ndarray, mobile: int, spacing: float) -> float:
-    """Return the mobile atoms per ``spacing`` squared of the surface; a (111) layer of the substrate has 1.15, (100) 1."""
-    return float(mobile * spacing**2 / np.linalg.norm(np.cross(*np.asarray(cell)[:2])))
+def measures(cell: np.ndarray, mobile: int, substrate: np.ndarray, numbers: np.ndarray, spacing: float) -> dict[str, float]:
+    """Return ``coverage``, ``thickness`` and ``stretch`` of a system.
+
+    Mobile atoms per ``spacing`` squared of the surface (a (111) layer of the substrate has 1.15, (100) 1); extent of the
+    substrate (m, 3) along z over ``spacing``; ``spacing`` over the neighbor distance in the crystal of the most frequent element.
+    """
+    return {
+        'coverage': float(mobile * spacing**2 / np.linalg.norm(np.cross(*np.asarray(cell)[:2]))),
+        'thickness': float(np.ptp(substrate[:, 2]) / spacing),
+        'stretch': spacing / crystal_neighbor_distance(int(np.bincount(numbers).argmax())),
+    }
 
 
 def system_text(substrate: Iterable[int], mobile: Iterable[int], contacts: int) -> str:
@@ -188,10 +201,21 @@ class SlabTemplate:
         return neighbor_distance(self.atoms, self.frozen)
 
     @cached_property
+    def measures(self) -> dict[str, float]:
+        """See :func:`measures`."""
+        held = self.atoms[self.frozen]
+        return measures(held.cell, int((~self.frozen).sum()), held.positions, held.numbers, self.spacing)
+
+    @cached_property
     def elements(self) -> dict[str, set[int]]:
         """Atomic numbers by role, ``'mobile'`` and ``'substrate'``."""
         numbers = self.atoms.numbers
         return {'mobile': set(numbers[~self.frozen].tolist()), 'substrate': set(numbers[self.frozen].tolist())}
+
+    @property
+    def of_metal(self) -> bool:
+        """Whether all frozen atoms are metals."""
+        return self.elements['substrate'] <= _metals()
 
     def check_known(self, data: dict, who: str, hint: str = '') -> None:
         """Raise a ValueError where a model never saw an element in its role.
@@ -209,28 +233,59 @@ class SlabTemplate:
             new = numbers - known - (_metals() if data.get('described') else set())
             if known and (unknown := sorted(chemical_symbols[z] for z in new)):
                 names = ', '.join(chemical_symbols[z] for z in sorted(known))
+                if role == 'substrate' and (on_top := self._on_top(new)):
+                    hint = (
+                        f'; atoms {on_top[:10]} lie on the slab: take them off and add them to stoich, so that they are '
+                        'generated as well, or kept by gen.complete(atoms, indices)'
+                    )
                 raise ValueError(f'{who} never saw {", ".join(unknown)} as {role} atoms; it knows {names}{hint}')
 
+    def _on_top(self, unknown: set[int]) -> list[int]:
+        """Return the frozen atoms of these elements if they lie above all other frozen ones, as adsorbates do."""
+        z, odd = self.atoms.positions[:, 2], np.isin(self.atoms.numbers, list(unknown))
+        on_top, below = self.frozen & odd, self.frozen & ~odd
+        return np.flatnonzero(on_top).tolist() if below.any() and z[on_top].min() > z[below].max() else []
+
     def news(self, data: dict) -> str:
-        """Return what the data of a model (:meth:`check_known`) do not have: metals, what is on what, facet, coverage; or ''."""
-        systems, (mobile, substrate) = data.get('systems', {}), (self.elements['mobile'], self.elements['substrate'])
-        if not systems:
+        """Return what the data of a model (:meth:`check_known`) do not have, or ''.
+
+        Elements, what is on what, facet, coverage, strain and fewer layers; more of these do not matter to networks that look
+        two layers deep.
+        """
+        if not data.get('systems'):
             return ''
-        seen = set(data['mobile_elements']) | set(data['substrate_elements'])
-        if new := sorted(chemical_symbols[z] for z in (mobile | substrate) - seen):
-            return f'{", ".join(new)}, only {", ".join(sorted(chemical_symbols[z] for z in seen))}'
+        known: dict[str, set[int]] = {}
+        for what, contacts in (key.rsplit(', ', 1) for key in data['systems']):
+            known.setdefault(what, set()).add(int(contacts))
+        mobile, substrate = self.elements['mobile'], self.elements['substrate']
         contacts = top_contacts(self.atoms, self.frozen)
-        mine = system_text(substrate, mobile, contacts)
-        if mine in systems:
-            low, high = data.get('coverage', (0.0, np.inf))
-            here = coverage(self.atoms.cell, int((~self.frozen).sum()), self.spacing)
-            inside = 0.9 * low <= here <= 1.1 * high
-            return '' if inside else f'{here:.2f} mobile atoms per squared distance of substrate neighbors, only {low} to {high}'
-        what, kinds = mine.rsplit(', ', 1)[0], {key.rsplit(', ', 1)[0] for key in systems}
-        if what not in kinds:
-            return f'{what}, only {"; ".join(sorted(kinds))}'
-        known = sorted({int(key.rsplit(', ', 1)[1]) for key in systems if key.startswith(f'{what}, ')})
-        return f'{what} where atoms of the top layer have {contacts} neighbors in it, only {known} (6: (111), 4: (100), 2: (110))'
+        what, seen, news = system_text(substrate, mobile, contacts).rsplit(', ', 1)[0], set(), []
+        seen.update(data['mobile_elements'], data['substrate_elements'])
+        if new := sorted(chemical_symbols[z] for z in (mobile | substrate) - seen):
+            news.append(f'{", ".join(new)} (only {", ".join(sorted(chemical_symbols[z] for z in seen))})')
+        elif what not in known:
+            near = [kind for kind in sorted(known) if set(kind.split(' on ')) & set(what.split(' on '))] or sorted(known)
+            news.append(f'{what} (only {"; ".join(near)})')
+        if contacts not in (facets := known.get(what) or set().union(*known.values())):
+            only = ', '.join(map(str, sorted(facets)))
+            news.append(f'a top layer whose atoms have {contacts} neighbors in it (only {only}; (111): 6, (100): 4, (110): 2)')
+        return ', nor '.join(news + self._out_of_range(data))
+
+    def _out_of_range(self, data: dict) -> list[str]:
+        """Return which of :func:`measures` lie outside those of the data of a model, with the units of a user."""
+        here, per_layer = self.measures, len(top_layer(self.atoms, self.frozen))
+        per_atom, out = int((~self.frozen).sum()) / per_layer / here['coverage'], []
+        for name, margin, unit, text in (
+            ('coverage', 0.1, per_atom, '{:.2f} mobile atoms for each atom of the top layer'),
+            ('thickness', 0.1, self.spacing, 'a substrate {:.1f} A thick'),
+            ('stretch', 0.05, self.spacing / here['stretch'], 'neighbors in the substrate {:.2f} A apart'),
+        ):
+            low, high = data.get(name, (-np.inf, np.inf))
+            value, high = here[name], np.inf if name == 'thickness' else high
+            if not (1 - margin) * low <= value <= (1 + margin) * high:
+                reach = f'{low * unit:.2f} or more' if high == np.inf else f'{low * unit:.2f} to {high * unit:.2f}'
+                out.append(f'{text.format(value * unit)} (only {reach})')
+        return out
 
     def with_mobile(self, positions: np.ndarray) -> Atoms:
         """Return a copy with new positions (n_mobile, 3) of the mobile atoms; frozen atoms keep their bits."""
@@ -295,12 +350,12 @@ class Slab(PlainRepresentation):
         substrate: np.ndarray,
         numbers: np.ndarray,
         cell: np.ndarray,
-        top: np.ndarray,
-        mobile_counts: np.ndarray,
-        frozen_counts: np.ndarray,
-        pbc: Any,
-        conditions: Any = None,
-        scale: Any = None,
+        top: Sequence[float] | np.ndarray,
+        mobile_counts: Sequence[int] | np.ndarray,
+        frozen_counts: Sequence[int] | np.ndarray,
+        pbc: Sequence[bool],
+        conditions: dict | None = None,
+        scale: Sequence[float] | np.ndarray | None = None,
     ) -> Batch:
         """Build a batch from flat arrays (positions (n, 3), substrate (m, 3), numbers (n + m,), cell (B, 3, 3)), in A.
 

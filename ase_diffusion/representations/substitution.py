@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 
 from ..data import crystals
 from .charges import is_charge_neutral
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 TEMPERATURE = 0.7
 TRIES = 12
@@ -61,7 +65,7 @@ class Substitution:
         weights = np.exp(-distances[:, self.elements] / temperature)  # (119, k)
         self._cumulative = np.cumsum(weights / weights.sum(1, keepdims=True), axis=1)
 
-    def draw(self, elements: Sequence[int], counts: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    def draw(self, elements: ArrayLike, counts: ArrayLike, rng: np.random.Generator) -> tuple[np.ndarray, float]:
         """Return new elements (k,) of a crystal with ``counts`` atoms of each of ``elements``, and the ratio of the volumes.
 
         Without an exchange that fits in 12 tries they are the old ones.
@@ -75,7 +79,9 @@ class Substitution:
                 return new, float(counts @ self.volumes[new] / (counts @ self.volumes[old]))
         return old, 1.0
 
-    def exchanges(self, crystals: Sequence[np.ndarray], rng: np.random.Generator) -> Iterator[tuple]:
+    def exchanges(
+        self, crystals: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray, float]]:
         """Yield what changes among crystals of atomic numbers (n,): place, old and new elements (k,), factor of lengths."""
         for k in np.nonzero(rng.random(len(crystals)) < self.share)[0]:
             old, counts = np.unique(crystals[k], return_counts=True)

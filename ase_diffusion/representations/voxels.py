@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -122,7 +123,7 @@ class Voxels(PlainRepresentation):
         cells = torch.as_tensor(np.stack([np.asarray(atoms.cell) for atoms in images]), dtype=self.dtype)
         return self.batch(field, cells, conditions)
 
-    def batch(self, field: Tensor, cells: np.ndarray, conditions: dict | None = None) -> Batch:
+    def batch(self, field: Tensor, cells: np.ndarray | Tensor, conditions: dict | None = None) -> Batch:
         """Return a batch of a field (B, C, X, Y, Z) and cells (B, 3, 3) in A."""
         size = len(field)
         given = {name: torch.as_tensor(v, dtype=self.dtype) for name, v in (conditions or {}).items()}  # (B, ...)
@@ -134,7 +135,7 @@ class Voxels(PlainRepresentation):
             extras={'cells': torch.as_tensor(cells, dtype=self.dtype)},
         )
 
-    def empty(self, cells: np.ndarray, shape: Any = None, conditions: dict | None = None) -> Batch:
+    def empty(self, cells: np.ndarray, shape: Sequence[int] | None = None, conditions: dict | None = None) -> Batch:
         """Return a batch of zeros to sample into, for cells (B, 3, 3) in A and, with ``shape=None`` here, their shape."""
         cells = np.asarray(cells, float).reshape(-1, 3, 3)
         shape = shape or self.shape or grid_shape(np.linalg.norm(cells[0], axis=1), self.pitch, self.multiple)
@@ -159,7 +160,7 @@ class Voxels(PlainRepresentation):
         maps = (unscale_energy, _density, _density, unscale_boltzmann)
         return {name: back(scaled[:, k]) for k, (name, back) in enumerate(zip(CHANNELS, maps, strict=True)) if k < self.channels}
 
-    def decode(self, batch: Batch, assemble: Any = None) -> list[Atoms | Failure]:
+    def decode(self, batch: Batch, assemble: Callable[..., Any] | None = None) -> list[Atoms | Failure]:
         """Return the frameworks of a batch, or why a grid is none.
 
         Parameters

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .random_search import RandomStructureSearch, random_start
+
+if TYPE_CHECKING:
+    from .genetic import DiffusionMutation, DiffusionStartGenerator
+    from .structure_search import StructureSearch
 
 __all__ = ['DiffusionMutation', 'DiffusionStartGenerator', 'RandomStructureSearch', 'StructureSearch', 'random_start']
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -30,6 +30,9 @@ from ..utils.progress import Progress
 from ..utils.provenance import note
 from .executors import DaskExecutor, SerialExecutor, check_workers
 from .store import Store, StoreError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +99,7 @@ class Campaign:
         timeout: float | None = None,
         directory: str | Path | None = None,
         workers: int = 1,
-        client: Any = None,
+        client: Client | None = None,
         retry_failed: bool = False,
         patience: float = 600.0,
         logfile: Logfile = '-',
@@ -348,7 +351,7 @@ def describe(calculator: CalculatorLike) -> str | dict[str, Any]:
     return {'name': calculator_name(calculator), **json.loads(json.dumps(known, default=str, sort_keys=True))}
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a JSON-serializable setting: classes and functions as names."""
     if callable(value):
         return optimizer_name(value)

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import parent_process
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import MissingDependency
 from ..utils.children import unshadowed
@@ -20,6 +20,8 @@ from ..utils.provenance import note
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from distributed import Client, LocalCluster
+    from distributed import Future as DaskFuture
 
     from ..relax.relaxer import Relaxer
 
@@ -72,7 +74,7 @@ class SerialExecutor:
         """Relax a chunk and return its completed future."""
         return self.call(relax_chunk, self.relaxer, chunk)
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Future:
+    def call(self, function: Callable, *args: object) -> Future:
         """Call a function and return its completed future."""
         future = Future()
         try:
@@ -103,7 +105,7 @@ class DaskExecutor:
         Not closed.
     """
 
-    def __init__(self, token: str, frozen: bytes, workers: int, client: Any = None) -> None:
+    def __init__(self, token: str, frozen: bytes, workers: int, client: Client | None = None) -> None:
         try:
             import distributed
         except ModuleNotFoundError as err:
@@ -128,11 +130,11 @@ class DaskExecutor:
             self.asked = time.monotonic()
         return self.count
 
-    def submit(self, chunk: list[tuple[int, Atoms]]) -> Any:
+    def submit(self, chunk: list[tuple[int, Atoms]]) -> DaskFuture:
         """Submit a chunk and return its future."""
         return self.client.submit(work, self.token, self.frozen, chunk, pure=False)
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Future:
+    def call(self, function: Callable, *args: object) -> Future:
         """Call a function in a thread of this process and return its future."""
         return self.thread.submit(function, *args)
 
@@ -158,7 +160,7 @@ def check_workers(workers: int) -> None:
         raise MissingDependency('dask[distributed]', 'search')
 
 
-def local_cluster(distributed: ModuleType, workers: int) -> tuple[Any, Any]:
+def local_cluster(distributed: ModuleType, workers: int) -> tuple[LocalCluster, Client]:
     """Return a cluster of local processes (one thread each) that ignore Ctrl-C, and its client."""
 
     class IgnoreInterrupt(distributed.WorkerPlugin):

@@ -16,6 +16,8 @@ from ..utils.provenance import MARKER, notes_of
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from ..generators.surface import SurfaceDiffusion
+
 
 try:
     from ase_ga.offspring_creator import OffspringCreator
@@ -49,7 +51,7 @@ class DiffusionStartGenerator:
     >>> db.add_unrelaxed_candidate(start.get_new_candidate())                        # doctest: +SKIP
     """
 
-    def __init__(self, gen: Any, *, batch: int = 10, **conditions: Any) -> None:
+    def __init__(self, gen: SurfaceDiffusion, *, batch: int = 10, **conditions: Any) -> None:
         check_integer('batch', batch, 1, 'the number of candidates generated at once')
         gen.irun(1, **conditions)  # checks the conditions without generating
         self.gen, self.batch, self.conditions, self._waiting = gen, int(batch), conditions, []
@@ -88,7 +90,9 @@ class DiffusionMutation(OffspringCreator):
         ase-ga is not installed (when this class is imported).
     """
 
-    def __init__(self, gen: Any, noise: float = 0.3, *, num_muts: int = 1, verbose: bool = False, **conditions: Any) -> None:
+    def __init__(
+        self, gen: SurfaceDiffusion, noise: float = 0.3, *, num_muts: int = 1, verbose: bool = False, **conditions: Any
+    ) -> None:
         super().__init__(verbose=verbose, num_muts=num_muts, rng=gen.rng)
         gen.irun(1, **conditions)  # checks the conditions without generating
         self.gen, self.noise, self.conditions = gen, check_noise(noise, gen.process.schedule.sigma_min), conditions

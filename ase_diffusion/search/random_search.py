@@ -38,6 +38,7 @@ from .store import same_slab, slab_settings, split_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.optimize.optimize import Optimizer
 
 
 __all__ = ['RandomStructureSearch', 'random_start']
@@ -97,7 +98,7 @@ class RandomStructureSearch:
         ratio: float = 0.7,
         maxiter: int = 100,
         rng: RandomSource = None,
-        optimizer: str | Callable[..., Any] = 'BFGS',
+        optimizer: str | Callable[..., Optimizer] = 'BFGS',
         fmax: float = 0.05,
         steps: int = 300,
         database: str | Path = 'rss.db',

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------ open and close
 
-    def open(self) -> Store:
+    def open(self) -> Self:
         """Become the writer, create the database if needed, and import structures that an earlier run could not write."""
         if not self.remote:
             self.path = Path(self.url).absolute()
@@ -198,10 +198,10 @@ class Store:
             logger.debug('the lock of %s: %s', self.name, err)
         self._lock = None
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self.open()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # ------------------------------------------------------------------------------------------------ read and write

@@ -20,6 +20,8 @@ from .store import slab_settings, stored_campaign
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from ..generators.base import Generator
+
 
 BLOCK = 16  # structures sampled at once
 
@@ -61,7 +63,7 @@ class StructureSearch(Campaign):
 
     def __init__(
         self,
-        generator: Any,
+        generator: Generator,
         database: str | Path = 'search.db',
         calculator: CalculatorLike | None = None,
         *,

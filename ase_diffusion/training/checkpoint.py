@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -55,9 +57,16 @@ def save_checkpoint(
     full = {**header, 'format': FORMAT, 'networks': described}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
-    save_file(tensors, str(partial), metadata={KEY: json.dumps(full)})
+    save_file(tensors, str(partial), metadata={KEY: json.dumps(full, default=plain_number)})
     os.replace(partial, path)
     return path
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number of numpy as one of Python, for JSON; TypeError for anything else."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f'a header holds numbers, texts, lists and tables; got {value!r}')
 
 
 def read_header(path: str | Path) -> dict:
@@ -106,7 +115,7 @@ def _build(path, header: dict) -> dict[str, torch.nn.Module]:
     return networks
 
 
-def load_checkpoint(path: str | Path, device: str = 'cpu') -> tuple[dict[str, torch.nn.Module], dict]:
+def load_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> tuple[dict[str, torch.nn.Module], dict]:
     """Return the networks by name, in evaluation mode (float32), and the header.
 
     Raises

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,7 +41,7 @@ class Crystals:
     def __post_init__(self) -> None:
         self.ends = np.cumsum(self.counts)
 
-    def __len__(self) -> Any:
+    def __len__(self) -> int:
         return len(self.counts)
 
     @classmethod
@@ -77,7 +78,7 @@ class Crystals:
             *({name: values[index] for name, values in table.items()} for table in (self.conditions, self.others)),
         )
 
-    def taking(self, names: Any) -> Crystals:
+    def taking(self, names: Iterable[str]) -> Crystals:
         """Return the crystals with these conditions only; what is not finite counts as unknown."""
         known, unknown = {**self.others, **self.conditions}, np.full(len(self), np.nan)
         chosen = {name: known.get(name, unknown) for name in names}
@@ -110,7 +111,7 @@ class Crystals:
         """Return what a checkpoint says about its data."""
         return {'structures': len(self), 'elements': self.elements(), 'fingerprint': self.fingerprint()}
 
-    def batch(self, index: np.ndarray, representation: Crystal, conditions: dict | None = None) -> Any:
+    def batch(self, index: np.ndarray, representation: Crystal, conditions: dict | None = None) -> Batch:
         """Assemble some crystals into a Batch."""
         atoms = self.atoms_of(index)
         return representation.assemble(
@@ -138,7 +139,7 @@ class CrystalData(EndlessBatches):
         self,
         data: Crystals,
         representation: Crystal,
-        names: Any = (),
+        names: Sequence[str] = (),
         *,
         batch_size: int = 128,
         substitute: float = 0.0,
@@ -154,7 +155,7 @@ class CrystalData(EndlessBatches):
         """Return the crystals of batch k, of similar sizes."""
         return pick_alike(self, k)
 
-    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch of some crystals with all their conditions."""
         data = self.data
         if self.substitution is not None and rng is not None:
@@ -173,7 +174,7 @@ class CrystalData(EndlessBatches):
         return data
 
 
-def split_crystals(images: list[Atoms], train: Any = ('train',)) -> tuple[Crystals, Crystals | None]:
+def split_crystals(images: list[Atoms], train: Sequence[str] = ('train',)) -> tuple[Crystals, Crystals | None]:
     """Return training and validation set by the split that crystals carry, see :func:`split_images`."""
     training, held = split_images(images, train)
     return Crystals.from_atoms(training), Crystals.from_atoms(held) if held else None

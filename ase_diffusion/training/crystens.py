@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 from torch.nn.functional import cross_entropy
 
-from ..diffusion import Batch, NoiseStream, TimeDensity
+from ..diffusion import Batch, JointProcess, NoiseStream, TimeDensity
 from ..networks import RowTransformer
 from ..networks.image_layout import ATOMS, HEADER, is_present
 from ..representations import CrysTens
@@ -43,7 +43,9 @@ class ImageLoss(DenoisingLoss):
         Weight of the cross-entropy of Z in nats, a mean over atoms; that of the space group has 0.3 of it.
     """
 
-    def __init__(self, process: Any, representation: CrysTens, density: Any = DENSITY, entropy: float = 0.3) -> None:
+    def __init__(
+        self, process: JointProcess, representation: CrysTens, density: TimeDensity | None = DENSITY, entropy: float = 0.3
+    ) -> None:
         super().__init__(process, density=density)
         self.representation, self.entropy = representation, float(entropy)
 
@@ -200,7 +202,7 @@ class ImageData:
             found.setdefault(str(n), {})[str(group)] = int(count)
         return found
 
-    def header(self, process: Any, **more: Any) -> dict:
+    def header(self, process: JointProcess | None, **more: Any) -> dict:
         """Return the header of a checkpoint."""
         data = self.training.describe()
         return header_of('crystens', self.representation, process, units=UNITS, conditions=self.forms, data=data, **more)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ase import Atoms
@@ -27,7 +27,7 @@ ADVERSARIES = {
 class CascadeLoss(DenoisingLoss):
     """Denoising loss of both U-Nets of a :class:`~ase_diffusion.networks.Cascade`, their mean."""
 
-    def __call__(self, network: Any, batch: Batch, generator: torch.Generator | None) -> dict[str, torch.Tensor]:
+    def __call__(self, network: Cascade, batch: Batch, generator: torch.Generator | None) -> dict[str, torch.Tensor]:
         """Return ``{'loss': ..., 'small': ..., 'whole': ...}``."""
         small = network.reduce(batch.fields['image'])
         noise = NoiseStream(generator).normal(small)
@@ -97,10 +97,10 @@ def train_image_gan(
     images: list[Atoms],
     out: str | Path,
     *,
-    adversary: str = 'wgan',
+    adversary: Literal['wgan', 'gan'] = 'wgan',
     conditions: list[str] | None = None,
     validation: list[Atoms] | None = None,
-    network: Any = None,
+    network: torch.nn.Module | None = None,
     representation: CrysTens | None = None,
     steps: int = 20_000,
     features: int = 32,

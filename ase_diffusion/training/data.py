@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +18,10 @@ from ..data.crystals import NO_PROPERTY
 from ..diffusion import Batch
 from ..representations import Representation
 from ..representations.conditions import Condition, or_unknown
+from ..utils.checks import check_integer
 from ..utils.provenance import notes_of
+
+log = logging.getLogger(__name__)
 
 NUMBERS = (int, float, np.number, np.bool_)
 ENCODED_AT_ONCE = 64
@@ -33,7 +37,7 @@ class Dataset(Protocol):
         Values per structure; None or NaN where unknown.
     """
 
-    conditions: dict[str, Sequence]
+    conditions: Mapping[str, Sequence | np.ndarray]
 
     def __len__(self) -> int: ...
 
@@ -73,8 +77,10 @@ def unknown_where(rows: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tens
     return {name: v.masked_fill(rows.reshape(-1, *[1] * (v.dim() - 1)), float('nan')) for name, v in conditions.items()}
 
 
-def validation_mask(groups: Sequence, fraction: float = 0.05, seed: int = 0) -> np.ndarray | None:
+def validation_mask(groups: Sequence | np.ndarray, fraction: float = 0.05, seed: int = 0) -> np.ndarray | None:
     """Return which structures validate, (n,) bool: whole groups, a share of them, at least one; None where there is one group.
+
+    Where they would be more than half of the structures, they are trained on, and the others validate.
 
     Parameters
     ----------
@@ -86,7 +92,8 @@ def validation_mask(groups: Sequence, fraction: float = 0.05, seed: int = 0) -> 
     if len(kinds) < 2:
         return None
     chosen = np.random.default_rng(seed).permutation(kinds)[: max(1, round(fraction * len(kinds)))]
-    return np.isin(groups, chosen)
+    inside = np.isin(groups, chosen)
+    return ~inside if inside.mean() > 0.5 >= fraction else inside
 
 
 class EndlessBatches(IterableDataset):
@@ -122,7 +129,8 @@ class EndlessBatches(IterableDataset):
         start: int = 0,
     ) -> None:
         self.representation, self.count = representation, int(count)
-        self.batch_size, self.dropout, self.seed, self.start = int(batch_size), float(dropout), int(seed), int(start)
+        self.batch_size, self.dropout = check_integer('batch_size', batch_size, 1), float(dropout)
+        self.seed, self.start = int(seed), int(start)
 
     def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch of some structures with all their conditions; ``rng`` is for random changes, None for none."""
@@ -139,7 +147,7 @@ class EndlessBatches(IterableDataset):
         batch.conditions = drop_conditions(batch.conditions, rng, self.dropout)
         return self.representation.augment(batch, torch.Generator().manual_seed(int(rng.integers(2**62))))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Batch]:
         rank, world = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -184,6 +192,8 @@ def split_images(images: list[Atoms], train: Sequence[str] = ('train',)) -> tupl
     splits = [pairs_of(atoms).get('split') for atoms in images]
     present = sorted({split for split in splits if split is not None})
     if not present:
+        if tuple(train) != ('train',):
+            log.warning('the data has no splits: all of it is taken, not %s', ', '.join(train))
         return images, None
     if missing := set(train) - set(present):
         raise ValueError(
@@ -219,7 +229,7 @@ class Structures:
     """
 
     images: list[Atoms]
-    conditions: dict[str, Sequence] = field(default_factory=dict)
+    conditions: dict[str, Sequence | np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -312,7 +322,7 @@ class RandomBatches(EndlessBatches):
         rows = dict.fromkeys(fields, torch.arange(len(images)))
         return Batch(fields, rows, len(images), extras=extras)
 
-    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch of some structures with their conditions."""
         index = np.asarray(index)
         conditions = {name: values[torch.from_numpy(index)] for name, values in self.conditions.items()}
@@ -322,7 +332,7 @@ class RandomBatches(EndlessBatches):
         return Batch(batch.fields, batch.rows, batch.size, conditions=conditions, extras=batch.extras)
 
 
-def known_values(values: Sequence) -> list:
+def known_values(values: Iterable) -> list:
     """Return values with None for numbers that are not finite."""
     return [None if isinstance(v, NUMBERS) and not np.isfinite(v) else v for v in values]
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from ..diffusion import NoiseStream
-from ..utils.checks import check_integer
 from ..utils.device import pick_device
 from ..utils.interrupts import held_interrupts, noted_interrupts
 from ..utils.progress import Progress
-from .run_folder import RunFolder
+from .run_folder import RunFolder, check_run
+
+if TYPE_CHECKING:
+    from .data import EndlessBatches
 
 log = logging.getLogger(__name__)
 ONLY = {'compile_network': False, 'precision': '32-true', 'devices': 1}  # the one value of options of the other trainer
@@ -35,7 +38,7 @@ class Adversary(Protocol):
 
     critic_steps: int
 
-    def critic(self, critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+    def critic(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
         """Return the loss of the critic on real and fake fields (B, ...); ``u`` (B,) are uniform numbers."""
         ...
 
@@ -51,7 +54,7 @@ class Wasserstein:
     penalty: float = 10.0
     critic_steps: int = 5
 
-    def critic(self, critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+    def critic(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
         """Return minus the estimated distance, plus the penalty."""
         distance = critic(real).mean() - critic(fake).mean()
         return self.penalty * gradient_penalty(critic, real, fake, u) - distance
@@ -67,7 +70,7 @@ class CrossEntropy:
 
     critic_steps: int = 1
 
-    def critic(self, critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+    def critic(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
         """Return the cross-entropy of 'real' and 'fake'; 2 log 2 where the critic cannot tell."""
         return softplus(-critic(real)).mean() + softplus(critic(fake)).mean()
 
@@ -76,7 +79,7 @@ class CrossEntropy:
         return softplus(-scores).mean()
 
 
-def gradient_penalty(critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
     """Return the mean of (|gradient of the critic| - 1)^2 at points between real and fake fields, at the shares ``u`` (B,)."""
     u = u.view(-1, *[1] * (real.dim() - 1))
     between = (u * real + (1 - u) * fake).detach().requires_grad_(True)
@@ -87,7 +90,7 @@ def gradient_penalty(critic: Any, real: Tensor, fake: Tensor, u: Tensor) -> Tens
 def train_gan(
     networks: dict[str, torch.nn.Module],
     adversary: Adversary,
-    data: Any,
+    data: EndlessBatches,
     out: str | Path,
     *,
     steps: int,
@@ -134,7 +137,7 @@ def train_gan(
     """
     if wrong := {name: value for name, value in options.items() if name not in ONLY or value != ONLY[name]}:
         raise ValueError(f'a GAN is trained in single precision on one device; options that it does not take: {wrong}')
-    steps = check_integer('steps', steps, 1)
+    check_run(steps, minutes, lr)
     folder = RunFolder(out, networks, header)
     begun, device = time.monotonic(), pick_device({'auto': None, 'gpu': 'cuda'}.get(accelerator, accelerator))
     run = _Run(networks, adversary, data, lr, betas, seed, device)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..diffusion import JointProcess, NoiseStream, TimeDensity
+from ..diffusion import Batch, JointProcess, NoiseStream, TimeDensity
 
-if TYPE_CHECKING:
-    from ..diffusion.batch import Batch
+# objective(network, batch, generator) -> 'loss' and what else is to be logged
+Objective = Callable[[torch.nn.Module, Batch, torch.Generator | None], dict[str, Tensor]]
 
 
 class DenoisingLoss:
@@ -28,7 +28,10 @@ class DenoisingLoss:
     """
 
     def __init__(
-        self, process: JointProcess, given: dict[str, float] | None = None, density: TimeDensity | tuple | None = None
+        self,
+        process: JointProcess,
+        given: dict[str, float] | None = None,
+        density: TimeDensity | tuple[float, float, float] | None = None,
     ) -> None:
         self.process, self.given = process, dict(given or {})
         self.density = TimeDensity.of(density)
@@ -62,7 +65,7 @@ class DenoisingLoss:
         return {'loss': total, **{name: value.detach() for name, value in parts.items()}}
 
 
-def condition_on_clean(noisy: Batch, clean: Batch, name: str, which: Tensor) -> Any:
+def condition_on_clean(noisy: Batch, clean: Batch, name: str, which: Tensor) -> Batch:
     """Return ``noisy`` with a field of the structures ``which`` (B,) as in ``clean``, and ``extras['given_NAME']``."""
     field = noisy.fields[name]
     rows = which[noisy.rows[name]].reshape(-1, *[1] * (field.dim() - 1))
@@ -84,7 +87,7 @@ class EnergyAndForces:
     def __init__(self, energy_weight: float = 20.0, force_weight: float = 1.0, delta: float = 0.5) -> None:
         self.energy_weight, self.force_weight, self.delta = energy_weight, force_weight, delta
 
-    def __call__(self, network: torch.nn.Module, batch: Batch, generator: Any = None) -> dict[str, Tensor]:
+    def __call__(self, network: torch.nn.Module, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return loss and the mean absolute errors ``energy_mae`` (eV/mobile atom) and ``force_mae`` (eV/A)."""
         energy, forces = network(batch)
         rows = batch.rows['positions']

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -159,7 +159,9 @@ def suitable(images: list[Atoms]) -> list[Atoms]:
     return [niggli(atoms) for atoms, good in zip(images, fit, strict=True) if good]
 
 
-def new_network(representation: PointCloud, conditions: dict, form: str = 'tokens', **settings: Any) -> CloudTokens | CloudUNet:
+def new_network(
+    representation: PointCloud, conditions: dict, form: Literal['tokens', 'unet'] = 'tokens', **settings: Any
+) -> CloudTokens | CloudUNet:
     """Return a network for a representation, told the descriptors of the elements.
 
     Parameters
@@ -278,7 +280,7 @@ def _gap_word(gap) -> str | None:
     return BAND_GAP_CLASSES[int(index)] if np.isfinite(index) else None
 
 
-def _form(name: str, values: Sequence):
+def _form(name: str, values: Iterable):
     return ClassCondition(BAND_GAP_CLASSES) if name == 'band_gap' else condition_forms({name: values})[name]
 
 
@@ -304,7 +306,7 @@ class CloudData(RandomBatches):
         super().__init__(data, representation, forms, **options)
         self.substitution = Substitution(representation.elements, substitute) if substitute else None
 
-    def batch_of(self, index: np.ndarray, rng: Any = None) -> Any:
+    def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch of some crystals with all their conditions."""
         batch = super().batch_of(index, rng)
         if self.substitution is not None and rng is not None:
@@ -337,7 +339,9 @@ class TokenLoss:
     weights : (positions, species, lattice)
     """
 
-    def __init__(self, process: JointProcess, levels: Any = LEVELS, weights: Any = WEIGHTS) -> None:
+    def __init__(
+        self, process: JointProcess, levels: tuple[float, float] = LEVELS, weights: tuple[float, float, float] = WEIGHTS
+    ) -> None:
         self.process, self.levels, self.weights = process, tuple(levels), tuple(weights)
 
     def __call__(self, network: torch.nn.Module, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ..representations.conditions import (
     VectorCondition,
 )
 from .data import NUMBERS, EndlessBatches, RandomBatches, Structures, fixed_batches, known_values, split_images
-from .objectives import DenoisingLoss
+from .objectives import DenoisingLoss, Objective
 from .trainer import train
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def condition_form(name: str, values: Sequence) -> Condition:
+def condition_form(name: str, values: Iterable) -> Condition:
     """Return the form of a condition from its values: numbers, words, sets of symbols or vectors of one length.
 
     Raises
@@ -70,19 +70,19 @@ def _elements_form(name: str, known: list) -> ElementsCondition:
     return ElementsCondition(tuple(torch.nonzero(rows.sum(0)).flatten().tolist()))
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(names: Collection[str]) -> None:
     """Raise a ValueError where a condition has the name of a keyword of sampling."""
     if 'guidance_scale' in names:
         raise ValueError('guidance_scale is a keyword of sampling, no condition to learn; give the condition another name')
 
 
-def condition_forms(conditions: dict[str, Sequence]) -> dict[str, Condition]:
+def condition_forms(conditions: Mapping[str, Iterable]) -> dict[str, Condition]:
     """Return the forms of several conditions by name; ValueError where a name is taken by sampling."""
     check_names(conditions)
     return {name: condition_form(name, values) for name, values in conditions.items()}
 
 
-def condition_scales(forms: dict[str, Condition], conditions: dict[str, Sequence]) -> dict:
+def condition_scales(forms: dict[str, Condition], conditions: Mapping[str, Iterable]) -> dict:
     """Return the settings of a :class:`~ase_diffusion.networks.conditions.ConditionEmbedding`: mean and standard deviation.
 
     Parameters
@@ -177,7 +177,7 @@ def run(
     *,
     header: dict,
     steps: int,
-    objective: Callable | None = None,
+    objective: Objective | None = None,
     **options: Any,
 ) -> Path:
     """Train a denoiser on a stream of batches; returns the path of the best checkpoint.

@@ -7,11 +7,11 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from .checkpoint import SINGLE, save_checkpoint
+from ..utils.checks import check_integer, check_number
+from .checkpoint import SINGLE, plain_number, save_checkpoint
 
 log = logging.getLogger(__name__)
 NOT_THE_RUN = (
@@ -94,15 +94,23 @@ class RunFolder:
             save_checkpoint(self.best, networks, full)
 
 
+def check_run(steps: int, minutes: float | None, lr: float) -> None:
+    """Raise a ValueError where steps or time of a training are not above 0, or the learning rate is below."""
+    check_integer('steps', steps, 1)
+    check_number('lr', lr, 'the learning rate, 0 or more, such as 0.001', strict=False)
+    if minutes is not None:
+        check_number('minutes', minutes, 'a time in minutes above 0, or None for no limit')
+
+
 def identity(networks: torch.nn.Module | dict[str, torch.nn.Module], header: dict) -> dict:
     """Return the settings that must match on resume, JSON-serialisable."""
     networks = networks if isinstance(networks, dict) else {SINGLE: networks}
     described = {name: {'name': type(each).__name__, 'settings': each.settings} for name, each in networks.items()}
     rest = {key: value for key, value in header.items() if key not in NOT_THE_RUN}
-    return json.loads(json.dumps({'data': rest.pop('data', {}), **rest, 'networks': described}))
+    return json.loads(json.dumps({'data': rest.pop('data', {}), **rest, 'networks': described}, default=plain_number))
 
 
-def differences(old: Any, new: Any, name: str = '') -> list[str]:
+def differences(old: object, new: object, name: str = '') -> list[str]:
     """Return texts such as "scheme 'edm', now 'd3pm'" for all entries in which two settings differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ VALIDATION = dict(limit=160, size=32)  # structures to validate on, and in one b
 
 def train_surface(
     data: Overlayers,
-    out: Any,
+    out: str | Path,
     *,
     steps: int = 20_000,
     features: int = 64,
@@ -32,15 +34,15 @@ def train_surface(
     cutoff: float = 6.0,
     batch_size: int = 16,
     repeat: float = 0.25,
-    max_relative: Any = None,
-    height: Any = None,
+    max_relative: float | None = None,
+    height: Sequence[float] | None = None,
     sigma_min: float = 0.02,
     sigma_max: float = 8.0,
     spacing: float | None = None,
     seed: int = 0,
-    network: Any = None,
+    network: OverlayerDenoiser | None = None,
     **options: Any,
-) -> Any:
+) -> Path:
     """Train an :class:`OverlayerDenoiser`; returns the path of the best checkpoint.
 
     Parameters
@@ -138,7 +140,7 @@ def described(network: OverlayerDenoiser | ForceField) -> OverlayerDenoiser | Fo
 
 def train_forcefield(
     data: Overlayers,
-    out: Any,
+    out: str | Path,
     *,
     steps: int = 20_000,
     features: int = 64,
@@ -148,9 +150,9 @@ def train_forcefield(
     max_force: float = 40.0,
     many_metals: bool = False,
     seed: int = 0,
-    network: Any = None,
+    network: ForceField | None = None,
     **options: Any,
-) -> Any:
+) -> Path:
     """Train a :class:`ForceField`; returns the path of the best checkpoint.
 
     Parameters

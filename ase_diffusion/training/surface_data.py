@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,8 @@ from ..representations.slab import (
     Slab,
     check_same_pbc,
     check_slab,
-    coverage,
     frozen_mask,
+    measures,
     neighbor_distance,
     surface_height,
     system_text,
@@ -98,7 +99,7 @@ class Overlayers:
         if not images:
             raise ValueError('the data set is empty: no structures to train on')
         check_same_pbc(images)
-        items, spacings = [], {}
+        items, spacings, names = [], {}, {}
         for k, atoms in enumerate(images):
             try:
                 check_slab(atoms)
@@ -114,6 +115,8 @@ class Overlayers:
             forces = results.get('forces')
             pairs = atoms.info.get('key_value_pairs', {})
             run = pairs.get('run', atoms.info.get('run', -1 - k))
+            if isinstance(run, str):
+                run = names.setdefault(run, -1 - len(images) - len(names))
             substrate = atoms.positions[f].tobytes() + atoms.numbers[f].tobytes() + cell.tobytes()
             if substrate not in spacings:
                 spacings[substrate] = neighbor_distance(atoms, f), top_contacts(atoms, f)
@@ -147,7 +150,7 @@ class Overlayers:
         self.groups = best
         return self
 
-    def select(self, keep: Any) -> Overlayers:
+    def select(self, keep: Callable[[Item], bool]) -> Overlayers:
         """Return the items for which ``keep(item)`` holds; energies above the best stay as they are."""
         return Overlayers([item for item in self.items if keep(item)], self.pbc, self.groups)
 
@@ -185,9 +188,14 @@ class Overlayers:
             'mobile_elements': mobile,
             'substrate_elements': substrate,
             'systems': self.systems(),
-            'coverage': [round(f(coverage(i.cell, len(i.numbers), i.spacing) for i in self.items), 3) for f in (min, max)],
+            **self.ranges(),
             'fingerprint': self.fingerprint(),
         }
+
+    def ranges(self) -> dict[str, list[float]]:
+        """Return the least and the largest of each of :func:`ase_diffusion.representations.slab.measures`."""
+        found = [measures(i.cell, len(i.numbers), i.substrate, i.substrate_numbers, i.spacing) for i in self.items]
+        return {name: [round(f(each[name] for each in found), 3) for f in (min, max)] for name in found[0]}
 
     def systems(self) -> dict[str, int]:
         """Return the relaxations of what is on what, by facet: see :func:`ase_diffusion.representations.slab.system_text`."""
@@ -216,7 +224,7 @@ class Overlayers:
             digest.update(np.round(item.positions, 4).astype('<f4').tobytes() + item.numbers.astype('<i2').tobytes())
         return digest.hexdigest()[:16]
 
-    def batch(self, items: list[Item], representation: Slab, **conditions: Any) -> Any:
+    def batch(self, items: list[Item], representation: Slab, **conditions: np.ndarray) -> Batch:
         """Assemble items into a Batch."""
         return representation.assemble(
             np.concatenate([i.positions for i in items]),
@@ -264,7 +272,7 @@ class OverlayerData(EndlessBatches):
         a, b, _ = data.pbc
         self.repeats = [(m, n) for m, n in ((2, 1), (1, 2), (2, 2)) if (a or m == 1) and (b or n == 1)]
 
-    def batch_of(self, index: np.ndarray, rng: Any = None) -> Batch:
+    def batch_of(self, index: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Return a batch with the targets ``energy`` (B,) and ``forces`` (n, 3) in ``extras`` where there are any.
 
         With ``rng`` some of the structures are repeated.

@@ -6,18 +6,24 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import MissingDependency
 from ..utils.interrupts import noted_interrupts
 from ..utils.memory import keep_freed_memory
-from .run_folder import RunFolder
+from .run_folder import RunFolder, check_run
+
+if TYPE_CHECKING:
+    from ..diffusion import Batch
+    from .data import EndlessBatches
+    from .objectives import Objective
 
 log = logging.getLogger(__name__)
 MIXED = {'bf16-mixed': torch.bfloat16}  # precisions in which only the network computes with few digits
@@ -147,7 +153,7 @@ def _make_task(
     return Task()
 
 
-def evaluate(network: torch.nn.Module, objective: Any, batches: Any, seed: int = 0) -> dict[str, float]:
+def evaluate(network: torch.nn.Module, objective: Objective, batches: Sequence[Batch], seed: int = 0) -> dict[str, float]:
     """Return the objective's numbers averaged over ``batches``, with fixed noise."""
     generator = torch.Generator().manual_seed(seed)
     totals: dict[str, float] = {}
@@ -160,13 +166,13 @@ def evaluate(network: torch.nn.Module, objective: Any, batches: Any, seed: int =
 
 def train(
     network: torch.nn.Module,
-    objective: Any,
-    data: Any,
+    objective: Objective,
+    data: EndlessBatches,
     out: str | Path,
     *,
     steps: int,
     header: dict,
-    validation: Any = (),
+    validation: Sequence[Batch] = (),
     lr: float = 1e-3,
     ema: float = 0.999,
     warmup: int = 200,
@@ -180,7 +186,7 @@ def train(
     devices: int = 1,
     accelerator: str = 'auto',
     progress: bool = True,
-    minutes: Any = None,
+    minutes: float | None = None,
 ) -> Path:
     """Train ``network`` and return the path of the best checkpoint.
 
@@ -208,10 +214,11 @@ def train(
     MissingDependency
         Lightning is not installed.
     ValueError
-        The folder belongs to another training, or the loss is not finite.
+        The folder belongs to another training, the loss is not finite, or ``steps``, ``minutes`` or ``lr`` has no meaning.
     KeyboardInterrupt
         After Ctrl-C, when the step is done and everything is kept; a second Ctrl-C stops at once.
     """
+    check_run(steps, minutes, lr)
     lightning = _lightning()
     folder = RunFolder(out, network, header)
     keep_freed_memory()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ase import Atoms
@@ -26,10 +26,10 @@ SMALLEST_STD = 0.05
 def new_voxels(
     images: list[Atoms],
     *,
-    shape: Any = SHAPE,
+    shape: Sequence[int] = SHAPE,
     channels: int = 3,
     width: float = 1.0,
-    network: str = 'voxelnet',
+    network: Literal['voxelnet', 'unet'] = 'voxelnet',
     features: int = 64,
     blocks: int = 5,
     **settings: Any,
@@ -84,7 +84,7 @@ def train_zeolite(
     conditions: Sequence[str] | dict | None = None,
     network: VoxelNet | UNet | None = None,
     representation: Voxels | None = None,
-    shape: Any = None,
+    shape: Sequence[int] | None = None,
     batch_size: int = 16,
     sampling: dict | None = None,
     settings: dict | None = None,

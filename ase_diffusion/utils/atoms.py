@@ -39,6 +39,7 @@ def copy_atoms(atoms: Atoms) -> Atoms:
     """Return a deep copy; `Atoms.copy` shares the values in `info`. Indices of constraints count from 0 in the copy.
 
     ASE counts negative indices from the end, which moves when atoms are added, and loses these when atoms are sorted or removed.
+    ``info['key_value_pairs']`` and ``info['data']``, where notes go, are dicts in the copy; others are kept in one.
 
     Raises
     ------
@@ -47,6 +48,9 @@ def copy_atoms(atoms: Atoms) -> Atoms:
     """
     new = atoms.copy()
     new.info = copy.deepcopy(atoms.info)
+    for name in ('key_value_pairs', 'data'):
+        if not isinstance(own := new.info.get(name, {}), dict):
+            new.info[name] = {} if own is None else {f'own_{name}': own}
     for constraint in new.constraints:
         for name in INDEX_NAMES:
             found = getattr(constraint, name, None)
@@ -73,8 +77,14 @@ def _from_zero(found, count: int, constraint) -> np.ndarray | list[int] | int:
 
 
 def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
-    """Return structures as a list; one structure is a list of one."""
-    return [images] if isinstance(images, Atoms) else list(images)
+    """Return structures as a list; one structure is a list of one. Raise a TypeError for anything else."""
+    images = [images] if isinstance(images, Atoms) or not isinstance(images, Iterable) else list(images)
+    for number, atoms in enumerate(images):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(
+                f'structures are ase.Atoms; number {number} is {type(atoms).__name__}; read files first: ase.io.read(path, ":")'
+            )
+    return images
 
 
 def frozen_mask(atoms: Atoms) -> np.ndarray:
@@ -235,6 +245,8 @@ def composition_text(stoich: str | Mapping[str, int]) -> str:
                 raise ValueError(f'a composition has numbers of atoms of elements, such as {{"Ag": 12, "O": 6}}; got {symbol!r}')
             check_integer(f'the number of {symbol} atoms', count, 0)
         stoich = ''.join(f'{symbol}{int(count)}' for symbol, count in stoich.items() if count)
+    if isinstance(stoich, Formula):
+        stoich = str(stoich)
     if not isinstance(stoich, str):
         raise TypeError(
             f"a composition is a formula such as 'Ag12O6', or a dict such as {{'Ag': 12, 'O': 6}}; got {type(stoich).__name__}"
@@ -338,3 +350,16 @@ def is_valid(atoms: Atoms, ratio: float = VALID_RATIO) -> bool:
     Where every atom is fixed, all are judged. Without atoms, and with atoms X, which are no elements, it is False.
     """
     return bool(min_distance_ratio(judged(atoms)) >= ratio)
+
+
+def partial_sites(atoms: Atoms) -> str | None:
+    """Return which site is shared or partly empty (``info['occupancy']`` of ase.io.read), as text; None where all are whole.
+
+    A site whose atoms were deleted (``arrays['spacegroup_kinds']``) is none.
+    """
+    kinds = atoms.arrays.get('spacegroup_kinds')
+    for site, shares in (atoms.info.get('occupancy') or {}).items():
+        there = kinds is None or str(site) in {str(kind) for kind in kinds.tolist()}
+        if there and (len(shares) > 1 or any(abs(share - 1) > 1e-3 for share in shares.values())):
+            return f'site {site} is occupied by {dict(shares)}'
+    return None

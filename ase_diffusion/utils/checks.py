@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ LIMITS = {
 CALCULATOR_KEYWORDS = ('restart', 'label', 'atoms', 'directory')  # of ase.calculators.calculator.Calculator
 
 
-def check_limits(*, batch_size: Any = 1, **limits: float | None) -> None:
+def check_limits(*, batch_size: int = 1, **limits: float | None) -> None:
     """Raise a ValueError for a limit that is neither positive nor None, or a batch size below 1.
 
     Parameters
@@ -31,12 +31,12 @@ def check_limits(*, batch_size: Any = 1, **limits: float | None) -> None:
         By the names in `LIMITS`; None is no limit.
     """
     for name, value in limits.items():
-        if value is not None and not value > 0:
+        if value is not None and not (np.isscalar(value) and not isinstance(value, str) and value > 0):
             raise ValueError(f'{name} is {LIMITS[name]}, above 0, or None for no limit; got {value!r}')
     check_integer('batch_size', batch_size, 1)
 
 
-def check_integer(name: str, value: Any, low: int, what: str = '') -> int:
+def check_integer(name: str, value: int, low: int, what: str = '') -> int:
     """Return an integer of at least `low`.
 
     Parameters
@@ -65,12 +65,12 @@ def check_integer(name: str, value: Any, low: int, what: str = '') -> int:
     return number
 
 
-def check_count(name: str, what: str, value: Any) -> int:
+def check_count(name: str, what: str, value: int) -> int:
     """Return an integer of at least 1: `check_integer` with a meaning."""
     return check_integer(name, value, 1, what)
 
 
-def check_number(name: str, value: Any, what: str, *, low: float = 0.0, strict: bool = True) -> float:
+def check_number(name: str, value: float, what: str, *, low: float = 0.0, strict: bool = True) -> float:
     """Return a finite number above `low` (from `low` on where not strict) as a float.
 
     Parameters
@@ -98,7 +98,14 @@ def check_number(name: str, value: Any, what: str, *, low: float = 0.0, strict: 
     return number
 
 
-def check_window(name: str, value: Any, what: str) -> tuple[float, float]:
+def check_tolerance(name: str, value: float) -> float:
+    """Return a tolerance of spglib, A, which ends the process where it is not positive; raise a ValueError instead."""
+    if isinstance(value, (bool, np.bool_, str)):
+        raise ValueError(f'{name} is a tolerance in A, positive, such as 0.1; got {value!r}')
+    return check_number(name, value, 'a tolerance in A, positive, such as 0.1')
+
+
+def check_window(name: str, value: Sequence[float], what: str) -> tuple[float, float]:
     """Return a window (low, high) as two finite floats with low < high.
 
     Parameters
@@ -123,7 +130,7 @@ def check_window(name: str, value: Any, what: str) -> tuple[float, float]:
     return low, high
 
 
-def check_folder(name: str, path: Any) -> None:
+def check_folder(name: str, path: object) -> None:
     """Raise an OSError if an output file cannot be written; a file that exists is not changed.
 
     Parameters
@@ -140,10 +147,15 @@ def check_folder(name: str, path: Any) -> None:
     """
     if not isinstance(path, (str, Path)) or str(path) == '-':
         return
+    check_parent(name, path)
+    check_writable(path)
+
+
+def check_parent(name: str, path: str | os.PathLike) -> None:
+    """Raise a FileNotFoundError if the folder of a file does not exist."""
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         raise FileNotFoundError(f'{name}={str(path)!r} needs the folder {folder}, which does not exist: mkdir -p {folder}')
-    check_writable(path)
 
 
 def check_writable(path: str | Path) -> None:

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def held_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def noted_interrupts() -> Any:
+def noted_interrupts() -> Iterator[list]:
     """Yield a list that is no longer empty after SIGINT (Ctrl-C); a second one interrupts as usual.
 
     For loops that end by themselves at the next safe point. Outside of Python's main thread the list stays empty.

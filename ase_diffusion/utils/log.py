@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import IO, Any
+from typing import IO, Self
 
+from .checks import check_parent
 from .progress import above_bars
 
 __all__ = ['Log', 'Logfile']
@@ -28,6 +29,8 @@ class Log:
     ------
     TypeError
         `logfile` is of another type.
+    FileNotFoundError
+        Its folder does not exist.
 
     Examples
     --------
@@ -42,6 +45,8 @@ class Log:
                 "a logfile is '-' (the screen), None (silence), a path or an open stream; "
                 f'got {logfile!r} ({type(logfile).__name__})'
             )
+        if isinstance(logfile, str | os.PathLike) and logfile != '-':
+            check_parent('logfile', logfile)  # the file itself is not tried: other processes may write into it
         self.logfile = logfile
         self._file = None  # opened by this object
 
@@ -60,11 +65,15 @@ class Log:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the state without the open file, which cannot be pickled; the copy opens it again."""
+        return {**self.__dict__, '_file': None}
 
     def _stream(self):
         """Return the stream of the next line; stdout is looked up each time, since it may be replaced."""

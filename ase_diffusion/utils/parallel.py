@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self, TypeVar
 
 __all__ = ['ProcessDied', 'Workers', 'count_processes', 'parallel_map', 'safe_paths']
+
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 
 FEW = 4  # items; fewer per process are not worth its start
 AHEAD = 2  # chunks per process that are handed out in advance
@@ -98,8 +101,8 @@ class Workers:
         self._pool = None
 
     def run(
-        self, function: Callable[[Any], Any], items: Sequence[Any], *, chunk: int | None = None, lost: Any = ProcessDied
-    ) -> Iterator[tuple[int, Any]]:
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, chunk: int | None = None, lost: Any = ProcessDied
+    ) -> Iterator[tuple[int, Result]]:
         """Yield (index, function(item)) as they come.
 
         Parameters
@@ -175,22 +178,22 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 def parallel_map(
-    function: Callable[[Any], Any],
-    items: Iterable[Any],
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
     *,
     processes: int | None = None,
     progress: bool = False,
     label: str | None = None,
     lost: Any = ProcessDied,
-) -> list[Any]:
+) -> list[Result]:
     """Return ``[function(item) for item in items]``, computed in several processes.
 
     The result does not depend on the number of processes. Processes are forked where possible, see `Workers`.
@@ -219,7 +222,7 @@ def parallel_map(
 
 
 @contextmanager
-def progress_bar(total: int, progress: bool, label: str | None = None) -> Iterator[Callable[[int], Any]]:
+def progress_bar(total: int, progress: bool, label: str | None = None) -> Iterator[Callable[[int], object]]:
     """Yield a function that advances a progress bar on stderr, or does nothing where none is wanted."""
     if not progress:
         yield lambda steps: None

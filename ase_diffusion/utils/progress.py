@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import IO, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import IO, Self
 
 __all__ = ['Progress', 'Steps', 'above_bars', 'somebody_watches']
 
@@ -68,27 +68,27 @@ class Progress:
             self._bar.close()
             self._bar = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 class Steps(Progress):
     """Callback of samplers that shows the steps of a batch, before an optional other callback."""
 
-    def __init__(self, steps: int, callback: Callable[..., Any] | None = None) -> None:
+    def __init__(self, steps: int, callback: Callable[..., object] | None = None) -> None:
         super().__init__(steps, 'denoising', unit='step')
         self.callback = callback
 
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, *args: object) -> None:
         self.add()
         if self.callback is not None:
             self.callback(*args)
 
 
-def above_bars(stream: IO[str]) -> Any:
+def above_bars(stream: IO[str]) -> AbstractContextManager:
     """Return a context in which lines can be written to a stream of the terminal without harm to the bars on it."""
     isatty = getattr(stream, 'isatty', None)
     if 'tqdm' not in sys.modules or isatty is None or not isatty():

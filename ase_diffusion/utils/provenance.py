@@ -8,7 +8,6 @@ there the names below are notes where something else says that this package wrot
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from ase import Atoms
 
@@ -27,13 +26,13 @@ OF_GA = frozenset({'raw_score', 'extinct', 'relaxed', 'generation', 'origin', 'g
 OF_DATA = ('diffusion', 'relax_error')  # keys of ``info['data']``
 
 
-def noted(pairs: dict, **notes: Any) -> dict:
+def noted(pairs: dict, **notes: str | float) -> dict:
     """Return key-value pairs with notes (values fit for ``ase.db``), and their names in the key ``provenance``."""
     names = {*str(pairs.get(MARKER, '')).split(), *notes}
     return {**pairs, **notes, **({MARKER: ' '.join(sorted(names))} if names else {})}
 
 
-def note(atoms: Atoms, **notes: Any) -> None:
+def note(atoms: Atoms, **notes: str | float) -> None:
     """Write notes into ``info['key_value_pairs']`` of a structure, see :func:`noted`."""
     atoms.info['key_value_pairs'] = noted(atoms.info.get('key_value_pairs', {}), **notes)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ __all__ = ['RandomSource', 'coerce_rng', 'spawn_seeds']
 RandomSource = int | np.random.Generator | np.random.RandomState | ModuleType | None  # argument of `coerce_rng`
 
 
-def coerce_rng(rng: RandomSource = None) -> Any:
+def coerce_rng(rng: RandomSource = None) -> np.random.Generator | np.random.RandomState | ModuleType:
     """Return a random number generator.
 
     Parameters

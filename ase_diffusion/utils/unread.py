@@ -11,7 +11,7 @@ KEY = 'unread'  # of info: the reason
 NAMED = 10  # items named in a warning
 
 
-def unread(reason: object, name: str = '') -> Atoms:
+def unread(reason: str | BaseException, name: str = '') -> Atoms:
     """Return the place of a structure that could not be read: no atoms, and the reason in ``info['unread']``."""
     text = reason if isinstance(reason, str) else reason_of(reason)
     return Atoms(pbc=True, info={KEY: ' '.join(f'{name}: {text}'.split()) if name else ' '.join(text.split())})

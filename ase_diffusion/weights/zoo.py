@@ -6,9 +6,12 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER = Path(__file__).parent
 
@@ -43,10 +46,12 @@ def find_model(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
+    if (path / 'best.safetensors').is_file():
+        raise CheckpointError(f'a model is a file, and {path} a folder: give {path / "best.safetensors"}')
     raise CheckpointError(f'no model {str(name_or_path)!r}: give a file or one of {sorted(index)}')
 
 
-def load_networks(name_or_path: str | Path, device: str = 'cpu') -> tuple[dict, dict]:
+def load_networks(name_or_path: str | Path, device: str | torch.device = 'cpu') -> tuple[dict[str, torch.nn.Module], dict]:
     """Return the networks (evaluation mode) by name, and the header, of a shipped model or of a checkpoint file.
 
     Raises
@@ -67,7 +72,9 @@ def load_networks(name_or_path: str | Path, device: str = 'cpu') -> tuple[dict, 
     return load_checkpoint(path, device)
 
 
-def load_model(name_or_path: str | Path, device: str = 'cpu') -> Any:
+def load_model(
+    name_or_path: str | Path, device: str | torch.device = 'cpu'
+) -> tuple[torch.nn.Module | dict[str, torch.nn.Module], dict]:
     """Return network and header of a shipped model or of a checkpoint file; a dict of networks where it has several.
 
     Raises

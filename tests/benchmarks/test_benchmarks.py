@@ -229,3 +229,10 @@ def test_random_sites_have_the_group_the_number_and_the_distance(load):
     for r, t in zip(rotations, translations, strict=True):
         d = (sites @ r.T + t)[:, None] - sites
         assert (np.linalg.norm((d - np.round(d)) * edges, axis=-1).min(1) < 1e-6).all()
+
+
+def test_warnings_of_models_tell_the_committed_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'scripts'))
+    ship = importlib.import_module('ship')
+    index = json.loads(ship.INDEX.read_text())
+    assert {name: index[name]['measured'] for name in ship.measured()} == ship.measured()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
@@ -212,3 +212,15 @@ def test_calculators_that_differentiate_work_inside_a_sampler(images):
         forces, _ = Forces(Differentiated)(0, images[0])
     images[0].calc = Differentiated()
     assert np.allclose(forces, images[0].get_forces()) and np.abs(forces).max() > 1e-3
+
+
+def test_plane_waves_do_not_compute_a_slab_that_stands_on_its_own_image():
+    class PlaneWaves(EMT):
+        name = 'vasp'
+
+    forces, slab = Forces(PlaneWaves()), fcc111('Cu', (1, 1, 2), vacuum=6.0)
+    forces.begin(2)
+    assert np.isfinite(forces(0, slab)[0]).all()
+    slab.center(vacuum=0.4, axis=2)
+    with pytest.raises(ValueError, match='along z'):
+        forces(1, slab)

@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
@@ -106,7 +107,7 @@ def test_sevennet_gets_its_fidelity_and_gpaw_its_defaults(monkeypatch):
     assert 'basis' not in came[3][1]
 
 
-@pytest.mark.parametrize('thing', [None, 3, np.zeros(3)])
+@pytest.mark.parametrize('thing', [None, 3, np.zeros(3), Atoms('Cu')])
 def test_what_is_no_calculator(thing):
     with pytest.raises(TypeError, match='a name, a path, a factory'):
         get_calculator(thing)

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 import numpy as np
 import pytest
+from ase.constraints import FixAtoms, FixCartesian
 from ase.db import connect
 from ase.io import read, write
 
@@ -46,6 +47,19 @@ def test_a_database_gets_the_columns(starts, tmp_path):
         out.write(starts[0])
     row = connect(tmp_path / 'out.db').get(seed='s1')
     assert row.steps == 7 and row.data['diffusion'] == {'a': 1}
+
+
+@pytest.mark.parametrize('name', ['out.traj', 'out.db', 'out.json', 'out.extxyz'])
+def test_notes_and_data_are_kept(name, starts, tmp_path):
+    for seed, atoms in enumerate(starts):
+        atoms.info['key_value_pairs'], atoms.info['data'] = {'seed': f's{seed}'}, {'diffusion': {'a': [1.5]}}
+    with Output(tmp_path / name) as out:
+        for atoms in starts:
+            out.write(atoms)
+    for old, new in zip(starts, read_images(tmp_path / name), strict=True):
+        assert {key: new.info[key] for key in old.info if key in ('key_value_pairs', 'data')} == {
+            key: old.info[key] for key in ('key_value_pairs', 'data')
+        }
 
 
 @pytest.mark.parametrize(('name', 'error'), [('no/where.traj', FileNotFoundError), ('out.tra', ValueError), ('out', ValueError)])
@@ -95,6 +109,14 @@ def test_as_slab_holds_all_atoms(slab, tmp_path):
     assert atoms.pbc.tolist() == [True, True, False] and len(atoms.constraints[0].index) == len(slab)
     with pytest.raises(ValueError, match='--as-slab'):
         read_slab(Namespace(slab=tmp_path / 'POSCAR', as_slab=False))
+
+
+@pytest.mark.parametrize('held', [FixCartesian(range(18)), FixAtoms([])])
+def test_other_constraints_do_not_mark_the_substrate(held, slab, tmp_path):
+    slab.set_constraint(held)
+    write(tmp_path / 'slab.traj', slab)
+    with pytest.raises(ValueError, match='has no FixAtoms.*--as-slab'):
+        read_slab(Namespace(slab=tmp_path / 'slab.traj', as_slab=False))
 
 
 HEADER = {

@@ -96,6 +96,8 @@ def test_ctrl_c_keeps_what_is_done(call, crystals, monkeypatch, tmp_path):
         ('--framework glass', 'glass'),
         ('--temperature 0', 'temperature'),
         ('--processes 0', 'processes'),
+        ('--npz -o a.cif', 'a.cif is a file; name another folder'),
+        ('--npz -o /proc/x', 'choose another folder'),
     ],
 )
 def test_wrong_options_are_one_line(call, crystals, options, word):

@@ -42,6 +42,15 @@ def test_after_crystals(call, monkeypatch, installed):
     assert call(commands(out)[0] + ' --steps 1')[0] in (0, 1)  # eight steps make no crystal: it may blow up
 
 
+def test_after_a_search_in_which_all_failed(call, slab_file, monkeypatch):
+    monkeypatch.delenv('ASE_VASP_COMMAND', raising=False)
+    line = 'search slab.traj --stoich Ag3O -n 1 --denoising-steps 8 --seed 1 --workers 0 --calculator vasp'
+    status, out, _ = call(line)
+    assert status == 1 and out.endswith('next: the same line with --retry-failed tries those that failed again\n')
+    status, out, _ = call(f'{line} --retry-failed')
+    assert status == 1 and '1 to do' in out
+
+
 def test_after_a_search_and_a_training(call, slab_file, none_installed, tmp_path):
     rss = 'data rss slab.traj --stoich Ag:2-3,O:1 --calculator emt --steps 4 --seed 3 -n 4'
     status, out, _ = call(rss)

@@ -41,6 +41,12 @@ def test_info_of_structures(call, starts_file):
     assert '3 x Ag3O on Ag18' in out and '-2.0000 to -0.0000' in out and '18, 4' in out
 
 
+def test_info_of_files_without_an_ending(call, slab, tmp_path):
+    write(tmp_path / 'CONTCAR', slab, format='vasp')
+    status, out, err = call('info CONTCAR')
+    assert status == 0 and 'Ag18' in out, err
+
+
 def test_sample(call, slab, slab_file):
     status, out, _ = call(f'{SAMPLE} -o out.traj')
     assert status == 0 and '2 of 2 structures in out.traj' in out
@@ -127,6 +133,7 @@ def test_ctrl_c(slab_file, tmp_path, environment):
         ('data rss slab.traj --stoich Ag3O --calculator emt -n 0', 'n is'),
         ('data rss slab.traj --stoich Ag3O --calculator emt --db rss.traj', 'rss.traj'),
         ('data convert nothing.db out.npz', 'nothing.db'),
+        ('data convert slab.traj out.traj --every 2', '--every'),
         ('data convert slab.traj out.tra', 'out.tra'),
         ('demo -n 0', 'n is an integer'),
         ('sample surface slab.traj --stoich Ag3O -o out.vasp', 'one structure'),
@@ -190,6 +197,8 @@ def test_frameworks_are_grown_and_read(call, tmp_path):
     status, out, _ = call('data zeolites grown.npz -n 2 --seed 1 --sizes 8 40')
     assert status == 0 and '2 found' in out and 'next: ase-diffusion train zeolite grown.npz' in out
     assert call('data zeolites grown.npz -n 3')[0] == 0
+    status, _, err = call('data zeolites grown.npz -n 0')
+    assert status == 2 and 'n is an integer, 1 or more; got 0' in err
     assert len(read_zeolites('grown.npz')) == 3
 
 

@@ -12,6 +12,7 @@ from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.io import write
 
+from ase_diffusion.cli.surface_options import read_frames_of
 from ase_diffusion.data import frames_to_npz, read_frames, write_frames
 from ase_diffusion.data.frames import thin
 
@@ -152,6 +153,23 @@ def test_what_ase_reads(images, suffix, tmp_path):
         forces = one.get_forces(apply_constraint=False)
         assert two.get_forces(apply_constraint=False) == pytest.approx(forces, abs=1e-7)
         assert two.info['key_value_pairs'] == one.info['key_value_pairs']
+
+
+def test_relaxations_with_names_are_read_and_kept_apart(images, tmp_path):
+    for atoms in images:
+        run = atoms.info.pop('key_value_pairs')['run']
+        atoms.info.update(run=f'run-{"ab"[run]}', step='first', last=True)
+    write(tmp_path / 'a.extxyz', images)
+    again = read_frames(tmp_path / 'a.extxyz')
+    assert [atoms.info['run'] for atoms in again] == [atoms.info['run'] for atoms in images]
+    write_frames(again, tmp_path / 'a.npz')
+    runs = [atoms.info['key_value_pairs']['run'] for atoms in read_frames(tmp_path / 'a.npz')]
+    assert len(set(runs[:4])) == len(set(runs[4:])) == 1 and runs[0] != runs[4]
+    with connect(tmp_path / 'a.db') as db:
+        for atoms, run in zip(images, ['run-a', 0, 'run-b', 1, 1, 1, 1], strict=True):
+            db.write(atoms, run=run)
+    assert len(read_frames(tmp_path / 'a.db')) == 7
+    assert len(read_frames_of([tmp_path / 'a.db', tmp_path / 'a.extxyz'])) == 14
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason='the published frames are not here')

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import sqlite3
 
 import ase.io
 import numpy as np
@@ -74,3 +75,25 @@ def test_reasons_are_never_empty():
             raise error
         except Exception as caught:
             assert len(reason_of(caught)) > 8
+
+
+def test_rows_of_a_database_that_are_damaged(tmp_path, caplog):
+    path = tmp_path / 'a.db'
+    ase.io.write(path, SALTS)
+    with sqlite3.connect(path) as connection:
+        connection.execute("update systems set positions = x'00' where id = 2")
+    with caplog.at_level(logging.WARNING):
+        assert [str(atoms.symbols) for atoms in read_crystals(path)] == ['NaCl', 'KCl']
+        assert [is_unread(atoms) for atoms in read_crystals(path, keep_unread=True)] == [False, True, False]
+    assert f'{path}: 1 of 3 structures cannot be read: row 2' in caplog.text
+    (tmp_path / 'b.json').write_text('{"1": {"numbers"')
+    with pytest.raises(ValueError, match=r'b\.json cannot be read'):
+        read_crystals(tmp_path / 'b.json')
+
+
+def test_atomic_numbers_that_are_none(tmp_path, caplog):
+    arrays = dict(natoms=[2, 2, 1], numbers=[11, 17, 12, 200, 0], scaled_positions=np.zeros((5, 3)), cell=[3 * np.eye(3)] * 3)
+    np.savez(tmp_path / 'a.npz', **arrays)
+    with caplog.at_level(logging.WARNING):
+        assert [len(atoms) for atoms in read_crystals(tmp_path / 'a.npz', keep_unread=True)] == [2, 0, 0]
+    assert 'crystal 1: 200 is no atomic number; crystal 2: 0 is no atomic number' in caplog.text

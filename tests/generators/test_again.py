@@ -99,6 +99,12 @@ def test_the_verb(ag_slab, tmp_path, capsys):
     write(tmp_path / 'z.traj', images)
     assert main(['again', str(tmp_path / 'z.traj')]) == 1
     assert '0.1 A' in capsys.readouterr().out
+    write(tmp_path / 'w.traj', [ag_slab, images[0]])
+    assert main(['again', str(tmp_path / 'w.traj')]) == 1
+    out = capsys.readouterr().out
+    assert 'identical' in out and 'carries none' in out
+    write(tmp_path / 'v.traj', [ag_slab])
+    assert main(['again', str(tmp_path / 'v.traj')]) == 2
 
 
 @pytest.mark.parametrize(

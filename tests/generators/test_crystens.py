@@ -1,5 +1,7 @@
 """The generator of CrysTens images: trained for seconds, saved, sampled; arguments that make no sense."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -249,3 +251,12 @@ def test_sites_have_as_many_elements_as_asked_for():
     found = bank.draw(5, 221, np.random.default_rng(0), 3)
     assert len(found) == 5 and len(set(found.numbers)) == 3
     assert len(bank.draw(5, 221, np.random.default_rng(0), 40)) == 5  # fewer elements where there are none with so many
+
+
+def test_a_size_that_no_crystal_of_the_group_has_is_said(caplog):
+    gen = CrysTensDiffusion(logfile=None)
+    with caplog.at_level(logging.WARNING):
+        gen.check_conditions({'space_group': 225, 'natoms': 8})
+        assert 'no known crystal' not in caplog.text
+        gen.check_conditions({'space_group': 225, 'natoms': 3})
+    assert 'no known crystal of 3 atoms is in space group 225' in caplog.text

@@ -386,7 +386,7 @@ def test_command_line(trained, tmp_path, monkeypatch, capsys):
     write('salts.db', salts(12))
     line = 'train pointcloud salts.db --out run --steps 3 --features 24 --blocks 1 --batch-size 4 --quiet'
     assert main(line.split()) in (None, 0)
-    assert 'next: ase-diffusion sample pointcloud --elements Mg O --model run/best.safetensors' in capsys.readouterr().out
+    assert 'next: ase-diffusion sample pointcloud --elements Mg Mn O --model run/best.safetensors' in capsys.readouterr().out
     line = f'sample pointcloud --elements O Mg --model {trained} -n 3 --seed 1 --steps 6 -o out.extxyz'
     assert main([*line.split(), '--condition', 'formation_energy=-2', '--guidance-scale', '2']) in (None, 0)
     assert all(set(atoms.get_chemical_symbols()) == {'Mg', 'O'} for atoms in read('out.extxyz', ':'))

@@ -7,7 +7,7 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
-from ase_diffusion import CrystalDiffusion, SurfaceDiffusion, metrics
+from ase_diffusion import CrystalDiffusion, PointCloudDiffusion, SurfaceDiffusion, ZeoliteDiffusion, metrics
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.representations.cells import space_group_of
 
@@ -71,6 +71,19 @@ def test_a_force_field_that_does_not_know_the_elements_is_refused_at_constructio
     copper.set_constraint(FixAtoms(indices=range(len(copper))))
     with pytest.raises(ValueError, match='Cu'):
         SurfaceDiffusion(copper, 'Cu3', model='untrained', relax={'calculator': 'ag-o'})
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda **options: PointCloudDiffusion(['Mg', 'O'], model='untrained', **options),
+        lambda **options: ZeoliteDiffusion(model='untrained', **options),
+        lambda **options: CrystalDiffusion(elements=['Mg', 'O'], all_elements=True, model='untrained', **options),
+    ],
+)
+def test_a_calculator_that_cannot_know_the_elements_is_refused_by_all(make):
+    with pytest.raises(ValueError, match='emt does not know (Mg|Si)'):
+        make(relax={'calculator': 'emt'})
 
 
 def test_failures_are_skipped_and_others_generated_instead(slab):

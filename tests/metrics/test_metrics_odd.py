@@ -47,6 +47,12 @@ def test_a_target_that_cannot_be_read_is_counted_and_no_pair_shifts():
     assert found['match_rate'] == 0.5 and found['n'] == 2 and found['n_unread'] == 1 and found['rms'][0] is None
 
 
+@pytest.mark.parametrize('symprec', [0, -1, np.nan, None, 'fine'])
+def test_a_tolerance_that_spglib_cannot_take_does_not_end_the_process(symprec):
+    with pytest.raises(ValueError, match='symprec is a tolerance in A, positive'):
+        metrics.crystal_features(GOOD, symprec=symprec, processes=1)
+
+
 def test_nothing_is_no_structure():
     images = []
     for site in ('fcc', 'hcp', 'ontop', 'bridge'):
@@ -154,3 +160,15 @@ def test_neighbors_of_sparse_cells_are_those_of_ase():
         assert np.allclose(np.sort(d), np.sort(distances)) and np.array_equal(
             np.bincount(i, minlength=8), np.bincount(other, minlength=8)
         )
+
+
+def test_one_prediction_and_what_is_none():
+    assert metrics.match_rate(GOOD[0] * 2, GOOD[0], processes=1)['match_rate'] == 1
+    for wrong in (None, [None], 3):
+        with pytest.raises(TypeError, match='predictions'):
+            metrics.match_rate(wrong, GOOD[:1], processes=1)
+
+
+def test_success_rates_need_data():
+    with pytest.raises(ValueError, match='pass reference or known together with prop'):
+        metrics.evaluate_crystals(GOOD, prop='band_gap', processes=1)

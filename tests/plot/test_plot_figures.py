@@ -52,6 +52,13 @@ def test_import_leaves_matplotlib_alone():
         plot.plot_nothing  # noqa: B018
 
 
+@pytest.mark.parametrize('empty', [Atoms(), Atoms('H', [[np.nan] * 3]), fcc111('Ag', (2, 2, 1), vacuum=5)[:0]])
+def test_a_structure_without_places_leaves_its_panel_empty(empty):
+    figure = plot.plot_structures([small_slab(), empty])
+    drawn(figure)
+    assert len(figure.axes) == 4 and not len(disks(figure.axes[-1])[0])
+
+
 class TestStructure:
     @pytest.mark.parametrize('view', ['top', 'side'])
     @pytest.mark.parametrize('atoms', [ag6_model(), small_slab(), bulk('NaCl', 'rocksalt', a=5.6), molecule('CH3OH')])

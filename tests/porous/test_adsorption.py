@@ -165,3 +165,16 @@ def test_cube(lta, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['a.cube']
     with pytest.raises(ValueError, match='cube file'):
         write_cube(tmp_path / 'b.cube', grid[0], lta)
+
+
+@pytest.mark.parametrize('options', [{'temperature': 'warm'}, {'temperature': None}, {'temperature': [298.0, 300.0]}])
+def test_a_temperature_is_a_number(options):
+    with pytest.raises(ValueError, match='temperature is a positive number, in K'):
+        adsorption_properties(np.zeros((2, 2, 2)), **options)
+
+
+@pytest.mark.parametrize('density', ['heavy', 0, [1.0, 2.0], np.nan])
+def test_a_density_is_one_number_or_one_for_each_grid(density):
+    with pytest.raises(ValueError, match='a density is positive, in kg/m'):
+        adsorption_properties(np.zeros((2, 2, 2)), density=density)
+    assert adsorption_properties(np.zeros((2, 2, 2, 2)), density=[1.0, 2.0])['henry_coefficient_mol_kg_pa'].shape == (2,)

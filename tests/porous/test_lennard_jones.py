@@ -315,3 +315,16 @@ def test_a_beta_cage_is_no_pore(lta):
     grid = energy_grid(lta)
     found = adsorption_properties(grid, accessible=accessible_mask(grid))
     assert 0.2 * 54.3 < found['henry_coefficient'] < 0.3 * 54.3
+
+
+def test_partly_occupied_sites_are_named(caplog):
+    lta = Atoms('SiO2', scaled_positions=[[0, 0, 0], [0.2, 0, 0], [0, 0.2, 0]], cell=[8.0] * 3, pbc=True)
+    lta.info['occupancy'] = {'0': {'Si': 0.5, 'Al': 0.5}, '1': {'O': 1.0}}
+    with caplog.at_level(logging.WARNING):
+        energy_grid(lta, 2, device='cpu')
+    assert "SiO2: site 0 is occupied by {'Si': 0.5, 'Al': 0.5}, and counts as full" in caplog.text.replace('O2Si', 'SiO2')
+
+
+def test_a_type_that_numpy_does_not_know_is_refused():
+    with pytest.raises(ValueError, match=r"float32 or float64; got dtype='foo'"):
+        energy_grid(Atoms('O', cell=[8.0] * 3, pbc=True), 2, dtype='foo')

@@ -267,6 +267,24 @@ def test_one_bad_structure_of_a_batch_is_reported_and_the_others_kept(minima):
     assert outcomes(results) == [False, True, False] and 'Pt' in reason(results[1])
 
 
+def test_a_batch_that_fails_is_evaluated_one_by_one(minima, monkeypatch):
+    good, sizes = batched.OverlayerBatches.evaluate, []
+
+    def evaluate(self, images):
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise RuntimeError('out of memory')
+        if np.allclose(images[0].positions, minima[1].positions):
+            raise RuntimeError('this one is bad')
+        return good(self, images)
+
+    monkeypatch.setattr(batched.OverlayerBatches, 'evaluate', evaluate)
+    results = relax(minima, 'ag-o', steps=2)
+    assert max(sizes) == len(minima) > 2
+    assert [atoms.info['key_value_pairs'].get('relax_failed', False) for atoms in results] == [k == 1 for k in range(len(minima))]
+    assert 'this one is bad' in results[1].info['data']['relax_error']
+
+
 def test_the_guards_hold_in_batches(minima, monkeypatch):
     good = batched._State.put
 
@@ -285,3 +303,39 @@ def test_iteration_hands_out_each_as_it_is_done(images):
     assert next(iterator)[0] == 0
     with pytest.raises(ValueError, match='fmax'):
         irelax(images, 'emt', fmax=0)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [('pbc', (True, True)), ('pbc', 'xy'), ('timeout', 'x'), ('min_distance', '1 A'), ('max_energy', [1])]
+)
+def test_settings_without_a_meaning_are_named(images, name, value):
+    with pytest.raises(ValueError, match=f'{name} is'):
+        relax(images, 'emt', **{name: value})
+
+
+def test_a_structure_without_atoms_is_named():
+    empty, _ = relax([Atoms(), bulk('Cu')], 'emt', steps=0)
+    assert 'no atoms' in empty.info['data']['relax_error']
+
+
+def test_a_calculator_that_needs_three_cell_vectors_is_told_of_with_the_way_out():
+    class Inverting(EMT):
+        def calculate(self, atoms=None, properties=('energy',), system_changes=all_changes):
+            np.linalg.inv(atoms.cell[:])
+            super().calculate(atoms, properties, system_changes)
+
+    reason = relax(fcc111('Cu', (1, 1, 2)), Inverting(), steps=0).info['data']['relax_error']
+    assert 'three cell vectors' in reason and 'center(vacuum=' in reason
+
+
+def test_planes_of_waves_need_room_between_the_images_of_a_slab():
+    """Made periodic along z, a slab in a low cell stands on itself; GPAW and VASP would compute that without a word."""
+
+    class PlaneWaves(EMT):
+        name = 'vasp'
+
+    slab = fcc111('Cu', (1, 1, 2), vacuum=5.0)
+    assert not relax(slab, PlaneWaves(), steps=0).info['key_value_pairs'].get('relax_failed')
+    slab.center(vacuum=0.4, axis=2)
+    assert 'along z' in relax(slab, PlaneWaves(), steps=0).info['data']['relax_error']
+    assert not relax(slab, PlaneWaves(), steps=0, pbc=True).info['key_value_pairs'].get('relax_failed')  # asked for

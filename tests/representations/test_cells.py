@@ -17,7 +17,9 @@ from ase_diffusion.representations.cells import (
     of_spglib,
     parameters_of_cells,
     space_group,
+    space_group_of,
 )
+from ase_diffusion.representations.reduction import symmetrize
 
 
 def test_conventional_cells():
@@ -45,6 +47,31 @@ def test_space_group_that_is_known_or_found():
     assert space_group(copper) == 225
     copper.info['key_value_pairs'] = {'space_group': 1}
     assert space_group(copper) == 1
+
+
+@pytest.mark.parametrize('what', ['positions', 'cell'])
+def test_numbers_that_are_not_finite_have_no_symmetry_and_do_not_end_the_process(what):
+    broken = bulk('NaCl', 'rocksalt', a=5.64)
+    numbers = broken.positions if what == 'positions' else broken.cell.array
+    numbers[0, 0] = np.nan
+    broken = Atoms(broken.numbers, positions=broken.positions, cell=broken.cell, pbc=True)
+    assert space_group(broken) == 1 and len(conventional(broken)) == 2
+    assert len(common_operations([broken], 0.05)[0]) == 1
+    assert len(symmetrize(broken, 0.1)) == 2
+
+
+@pytest.mark.parametrize('tolerance', [0, -1, np.nan, np.inf, None, True, '0.1', [0.1, 0.2]])
+def test_a_tolerance_is_positive_and_finite(tolerance):
+    for use in (conventional, space_group_of, symmetrize, lambda a, t: common_operations([a], t)):
+        with pytest.raises(ValueError, match='a tolerance in A, positive, such as'):
+            use(bulk('Cu'), tolerance)
+
+
+@pytest.mark.parametrize('label', ['Fm-3m', np.nan, 300, 0, 225.0, np.int64(225)])
+def test_a_label_that_is_no_number_of_a_space_group_is_not_taken(label):
+    copper = bulk('Cu')
+    copper.info['key_value_pairs'] = {'space_group': label}
+    assert space_group(copper) == 225
 
 
 def test_no_symmetry_comes_back_in_space_group_one():

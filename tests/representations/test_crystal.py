@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from ase_diffusion.representations import Crystal, LogLatticeCrystal, representation_from_dict
-from ase_diffusion.representations.crystal import cells_from_log_lattice, log_lattice
+from ase_diffusion.representations.crystal import cells_from_log_lattice, check_crystal, log_lattice
 from ase_diffusion.representations.elements import element_points, period_and_group
 from ase_diffusion.representations.reduction import niggli
 
@@ -144,3 +144,14 @@ def test_flat_cells_are_decoded_and_left_alone():
     flat[0, 2], flat[1, 1] = 0.0, flat[1, 0]
     for k, atoms in enumerate(Crystal(ELEMENTS, torch.float64).decode(batch.with_fields(lattice=flat))):
         assert len(atoms) == (2, 1, 4)[k] and np.isfinite(niggli(atoms).positions).all()
+
+
+def test_partly_occupied_sites_are_refused():
+    salt = bulk('NaCl', 'rocksalt', a=5.64)
+    salt.info['occupancy'] = {'0': {'Na': 1.0}, '1': {'Cl': 1.0}}
+    check_crystal(salt)
+    salt.info['occupancy'] = {'0': {'Na': 0.5, 'K': 0.5}, '1': {'Cl': 1.0}}
+    with pytest.raises(ValueError, match=r'in structure 3 site 0 is occupied by .*delete atoms.info'):
+        check_crystal(salt, 'structure 3')
+    salt.arrays['spacegroup_kinds'] = np.array([0, 1])
+    check_crystal(salt[[1]])  # the shared site was deleted

@@ -149,7 +149,7 @@ def test_refusals():
         representation.encode([rutile(), rutile().repeat((3, 3, 1))])
     shared = rutile()
     shared.info['occupancy'] = {'0': {'Ti': 0.5, 'Sn': 0.5}}
-    with pytest.raises(ValueError, match='site 0 of structure 0'):
+    with pytest.raises(ValueError, match='in structure 0 site 0'):
         representation.encode([shared])
     shared.info['occupancy'] = {'0': {'Ti': 0.9}}
     with pytest.raises(ValueError, match='whole atoms'):

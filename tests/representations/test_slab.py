@@ -255,15 +255,39 @@ def test_what_a_model_never_saw_is_named():
     copper, size = frozen(fcc111, 'Cu', (2, 2, 2)), (2, 2, 3)
     assert SlabTemplate(copper).news(data) == ''  # two atoms over four sites of (111), of 3 ** 0.5 / 2 squared distances each
     assert SlabTemplate(copper).news(data | {'coverage': [0.2, 0.6]}) == ''
-    assert SlabTemplate(copper).news(data | {'coverage': [0.1, 0.4]}).startswith('0.58 mobile atoms')
-    assert SlabTemplate(frozen(fcc111, 'Ni', (2, 2, 2))).news(data) == 'Ni, only Cu, O, Pt'
-    assert SlabTemplate(frozen(fcc110, 'Cu', size)).news(data) == (
-        'Cu+O on Cu where atoms of the top layer have 2 neighbors in it, only [4, 6] (6: (111), 4: (100), 2: (110))'
-    )
+    news = SlabTemplate(copper).news(data | {'coverage': [0.1, 0.4]})
+    assert news == '0.50 mobile atoms for each atom of the top layer (only 0.09 to 0.35)'
+    nickel = frozen(fcc110, 'Ni', size)
+    facet = 'a top layer whose atoms have 2 neighbors in it (only {}; (111): 6, (100): 4, (110): 2)'
+    assert SlabTemplate(nickel).news(data) == 'Ni (only Cu, O, Pt), nor ' + facet.format('4, 6')
+    assert SlabTemplate(frozen(fcc110, 'Cu', size)).news(data) == facet.format('4, 6')
     copper.symbols[-2] = 'Pt'
-    assert SlabTemplate(copper).news(data) == 'O+Pt on Cu, only Cu+O on Cu; O+Pt on Pt'
+    assert SlabTemplate(copper).news(data) == 'O+Pt on Cu (only Cu+O on Cu; O+Pt on Pt)'
     assert SlabTemplate(copper).news({}) == ''
     SlabTemplate(frozen(fcc111, 'Ni', (2, 2, 2))).check_known(data, 'the model')  # a metal, known by its descriptors
     copper.symbols[-1] = 'N'
     with pytest.raises(ValueError, match='the model never saw N as mobile atoms; it knows O, Cu, Pt'):
         SlabTemplate(copper).check_known(data, 'the model')
+
+
+def test_thin_and_strained_substrates_are_news_and_thick_ones_are_not():
+    data = {'mobile_elements': [8, 29], 'substrate_elements': [29], 'systems': {'Cu+O on Cu, 6': 5}}
+    data |= {'thickness': [0.816, 0.816], 'stretch': [1.0, 1.01]}
+
+    def news(layers, **options):
+        return SlabTemplate(frozen(fcc111, 'Cu', (2, 2, layers), **options)).news(data)
+
+    assert news(2) == news(3) == news(6) == news(2, a=3.7) == ''
+    assert news(1) == 'a substrate 0.0 A thick (only 2.08 or more)'
+    assert news(2, a=4.0) == 'neighbors in the substrate 2.83 A apart (only 2.55 to 2.58)'
+
+
+def test_adsorbates_of_the_slab_are_told_from_its_compounds():
+    data = {'mobile_elements': [8, 29], 'substrate_elements': [29], 'described': True}
+    copper = frozen(fcc111, 'Cu', (2, 2, 2))
+    copper.set_constraint(FixAtoms(indices=[*range(8), 9]))
+    with pytest.raises(ValueError, match=r'never saw O as substrate atoms.*atoms \[9\] lie on the slab: take them off'):
+        SlabTemplate(copper).check_known(data, 'the model', '; or train')
+    copper.symbols[0] = 'O'
+    with pytest.raises(ValueError, match='never saw O as substrate atoms; it knows Cu; or train'):
+        SlabTemplate(copper).check_known(data, 'the model', '; or train')

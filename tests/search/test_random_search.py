@@ -271,6 +271,12 @@ def test_bad_ranges(slab, tmp_path, stoich):
         search(slab, tmp_path / 'a.db', stoich=stoich)
 
 
+def test_what_is_no_composition(slab, tmp_path):
+    for stoich in (3, None):
+        with pytest.raises(TypeError, match='a composition is'):
+            search(slab, tmp_path / 'a.db', stoich=stoich)
+
+
 def test_failed_runs_are_reported_and_tried_again(slab, tmp_path, caplog):
     options = {'stoich': {'Ag': (1, 2)}, 'steps': 3}
     stream = io.StringIO()

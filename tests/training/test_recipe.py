@@ -21,7 +21,7 @@ from ase_diffusion.representations import REPRESENTATIONS, Failure, Slab
 from ase_diffusion.representations.base import PlainRepresentation
 from ase_diffusion.representations.conditions import conditions_of
 from ase_diffusion.training import RandomBatches, Structures, load_checkpoint, train_method
-from ase_diffusion.training.data import drop_conditions, fixed_batches, take, validation_mask
+from ase_diffusion.training.data import drop_conditions, fixed_batches, split_images, take, validation_mask
 from ase_diffusion.training.recipe import condition_form, condition_forms, condition_scales
 
 
@@ -159,6 +159,26 @@ def test_whole_groups_validate():
     assert inside.sum() == 9 and all(len(set(inside[groups == g])) == 1 for g in range(10))
     assert (validation_mask(groups, 0.3, seed=1) == inside).all() and (validation_mask(groups, 0.3, seed=2) != inside).any()
     assert validation_mask(['a', 'a']) is None and validation_mask(['a', 'b'], 0.01).sum() == 1
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_composition_that_most_structures_have_is_trained_on(seed):
+    for groups in (['NaCl'] * 6 + ['H2O'], ['NaCl'] * 9 + ['MgO', 'KCl', 'LiF']):
+        inside = validation_mask(groups, 0.05, seed)
+        assert 0 < inside.sum() < len(groups) / 2
+    assert validation_mask(np.repeat(range(10), 2), 0.8, seed).sum() == 16  # a share that was asked for
+
+
+@pytest.mark.parametrize('options', [{'batch_size': 0}, {'batch_size': 2.5}, {'dropout': 2}, {'dropout': -0.1}])
+def test_batches_are_refused_that_are_none(options):
+    with pytest.raises(ValueError, match=r'batch_size is an integer, 1 or more|dropout is the share'):
+        RandomBatches(Structures(dots(4)), Dots(), {}, **options)
+
+
+def test_splits_that_the_data_do_not_carry_are_named(caplog):
+    assert split_images(dots(3)) == (dots(3), None) and not caplog.text
+    assert split_images(dots(3), ['test']) == (dots(3), None)
+    assert 'the data has no splits: all of it is taken, not test' in caplog.text
 
 
 def test_dense_fields_are_encoded_once_and_batches_depend_on_seed_and_number(monkeypatch):

@@ -2,13 +2,14 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
 
 from ase_diffusion.networks import PaiNN
 from ase_diffusion.representations import Slab
 from ase_diffusion.training import load_checkpoint
-from ase_diffusion.training.run_folder import RunFolder, differences, identity
+from ase_diffusion.training.run_folder import RunFolder, check_run, differences, identity
 
 HEADER = {'kind': 'forcefield', 'representation': Slab().todict(), 'data': {'fingerprint': 'a'}, 'metrics': {'old': 1.0}}
 
@@ -50,3 +51,21 @@ def test_a_run_goes_on_in_its_own_folder_only(tmp_path):
 def test_rounding_is_no_difference():
     assert differences({'a': [1.0, 2], 'b': {'c': 'x'}}, {'a': [1.0 + 1e-9, 2], 'b': {'c': 'y'}}) == ["b.c 'x', now 'y'"]
     assert identity(PaiNN(8, 1, 3.0, 4), {'data': {}, 'kind': 'x', 'metrics': 3})['networks']['denoiser']['name'] == 'PaiNN'
+
+
+@pytest.mark.parametrize(
+    'steps, minutes, lr', [(0, None, 1e-3), (-2, None, 1e-3), (2, -1, 1e-3), (2, 0, 1e-3), (2, None, float('nan'))]
+)
+def test_a_training_has_steps_time_and_a_learning_rate(steps, minutes, lr):
+    with pytest.raises(ValueError, match=r'steps is an integer|minutes is a time|lr is the learning rate'):
+        check_run(steps, minutes, lr)
+
+
+def test_settings_may_be_numbers_of_numpy(tmp_path):
+    network = PaiNN(np.int64(8), 1, np.float32(3.0), 4)
+    folder = RunFolder(tmp_path, network, {**HEADER, 'data': {'structures': np.int64(2)}})
+    folder.keep(network, {'step': np.int64(1), 'loss': np.float32(0.5)}, 0.5)
+    networks, header = load_checkpoint(folder.best)
+    assert networks['denoiser'].settings == PaiNN(8, 1, 3.0, 4).settings and header['data'] == {'structures': 2}
+    with pytest.raises(TypeError, match='a header holds numbers'):
+        RunFolder(tmp_path, network, {'kind': object()})

@@ -134,6 +134,14 @@ def test_frames_without_a_run_are_runs_of_their_own():
     assert len({item.run for item in Overlayers.from_atoms(images).items}) == 4
 
 
+def test_relaxations_may_have_names():
+    images = [frame(run, step) for run in range(3) for step in range(2)]
+    for k, atoms in enumerate(images):
+        atoms.info = {'run': 'abc'[k // 2]} if k < 4 else {}
+    runs = [item.run for item in Overlayers.from_atoms(images).items]
+    assert runs[0] == runs[1] != runs[2] == runs[3] and len(set(runs)) == 4
+
+
 def same(a, b):
     return (
         all(torch.equal(x, b.fields[k]) for k, x in a.fields.items())
@@ -205,6 +213,8 @@ def test_what_is_no_data_is_refused():
         Overlayers.from_atoms([frame(0), frame(1, pbc=(True, False, False))])
     with pytest.raises(ValueError, match='empty after selection'):
         OverlayerData(Overlayers.from_atoms([frame(0)]).select(lambda item: False), Slab())
+    with pytest.raises(ValueError, match='batch_size is'):
+        OverlayerData(Overlayers.from_atoms([frame(0)]), Slab(), batch_size=0)
 
 
 def test_fingerprints_tell_data_apart(data):

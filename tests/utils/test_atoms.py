@@ -85,6 +85,14 @@ def test_symmetries_and_infos_are_copied():
     assert atoms.info == {'a': [1]} and len(copy.constraints) == 1
 
 
+@pytest.mark.parametrize('own', ['text', None, [1, 2]])
+def test_info_that_is_no_dict_where_ours_are_is_kept_in_one(own):
+    atoms = Atoms('Cu', info={'data': own, 'key_value_pairs': own})
+    info = copy_atoms(atoms).info
+    assert info == {name: {} if own is None else {f'own_{name}': own} for name in ('data', 'key_value_pairs')}
+    assert atoms.info == {'data': own, 'key_value_pairs': own}
+
+
 @pytest.mark.parametrize('indices', [[8], [-9], [0, 100]])
 def test_indices_out_of_range_are_named(indices):
     slab = fcc111('Cu', (2, 2, 2), vacuum=8)
@@ -98,6 +106,7 @@ def test_compositions():
     assert composition_text({'Ag': np.int64(12), 'O': 6}) == 'Ag12O6'
     assert composition_text(Counter(O=2, Ag=1)) == 'O2Ag1'
     assert composition_text(' H2O ') == 'H2O'
+    assert composition_text(Atoms('Ag2O').symbols.formula) == 'Ag2O'
     for bad, text in [({'Ag': -1}, 'number of Ag'), ({'Ag': 1.5}, 'number of Ag'), ({'Xx': 1}, "'Xx'"), ({}, 'a formula')]:
         with pytest.raises(ValueError, match=text):
             composition_text(bad)

@@ -1,4 +1,5 @@
 import io
+import pickle
 
 import pytest
 
@@ -46,3 +47,17 @@ def test_a_stream_stays_open():
 def test_others_are_refused():
     with pytest.raises(TypeError, match='logfile'):
         Log(3)
+
+
+def test_a_log_that_is_open_can_be_pickled(tmp_path):
+    with Log(tmp_path / 'run.log') as log:
+        log.write('one')
+        other = pickle.loads(pickle.dumps(log))
+        other.write('two')
+        other.close()
+    assert (tmp_path / 'run.log').read_text() == 'one\ntwo\n'
+
+
+def test_a_folder_that_is_not_there_is_noticed_before_the_first_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match='mkdir -p'):
+        Log(tmp_path / 'no' / 'run.log')

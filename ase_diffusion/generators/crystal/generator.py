@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from ...calculators.elements import check_elements
+from ...calculators.names import CalculatorLike
 from ...diffusion import Batch
 from ...representations import Crystal, Failure
 from ...representations.cells import space_group_of
@@ -61,9 +62,10 @@ class CrystalDiffusion(BulkGenerator):
         Which variant of a model: conditions enter the attention or the first embedding; default: what the model has.
     templates : bool, int, path or list of Atoms, optional
         Where ``stoich`` is given, structures come first from known crystals of the same anonymous formula, elements exchanged by
-        similarity and volume scaled (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), each once, the most
-        likely first; then from the network. A number: no more of them than this. False: the network alone. A list or a file of
-        crystals: added to those that ship. Default: 20 where no model is named, which are right twice as often as its default;
+        similarity and volume scaled (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), or with an element more or
+        less where these are not likely; each once, the most likely first; then from the network. A number: no more of them than
+        this. False: the network alone. A list or a file of crystals: added to those that ship. Default: 20 where no model is
+        named, which are right twice as often as its default;
         the network alone with another model, a denoising trajectory, or guidance without ``best_of``.
     space_group : int, optional
         Space group that spglib finds in a result within 0.1 A; templates of it are taken, and what has another is rejected.
@@ -123,14 +125,14 @@ class CrystalDiffusion(BulkGenerator):
         *,
         elements: list[str] | None = None,
         all_elements: bool = False,
-        model: Any = None,
-        conditioning: str | None = None,
-        templates: Any = None,
+        model: str | Path | None = None,
+        conditioning: Literal['cds', 'cdi'] | None = None,
+        templates: bool | int | str | Path | Iterable[Atoms] | None = None,
         space_group: int | None = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
-        calculator: Any = None,
-        guidance: Any = None,
+        calculator: CalculatorLike | None = None,
+        guidance: CalculatorLike | CrystalGuidance | dict | bool | None = None,
         prior_weight: float = PRIOR_WEIGHT,
         **options: Any,
     ) -> None:
@@ -148,7 +150,7 @@ class CrystalDiffusion(BulkGenerator):
         if conditioning not in (None, 'cds', 'cdi'):
             raise ValueError(f"conditioning must be 'cds' or 'cdi', got {conditioning!r}")
         self.conditioning, self.symmetrize = conditioning, check_symmetrize(symmetrize)
-        asked = self.numbers or ()
+        asked = self.numbers or (self.elements if self.all_elements else ())
         self.relax = relax_keywords(relax, self.device, numbers=asked, filter='FrechetCellFilter')
         self.guidance = CrystalGuidance.coerce(guidance, calculator)
         if self.guidance is not None:
@@ -227,7 +229,16 @@ class CrystalDiffusion(BulkGenerator):
             log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
 
     def _hint(self) -> str:
-        return f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
+        more = f'; model={DEFAULT_MODEL!r} knows more' if self.model == DEFAULT_PREDICTOR else ''
+        return f'{more}; stoich, natoms, elements and space_group are arguments of CrystalDiffusion'
+
+    def _advice(self) -> str:
+        if self.space_group is None:
+            return 'try more steps or another model'
+        return (
+            f'the network finds space group {self.space_group} by chance only: leave space_group out, or take '
+            f'CrysTensDiffusion().sample(space_group={self.space_group}), whose crystals are in the group asked for'
+        )
 
     def _count(self, seed: int) -> int:
         """Return the number of atoms of the structure with this seed."""
@@ -303,7 +314,17 @@ class CrystalDiffusion(BulkGenerator):
     def _identity(self) -> dict:
         return {} if self.stoich is None else {'stoich': formula_text(self.stoich, self.numbers)}
 
-    def perturb(self, atoms: Atoms, noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions: Any) -> Any:
+    @overload
+    def perturb(
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int = 8, *, species: bool = False, **conditions: Any
+    ) -> list[Atoms]: ...
+    @overload
+    def perturb(
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: None = None, *, species: bool = False, **conditions: Any
+    ) -> Atoms: ...
+    def perturb(
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int | None = 8, *, species: bool = False, **conditions: Any
+    ) -> Atoms | list[Atoms]:
         """Noise given crystals a little and denoise them: neighbors of theirs that the model finds likely.
 
         Parameters
@@ -337,7 +358,9 @@ class CrystalDiffusion(BulkGenerator):
         task.keeps_species = not species and self.header.get('csp_fraction', 1) > 0
         return collect(self._iterate(count, conditions, task), n)
 
-    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
+    def fit(
+        self, data: Iterable[Atoms] | str | Path, out: str | Path | None = None, *, steps: int = 20_000, **options: Any
+    ) -> Self:
         """Train on crystals and use the result; returns self.
 
         Parameters

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
 
 from ...calculators.forces import Forces
-from ...calculators.names import calculator_name
+from ...calculators.names import CalculatorLike, calculator_name
+from ...diffusion import Batch
 from ...representations.crystal import Crystal
 from ..guidance import CallCounter, guidance_options
 
@@ -48,25 +50,27 @@ class CrystalGuidance(CallCounter):
         Time that they took.
     """
 
-    calculator: object
+    calculator: CalculatorLike
     strength: float = 0.02
     stress_strength: float = 0.05
     below: float = 0.2
     every: int = 1
     cap: float = 0.05
     strain_cap: float = 0.01
-    directory: object = None
+    directory: str | Path | None = None
     time_limit: float | None = None
 
     @classmethod
-    def coerce(cls, guidance: Any, calculator: Any) -> CrystalGuidance | None:
+    def coerce(
+        cls, guidance: CalculatorLike | CrystalGuidance | dict | bool | None, calculator: CalculatorLike | None
+    ) -> CrystalGuidance | None:
         """Accept None, True, a dict, a calculator (or what makes one) or a CrystalGuidance, which is copied, and a calculator."""
         made = guidance_options(cls, guidance, calculator)
         if made is not None:
             made.compute = Forces(made.calculator, made.directory, time_limit=made.time_limit)
         return made
 
-    def bind(self, representation: Crystal, count: int) -> Any:
+    def bind(self, representation: Crystal, count: int) -> Callable[[Batch, float], dict[str, torch.Tensor]]:
         """Return the hook ``(batch, t) -> displacements`` of the fields, for a batch of ``count`` crystals."""
         steps, move = [0], self.timed(self._move)
         self.compute.begin(count)

@@ -36,14 +36,17 @@ from ...data import crystals
 from ...representations.cells import cells_of_parameters, parameters_of_cells, structure_type
 from ...representations.crystal import check_crystal
 from ...representations.reduction import niggli, symmetrize
-from .geometry import Geometry, geometry
+from .derived import SLIGHT, derived, merged_formulas, none_right, primitive, scores
+from .geometry import BINS, Geometry, geometry, likeness
 from .ranking import CANDIDATES, Features, by_difference, features, shipped_ranking
+from .ranking import order as placed
 
 FILE = Path(crystals.__file__).with_name('prototypes.npz')
 LENGTH, ANGLE, PLACE = 1e-3, 1e-2, 2**16  # units of the file: A, degrees, parts of a cell vector
 SAME_TYPE = 0.1  # A, of structure types and space groups
 EXACT = 0.02  # A, within which a template is averaged over its symmetry: rounding of the file
 KNOWN, WARM = 0.95, 0.01  # probability of a stable crystal of this very formula; eV / atom, by which others count less
+RARE = 1e-3  # probability below which templates of other anonymous formulas are left out: the network is more likely right
 TAKEN = 20  # templates of a composition, by default
 PERMUTED = 6  # most elements of equal count whose every order is tried
 
@@ -62,12 +65,15 @@ class Template:
         Sum of the distances between old and new elements; 0 for a crystal of this very formula.
     chance : float
         Probability that its structure is the right one; 0 where that was not asked.
+    sites : tuple of int, optional
+        New atomic numbers of all atoms of a row of another anonymous formula, in place of ``elements``.
     """
 
     row: int
     elements: tuple[int, ...]
     difference: float
     chance: float = 0.0
+    sites: tuple[int, ...] = ()
 
 
 class Prototypes:
@@ -150,6 +156,17 @@ class Prototypes:
         return out
 
     @cached_property
+    def merging(self) -> dict[tuple[int, ...], list]:
+        """From which anonymous formulas others come where two elements become one (:func:`.derived.merged_formulas`)."""
+        return merged_formulas(list(self._groups))
+
+    @cached_property
+    def several(self) -> np.ndarray:
+        """Whether the rows (n,) have an element on inequivalent sites, at 0.1 A."""
+        orbits = np.array([len(str(kind).split()) - 1 for kind in self.table['kinds']])
+        return orbits[self.table['kind']] > self.table['species']
+
+    @cached_property
     def _distances(self) -> np.ndarray:
         """Distances of the elements, (119, 119)."""
         points = self.table['similarity'].astype(float)
@@ -178,8 +195,9 @@ class Prototypes:
     ) -> list[Template]:
         """Return templates for a cell of these atoms, the most likely first.
 
-        Templates of as many atoms come before smaller ones, of which the cell has several copies. Of the nearest 24 a network
-        says how likely each is right (:mod:`.ranking`), and different structures come first.
+        Templates of as many atoms come before smaller ones, of which the cell has several copies. Of the nearest 24 networks
+        say how likely each is right (:mod:`.ranking`), and different structures come first. Where none of them is likely,
+        crystals of other anonymous formulas are among them (:mod:`.derived`).
 
         Parameters
         ----------
@@ -193,15 +211,14 @@ class Prototypes:
             False: the order is that of the differences.
         """
         rows, difference, order, new = self._near(numbers, space_group)
-        if not len(rows):
-            return []
-        places, chances = np.arange(len(rows)), np.zeros(len(rows))
-        if ranked:
-            first, likely = self._rank(rows, difference, order, new, len(numbers))
-            places = np.concatenate([first, places[~np.isin(places, first)]])
-            chances[: len(first)] = likely
-        found = zip(places[:limit], chances, strict=False)
-        return [Template(int(rows[k]), tuple(new[order[k]].tolist()), float(difference[k]), float(c)) for k, c in found]
+        nearest = [
+            Template(int(row), tuple(new[each].tolist()), float(d)) for row, each, d in zip(rows, order, difference, strict=True)
+        ]
+        if not ranked:
+            return nearest[:limit]
+        first = self._rank(numbers, rows, difference, order, new, space_group)
+        taken = {template.row for template in first if not template.sites}
+        return [*first, *(template for template in nearest if template.row not in taken)][:limit]
 
     def _near(self, numbers: list[int], space_group: int | None = None, but: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         """Return rows (m,) by difference, the differences, which of the new elements takes each place (m, k), and these (k,).
@@ -222,8 +239,16 @@ class Prototypes:
         ranked = np.lexsort((rows, difference, -self.natoms[rows]))
         return rows[ranked], difference[ranked], order[ranked], new
 
-    def _rank(self, rows: np.ndarray, difference: np.ndarray, order: np.ndarray, new: np.ndarray, natoms: int) -> tuple:
-        """Return places and probabilities of the candidates.
+    def _rank(
+        self,
+        numbers: list[int],
+        rows: np.ndarray,
+        difference: np.ndarray,
+        order: np.ndarray,
+        new: np.ndarray,
+        space_group: int | None,
+    ) -> list[Template]:
+        """Return the nearest 24 templates and those of other anonymous formulas with their probabilities.
 
         The ranking judges crystals of other formulas; where most candidates are crystals that a user added, their differences
         alone decide, added up over alike ones. One of this very formula is as likely as it is stable: KNOWN times
@@ -232,14 +257,30 @@ class Prototypes:
         own, others = np.flatnonzero(difference == 0), np.flatnonzero(difference > 0)[:CANDIDATES]
         weights = np.exp(-1e-3 * self.table['hull'][rows[own]].astype(float) / WARM)
         weights *= KNOWN / max(1, weights.sum())
-        places, chances = own, weights
+        found = [Template(int(rows[k]), tuple(new[order[k]].tolist()), 0.0, float(w)) for k, w in zip(own, weights, strict=True)]
+        logs, spectra = np.zeros(0), np.zeros((0, len(new), len(new), BINS))
         if len(others):
-            seen = self.features(rows[others], difference[others], order[others], new, natoms)
+            seen = self.features(rows[others], difference[others], order[others], new, len(numbers))
             added = (rows[others] >= self.shipped).mean() > 0.5  # by a user; the networks never saw such
-            found, likely = by_difference(seen, self.natoms[rows[others]] < natoms) if added else shipped_ranking()(seen)
-            places, chances = np.concatenate([own, others[found]]), np.concatenate([weights, (1 - weights.sum()) * likely])
-        by = np.argsort(-chances, kind='stable') if len(own) else np.arange(len(places))
-        return places[by], chances[by]
+            logs = by_difference(seen, self.natoms[rows[others]] < len(numbers)) if added else shipped_ranking()(seen)
+            spectra = seen.spectra
+        none, more = none_right(difference[others], self.natoms[rows[others]] == len(numbers)), []
+        if (1 - weights.sum()) / (1 + np.exp(-none) * len(others[:1])) > SLIGHT:
+            more = derived(self, numbers, anonymous(numbers)[0], new, space_group)
+            logs = np.concatenate([logs, none + scores(more)])
+            spectra = np.concatenate([spectra, *([each.shape.spectrum[None] for each in more])])
+        if not len(logs):
+            return found
+        logs = logs - np.logaddexp.reduce([*logs, none])
+        places, chances = placed(logs, likeness(spectra, spectra))
+        for k, chance in zip(places, (1 - weights.sum()) * chances, strict=True):
+            if k < len(others):
+                at = others[k]
+                found.append(Template(int(rows[at]), tuple(new[order[at]].tolist()), float(difference[at]), float(chance)))
+            elif chance > RARE:
+                each = more[k - len(others)]
+                found.append(Template(each.row, (), each.difference, float(chance), each.sites))
+        return sorted(found, key=lambda template: -template.chance) if len(own) else found
 
     def features(self, rows: np.ndarray, difference: np.ndarray, order: np.ndarray, new: np.ndarray, natoms: int) -> Features:
         """Return what the ranking sees of candidates, in the order of their differences (:func:`.ranking.features`)."""
@@ -266,11 +307,8 @@ class Prototypes:
     def geometry(self, row: int) -> Geometry:
         """Return the geometry of a row, kinds of sites in the order of its elements."""
         if row not in self._geometries:
-            begin, atom = self._first[0][row], self._first[1][row]
-            count = int(self.table['species'][row])
-            kinds = np.repeat(np.arange(count), self.table['counts'][begin : begin + count])
-            scaled = self.table['scaled'][atom : atom + self.natoms[row]].astype(float)
-            self._geometries[row] = geometry(scaled, self._cells([row])[0], kinds)
+            kinds = np.repeat(np.arange(int(self.table['species'][row])), self.row_counts(row))
+            self._geometries[row] = geometry(self.scaled(row), self._cells([row])[0], kinds)
         return self._geometries[row]
 
     @cached_property
@@ -301,14 +339,9 @@ class Prototypes:
 
     def original(self, row: int) -> Atoms:
         """Return a crystal of the bank as it is."""
-        begin, atom = self._first[0][row], self._first[1][row]
-        kinds = slice(begin, begin + int(self.table['species'][row]))
-        return Atoms(
-            np.repeat(self.table['elements'][kinds], self.table['counts'][kinds]),
-            scaled_positions=self.table['scaled'][atom : atom + self.natoms[row]],
-            cell=self._cells([row])[0],
-            pbc=True,
-        )
+        begin = self._first[0][row]
+        numbers = np.repeat(self.table['elements'][begin : begin + int(self.table['species'][row])], self.row_counts(row))
+        return Atoms(numbers, scaled_positions=self.scaled(row), cell=self._cells([row])[0], pbc=True)
 
     def substituted(self, template: Template, natoms: int | None = None) -> Atoms:
         """Return the crystal of a template with its new elements and their volume, in a cell of ``natoms`` atoms.
@@ -316,14 +349,23 @@ class Prototypes:
         The volume is that of the template times the ratio of the sums of the atomic volumes, unchanged for equal elements.
         """
         atoms, volumes = self.original(template.row), self.table['volumes']
-        begin = self._first[0][template.row]
-        old = self.table['elements'][begin : begin + len(template.elements)]
-        new = np.zeros(119, int)
-        new[old] = template.elements
-        ratio = volumes[new[atoms.numbers]].sum() / volumes[atoms.numbers].sum()
-        atoms.numbers = new[atoms.numbers]
+        sites = np.array(template.sites or np.repeat(template.elements, self.row_counts(template.row)))
+        ratio = volumes[sites].sum() / volumes[atoms.numbers].sum()
+        atoms.numbers = sites
+        if template.sites:
+            atoms = primitive(atoms)
         atoms.set_cell(atoms.cell[:] * ratio ** (1 / 3), scale_atoms=True)
         return _repeated(symmetrize(atoms, EXACT), 1 if natoms is None else natoms // len(atoms))
+
+    def row_counts(self, row: int) -> np.ndarray:
+        """Return the numbers of atoms of the elements of a row."""
+        begin = self._first[0][row]
+        return self.table['counts'][begin : begin + int(self.table['species'][row])]
+
+    def scaled(self, row: int) -> np.ndarray:
+        """Return the fractional coordinates of a row."""
+        atom = self._first[1][row]
+        return self.table['scaled'][atom : atom + self.natoms[row]].astype(float)
 
     def name(self, row: int) -> str:
         """Return the identifier of a crystal of the bank."""

@@ -1,4 +1,4 @@
-"""Order of templates: probabilities of a small network, summed over templates of the same structure."""
+"""Order of templates: probabilities of small networks, summed over templates of the same structure."""
 
 from __future__ import annotations
 
@@ -35,15 +35,20 @@ class Features:
     sites : numpy.ndarray
         (m, s, 8) of each element: its share; log shortest distance over the sum of radii, new and old, and the change; nearest
         distances to any, to its own and to other elements; whether its nearest neighbor is of its own.
-    alike : numpy.ndarray
-        (m, m), likelihood that two have the same structure.
+    spectra : numpy.ndarray
+        (m, k, k, 24), partial radial distributions.
     """
 
     numbers: np.ndarray
     new: np.ndarray
     old: np.ndarray
     sites: np.ndarray
-    alike: np.ndarray
+    spectra: np.ndarray
+
+    @property
+    def alike(self) -> np.ndarray:
+        """(m, m), likelihood that two have the same structure."""
+        return likeness(self.spectra, self.spectra)
 
 
 def features(
@@ -116,8 +121,7 @@ def features(
     out[0][:, :s], out[1][:, :s] = new[:s], old[:, :s]
     sites = np.zeros((m, SITES, SITE_NUMBERS), np.float32)
     sites[:, :s] = np.stack(each, -1)[:, :s]
-    spectra = np.array([g.spectrum for g in shapes])
-    return Features(np.stack(numbers, -1).astype(np.float32), *out, sites, likeness(spectra, spectra))
+    return Features(np.stack(numbers, -1).astype(np.float32), *out, sites, np.array([g.spectrum for g in shapes]))
 
 
 def order(logs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,10 +132,11 @@ def order(logs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     logs : (m,)
-        Log-probabilities of candidates.
+        Log-probabilities of candidates; their sum may be less than 1.
     alike : (m, m)
+        Likelihood that two have the same structure.
     """
-    own = np.exp(logs - np.logaddexp.reduce(logs))
+    own = np.exp(logs)
     left, places, chances = own.copy(), [], []
     open_ = np.ones(len(own), bool)
     while open_.any():
@@ -141,12 +146,13 @@ def order(logs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         chances.append(found[best])
         open_[best] = False
         left *= 1 - alike[best]
-    return np.array(places), np.array(chances)
+    return np.array(places, int), np.array(chances)
 
 
-def by_difference(found: Features, smaller: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return places and probabilities as :func:`order` does, by the differences alone; ``smaller``: fewer atoms than the cell."""
-    return order(-2.0 * found.numbers[:, 0].astype(float) - 5.0 * smaller, found.alike)
+def by_difference(found: Features, smaller: np.ndarray) -> np.ndarray:
+    """Return log-probabilities (m,) by the differences alone; ``smaller``: fewer atoms than the cell."""
+    logs = -2.0 * found.numbers[:, 0].astype(float) - 5.0 * smaller
+    return logs - np.logaddexp.reduce(logs)
 
 
 class Ranking:
@@ -173,13 +179,13 @@ class Ranking:
             arrays = {name: file[name] for name in file.files}
         return cls([{name: each[k] for name, each in arrays.items()} for k in range(len(arrays['points']))])
 
-    def __call__(self, found: Features) -> tuple[np.ndarray, np.ndarray]:
-        """Return places and probabilities as :func:`order` does."""
+    def __call__(self, found: Features) -> np.ndarray:
+        """Return log-probabilities (m,)."""
         given = [torch.as_tensor(each)[None] for each in (found.numbers, found.new, found.old, found.sites)]
         there = torch.ones(given[0].shape[:2], dtype=torch.bool)
         with torch.no_grad():
             logs = torch.stack([network(*given, there)[0] for network in self.networks]).mean(0)
-        return order(logs.double().numpy(), found.alike)
+        return logs.double().numpy() - np.logaddexp.reduce(logs.double().numpy())
 
 
 @lru_cache(maxsize=1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -28,7 +29,7 @@ class SiteBank:
         self.sizes = bank.natoms * factors[self.groups]  # (n,)
 
     @classmethod
-    def coerce(cls, sites: Any) -> SiteBank | None:
+    def coerce(cls, sites: bool | str | Path | Iterable[Atoms]) -> SiteBank | None:
         """Return the bank that a user asks for: True for the one that ships, a file or a list of Atoms; None for False.
 
         Raises

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from ase import Atoms
 
+from ...diffusion import Batch, JointProcess
+from ...diffusion.batch import Network
 from ...representations.crystal import Crystal, check_crystal
 from ...representations.reduction import niggli
 from ..tasks import FromStructures, check_noise
@@ -16,7 +19,14 @@ log = logging.getLogger(__name__)
 
 
 def perturbation(
-    parents: Any, noise: Any, process: Any, representation: Crystal, *, limit: int, steps: int, numbers: np.ndarray | None = None
+    parents: list[Atoms],
+    noise: float,
+    process: JointProcess,
+    representation: Crystal,
+    *,
+    limit: int,
+    steps: int,
+    numbers: Sequence[int] | None = None,
 ) -> FromStructures:
     """Return the task that begins with given crystals, noised.
 
@@ -30,7 +40,7 @@ def perturbation(
         Most atoms of the model.
     steps : int
         Of a generation from noise.
-    numbers : list of int, optional
+    numbers : sequence of int, optional
         Composition of the generator, which parents must have.
 
     Raises
@@ -60,10 +70,10 @@ class AllowedElements:
     allowed : list of bool, one for each species
     """
 
-    def __init__(self, network: torch.nn.Module, allowed: list[bool]) -> None:
+    def __init__(self, network: Network, allowed: list[bool]) -> None:
         self.network, self.allowed = network, torch.tensor(allowed)
 
-    def __call__(self, batch: Any, c_noise: Any, conditions: Any) -> Any:
+    def __call__(self, batch: Batch, c_noise: torch.Tensor, conditions: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         pred = self.network(batch, c_noise, conditions)
         allowed = self.allowed.to(pred['species'].device)
         return {**pred, 'species': torch.where(allowed, pred['species'], -torch.inf)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 from ase import Atoms
@@ -15,6 +15,7 @@ from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 
 from ...calculators.default import default_calculator
+from ...calculators.names import CalculatorLike
 from ...diffusion import Batch
 from ...representations import Failure
 from ...representations.slab import (
@@ -25,7 +26,6 @@ from ...representations.slab import (
     check_slab,
     mobile_layer_height,
     surface_height,
-    top_contacts,
 )
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
@@ -39,22 +39,19 @@ from ...utils.atoms import (
     unsupported_constraints,
 )
 from ...utils.checks import check_integer
-from ...utils.header import read_header
 from ...utils.provenance import forget_notes
-from ...weights.zoo import find_model
 from ..base import Generator, collect, record_of
 from ..compiling import copy_network
 from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, FromStructures, check_noise, given_structures
 from ..text import formula_text
+from .choice import default_model, nearest_measured
 from .guidance import Guidance
 from .inpainting import Inpaint, as_template, check_indices
 from .selftraining import SelfTraining, SelfTrainingSchedule
 
 log = logging.getLogger(__name__)
-
-DEFAULT_MODEL, OTHER_METALS, ROWS_OF_ATOMS = 'ag-o-overlayer', 'metal-oxide-overlayer', 'renamed-silver'
 
 
 class SurfaceDiffusion(Generator):
@@ -69,7 +66,8 @@ class SurfaceDiffusion(Generator):
         What is put on it, e.g. ``'Ag12O6'`` or ``{'Ag': 12, 'O': 6}``.
     height : (low, high), optional
         Window of the generated atoms in A above the topmost atom that is not generated; default: that of the training data,
-        higher by as much as generated slab atoms reach above the others.
+        higher by as much as generated slab atoms reach above the others, and in proportion where there are more atoms per area
+        than in the data.
     generate_slab : bool
         Whether slab atoms that are not in ``FixAtoms`` are generated from noise as well. By default they are held while the
         overlayer is generated and relax with it afterwards, which costs less and gives lower energies.
@@ -120,9 +118,9 @@ class SurfaceDiffusion(Generator):
         *,
         height: tuple[float, float] | None = None,
         generate_slab: bool = False,
-        model: Any = None,
-        calculator: Any = None,
-        guidance: Any = None,
+        model: str | Path | None = None,
+        calculator: CalculatorLike | None = None,
+        guidance: CalculatorLike | Guidance | dict | bool | None = None,
         relax: dict | None = None,
         **options: Any,
     ) -> None:
@@ -166,12 +164,14 @@ class SurfaceDiffusion(Generator):
         return self.overlayer.atoms
 
     def _adapt(self, representation: Slab, networks: dict, header: dict) -> Slab:
-        hint = "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data)"
-        self.overlayer.check_known(header.get('data', {}), 'the model', hint)
+        hint = "; train your own with SurfaceDiffusion(slab, stoich, model='untrained').fit(data), or use RandomStructureSearch"
+        self.overlayer.check_known(header.get('data', {}), self.model, hint)
         if news := self.overlayer.news(header.get('data', {})):
-            log.warning('%s never saw %s; its model card says what was measured of other systems', self.model, news)
+            log.warning('%s never saw %s; %s', self.model, news, nearest_measured(self.model, self.overlayer))
         scale = representation.scale(self.overlayer)
         low, high = (x / scale for x in representation.height)
+        new = self.overlayer.measures['coverage'] * len(self.numbers) / int((~self.overlayer.frozen).sum())
+        high *= max(1.0, new / header.get('data', {}).get('coverage', (0.0, math.inf))[1])
         height = (low, high + self._thickness) if self._height is None else self._height
         low, high = check_window(height, self.overlayer)
         self._check_slab_atoms(low)
@@ -229,7 +229,13 @@ class SurfaceDiffusion(Generator):
     def _identity(self) -> dict:
         return {'stoich': formula_text(self.stoich, self.numbers)}
 
-    def perturb(self, atoms: Atoms, noise: float = 0.3, n: int | None = 8, **conditions: Any) -> Any:
+    @overload
+    def perturb(self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int = 8, **conditions: Any) -> list[Atoms]: ...
+    @overload
+    def perturb(self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: None = None, **conditions: Any) -> Atoms: ...
+    def perturb(
+        self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int | None = 8, **conditions: Any
+    ) -> Atoms | list[Atoms]:
         """Noise given structures a little and denoise them: neighbors of theirs that the model finds likely.
 
         Parameters
@@ -258,7 +264,23 @@ class SurfaceDiffusion(Generator):
         task = FromStructures(parents, sigma, self.steps, start, self._start())
         return collect(self._iterate(count, conditions, task), n)
 
-    def complete(self, atoms: Atoms, indices: Any, n: int | None = None, *, repeats: int = 5, **conditions: Any) -> Any:
+    @overload
+    def complete(
+        self, atoms: Atoms, indices: int | Sequence[int] | np.ndarray, n: None = None, *, repeats: int = 5, **conditions: Any
+    ) -> Atoms: ...
+    @overload
+    def complete(
+        self, atoms: Atoms, indices: int | Sequence[int] | np.ndarray, n: int, *, repeats: int = 5, **conditions: Any
+    ) -> list[Atoms]: ...
+    def complete(
+        self,
+        atoms: Atoms,
+        indices: int | Sequence[int] | np.ndarray,
+        n: int | None = None,
+        *,
+        repeats: int = 5,
+        **conditions: Any,
+    ) -> Atoms | list[Atoms]:
         """Generate some mobile atoms of a structure anew; all others stay where they are, bit by bit.
 
         Parameters
@@ -292,7 +314,7 @@ class SurfaceDiffusion(Generator):
         )
         return collect(self._iterate(count, conditions, task), n)
 
-    def _task_again(self, values: dict) -> FromNoise | None:
+    def _task_again(self, values: dict) -> FromNoise:
         if values['name'] != Inpaint.name:
             return super()._task_again(values)
         [parent] = self._parents_again(values['parents'])
@@ -316,7 +338,9 @@ class SurfaceDiffusion(Generator):
         own = {'stoich': told['stoich'], 'height': told['height'], 'generate_slab': told.get('generate_slab', True)}
         return {**super()._arguments(told, record, atoms), 'slab': slab, **own}
 
-    def fit(self, data: Any, out: str | Path | None = None, *, steps: int = 20_000, **options: Any) -> Any:
+    def fit(
+        self, data: Iterable[Atoms] | str | Path, out: str | Path | None = None, *, steps: int = 20_000, **options: Any
+    ) -> Self:
         """Train on overlayers and use the result; returns self.
 
         Parameters
@@ -365,7 +389,9 @@ class SurfaceDiffusion(Generator):
             out.append(atoms)
         return out
 
-    def fit_with_calculator(self, calculator: Any, out: str | Path, *, options: dict | None = None, **plan: Any) -> Any:
+    def fit_with_calculator(
+        self, calculator: CalculatorLike, out: str | Path, *, options: dict | None = None, **plan: Any
+    ) -> Self:
         """Train without data: sample, relax a little with ``calculator``, weigh by Boltzmann, train, again; returns self.
 
         In the spirit of GO-Diff (Ronne, Vegge and Bhowmik, arXiv 2510.13448). Round 0 relaxes random starts. Round k > 0 relaxes
@@ -423,20 +449,7 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     return template
 
 
-def default_model(overlayer: SlabTemplate) -> str:
-    """Return the name of the shipped model for a slab and its overlayer.
-
-    Other metals than silver have the model of many metals, except where the topmost layer consists of rows of atoms, as on (110)
-    and steps: there silver, scaled and renamed, is better (benchmarks/metals.py).
-    """
-    try:
-        overlayer.check_known(read_header(find_model(DEFAULT_MODEL)).get('data', {}), DEFAULT_MODEL)
-        return DEFAULT_MODEL
-    except ValueError:
-        return ROWS_OF_ATOMS if top_contacts(overlayer.atoms, overlayer.frozen) <= 2 else OTHER_METALS
-
-
-def check_window(height: Any, overlayer: SlabTemplate) -> tuple[float, float]:
+def check_window(height: Sequence[float], overlayer: SlabTemplate) -> tuple[float, float]:
     """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
     try:
         low, high = (float(x) for x in height)

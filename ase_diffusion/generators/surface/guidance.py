@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from ...calculators.default import unknown_to
 from ...calculators.elements import check_elements
 from ...calculators.forcefield import ForceFieldCalculator, batch_forces, check_known
 from ...calculators.forces import Forces
-from ...calculators.names import calculator_name, is_own_force_field
+from ...calculators.names import CalculatorLike, calculator_name, is_own_force_field
 from ...calculators.own import OWN
-from ...diffusion import Batch, ForceGuidance
+from ...diffusion import Batch, ForceGuidance, JointProcess
 from ...diffusion.guidance import limited
 from ...representations.slab import Slab, SlabTemplate
+from ...utils.checks import check_integer, check_number
 from ..guidance import CallCounter, guidance_options
 
 STRIDE, MOMENTUM = 0.03, 0.95  # of the descent at the end; A^2/eV
@@ -61,19 +62,34 @@ class Guidance(CallCounter):
         Time that they took.
     """
 
-    calculator: object = None
+    calculator: CalculatorLike | None = None
     strength: float | None = None
     power: float = 1.0
     below: float = 0.5
     every: int = 1
     cap: float = 0.1
     finish_steps: int = 60
-    directory: object = None
+    directory: str | Path | None = None
     time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise a ValueError for parameters without a meaning."""
+        if self.strength is not None:
+            check_number('strength', self.strength, 'a displacement per force, A^2/eV, 0 or more', strict=False)
+        check_number('power', self.power, 'an exponent, 0 or more', strict=False)
+        check_number('below', self.below, 'a time between 0 and 1')
+        check_number('cap', self.cap, 'the largest displacement of an atom in a step, A, above 0')
+        check_integer('every', self.every, 1)
+        check_integer('finish_steps', self.finish_steps, 0)
 
     @classmethod
     def coerce(
-        cls, guidance: Any, calculator: Any, steps: int, template: SlabTemplate, device: str | torch.device | None = None
+        cls,
+        guidance: CalculatorLike | Guidance | dict | bool | None,
+        calculator: CalculatorLike | None,
+        steps: int | None,
+        template: SlabTemplate,
+        device: str | torch.device | None = None,
     ) -> Guidance | None:
         """Accept None, True, a dict, a calculator (or what makes one) or a Guidance, which is copied, and a calculator.
 
@@ -133,7 +149,7 @@ class Guidance(CallCounter):
 
         return forces
 
-    def finish(self, batch: Batch, hook: ForceGuidance, process: Any) -> Any:
+    def finish(self, batch: Batch, hook: ForceGuidance, process: JointProcess) -> Batch:
         """Descend along the forces for ``finish_steps`` steps; a structure whose momentum turns against its forces drops it."""
         hook.every, hook.strength = 1, STRIDE
         rows, velocity = batch.rows['positions'], torch.zeros_like(batch.fields['positions'])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from ase import Atoms
 
-from ...diffusion import Batch
+from ...diffusion import Batch, JointProcess
+from ...diffusion.batch import Network
 from ...diffusion.inpainting import Inpainting
+from ...representations import Failure
 from ...representations.slab import SlabTemplate
 from ...utils.atoms import copy_atoms
 from ...utils.provenance import forget_notes
@@ -42,7 +44,7 @@ class Inpaint(FromNoise):
         self.kept = ~chosen[~parent.frozen]  # (n_mobile,)
         self.parent, self.indices, self.count, self.repeats = parent, list(indices), len(indices), repeats
 
-    def begin(self, process: Any, batch: Batch, noise: Any, network: torch.nn.Module) -> Any:
+    def begin(self, process: JointProcess, batch: Batch, noise: object, network: Network) -> tuple[JointProcess, dict]:
         """Return a process in which the kept atoms are given."""
         rows = self.rows(batch)
         return Inpainting(process, batch, {'positions': rows}, network, self.repeats), {'start': self.start, 'steps': self.steps}
@@ -51,7 +53,7 @@ class Inpaint(FromNoise):
         """Return which rows of a batch are kept, bool (n,)."""
         return torch.as_tensor(self.kept).repeat(batch.size).to(batch.fields['positions'].device)
 
-    def restore(self, outcomes: Any, batch: Batch) -> Any:
+    def restore(self, outcomes: list[Atoms | Failure], batch: Batch) -> list[Atoms | Failure]:
         """Return the structures with the kept atoms as they were given: the network computes in float32."""
         for atoms, template in zip(outcomes, batch.extras['templates'], strict=True):
             kept = np.flatnonzero(~template.frozen)[self.kept]
@@ -60,10 +62,10 @@ class Inpaint(FromNoise):
             atoms.set_positions(positions, apply_constraint=False)
         return outcomes
 
-    def labels(self) -> Any:
+    def labels(self) -> dict:
         return {'operation': self.name, 'regenerated': self.count, 'repeats': self.repeats}
 
-    def todict(self) -> Any:
+    def todict(self) -> dict:
         own = {'indices': self.indices, 'repeats': self.repeats, 'parents': [geometry(self.parent.atoms)]}
         return {'name': self.name, **own}
 
@@ -129,7 +131,7 @@ def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
     return SlabTemplate(new, held)
 
 
-def check_indices(indices: Any, slab: SlabTemplate) -> list[int]:
+def check_indices(indices: int | Sequence[int] | np.ndarray, slab: SlabTemplate) -> list[int]:
     """Return indices of mobile atoms, without sign and order; raise a ValueError for others."""
     try:
         numbers = [operator.index(i) for i in ([indices] if np.ndim(indices) == 0 else indices)]

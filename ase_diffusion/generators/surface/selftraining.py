@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
-from ...calculators.names import calculator_name
+from ...calculators.names import CalculatorLike, calculator_name
 from ...data.starts import check_count, random_start
 from ...errors import GenerationFailed
 from ...relax.relaxer import Relaxer
@@ -75,7 +75,7 @@ class SelfTraining:
     ``vasp-0027`` for number 7 of round 1 with 20 in each.
     """
 
-    def __init__(self, gen: Any, calculator: Any, out: str | Path, plan: SelfTrainingSchedule, options: dict) -> None:
+    def __init__(self, gen: Any, calculator: CalculatorLike, out: str | Path, plan: SelfTrainingSchedule, options: dict) -> None:
         self.gen, self.calculator, self.out, self.plan, self.options = gen, calculator, Path(out), plan, options
         self.slab = gen.template[: -len(parse_formula(gen.stoich))]
         how = Settings(fmax=plan.fmax, steps=plan.relax_steps)
@@ -190,7 +190,7 @@ class SelfTraining:
             images.append(start)
         return images
 
-    def _draw(self, number: int):
+    def _draw(self, number: int) -> tuple[float, Overlayers]:
         """Return the temperature that was used (eV) and training items, drawn from the buffer by Boltzmann's weights."""
         if not self.frames:
             raise GenerationFailed(f'the calculator failed for every structure so far; see info["data"] in {self.out}')

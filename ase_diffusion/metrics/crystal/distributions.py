@@ -116,7 +116,7 @@ def _near(points, others, cutoff):
 
 def wasserstein_distances(
     images: Iterable[Atoms], reference: Iterable[Atoms], *, samples: int = SAMPLES, rng: RandomSource = 0
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Return the Wasserstein distances between the densities and the numbers of elements of valid crystals and a reference.
 
     Parameters

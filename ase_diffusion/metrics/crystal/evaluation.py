@@ -40,8 +40,8 @@ def evaluate(
     rng: RandomSource = 0,
     processes: int | None = None,
     progress: bool = False,
-    before_chgnet: Callable[[dict[str, Any]], Any] | None = None,
-    on_part: Callable[[dict[str, Any]], Any] | None = None,
+    before_chgnet: Callable[[dict[str, Any]], object] | None = None,
+    on_part: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """Evaluate crystals with all metrics that the arguments allow.
 
@@ -97,12 +97,14 @@ def evaluate(
     reference = None if reference is None else check_crystals(reference, 'reference')
     known = reference if known is None else check_crystals(known, 'known')
     # errors of the arguments before long computations
+    if prop is not None and known is None:
+        raise ValueError('success rates compare with percentiles of data: pass reference or known together with prop')
     checked_cutoffs(cutoffs)
     if chgnet:
         chgnet_class()
         phases = known if phases is None else check_crystals(phases, 'phases')
     groups = None if targets is None else _candidates(images, check_crystals(targets, 'targets'))
-    values = None if prop is None or known is None else (property_values(images, prop), property_values(known, prop))
+    values = None if prop is None else (property_values(images, prop), property_values(known, prop))
     _warn(images)
     report = {}
 

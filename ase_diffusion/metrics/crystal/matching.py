@@ -268,7 +268,10 @@ def match_rate(
     """
     tolerances = _tolerances(ltol, stol, angle_tol)
     targets = check_crystals(targets, 'targets')
-    candidates = [[each] if isinstance(each, Atoms) else list(each) for each in predictions]
+    predictions = [predictions] if isinstance(predictions, Atoms) else predictions
+    if not hasattr(predictions, '__iter__'):
+        raise TypeError(f'predictions are a list of Atoms, or of lists of Atoms; got {predictions!r}')
+    candidates = [[each] if isinstance(each, Atoms) or not hasattr(each, '__iter__') else list(each) for each in predictions]
     for atoms in (atoms for each in candidates for atoms in each):
         if not isinstance(atoms, Atoms):
             raise TypeError(f'predictions: a crystal is an ase.Atoms; one is {type(atoms).__name__}')

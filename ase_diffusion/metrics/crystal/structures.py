@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from ...utils.atoms import neighbors
+from ...utils.checks import check_tolerance
 from ...utils.parallel import parallel_map
 from ...utils.unread import is_unread, named
 
@@ -182,7 +183,7 @@ def crystal_features(
         each of shape (n,), rounded to 4 decimals, nan for structurally invalid crystals; and 'Z', the concatenated atomic
         numbers of the valid crystals.
     """
-    images = check_crystals(images)
+    images, symprec = check_crystals(images), check_tolerance('symprec', symprec)
     rows = np.array(
         parallel_map(
             partial(_features, symprec=symprec),

@@ -6,13 +6,17 @@ Frozen atoms are those in a ``FixAtoms`` constraint, all others are mobile. Dist
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 
 from ...utils.atoms import VALID_RATIO, as_list, is_valid, judged, min_distance_ratio, mobile_mask, neighbors
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 __all__ = [
     'Distinct',
@@ -202,7 +206,7 @@ def relative_energies(images: Atoms | Iterable[Atoms], reference: float | Atoms 
 
 
 def success_curve(
-    found: Sequence[bool], counts: Sequence[int] | None = None, *, confidence: float = 0.95
+    found: ArrayLike, counts: ArrayLike | None = None, *, confidence: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Return the probability of at least one success among k independent attempts, p_k = 1 - (1 - q)^k.
 

@@ -1,12 +1,15 @@
 """The crystal generator: perturbation by shipped models, training from it, formulas in databases."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.db import connect
 
-from ase_diffusion import CrystalDiffusion
+from ase_diffusion import CrystalDiffusion, CrysTensDiffusion, PointCloudDiffusion, ZeoliteDiffusion
+from ase_diffusion.errors import CheckpointError
 from ase_diffusion.training.crystal_data import CrystalData
 
 OPTIONS = dict(batch_size=8, progress=False, accelerator='cpu', every=10, warmup=5)
@@ -99,3 +102,24 @@ def test_fit_uses_the_splits_that_the_data_carries(tmp_path):
     assert list(gen.header['conditions']) == ['gap']
     again = CrystalDiffusion.from_pretrained(tmp_path / 'run' / 'best.safetensors', **QUICK).sample(1)
     assert len(again) == 1
+
+
+@pytest.mark.parametrize('data', [None, 3, bulk('Cu'), ['a.cif'], [bulk('Cu'), None], []])
+def test_data_that_are_no_structures_are_refused(data):
+    for make in (CrystalDiffusion, partial(PointCloudDiffusion, ['Cu']), CrysTensDiffusion, ZeoliteDiffusion):
+        with pytest.raises((TypeError, ValueError), match='data to train on is a list of Atoms|the data set is empty'):
+            make(model='untrained', logfile=None).fit(data, steps=1)
+
+
+def test_arguments_are_refused_with_the_way_out(tmp_path):
+    with pytest.raises(TypeError, match='CrysTensDiffusion has no argument space_group; .* conditions are keywords of sample'):
+        CrysTensDiffusion(space_group=225)
+    with pytest.raises(TypeError, match="unknown conditions .'natoms'.*; stoich, natoms, elements and space_group are arguments"):
+        CrystalDiffusion(logfile=None).sample(1, natoms=3)
+    with pytest.raises(FileNotFoundError, match='logfile=.* needs the folder .* mkdir -p'):
+        CrystalDiffusion(model='untrained', logfile=tmp_path / 'none' / 'x.log')
+    (tmp_path / 'best.safetensors').write_bytes(b'')
+    with pytest.raises(CheckpointError, match='a model is a file, and .* a folder: give .*best.safetensors'):
+        CrystalDiffusion(model=tmp_path)
+    asked = CrystalDiffusion('NaCl', space_group=230, templates=False, logfile=None)
+    assert 'CrysTensDiffusion().sample(space_group=230)' in asked._advice()

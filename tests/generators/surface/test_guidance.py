@@ -161,6 +161,24 @@ def test_settings_are_told_in_the_provenance_and_bad_ones_refused(slab):
         SurfaceDiffusion(slab, 'Ag2O', guidance=Guidance(calculator='quantum'), logfile=None)
 
 
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('every', 0),
+        ('every', 1.5),
+        ('cap', 'a'),
+        ('cap', 0),
+        ('strength', -1),
+        ('finish_steps', 2.5),
+        ('below', None),
+        ('power', -1),
+    ],
+)
+def test_parameters_without_a_meaning_are_named(slab, name, value):
+    with pytest.raises(ValueError, match=f'{name} is'):
+        SurfaceDiffusion(slab, 'Ag2O', guidance={name: value}, logfile=None)
+
+
 @pytest.mark.parametrize('given', ['emt', EMT, EMT()], ids=['name', 'factory', 'calculator'])
 def test_guidance_takes_a_calculator_itself(slab, given):
     gen = SurfaceDiffusion(slab, 'Ag2O', guidance=given, logfile=None)
