@@ -21,12 +21,13 @@ from zeolite_grids import SampledGrids
 
 ROWS = {
     'random nets': {'n': 1000, 'source': 'random'},
-    'network': {'n': 1000},
-    'random sites': {'n': 1000, 'network': False},
-    '10 steps': {'n': 100, 'steps': 10},
-    '40 steps': {'n': 100, 'steps': 40},
-    'no symmetry': {'n': 400, 'symmetry': False},
-    'no symmetry, random sites': {'n': 200, 'symmetry': False, 'network': False},
+    'network': {'n': 80},
+    'random sites': {'n': 300, 'network': False},
+    '10 steps': {'n': 20, 'steps': 10},
+    '20 steps': {'n': 200, 'steps': 20},
+    '40 steps': {'n': 20, 'steps': 40},
+    'no symmetry': {'n': 40, 'symmetry': False},
+    'no symmetry, random sites': {'n': 20, 'symmetry': False, 'network': False},
 }
 BASELINES = {name: {'n': n, 'symmetry': False} for name, n in (('WGAN-GP', 40), ('U-Net', 20))}  # from files alone
 CELLS_OF = {'random sites': 'network', 'no symmetry, random sites': 'no symmetry'}  # the rows whose cells these rows have
