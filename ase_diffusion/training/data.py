@@ -18,7 +18,7 @@ from ..data.crystals import NO_PROPERTY
 from ..diffusion import Batch
 from ..representations import Representation
 from ..representations.conditions import Condition, or_unknown
-from ..utils.checks import check_integer
+from ..utils.checks import check_integer, check_number
 from ..utils.provenance import notes_of
 
 log = logging.getLogger(__name__)
