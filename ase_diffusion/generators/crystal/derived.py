@@ -12,7 +12,7 @@ import numpy as np
 import spglib
 from ase import Atoms
 
-from ...representations.cells import of_spglib
+from ...representations.cells import of_spglib, space_group_of
 from ...representations.reduction import niggli
 from .geometry import Geometry, geometry
 
@@ -159,7 +159,8 @@ def derived(
                 continue
             ways = _patterns(scaled, cell, sites, [(key[k], int(new[k])) for k in pair[0]]) if pair else [sites]
             for way in ways:
-                if space_group is None or _group(scaled, cell, way) == space_group:
+                crystal = {'scaled_positions': scaled, 'cell': cell, 'pbc': True}
+                if space_group is None or space_group_of(Atoms(way, **crystal), SAME) == space_group:
                     shape = geometry(scaled, cell, kind[way])
                     found.append(Derived(row, tuple(way.tolist()), difference, bool(pair), shape))
                     taken += 1
@@ -195,11 +196,6 @@ def _patterns(scaled: np.ndarray, cell: np.ndarray, sites: np.ndarray, pair: lis
             found.append(sites.copy())
             found[-1][at] = np.where(np.array(pick)[of], first, second)
     return found
-
-
-def _group(scaled: np.ndarray, cell: np.ndarray, sites: np.ndarray) -> int:
-    symmetry = of_spglib(spglib.get_symmetry_dataset, (cell, scaled, sites), SAME)
-    return 1 if symmetry is None else int(symmetry.number)
 
 
 def _size(scaled: np.ndarray, cell: np.ndarray, sites: np.ndarray) -> int:
