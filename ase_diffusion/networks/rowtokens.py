@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditions import ConditionEmbedding, LevelEmbedding
+from .coverage import covering
 from .image_layout import (
     ATOMS,
     CELL,
@@ -124,7 +125,7 @@ class RowTransformer(nn.Module):
         Whether all copies of a number come from one output, which the posterior mean does, as all clean images have it; the
         copies of the input are averaged first, so that little noise is left for the network. The statistics of tables 1 and 2 of
         the paper are then zero by construction, and Z and the space group end at whole numbers. Otherwise every pixel has an
-        output of its own, the same for rows and columns.
+        output of its own, the same for rows and columns, beside a learned share of itself and of the mean of its copies.
     ordered : bool
         Whether tokens know their place in the order of atoms. Without, exchanging two atoms exchanges rows and columns of the
         output; needs ``tied``.
@@ -135,7 +136,8 @@ class RowTransformer(nn.Module):
 
     A tied network takes the extras of :func:`~ase_diffusion.networks.site_symmetry.site_symmetry`, too: copies are then averaged
     over symmetry as well, and the estimate has the symmetry; and ``extras['allowed']`` (B, 100) bool, the elements 1 to 100 that
-    atoms can be, in a crystal one as likely as another.
+    atoms can be, in a crystal one as likely as another, and ``extras['required']`` (B, 100) bool, those that all have to occur:
+    :func:`~ase_diffusion.networks.coverage.covering`.
     """
 
     def __init__(
@@ -194,8 +196,8 @@ class RowTransformer(nn.Module):
         self.level = LevelEmbedding(d)
         self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
         self.conditions = ConditionEmbedding(conditions or {}, d)
-        self.rows = nn.Linear(HEADER if tied else 4 * SIZE, d)
-        self.box = nn.Linear(7, d) if tied else None
+        self.rows = nn.Linear(HEADER, d)
+        self.box = nn.Linear(7, d)
         self.symmetry = nn.Linear(10, d, bias=False) if tied else None
         self.place = nn.Parameter(0.02 * torch.randn(SIZE if ordered else HEADER + 1, d))
         self.pairs = PairTerms(d, pair_hidden, pair_width, blocks * heads, waves, shells)
@@ -208,7 +210,8 @@ class RowTransformer(nn.Module):
         self.sites = nn.Linear(6 * len(_HARMONICS), d)
         outputs = {'places': 3, 'cell': 6, 'elements': ELEMENTS, 'groups': _GROUPS} if tied else {'rows': 4 * SIZE}
         self.heads_out = nn.ModuleDict({name: nn.Linear(d, n) for name, n in outputs.items()})
-        for layer in (self.modulation, *self.heads_out.values()):
+        self.share = None if tied else nn.Linear(d, 13)
+        for layer in (self.modulation, *self.heads_out.values(), *([] if tied else [self.share])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -224,8 +227,8 @@ class RowTransformer(nn.Module):
         c = self.condition(c_noise.float(), counts, conditions)
         width = int(counts.max())  # absent slots cost nothing
         sites = site_symmetry(batch.extras, width) if self.tied else None
-        allowed = batch.extras.get('allowed') if self.tied else None
-        out = self.core(image, counts, c_noise.float(), c, width, sites, allowed)
+        allowed, required = (batch.extras.get(name) if self.tied else None for name in ('allowed', 'required'))
+        out = self.core(image, counts, c_noise.float(), c, width, sites, allowed, required)
         out = dict(zip(('image', 'elements', 'groups'), out, strict=True))
         return out if self.training and self.tied else {'image': out['image']}
 
@@ -245,6 +248,7 @@ class RowTransformer(nn.Module):
         width: int,
         sites: SiteSymmetry | None = None,
         allowed: Tensor | None = None,
+        required: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Evaluate the network. Returns F (B, 4, 64, 64) and logits, see :meth:`forward`."""
         with torch.autocast(image.device.type, enabled=False):
@@ -260,7 +264,7 @@ class RowTransformer(nn.Module):
                 elements, estimate = sites.total(elements), self.symmetric(estimate, sites)
             groups = self.groups.likelihood(estimate.cell[:, 6], estimate.noise[:, 10])  # (B, 230)
             groups = groups if sites is None else sites.sure(groups)
-        tokens = self.trunk(self.visible(x, estimate, here), estimate, elements, groups, here, c, sites)
+        tokens = self.trunk(self.visible(estimate, here), estimate, elements, groups, here, c, sites)
         if self.tied:
             found = self.heads_out['elements'](tokens[:, HEADER:]).float()
             if allowed is not None:  # elements that were asked for are as likely as each other in a crystal, not in a site
@@ -268,10 +272,13 @@ class RowTransformer(nn.Module):
                 found = torch.where(allowed.all(1)[:, None, None], found, found - mean)
             with torch.autocast(image.device.type, enabled=False):
                 elements = elements + (found if sites is None else sites.mean(found))
+                if required is not None:
+                    share = here.float() if sites is None else here / sites.same.sum(-1)
+                    elements = covering(elements, required, share)
             groups = groups + self.heads_out['groups'](tokens[:, 10]).float()
             clean = self.tied_output(tokens, estimate, elements, groups, here, sites)
         else:
-            clean = self.free_output(tokens, x, r, alpha, here)
+            clean = self.free_output(tokens, x / alpha, r, estimate, self.share(c), here)
         with torch.autocast(image.device.type, enabled=False):
             known = self.known(counts, image)
             clean = torch.where(is_generated(counts), nn.functional.pad(clean, (0, ATOMS - width) * 2), known)
@@ -328,14 +335,8 @@ class RowTransformer(nn.Module):
         variance = torch.cat([one / 8, place, (1 / (8 * n)).expand(-1, 7), (one / 2).expand(-1, 2)], 1)
         return r[:, None] * variance.sqrt()
 
-    def visible(self, x: Tensor, estimate: Estimate, here: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what tokens see, of unit variance, and the pair block (B, 4, N, N).
-
-        These are averaged copies (B, N, 12), or the pixels (B, 4, 12 + N, 12 + N), rows equal to columns.
-        """
-        if not self.tied:
-            image = symmetric_image(strips(x).mean(2), *pair_block(x), here)
-            return image, image[:, :, HEADER:, HEADER:]
+    def visible(self, estimate: Estimate, here: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what tokens see, of unit variance: averaged copies (B, N, 12), and the pair block (B, 4, N, N)."""
         places = estimate.atoms[..., 1:] * torch.rsqrt(1 + estimate.sites**2)
         z = estimate.atoms[..., :1] * torch.rsqrt(self.deviation[0] ** 2 + estimate.noise[:, None, :1] ** 2)
         fields = torch.cat([z, places, self.cell_of(estimate)[:, None].expand(-1, here.shape[1], -1)], -1)
@@ -392,14 +393,9 @@ class RowTransformer(nn.Module):
         if not self.ordered:
             place = torch.cat([self.place[:HEADER], self.place[HEADER:].expand(width, -1)])
         atoms = (elements + self.sites(waves)) * here[..., None]
-        c = c + groups
-        if self.tied:
-            c = c + self.box(self.cell_of(estimate))
-            atoms = atoms + self.rows(pixels) + (0.0 if sites is None else self.symmetry(sites.features()))
-            x = place + nn.functional.pad(atoms, (0, 0, HEADER, 0))  # (B, T, d)
-        else:
-            full = nn.functional.pad(pixels, (0, ATOMS - width))  # (B, 4, T, 64)
-            x = self.rows(full.transpose(1, 2).flatten(2)) + place + nn.functional.pad(atoms, (0, 0, HEADER, 0))
+        c = c + groups + self.box(self.cell_of(estimate))
+        atoms = atoms + self.rows(pixels) + (0.0 if sites is None else self.symmetry(sites.features()))
+        x = place + nn.functional.pad(atoms, (0, 0, HEADER, 0))  # (B, T, d)
         absent = nn.functional.pad((~here).to(alpha.dtype) * _MASKED, (HEADER, 0))  # (B, T)
         bias = nn.functional.pad(alpha, (HEADER, 0, HEADER, 0)) + absent[:, None, None]
         for layer, part in zip(self.layers, bias.split(self.heads, 1), strict=True):
@@ -437,23 +433,35 @@ class RowTransformer(nn.Module):
             length = skipped(length, estimate.noise[:, 11, None, None], key @ key.transpose(1, 2), 1.0)
             return compose_image(fields, length, d / self.scale[DIRECTIONS, None, None], here, self.absent)
 
-    def free_output(self, tokens: Tensor, x: Tensor, r: Tensor, alpha: Tensor, here: Tensor) -> Tensor:
-        """Return the clean image D (B, 4, T, T) of one output per pixel, rows equal to columns."""
+    def free_output(self, tokens: Tensor, y: Tensor, r: Tensor, estimate: Estimate, share: Tensor, here: Tensor) -> Tensor:
+        """Return the clean image D (B, 4, T, T) of one output per pixel, rows equal to columns, from y = x_0 + r noise.
+
+        ``share`` (B, 13): of the best linear estimate from all copies, in place of that from the pixel alone.
+        """
         size, length = tokens.shape[:2]
         out = self.heads_out['rows'](tokens).view(size, length, 4, SIZE)[..., :length].transpose(1, 2).float()  # (B, 4, T, T)
         with torch.autocast(tokens.device.type, enabled=False):
-            width = here.shape[1]
-            spread = compose_image(
-                self.deviation[:PRESENT].expand(1, width, -1),
-                self.deviation[LENGTH].expand(1, width, width),
-                self.deviation[DIRECTIONS, None, None].expand(1, -1, width, width),
-                torch.ones(1, width, dtype=torch.bool, device=x.device),
-                1.0,
-            )
-            noise = r / math.sqrt(2.0)  # a row and a column
-            total = spread.clamp(min=1e-3) ** 2 + noise**2
-            clean = x / alpha * spread**2 / total + out * (noise * spread * torch.rsqrt(total))
+            share, spread, noise = share.float(), self.spread(), estimate.noise
+            fields = torch.cat([estimate.atoms, estimate.cell[:, None].expand(-1, here.shape[1], -1)], -1)
+            copies = compose_image(fields, estimate.length, estimate.directions, here)
+            own = r[:, 0, 0] / math.sqrt(2.0)  # (B, 1), a row and a column
+            clean = y * self.by_field((1 - share) * spread**2 / (spread**2 + own**2), here)
+            clean = clean + copies * self.by_field(share * spread**2 / (spread**2 + noise**2), here)
+            clean = clean + out * self.by_field(noise * spread * torch.rsqrt(spread**2 + noise**2), here)
             return symmetric_image(strips(clean).mean(2), *pair_block(clean), here)
+
+    def spread(self) -> Tensor:
+        """Return the standard deviations (13,) of the fields Z to space_group, length and directions."""
+        return torch.cat([self.deviation[:PRESENT], self.deviation[LENGTH : LENGTH + 2]]).clamp(min=1e-3)
+
+    def by_field(self, values: Tensor, here: Tensor) -> Tensor:
+        """Return an image (B, 4, T, T) with the number of its field (B, 13) in every pixel of an atom."""
+        width = here.shape[1]
+        fields, block = (
+            values[:, None, :PRESENT].expand(-1, width, -1),
+            values[:, PRESENT:, None, None].expand(-1, -1, width, width),
+        )
+        return compose_image(fields, block[:, 0], block[:, 1:].expand(-1, 3, -1, -1), here)
 
     def loss_weights(self, counts: Tensor, c_noise: Tensor, extras: dict | None = None) -> Tensor:
         """Return weights (B, 4, 64, 64) of the squared error of F whose mean counts every field alike, not every pixel.
@@ -464,8 +472,8 @@ class RowTransformer(nn.Module):
         n = counts.to(c_noise.dtype)[:, None]
         r = torch.exp(4 * c_noise)[:, None]
         here = is_present(counts)
-        noise = self.copy_noise(n[:, 0], r[:, 0]) if self.tied else (r / math.sqrt(2.0)).expand(-1, 13)
-        spread = torch.cat([self.deviation[:PRESENT], self.deviation[LENGTH : LENGTH + 2]]) ** 2  # (13,)
+        noise = self.copy_noise(n[:, 0], r[:, 0])
+        spread = self.spread() ** 2  # (13,)
         unit = (r**2 / (1 + r**2)) * (spread + noise**2) / (noise**2 * spread)  # (B, 13)
         pixels = torch.cat([(8 * n).expand(-1, PRESENT), (n * (n - 1)).clamp(min=1).expand(-1, 4)], 1)  # of each field
         unit = torch.cat([unit, unit[:, -1:].expand(-1, 2)], 1)  # (B, 15)
