@@ -16,12 +16,13 @@ def add_sample(parser: ArgumentParser) -> None:
     """Add what says which crystals are sampled."""
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell, at most 52 (as in the training data)')
     parser.add_argument('--network', metavar='NAME', help='diffusion, cascade, wgan or gan (that of the model)')
+    parser.add_argument('--all-elements', action='store_true', default=None, help='all elements that are asked for occur')
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
 def make(cls: type[CrysTensDiffusion], args: Namespace, **options: Any) -> CrysTensDiffusion:
     """Return the generator of the arguments."""
-    return cls(**given(args, 'natoms', 'network', 'symmetrize'), **options)
+    return cls(**given(args, 'natoms', 'network', 'all_elements', 'symmetrize'), **options)
 
 
 def add_train(parser: ArgumentParser) -> None:

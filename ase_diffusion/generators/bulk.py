@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,9 @@ def shortest_distance(atoms: Atoms) -> float:
         return float(lengths.min())
     _, _, d = neighbors(atoms, 3.0)
     return float(d.min(initial=np.inf))
+
+
+def without(atoms: Atoms, symbols: Iterable[str]) -> str | None:
+    """Return why a structure is rejected that lacks some of the elements, None where it has all of them."""
+    lacking = sorted(set(symbols) - set(atoms.get_chemical_symbols()))
+    return f'no {" and no ".join(lacking)}' if lacking else None

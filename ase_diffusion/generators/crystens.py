@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from ..diffusion import Batch, NoisePerStructure
+from ..networks.coverage import MOST
 from ..networks.image_layout import ATOMS
 from ..networks.rowtokens import ELEMENTS
 from ..representations import CrysTens
@@ -21,7 +22,7 @@ from ..representations.crystens import sites_of, table_of
 from ..training.crystens import SAMPLING, train_crystens
 from ..training.crystens_paper import train_cascade, train_image_gan
 from ..utils.checks import check_integer
-from .bulk import BulkGenerator, check_symmetrize
+from .bulk import BulkGenerator, check_symmetrize, without
 from .compiling import copy_network
 from .crystal.site_bank import SiteBank
 from .model import UNTRAINED
@@ -100,6 +101,9 @@ class CrysTensDiffusion(BulkGenerator):
         and which coordinates are free. Elements, cell and free coordinates are generated, and every crystal has the space group.
         True takes the crystals of :mod:`ase_diffusion.generators.crystal.prototypes`; False lets the network find all
         coordinates. Default: True for models that were trained so. Where no crystal has the size and space group, False.
+    all_elements : bool
+        Whether all elements that are asked for occur in every crystal; else they may. Their chances are then those given that
+        all occur. Only 'diffusion' knows it.
     min_distance_ratio : float, optional
         Least distance of atoms over the sum of their covalent radii, below which a structure is rejected; default: 0.7 where the
         sites come from known crystals (99 % of the data pass), else 0.
@@ -128,7 +132,7 @@ class CrysTensDiffusion(BulkGenerator):
     kind: ClassVar[str] = 'crystens'
     default_sampling: ClassVar[dict] = SAMPLING
     default_batch_size: ClassVar[int] = 32
-    recorded: ClassVar[tuple[str, ...]] = ('natoms', 'sites', 'min_distance_ratio', 'symmetrize')
+    recorded: ClassVar[tuple[str, ...]] = ('natoms', 'sites', 'all_elements', 'min_distance_ratio', 'symmetrize')
 
     def __init__(
         self,
@@ -137,6 +141,7 @@ class CrysTensDiffusion(BulkGenerator):
         natoms: int | None = None,
         network: Literal['diffusion', 'cascade', 'wgan', 'gan'] | None = None,
         sites: bool | str | Path | Iterable[Atoms] | None = None,
+        all_elements: bool = False,
         min_distance_ratio: float | None = None,
         symmetrize: float | None = None,
         relax: dict | None = None,
@@ -153,9 +158,12 @@ class CrysTensDiffusion(BulkGenerator):
         self.symmetrize = check_symmetrize(symmetrize)
         self.relax = relax_keywords(relax, self.device, filter='FrechetCellFilter')
         self._least = _check_ratio(min_distance_ratio)
+        self.all_elements = bool(all_elements)
         self._sites = sites
         self._bank = None if sites is None else SiteBank.coerce(sites)
         self._load(KINDS[self.network_kind].model if model is None else model)
+        if self.all_elements and self.network_kind != 'diffusion':
+            raise ValueError(f"all_elements needs network='diffusion'; {self.network_kind!r} does not know elements")
         if self._bank is not None and self.networks and not self.header.get('sites'):
             raise ValueError(f'{self.model} was not trained on given sites; leave sites out')
 
@@ -204,6 +212,8 @@ class CrysTensDiffusion(BulkGenerator):
         if isinstance(number, (int, np.integer)) and not isinstance(number, bool):
             asked['space_group'] = _word(number, conditions_of(self.header).get('space_group'))
         merged = super().check_conditions(asked)
+        if self.all_elements:
+            _check_all(merged.get('elements'), natoms)
         if natoms is not None and str(natoms) not in self.header['sizes']:
             sizes = ', '.join(map(str, sorted(map(int, self.header['sizes']))))
             log.warning('%s never saw cells of %d atoms, only of %s', self.model, natoms, sizes)
@@ -252,6 +262,8 @@ class CrysTensDiffusion(BulkGenerator):
         if 'elements' in batch.conditions and getattr(self.network, 'tied', False):
             asked = batch.conditions['elements'][:, 1 : ELEMENTS + 1]  # (B, 100), NaN where no set is asked for
             batch.extras['allowed'] = (asked > 0) | asked.isnan()
+            if self.all_elements:
+                batch.extras['required'] = asked > 0
 
     def _tell_sites(self, batch: Batch, seeds: list[int], drawn: list, elements: int = 1) -> None:
         """Add the sites of known crystals with the sizes and space groups that were drawn."""
@@ -309,7 +321,10 @@ class CrysTensDiffusion(BulkGenerator):
         natoms = atoms.info.get('key_value_pairs', {}).get('condition_natoms')
         if natoms is not None and len(atoms) != natoms:
             return MERGED
-        if (reason := super()._reason_to_reject(atoms)) is not None or not self.min_distance_ratio:
+        reason = super()._reason_to_reject(atoms)
+        if reason is None and self.all_elements:
+            reason = without(atoms, atoms.info.get('key_value_pairs', {}).get('condition_elements', '').split('-'))
+        if reason is not None or not self.min_distance_ratio:
             return reason
         close = self._min_distance_ratio(atoms) < self.min_distance_ratio
         return f'atoms closer than {self.min_distance_ratio:g} of their covalent radii' if close else None
@@ -365,6 +380,7 @@ class CrysTensDiffusion(BulkGenerator):
             **super().todict(),
             'natoms': self.natoms,
             'sites': self.sites,
+            'all_elements': self.all_elements,
             'min_distance_ratio': self.min_distance_ratio,
             'symmetrize': self.symmetrize,
         }
@@ -389,6 +405,15 @@ def _check_ratio(ratio: float | None) -> float | None:
     if isinstance(ratio, (bool, str)) or not isinstance(ratio, (int, float)) or not 0 <= ratio <= 1.2:
         raise ValueError(f'min_distance_ratio is a number from 0 to 1.2, or None; got {ratio!r}')
     return float(ratio)
+
+
+def _check_all(elements: tuple[str, ...] | None, natoms: int | None) -> None:
+    """Raise a ValueError where there are more elements than can all occur."""
+    most = min(MOST, natoms or MOST)
+    if elements and len(elements) > most:
+        raise ValueError(
+            f'with all_elements at most {most} elements can occur{f" in {natoms} atoms" if natoms else ""}; got {list(elements)}'
+        )
 
 
 def _check_natoms(natoms) -> int:

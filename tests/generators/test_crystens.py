@@ -67,6 +67,37 @@ def test_no_other_elements_than_asked_for(model):
         assert all(set(atoms.get_chemical_symbols()) <= {'Na', 'Cl', 'Br'} for atoms in images)
 
 
+def test_all_elements_occur_where_it_is_asked_for(model):
+    """In natoms=3 too, where every atom has to be another one; one set for all of a call, at any batch size."""
+    asked = dict(elements=['Na', 'Cl', 'Br'], natoms=3)
+    free = generator(model, steps=12).sample(6, **asked)
+    assert not all(len(set(atoms.numbers)) == 3 for atoms in free)
+    for size in (2, 6):
+        gen = generator(model, steps=12, batch_size=size, all_elements=True)
+        images = gen.sample(6, **asked)
+        assert all(len(set(atoms.numbers)) == 3 for atoms in images)
+        assert sum(gen.failures.values()) <= 3  # few are rejected: their chances are those given that all occur
+        assert images[0].info['data']['diffusion']['all_elements'] is True
+    assert gen.sample()  # nothing is asked for
+
+
+def test_an_element_that_is_missing_is_a_counted_reason(model):
+    gen = generator(model, all_elements=True)
+    atoms = bulk('NaCl', 'rocksalt', a=5.64)
+    atoms.info['key_value_pairs'] = {'condition_elements': 'Na-Cl'}
+    assert gen._reason_to_reject(atoms) is None
+    atoms.info['key_value_pairs'] = {'condition_elements': 'Na-Cl-O'}
+    assert gen._reason_to_reject(atoms) == 'no O'
+
+
+@pytest.mark.parametrize(
+    'asked', [{'elements': ['Na', 'Cl'], 'natoms': 1}, {'elements': ['Li', 'O', 'F', 'Na', 'Mg', 'Cl', 'K', 'Br', 'Cs']}]
+)
+def test_no_more_elements_than_can_all_occur(model, asked):
+    with pytest.raises(ValueError, match='with all_elements at most'):
+        generator(model, all_elements=True).sample(**asked)
+
+
 def test_the_same_seed_gives_the_same_crystals_at_any_batch_size(model):
     one, two = (generator(model, batch_size=size).sample(3) for size in (1, 3))
     for a, b in zip(one, two, strict=True):
@@ -182,6 +213,7 @@ def test_conditions_without_meaning_are_refused(model, conditions, error, match)
         (dict(symmetrize=0.0), 'tolerance'),
         (dict(min_distance_ratio=2.0), '0 to 1.2'),
         (dict(best_of=2), 'stoich'),
+        (dict(network='gan', all_elements=True), "network='diffusion'"),
     ],
 )
 def test_options_without_meaning_are_refused(options, match):

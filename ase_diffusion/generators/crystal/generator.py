@@ -25,7 +25,7 @@ from ...utils.checks import check_integer, check_number
 from ...utils.provenance import note
 from ...weights.zoo import list_models
 from ..base import collect
-from ..bulk import BulkGenerator, check_symmetrize
+from ..bulk import BulkGenerator, check_symmetrize, without
 from ..compiling import copy_network
 from ..model import Outcome
 from ..relaxation import relax_keywords
@@ -291,8 +291,8 @@ class CrystalDiffusion(BulkGenerator):
         reason = super()._reason_to_reject(atoms)
         if reason is None and self.space_group is not None and space_group_of(atoms, SAME_TYPE) != self.space_group:
             return f'another space group than {self.space_group}'
-        if reason is None and self.all_elements and (lacking := set(self.elements) - set(atoms.numbers.tolist())):
-            return f'no {" and no ".join(sorted(chemical_symbols[z] for z in lacking))}'
+        if reason is None and self.all_elements:
+            return without(atoms, [chemical_symbols[z] for z in self.elements])
         return reason
 
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
