@@ -46,6 +46,7 @@ from ase.spacegroup import crystal
 from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.generators.crystal import prototypes as p
+from ase_diffusion.generators.crystal.bank import formula_hash
 from ase_diffusion.generators.crystal.ranking import by_difference, order
 from ase_diffusion.generators.crystal.templates import PRIOR_WEIGHT, energy_and_prior
 from ase_diffusion.generators.tasks import FromNoise
@@ -227,7 +228,7 @@ class CrystalPrediction(Benchmark):
     @staticmethod
     def added(bank, numbers: list[int]) -> list:
         """Return the structure whose templates weigh most, without a network."""
-        rows, difference, places, new = (each[: p.CANDIDATES] for each in bank._near(numbers))
+        rows, difference, places, new = (each[: p.CANDIDATES] for each in bank.near(numbers))
         if not len(rows):
             return []
         found = bank.features(rows, difference, places, new, len(numbers))
@@ -336,7 +337,7 @@ class CrystalPrediction(Benchmark):
             'source': pairs['source'],
             'template': pairs.get('template_formula'),
             'in_bank': any(template.difference == 0 for template in bank.find(gen.numbers)),
-            'in_test_split': p.formula_hash(gen.numbers) in set(bank.table['held_out'].tolist()),
+            'in_test_split': formula_hash(gen.numbers) in set(bank.table['held_out'].tolist()),
         }
 
     def report(self, results: dict) -> None:

@@ -6,6 +6,7 @@
     python scripts/prototypes.py rank mp_le52.npz
     python scripts/prototypes.py held-out mp_le52.npz
     python scripts/prototypes.py derived mp_le52.npz
+    python scripts/prototypes.py packing mp_le52.npz
     python scripts/prototypes.py check mp_le20.npz mp_le52.npz
 
 ``elements`` (part of ``make``) adds fcc, hcp, bcc and diamond crystals of the elements by the lattice constants of ASE, but for
@@ -19,7 +20,8 @@ other formulas, loss -log of the sum of the probabilities of candidates times th
 trains one without the validation split, also among candidates, and prints what it does on the validation split. ``derived``
 (five minutes) fits how likely none of the nearest 24 is right and how likely merged and split crystals are then, on 514 crystals
 of the training split, and prints what that does on 386 of the validation split; its numbers stand in
-ase_diffusion/generators/crystal/derived.py. ``check``
+ase_diffusion/generators/crystal/derived.py, as do those of ``packing`` (five minutes), which compares the volumes of merged and
+split crystals that have the right structure with the true ones. ``check``
 exits with status 1 where a formula of the test split of one of the files is in the bank, or where the hashes of test formulas in
 the bank lack one of them.
 """
@@ -42,9 +44,10 @@ sys.path.insert(0, str(ROOT))
 from pymatgen.core.periodic_table import Element  # noqa: E402
 
 from ase_diffusion.data.crystals import read_crystals  # noqa: E402
-from ase_diffusion.generators.crystal.derived import GIVEN, NONE, derived, none_right, scores  # noqa: E402
+from ase_diffusion.generators.crystal.bank import FILE, anonymous, formula_hash, rows_of  # noqa: E402
+from ase_diffusion.generators.crystal.derived import GIVEN, KEPT, NONE, derived, none_right, scores  # noqa: E402
 from ase_diffusion.generators.crystal.geometry import likeness  # noqa: E402
-from ase_diffusion.generators.crystal.prototypes import FILE, Prototypes, anonymous, formula_hash, rows_of  # noqa: E402
+from ase_diffusion.generators.crystal.prototypes import Prototypes  # noqa: E402
 from ase_diffusion.generators.crystal.ranking import CANDIDATES, SITES, order, shipped_ranking  # noqa: E402
 from ase_diffusion.generators.crystal.ranking import FILE as RANKING  # noqa: E402
 from ase_diffusion.networks.ranking import NUMBERS, SITE_NUMBERS, TemplateRanker  # noqa: E402
@@ -90,12 +93,12 @@ def pairs_of(bank: Prototypes, targets: np.ndarray, pool: np.ndarray) -> tuple[t
     found = []
     for target in targets:
         key, new = anonymous(contents[target])
-        rows, old = bank._groups[key]
+        rows, old = bank.formulas[key]
         fits = pool[rows] & (bank.natoms[rows] == bank.natoms[target]) & (formulas[rows] != formulas[target])
         rows, old = rows[fits], old[fits]
         if len(key) > MOST or not (kind[rows] == kind[target]).any():
             continue
-        difference, order = bank._assign(key, new, old)
+        difference, order = bank.assign(key, new, old)
         near = np.argsort(difference, kind='stable')[:NEAREST]
         block = np.zeros((2, NEAREST, MOST), int)
         block[0, : len(near), : len(key)], block[1, : len(near), : len(key)] = new[order[near]], old[near]
@@ -163,7 +166,7 @@ def rank_part(bank: Prototypes, targets: np.ndarray, formulas: np.ndarray) -> di
     table |= {'rows': np.full((len(targets), CANDIDATES), -1), 'right': np.zeros((len(targets), CANDIDATES), np.float32)}
     for place, target in enumerate(targets):
         numbers = contents[target].tolist()
-        rows, difference, orders, new = bank._near(numbers, but=formulas == formulas[target])
+        rows, difference, orders, new = bank.near(numbers, but=formulas == formulas[target])
         if not len(rows := rows[:CANDIDATES]):
             continue
         m = len(rows)
@@ -180,7 +183,7 @@ def rank_part(bank: Prototypes, targets: np.ndarray, formulas: np.ndarray) -> di
 def rank_table(bank: Prototypes, parts: int | None = None) -> dict[str, np.ndarray]:
     """Return :func:`rank_part` of the whole bank; parts that are in runs/ are read, at most ``parts`` are made."""
     formulas = np.array([formula_hash(numbers) for numbers in contents_of(bank)])
-    order_of = np.concatenate([rows for rows, _ in bank._groups.values()])  # crystals of one part share their candidates
+    order_of = np.concatenate([rows for rows, _ in bank.formulas.values()])  # crystals of one part share their candidates
     found = []
     for begin in range(0, len(order_of), PART):
         path = TABLE / f'{begin}.npz'
@@ -282,7 +285,7 @@ def candidates(bank: Prototypes, target: int, formulas: np.ndarray) -> dict | No
     the merged and split templates; 'right' (m,) and 'alike' (m, m) of both together.
     """
     numbers, but = contents_of(bank)[target].tolist(), formulas == formulas[target]
-    rows, difference, places, new = (each[:CANDIDATES] for each in bank._near(numbers, but=but))
+    rows, difference, places, new = (each[:CANDIDATES] for each in bank.near(numbers, but=but))
     more = derived(bank, numbers, *anonymous(numbers), but=but)
     if not len(rows) + len(more):
         return None
@@ -342,6 +345,44 @@ def fit_derived(bank: Prototypes, path: str) -> None:
         )
 
 
+def volumes_of_right(bank: Prototypes, rows: np.ndarray) -> dict[bool, np.ndarray]:
+    """Return for merged (False) and split (True) templates with the structure of some crystals: crystal, logs of packings (m, 3).
+
+    Those of the template and of the crystal: volume over the sum of the atomic volumes.
+    """
+    formulas, found = np.array([formula_hash(numbers) for numbers in contents_of(bank)]), {False: [], True: []}
+    for row in rows.tolist():
+        numbers = contents_of(bank)[row].tolist()
+        more = derived(bank, numbers, *anonymous(numbers), but=formulas == formulas[row])
+        if more:
+            right = likeness(np.array([each.shape.spectrum for each in more]), bank.geometry(row).spectrum[None])[:, 0] > 0.5
+            for each in (each for each, is_right in zip(more, right, strict=True) if is_right):
+                found[each.split].append((row, np.log(bank.packing(each.row)), np.log(bank.packing(row))))
+    return {split: np.array(each) for split, each in found.items()}
+
+
+def fit_packing(bank: Prototypes, path: str) -> None:
+    """Fit how much of its packing a split template keeps; print it, and log(volume / true), mean and rms over the crystals."""
+    split, rng, weights = splits_of(bank, path), np.random.default_rng(2), KEPT
+    for name, least, most, count in (('train', 1, 20, 1000), ('val', 1, 20, 500), ('val', 21, 52, 150)):
+        rows = np.flatnonzero((split == name) & (bank.natoms >= least) & (bank.natoms <= most))
+        for is_split, (row, old, true) in ((k, v.T) for k, v in volumes_of_right(bank, rng.permutation(rows)[:count]).items()):
+            _, which, counts = np.unique(row, return_inverse=True, return_counts=True)
+            weight = 1 / counts[which] / len(counts)
+            if is_split and name == 'train':
+                roots = np.sqrt(weight)
+                weights = np.linalg.lstsq(np.stack([roots, roots * old], 1), roots * true, rcond=None)[0].round(2)
+                print('KEPT =', tuple(weights.tolist()))
+            errors = {'as the template': old - true, 'sum of atomic volumes': -true}
+            if is_split:
+                errors['kept in part'] = weights[0] + weights[1] * old - true
+            text = [f'{name}, {least} to {most} atoms, {"split" if is_split else "merged"}, {len(counts)} crystals']
+            for title, error in errors.items():
+                mean, rms = weight @ error, np.sqrt(weight @ error**2)
+                text.append(f'{title} {mean:.3f} +- {rms / np.sqrt(len(counts)):.3f}, rms {rms:.3f}')
+            print('; '.join(text), flush=True)
+
+
 def atomic_volumes(table: dict) -> np.ndarray:
     """Return atomic volumes (119,) in A^3 by least squares; 15 for elements that do not occur."""
     bank = Prototypes(table)
@@ -393,7 +434,7 @@ def test_formulas_in(bank: Prototypes, paths: list[str]) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('verb', choices=('make', 'fit', 'rank', 'held-out', 'derived', 'elements', 'check'))
+    parser.add_argument('verb', choices=('make', 'fit', 'rank', 'held-out', 'derived', 'packing', 'elements', 'check'))
     parser.add_argument('data', nargs='*')
     parser.add_argument('--parts', type=int, help='rank: make at most so many parts of the table and stop')
     args = parser.parse_args()
@@ -412,8 +453,8 @@ def main() -> None:
     if args.verb == 'held-out':
         rank(Prototypes.load(), args.data[0], args.parts, held_out=True)
         return
-    if args.verb == 'derived':
-        fit_derived(Prototypes.load(), args.data[0])
+    if args.verb in ('derived', 'packing'):
+        {'derived': fit_derived, 'packing': fit_packing}[args.verb](Prototypes.load(), args.data[0])
         return
     if args.verb == 'elements':
         bank = with_elements(Prototypes.load())

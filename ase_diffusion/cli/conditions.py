@@ -19,7 +19,8 @@ def add_conditions(parser: ArgumentParser) -> None:
         type=name_and_text,
         default=[],
         metavar='NAME=VALUE',
-        help='what is asked for: a number, a word, elements as A,B,C, or none; ase-diffusion info MODEL lists them',
+        help='what is asked for: a number, a range LOW:HIGH, a word, elements as A,B,C, or none; '
+        'ase-diffusion info MODEL lists them',
     )
     parser.add_argument('--guidance-scale', type=float, metavar='W', help='weight of the conditions')
 

@@ -29,7 +29,7 @@ def add_sample(parser: ArgumentParser) -> None:
         default=[],
         type=energy,
         metavar='E',
-        help='short for --condition energy=E: eV per mobile atom above the best of the composition; none: any (0)',
+        help='short for --condition energy=E: eV per mobile atom above the best of the composition, or LOW:HIGH; none: any (0)',
     )
     parser.add_argument('--generate-slab', action='store_true', help='generate slab atoms that are not fixed, too')
     parser.add_argument('--force-guidance', action='store_true', help='follow the forces of the shipped force field')
@@ -37,12 +37,12 @@ def add_sample(parser: ArgumentParser) -> None:
 
 
 def energy(text: str) -> tuple[str, str]:
-    """Return the condition of --energy E, a number or none."""
+    """Return the condition of --energy E: a number, a range or none."""
     if text.lower() != 'none':
         try:
-            float(text)
+            [float(part) for part in text.split(':')]
         except ValueError:
-            raise argparse.ArgumentTypeError(f'a number or none, not {text!r}') from None
+            raise argparse.ArgumentTypeError(f'a number, a range LOW:HIGH or none, not {text!r}') from None
     return name_and_text(f'energy={text}')
 
 

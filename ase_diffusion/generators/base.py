@@ -130,6 +130,13 @@ class Generator(GenerativeModel):
     def sample(self, n: int | None = None, **conditions: Any) -> Atoms | list[Atoms]:
         """Return one structure (n=None) or a list of n.
 
+        Parameters
+        ----------
+        n : int, optional
+        conditions
+            What the model knows (``ase-diffusion info MODEL`` lists it). In place of a number, a pair (low, high) asks for a
+            range: each structure draws its own number in it, uniformly, from its seed; ``info['key_value_pairs']`` has it.
+
         Raises
         ------
         ValueError

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from ase import Atoms
 
 from ..diffusion import SAMPLERS, Batch, ClassifierFree, JointProcess, NoisePerStructure
 from ..representations import Failure, Representation, representation_from_dict
-from ..representations.conditions import NumberCondition, conditions_of
+from ..representations.conditions import TARGETS, NumberCondition, Range, conditions_of, with_numbers
 from ..training.checkpoint import save_checkpoint
 from ..training.recipe import train_method
 from ..training.trainer import check_lightning
@@ -213,7 +214,7 @@ class GenerativeModel:
         return save_checkpoint(path, self.networks, self.header)
 
     def check_conditions(self, conditions: dict) -> dict:
-        """Return all conditions of a call with their defaults, checked.
+        """Return all conditions of a call with their defaults, checked; a pair of numbers as a range.
 
         Raises
         ------
@@ -233,9 +234,11 @@ class GenerativeModel:
         merged |= conditions
         for name, condition in known.items():
             if merged[name] is not None:
-                merged[name] = condition.check(name, merged[name])
-                if (span := condition.outside(merged[name])) is not None:
-                    log.warning('%s = %s lies outside the training data, %s', name, shown_condition(merged[name]), span)
+                check = condition.check_asked if isinstance(condition, NumberCondition) else condition.check
+                merged[name] = value = check(name, merged[name])
+                if (span := condition.outside(value)) is not None:
+                    verb = 'reaches' if isinstance(value, Range) else 'lies'
+                    log.warning('%s = %s %s outside the training data, %s', name, shown_condition(value), verb, span)
         if merged['guidance_scale'] is None:
             raise ValueError('guidance_scale must be a number; 1 is the plain conditional model, 0 the unconditional one')
         merged['guidance_scale'] = NumberCondition(0, 0).check('guidance_scale', merged['guidance_scale'])
@@ -258,9 +261,16 @@ class GenerativeModel:
 
     def _encode(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         """Return the batch of the templates and conditions, on the device."""
-        known = conditions_of(self.header)
-        asked = {name: known[name].tensor([conditions[name]] * len(seeds)) for name in known}
-        return self.representation.encode(task.take(seeds), asked).to(self.device)
+        return self.representation.encode(task.take(seeds), self._tensors(seeds, conditions)).to(self.device)
+
+    def _asked_of(self, conditions: dict, seed: int) -> dict:
+        """Return the conditions of the structure with this seed: a number in place of each range."""
+        return with_numbers(conditions, np.random.default_rng([seed, TARGETS]))
+
+    def _tensors(self, seeds: list[int], conditions: dict) -> dict[str, torch.Tensor]:
+        """Return what is asked for of each structure, by name, (B, ...)."""
+        asked = [self._asked_of(conditions, seed) for seed in seeds]
+        return {name: form.tensor([each[name] for each in asked]) for name, form in conditions_of(self.header).items()}
 
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         """Return the finished batch of these seeds; a subclass adds masks and guidance."""
@@ -358,7 +368,7 @@ class GenerativeModel:
             'min_distance_ratio': self._min_distance_ratio(atoms),
             **more,
         }
-        for name, value in conditions.items():
+        for name, value in self._asked_of(conditions, seed).items():
             if value is not None:
                 notes[name if name == 'guidance_scale' else f'condition_{name}'] = condition_text(value)
         note(atoms, **notes)

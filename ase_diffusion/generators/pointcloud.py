@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 from ..diffusion import Batch
 from ..networks.composition import CompositionGuided
-from ..representations.conditions import ElementsCondition, conditions_of
+from ..representations.conditions import ElementsCondition
 from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, slots_of
 from ..representations.reduction import niggli
 from ..training.pointcloud import PROPERTY, SAMPLING, train_pointcloud
@@ -144,10 +144,8 @@ class PointCloudDiffusion(BulkGenerator):
         return self._count(seed)
 
     def _encode(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
-        known = conditions_of(self.header)
-        asked = {name: form.tensor([conditions[name]] * len(seeds)) for name, form in known.items()}
         slots = slots_of([chemical_symbols.index(symbol) for symbol in self.elements])
-        return self.representation.blank(task.take(seeds), [slots] * len(seeds), asked).to(self.device)
+        return self.representation.blank(task.take(seeds), [slots] * len(seeds), self._tensors(seeds, conditions)).to(self.device)
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         reason = super()._reason_to_reject(atoms)

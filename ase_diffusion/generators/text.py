@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ase.data import chemical_symbols
 
+from ..representations.conditions import Range
+
 
 def as_text(text: str, other: str) -> str:
     """Return ``text``, or ``other`` where ase.db would take it for a number, as InF and NaN."""
@@ -35,7 +37,9 @@ def condition_text(value: float | str | tuple[str, ...] | tuple[float, ...]) -> 
     return float(value)
 
 
-def shown_condition(value: float | str | tuple[str, ...] | tuple[float, ...]) -> str:
-    """Return the value of a condition as the log shows it."""
+def shown_condition(value: float | Range | str | tuple[str, ...] | tuple[float, ...]) -> str:
+    """Return the value of a condition as the log shows it; ranges as -3 to -2."""
+    if isinstance(value, Range):
+        return f'{value.low:g} to {value.high:g}'
     text = condition_text(value)
     return text if isinstance(text, str) else f'{text:g}'

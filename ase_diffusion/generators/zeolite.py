@@ -34,15 +34,19 @@ from .relaxation import relax_keywords
 from .tasks import FromNoise
 from .trajectory import DenoisingTrajectory
 from .zeolite_arguments import (
+    PROPERTIES,
     TOLERANCE,
     check_cost,
     check_edges,
     check_given,
     check_groups,
     check_points,
+    check_targets,
     check_tolerance,
     is_compatible,
+    numbers_together,
     space_group_text,
+    targets_of,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +55,6 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = 'zeolite-silica'
 SOURCES = ('random', 'network')
 TRIES = {'random': 20, 'network': 60}  # each some 400 cells, 1 s; a grid: cheap, and most give no framework
-PROPERTIES = ('void_fraction', 'heat_of_adsorption', 'henry_coefficient')
 LEAST_VOLUME = 0.9  # share of the drawn cell that a framework with a target keeps: what shrinks loses void fraction
 STRAIN = 0.02  # standard deviation of the relative change of a cell that is drawn
 DRAWS = 50  # until a cell fits grids of a fixed shape
@@ -197,14 +200,17 @@ class ZeoliteDiffusion(Generator):
         if self.source == 'random' and conditions.get('guidance_scale') is not None:
             raise ValueError("guidance_scale is that of a network; pass source='network', or leave it out")
         merged = super().check_conditions(conditions)
-        if self.source == 'random' or not _targets(merged):
+        if self.source == 'random' or not targets_of(merged):
             merged['guidance_scale'] = None
-        share, henry = merged.get('void_fraction'), merged.get('henry_coefficient')
-        if share is not None and not 0 <= share <= 1:
-            raise ValueError(f'void_fraction is a share of the volume, 0 to 1; got {share:g}')
-        if henry is not None and not henry > 0:
-            raise ValueError(f'henry_coefficient is above 0, and 1 for an empty box; got {henry:g}')
+        check_targets(merged)
+        self._weights(0, merged)  # an error where no framework has such targets
         return merged
+
+    def _asked_of(self, conditions: dict, seed: int) -> dict:
+        asked = super()._asked_of(conditions, seed)
+        if len(targets_of(asked)) > 1 and asked != conditions:  # ranges, of which only some numbers go together
+            asked = numbers_together(conditions, seed, lambda targets: self.cells.weights(targets, self.rows))
+        return asked
 
     # draws
 
@@ -218,10 +224,14 @@ class ZeoliteDiffusion(Generator):
             silicon = max(1, round(silicon * edges.prod() / self.cells.lengths[row].astype(float).prod()))
         return edges, silicon, self.cells.operations(row) if self.symmetry else IDENTITY
 
-    def _draw(self, seed: int, targets: dict[str, float]) -> Draw:
+    def _weights(self, seed: int, conditions: dict) -> np.ndarray:
+        """Return with which weights a known cell is drawn for the framework with this seed, (n,)."""
+        return self.cells.weights(targets_of(self._asked_of(conditions, seed)), self.rows)
+
+    def _draw(self, seed: int, conditions: dict) -> Draw:
         """Return cell, space group, T number and grid of the structure with this seed."""
         rng = np.random.default_rng([seed % 2**32, seed >> 32])
-        weights, voxels = self.cells.weights(targets, self.rows), self.representation
+        weights, voxels = self._weights(seed, conditions), self.representation
         for _ in range(DRAWS):
             edges, silicon, operations = self._draw_cell(weights, rng)
             shape = voxels.shape or symmetric_shape(edges, operations, voxels.pitch, voxels.multiple)
@@ -236,8 +246,7 @@ class ZeoliteDiffusion(Generator):
     def _draws(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Draw]:
         if isinstance(task, Interpolation):
             return [task.draw] * len(seeds)
-        targets = _targets(conditions)
-        return [self._draw(seed, targets) for seed in seeds]
+        return [self._draw(seed, conditions) for seed in seeds]
 
     def _groups_of(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[list[int]]:
         """Return the places of seeds whose grids have one shape; on a CPU one by one, which costs the same there."""
@@ -255,16 +264,18 @@ class ZeoliteDiffusion(Generator):
 
     def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
         if self._is_random(task):
-            targets = _targets(conditions)
-            search = RandomSites(partial(self._draw_cell, self.cells.weights(targets, self.rows)), min(self.max_cost, GOOD))
-            near = partial(self._is_near, targets)
-            notes = {'model': 'none', 'source': 'random'}
-            return self._labelled([search(seed, near) for seed in seeds], seeds, conditions, notes)
+            found = [self._search(seed, conditions) for seed in seeds]
+            return self._labelled(found, seeds, conditions, {'model': 'none', 'source': 'random'})
         outcomes: list = [None] * len(seeds)
         for places in self._groups_of(seeds, conditions, task):
             for k, outcome in zip(places, super()._candidates([seeds[k] for k in places], conditions, task), strict=True):
                 outcomes[k] = outcome
         return outcomes
+
+    def _search(self, seed: int, conditions: dict) -> Atoms | Failure:
+        """Return a framework from random sites, or why there is none."""
+        search = RandomSites(partial(self._draw_cell, self._weights(seed, conditions)), min(self.max_cost, GOOD))
+        return search(seed, partial(self._is_near, targets_of(self._asked_of(conditions, seed))))
 
     def sample_batches(self, n: int, **conditions: Any) -> Iterator[Batch]:
         """Yield finished batches, of n samples in all, each of grids of one shape."""
@@ -294,8 +305,8 @@ class ZeoliteDiffusion(Generator):
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         draws, voxels = self._draws(seeds, conditions, task), self.representation
         known = {**self.network.settings.get('conditions', {}), **self.network.settings.get('tiled', {})}
-        asked = {name: [conditions[name]] * len(seeds) for name in known if conditions.get(name) is not None}
-        asked = {name: [float(v) for v in values] for name, values in asked.items()}
+        each = [self._asked_of(conditions, seed) for seed in seeds]
+        asked = {name: [float(one[name]) for one in each] for name in known if conditions.get(name) is not None}
         if 'volume_per_t' in known and 'volume_per_t' not in asked:
             asked['volume_per_t'] = [draw.edges.prod() / draw.silicon for draw in draws]
         batch = voxels.empty(np.stack([np.diag(draw.edges) for draw in draws]), draws[0].shape, asked)
@@ -306,7 +317,7 @@ class ZeoliteDiffusion(Generator):
         symmetries = [draw.symmetry for draw in draws]
         scale = conditions.get('guidance_scale')
         if scale is None:
-            scale = self.default_guidance_scale if _targets(conditions) else 1.0
+            scale = self.default_guidance_scale if targets_of(conditions) else 1.0
         network = ClassifierFree(with_multiplicity(self.network), scale)
         noise = SymmetricNoise(seeds, symmetries)
         process, begin = task.begin(self.process, batch, noise, network)
@@ -314,7 +325,7 @@ class ZeoliteDiffusion(Generator):
             final = self._sampler()(averaged(network, symmetries), process, batch, generator=noise, callback=movie, **begin)
         final.extras['operations'] = [draw.operations for draw in draws]  # for the restoration
         final.extras['labels'] = {'source': 'network'}
-        if _targets(conditions) and self.tolerance:
+        if targets_of(conditions) and self.tolerance:
             final.extras['least_volume'] = LEAST_VOLUME
         return final
 
@@ -477,11 +488,6 @@ class ZeoliteDiffusion(Generator):
             'tolerance': self.tolerance,
             'probe_shape': list(self.probe_shape),
         }
-
-
-def _targets(conditions: dict) -> dict[str, float]:
-    """Return the properties that are asked for."""
-    return {name: conditions[name] for name in PROPERTIES if conditions.get(name) is not None}
 
 
 def _half(device: torch.device):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,16 @@ from ase import Atoms
 
 from ..data.zeolite_cells import ZeoliteCells
 from ..porous import check_framework
+from ..representations.conditions import TARGETS, ends_of, with_numbers
 from ..utils.checks import check_integer
+from .text import shown_condition
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 TOLERANCE = {'void_fraction': 0.03, 'heat_of_adsorption': 1.5, 'henry_coefficient': 1.5}  # kJ/mol; the last a factor
+PROPERTIES = tuple(TOLERANCE)
+DRAWS = 1000  # of targets in ranges, until they go together
 
 
 def space_group_text(groups: Iterable[int] | None) -> str:
@@ -71,6 +76,31 @@ def check_tolerance(tolerance: dict[str, float] | None) -> dict[str, float]:
                 f'got {name}: {value!r}'
             )
     return {name: float(value) for name, value in values.items()}
+
+
+def targets_of(conditions: dict) -> dict[str, float]:
+    """Return the properties that are asked for."""
+    return {name: conditions[name] for name in PROPERTIES if conditions.get(name) is not None}
+
+
+def check_targets(conditions: dict) -> None:
+    """Raise a ValueError where no framework can have what is asked for."""
+    share, henry = conditions.get('void_fraction'), conditions.get('henry_coefficient')
+    if share is not None and not all(0 <= value <= 1 for value in ends_of(share)):
+        raise ValueError(f'void_fraction is a share of the volume, 0 to 1; got {shown_condition(share)}')
+    if henry is not None and not all(value > 0 for value in ends_of(henry)):
+        raise ValueError(f'henry_coefficient is above 0, and 1 for an empty box; got {shown_condition(henry)}')
+
+
+def numbers_together(conditions: dict, seed: int, check: Callable[[dict[str, float]], object]) -> dict:
+    """Return conditions with a number in place of each range, drawn again while ``check(targets)`` raises a ValueError."""
+    rng = np.random.default_rng([seed, TARGETS])
+    for _ in range(DRAWS):
+        asked = with_numbers(conditions, rng)
+        with contextlib.suppress(ValueError):
+            check(targets_of(asked))
+            return asked
+    return asked
 
 
 def check_groups(space_group: int | Sequence[int] | None, cells: ZeoliteCells) -> list[int] | None:

@@ -2,6 +2,8 @@
 
 An entry of the header of a checkpoint is ``[low, high]`` for a number (the range of the training data), ``{'classes': [...]}``
 for a class, ``{'elements': [...]}`` for a set of chemical elements and ``{'low': [...], 'high': [...]}`` for a vector.
+
+Of a number a :class:`Range` may be asked for: each structure has its own number in it (:func:`with_numbers`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +20,14 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 N_ELEMENTS = 119  # length of a row of an element set; index = atomic number
+TARGETS = 3  # with a seed, that of the random numbers from which a structure draws what it is asked for in ranges
+
+
+class Range(NamedTuple):
+    """What is asked for where any number between two will do, both included."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,6 @@ class NumberCondition:
 
     low: float
     high: float
-    form: ClassVar[str] = 'NUMBER'
 
     def check(self, name: str, value: object) -> float:
         """Return the value as a float; raise a ValueError where it is no finite number."""
@@ -42,20 +51,31 @@ class NumberCondition:
             )
         return float(value)
 
-    def outside(self, value: float) -> str | None:
-        """Return the range of the training data where the value lies outside of it, else None."""
-        return None if self.low <= value <= self.high else f'{self.low:.6g} to {self.high:.6g}'
+    def check_asked(self, name: str, value: object) -> float | Range:
+        """Return what is asked for as a float or a range; raise a ValueError where it is neither."""
+        if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+            return self.check(name, value)
+        ends = [self.check(f'each end of the range {name}', each) for each in np.atleast_1d(np.asarray(value, object))]
+        if len(ends) != 2 or not ends[0] <= ends[1]:
+            raise ValueError(f'{name} is a finite number, a range (low, high) with low <= high, or None; got {value!r}')
+        return Range(*ends)
+
+    def outside(self, value: float | Range) -> str | None:
+        """Return the range of the training data where the value, or an end of a range, lies outside of it, else None."""
+        inside = all(self.low <= each <= self.high for each in ends_of(value))
+        return None if inside else f'{self.low:.6g} to {self.high:.6g}'
 
     def tensor(self, values: Sequence, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return (B,), NaN for None."""
         return torch.tensor([math.nan if v is None else float(v) for v in values], dtype=dtype)
 
-    def parse(self, text: str) -> float:
-        """Return the value of a word of the command line."""
+    def parse(self, text: str) -> float | list[float]:
+        """Return the value of a word of the command line, such as -2.5 or the range -3:-2."""
         try:
-            return float(text)
+            numbers = [float(part) for part in text.split(':')]
         except ValueError:
-            raise ValueError(f'a number or none, got {text!r}') from None
+            raise ValueError(f'a number, a range LOW:HIGH or none, got {text!r}') from None
+        return numbers[0] if len(numbers) == 1 else numbers
 
     def entry(self) -> list[float]:
         """Return the entry of the header."""
@@ -67,11 +87,10 @@ class ClassCondition:
     """One of several words; in a batch its index as a float, NaN for "not asked for"."""
 
     classes: tuple[str, ...]
-    form: ClassVar[str] = 'WORD'
 
     def check(self, name: str, value: object) -> str:
         """Return the word; raise a ValueError with the allowed words for any other."""
-        if value not in self.classes:
+        if not isinstance(value, str) or value not in self.classes:
             raise ValueError(f'{name} is one of {", ".join(self.classes)}, or None; got {value!r}')
         return str(value)
 
@@ -103,7 +122,6 @@ class ElementsCondition:
     """
 
     elements: tuple[int, ...]
-    form: ClassVar[str] = 'A,B,C'
 
     def check(self, name: str, value: object) -> tuple[str, ...]:
         """Return the symbols in the order of their atomic numbers, each once; raise a ValueError for what is no set of them."""
@@ -154,7 +172,6 @@ class VectorCondition:
 
     low: tuple[float, ...]
     high: tuple[float, ...]
-    form: ClassVar[str] = 'X,Y,...'
 
     def check(self, name: str, value: object) -> tuple[float, ...]:
         """Return the numbers; raise a ValueError where there are not k finite ones."""
@@ -220,6 +237,16 @@ def condition_from_entry(entry: object) -> Condition:
     except (TypeError, ValueError):
         pass
     raise ValueError(f'expected: a condition is {law}, got {entry!r}')
+
+
+def ends_of(value: float | Range) -> tuple[float, ...]:
+    """Return the two ends of a range, or the number alone."""
+    return value if isinstance(value, Range) else (value,)
+
+
+def with_numbers(conditions: dict, rng: np.random.Generator) -> dict:
+    """Return conditions with a number, drawn uniformly, in place of each range."""
+    return {name: float(rng.uniform(*value)) if isinstance(value, Range) else value for name, value in conditions.items()}
 
 
 def or_unknown(condition: Condition, values: Sequence) -> list:

@@ -134,6 +134,7 @@ HEADER = {
     [
         (['energy=0.5'], {'energy': 0.5}),
         (['energy=None'], {'energy': None}),
+        (['energy=-3:-2.5'], {'energy': [-3.0, -2.5]}),
         (['gap=metal'], {'gap': 'metal'}),
         (['elements=Mg, Mn,O', 'strain=0.1,-0.2'], {'elements': ['Mg', 'Mn', 'O'], 'strain': [0.1, -0.2]}),
         (['unknown=3'], {'unknown': None}),  # refused by the generator, which lists what it knows
@@ -150,7 +151,9 @@ def test_a_condition_has_a_name_and_a_value(text):
         name_and_text(text)
 
 
-@pytest.mark.parametrize('pairs', [[('energy', 'low')], [('strain', '1,x')], [('energy', '1'), ('energy', '2')]])
+@pytest.mark.parametrize(
+    'pairs', [[('energy', 'low')], [('energy', '1:')], [('strain', '1,x')], [('energy', '1'), ('energy', '2')]]
+)
 def test_conditions_without_a_meaning_are_named(pairs):
     with pytest.raises(ValueError, match=f'--condition.*{pairs[0][0]}'):
         parse_conditions(Namespace(header=HEADER), Namespace(condition=pairs, guidance_scale=None))
@@ -171,6 +174,7 @@ def test_table():
     [
         ('', {'logfile': None}, {}),
         ('--energy none', {'logfile': None}, {'energy': None}),
+        ('--energy 0:0.2', {'logfile': None}, {'energy': [0.0, 0.2]}),
         ('--energy 0.2 --guidance-scale 3', {'logfile': None}, {'energy': 0.2, 'guidance_scale': 3.0}),
         (
             '--model m --sampler heun --height 1 4 --device cpu --force-guidance',

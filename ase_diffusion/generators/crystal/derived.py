@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import spglib
@@ -14,6 +14,7 @@ from ase import Atoms
 
 from ...representations.cells import of_spglib, space_group_of
 from ...representations.reduction import niggli
+from .bank import CrystalBank, reduced
 from .geometry import Geometry, geometry
 
 TAKEN, PATTERNS = 8, 4  # of merged and of split crystals each; ways to split one crystal
@@ -21,6 +22,7 @@ MERGED, SPLIT = 400, 24  # nearest crystals that are looked at: merged ones must
 MERGED_OF_GROUP = 80  # where a space group is asked for, which must be found
 SAME = 0.1  # A, within which sites are equivalent
 NONE, GIVEN = (-10.87, 4.52), (3.32, -2.23, -0.82)  # scripts/prototypes.py derived
+KEPT = (-0.01, 0.29)  # log of the packing of a split crystal, from that of the template; scripts/prototypes.py packing
 SMALLER = 5.0  # difference that fewer atoms than the cell are worth
 SLIGHT = 0.02  # probability that none of the nearest templates is right, below which these are not looked for
 
@@ -65,22 +67,27 @@ def none_right(difference: np.ndarray, same: np.ndarray, weights: tuple[float, f
     return float(np.dot(weights, (1, np.sqrt(difference.min() + SMALLER * (not same.any()))))) if len(difference) else 0.0
 
 
+def split_packing(packing: float, weights: tuple[float, float] = KEPT) -> float:
+    """Return volume over the sum of the atomic volumes of a split crystal, from that of its template.
+
+    What sets the volume of an element that fills several kinds of sites beside others is mostly this element: little of it stays
+    where two others are there.
+    """
+    return float(np.exp(np.dot(weights, (1, np.log(packing)))))
+
+
 def scores(found: list[Derived], weights: tuple[float, float, float] = GIVEN) -> np.ndarray:
     """Return log-odds of (m,) templates that each is right, against that none of all templates is."""
     return np.array([np.dot(weights, (1, each.split, each.difference)) for each in found])
 
 
-def _reduced(counts: list[int]) -> Key:
-    divisor = int(np.gcd.reduce(counts))
-    return tuple(int(count) // divisor for count in counts)
-
-
-def merged_formulas(keys: list[Key]) -> dict[Key, list[tuple[Key, int, int]]]:
+@lru_cache(maxsize=8)
+def merged_formulas(keys: tuple[Key, ...]) -> dict[Key, list[tuple[Key, int, int]]]:
     """Return for anonymous formulas from which others they come by merging, and which two elements are merged."""
     found = defaultdict(list)
     for key in keys:
         for i, j in itertools.combinations(range(len(key)), 2):
-            found[_reduced(sorted([*_others(key, i, j), key[i] + key[j]]))].append((key, i, j))
+            found[reduced(sorted([*_others(key, i, j), key[i] + key[j]]))].append((key, i, j))
     return found
 
 
@@ -90,49 +97,54 @@ def _others(values, *places: int) -> list:
 
 def _exchanges(rich: Key, poor: Key, i: int, j: int) -> Iterator[int]:
     """Return the places of a formula that take two, ``i`` and ``j``, of a formula with one element more."""
-    total = _reduced([*_others(rich, i, j), rich[i] + rich[j]])
+    total = reduced([*_others(rich, i, j), rich[i] + rich[j]])
     for place in range(len(poor)):
         if (*_others(poor, place), poor[place]) == total:
             yield place
 
 
-def _merged(bank: Any, key: Key, new: np.ndarray) -> Iterator[tuple]:
+def _merged(bank: CrystalBank, key: Key, new: np.ndarray) -> Iterator[tuple]:
     """Yield rows (m,), their differences and the new elements in the order of theirs (m, k + 1)."""
-    for group, i, j in bank.merging.get(key, ()):
-        rows, old = bank._groups[group]
+    for group, i, j in merged_formulas(tuple(bank.formulas)).get(key, ()):
+        rows, old = bank.formulas[group]
         rest = _others(range(len(group)), i, j)
         for place in _exchanges(group, key, i, j):
             others = _others(range(len(key)), place)
-            difference, order = bank._assign(tuple(key[k] for k in others), new[others], old[:, rest])
+            difference, order = bank.assign(tuple(key[k] for k in others), new[others], old[:, rest])
             elements = np.full(old.shape, new[place])
             elements[:, rest] = new[others][order]
-            yield rows, difference + bank._distances[new[place], old[:, [i, j]]].sum(1), elements
+            yield rows, difference + bank.distances[new[place], old[:, [i, j]]].sum(1), elements
 
 
-def _split(bank: Any, key: Key, new: np.ndarray) -> Iterator[tuple]:
+def _split(bank: CrystalBank, key: Key, new: np.ndarray) -> Iterator[tuple]:
     """Yield rows (m,), their differences, the new elements (m, k - 1) with 0 for the one that is split, and the two for it."""
     for i, j in itertools.combinations(range(len(key)), 2):
-        group = _reduced(sorted([*_others(key, i, j), key[i] + key[j]]))
-        if group not in bank._groups:
+        group = reduced(sorted([*_others(key, i, j), key[i] + key[j]]))
+        if group not in bank.formulas:
             continue
-        rows, old = bank._groups[group]
+        rows, old = bank.formulas[group]
         rest = _others(range(len(key)), i, j)
         for place in _exchanges(key, group, i, j):
             others = _others(range(len(group)), place)
-            difference, order = bank._assign(tuple(group[k] for k in others), new[rest], old[:, others])
+            difference, order = bank.assign(tuple(group[k] for k in others), new[rest], old[:, others])
             elements = np.zeros(old.shape, int)
             elements[:, others] = new[rest][order]
-            yield rows, difference + bank._distances[new[[i, j]]][:, old[:, place]].sum(0), elements, (i, j)
+            yield rows, difference + bank.distances[new[[i, j]]][:, old[:, place]].sum(0), elements, (i, j)
 
 
 def derived(
-    bank: Any, numbers: list[int], key: Key, new: np.ndarray, space_group: int | None = None, but: np.ndarray | None = None
+    bank: CrystalBank,
+    numbers: list[int],
+    key: Key,
+    new: np.ndarray,
+    space_group: int | None = None,
+    but: np.ndarray | None = None,
 ) -> list[Derived]:
     """Return the nearest eight merged and the nearest eight split crystals that fit into a cell of these atoms.
 
     Parameters
     ----------
-    bank : ase_diffusion.generators.crystal.prototypes.Prototypes
+    bank : CrystalBank
     numbers : list of int
         Atomic numbers of the atoms of the cell.
     key : tuple of int
@@ -152,7 +164,7 @@ def derived(
         may_split &= bank.groups == space_group
     merged = _nearest(_merged(bank, key, new), allowed & (bank.natoms > 1), MERGED if space_group is None else MERGED_OF_GROUP)
     for nearest in (merged, _nearest(_split(bank, key, new), may_split, SPLIT)):
-        taken, cells = 0, bank._cells([row for _, row, *_ in nearest])
+        taken, cells = 0, bank.cells([row for _, row, *_ in nearest])
         for (difference, row, elements, *pair), cell in zip(nearest, cells, strict=True):
             scaled, sites = bank.scaled(row), np.repeat(elements, bank.row_counts(row))
             if count % len(sites) and count % _size(scaled, cell, sites):

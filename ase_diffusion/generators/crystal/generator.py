@@ -32,8 +32,8 @@ from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, given_structures
 from ..text import formula_text
+from .bank import SAME_TYPE
 from .guidance import CrystalGuidance
-from .prototypes import SAME_TYPE
 from .tasks import AllowedElements, perturbation
 from .templates import PRIOR_WEIGHT, FromTemplates, Templates, check_space_group, energy_and_prior
 

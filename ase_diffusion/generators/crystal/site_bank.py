@@ -10,7 +10,8 @@ import numpy as np
 from ase import Atoms
 
 from ...representations.cells import CENTERING, centering_of, conventional
-from .prototypes import SAME_TYPE, Prototypes, as_prototypes, shipped_prototypes
+from .bank import SAME_TYPE
+from .prototypes import Prototypes, as_prototypes, shipped_prototypes
 
 
 class SiteBank:

@@ -8,8 +8,9 @@ from ase.data import atomic_numbers
 from ase.spacegroup import crystal
 
 from ase_diffusion import CrystalDiffusion, metrics
-from ase_diffusion.generators.crystal.derived import derived, none_right, translations
-from ase_diffusion.generators.crystal.prototypes import Prototypes, anonymous, shipped_prototypes
+from ase_diffusion.generators.crystal.bank import anonymous
+from ase_diffusion.generators.crystal.derived import derived, none_right, split_packing, translations
+from ase_diffusion.generators.crystal.prototypes import Prototypes, shipped_prototypes
 from ase_diffusion.representations.cells import space_group_of
 from ase_diffusion.utils.atoms import parse_formula
 
@@ -42,6 +43,20 @@ def test_one_element_on_two_kinds_of_sites_becomes_two():
     assert not bank.find(parse_formula('Mg3Al3O8'))  # no set of equivalent sites has three atoms
 
 
+def test_volumes_of_split_templates_are_nearer_to_the_sum_of_atomic_volumes():
+    for known, formula, kept in ((spinel('Fe', 'Fe'), 'Mg2Al4O8', 0.29), (spinel('Mg', 'Al'), 'Fe6O8', 1.0)):
+        volumes = []
+        for factor in (1.0, 2.0):
+            atoms = known.copy()
+            atoms.set_cell(atoms.cell * factor ** (1 / 3), scale_atoms=True)
+            bank = Prototypes.from_atoms([atoms])
+            assert bank.packing(0) == pytest.approx(atoms.cell.volume / bank.table['volumes'][atoms.numbers].sum())
+            new = bank.substituted(bank.find(parse_formula(formula))[0], 14)
+            volumes.append(new.cell.volume / bank.table['volumes'][new.numbers].sum())
+        assert volumes[1] / volumes[0] == pytest.approx(2**kept)
+        assert volumes[0] == pytest.approx(bank.packing(0) / 2 if kept == 1 else split_packing(bank.packing(0) / 2))
+
+
 def test_both_ways_undo_each_other():
     for known, formula, pairs in (
         (spinel('Mg', 'Al'), 'Fe6O8', [('Fe', 'Mg'), ('Fe', 'Al')]),
@@ -49,7 +64,7 @@ def test_both_ways_undo_each_other():
     ):
         bank, numbers = Prototypes.from_atoms([known]), parse_formula(formula)
         found = derived(bank, numbers, *anonymous(numbers))
-        cost = sum(bank._distances[tuple(atomic_numbers[symbol] for symbol in pair)] for pair in pairs)
+        cost = sum(bank.distances[tuple(atomic_numbers[symbol] for symbol in pair)] for pair in pairs)
         assert min(each.difference for each in found) == pytest.approx(cost)
         assert all(each.split is (formula != 'Fe6O8') and sorted(each.sites) == sorted(numbers) for each in found)
 

@@ -13,7 +13,8 @@ from ase.spacegroup import crystal
 
 from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.errors import GenerationFailed
-from ase_diffusion.generators.crystal.prototypes import Prototypes, formula_hash, shipped_prototypes
+from ase_diffusion.generators.crystal.bank import formula_hash
+from ase_diffusion.generators.crystal.prototypes import Prototypes, shipped_prototypes
 from ase_diffusion.utils.atoms import parse_formula
 
 QUIET = {'logfile': None, 'rng': 0}
@@ -50,11 +51,11 @@ def test_a_bank_gives_back_what_it_was_made_of_within_the_rounding_of_its_file(t
 def test_elements_are_assigned_as_the_best_of_all_orders_does():
     bank = shipped_prototypes()
     numbers = parse_formula('KTaGeO5')  # three elements of one count
-    (key, (rows, old)) = next((k, v) for k, v in bank._groups.items() if k == (1, 1, 1, 5))
-    difference, order = bank._assign(key, np.array([19, 32, 73, 8]), old)
+    (key, (rows, old)) = next((k, v) for k, v in bank.formulas.items() if k == (1, 1, 1, 5))
+    difference, order = bank.assign(key, np.array([19, 32, 73, 8]), old)
     for k in range(0, len(rows), 25):
         costs = [
-            sum(bank._distances[new, was] for new, was in zip([*three, 8], old[k], strict=True))
+            sum(bank.distances[new, was] for new, was in zip([*three, 8], old[k], strict=True))
             for three in itertools.permutations([19, 32, 73])
         ]
         assert difference[k] == pytest.approx(min(costs))
