@@ -8,7 +8,8 @@ table: for the elements of ternary oxides of the test split (rare earth, alkalin
     hull of CHGNet energies of the whole data set, as generated and, for a part, relaxed (fmax 0.1, at most 100 steps). Beside it
     retrieval (the training oxide with the most similar cations, these exchanged and its volume scaled; a known crystal where
     there is one), `CrystalDiffusion` limited to the elements, as many atoms, the same "with stoich", the formulas of retrieval,
-    random sites, and the test crystals. "Retrieval, noise s": crystals of retrieval, noised by s of the cell and denoised.
+    random sites, and the test crystals. "Default": the first structure of `PointCloudDiffusion` without options, a template, and
+    the first twenty. "Retrieval, noise s": crystals of retrieval, noised by s of the cell and denoised.
 found: MgMnO3, Mg2Mn3O8, CaZn3O4, La2ZnO4, MgFe2O4 of the paper, held out of training: samples of this formula, whether
     they match the crystal of the data (StructureMatcher), and the energy above the hull of the lowest ones, relaxed.
 network: tokens and the U-Net over the rows, trained for the same CPU time on one thread, judged as free samples.
@@ -42,7 +43,29 @@ ASKED = (
     ('formation_energy', -3.0),
 )
 BELOW = -2.75  # eV/atom: at or below it counts as what was asked for
-METHODS = ('PointCloudDiffusion', 'as returned', 'retrieval', 'CrystalDiffusion', 'with stoich', 'no network', 'test crystals')
+TEMPLATES, EACH = 'default, 20 of each', 20
+GUIDED_EACH = 3  # first structures of the default for each set of elements
+METHODS = (
+    'PointCloudDiffusion',
+    'default',
+    TEMPLATES,
+    'as returned',
+    'retrieval',
+    'CrystalDiffusion',
+    'with stoich',
+    'no network',
+    'test crystals',
+)
+    'PointCloudDiffusion',
+    'default',
+    TEMPLATES,
+    'as returned',
+    'retrieval',
+    'CrystalDiffusion',
+    'with stoich',
+    'no network',
+    'test crystals',
+)
 NOISES = (0.02, 0.06, 0.15)  # of the cell: displacements of atoms of retrieved crystals, which are then denoised
 RELAXED = ('as returned', 'retrieval', 'with stoich', 'test crystals')
 HELD = {'MgMnO3': 10, 'Mg2Mn3O8': 13, 'CaZn3O4': 8, 'La2ZnO4': 7, 'MgFe2O4': 14}  # atoms in the cell
@@ -91,6 +114,11 @@ class Compare(Benchmark):
                 (f'{name} {value}, scale {s:g}', (name, value, s))
                 for name, value in ASKED
                 for s in (SCALES[1:] if value else SCALES[:1])
+            ]
+            + [
+                (f'{name} {value}, scale {s:g}, default', (name, value, s, True))
+                for name, value in ASKED
+                for s in (SCALES[2:] if value else SCALES[:1])
             ],
             'table': [(name, (name,)) for name in (*METHODS, *(f'retrieval, noise {s:g}' for s in NOISES))]
             + [(f'{name}, relaxed', (name, True)) for name in RELAXED],
@@ -167,11 +195,15 @@ class Compare(Benchmark):
 
     # ---------------------------------------------------------------- guidance
 
-    def guidance(self, name, value, scale) -> dict:
-        """Return what came of one condition and scale."""
+    def guidance(self, name, value, scale, default: bool = False) -> dict:
+        """Return what came of one condition and scale; ``default``: of the first three with templates."""
         given = self.of_both if name == 'band_gap' else self.oxides[: self.args.guided]
         asked = {} if scale == 0 else {name: value}
-        images = decoded(self.gen, sampled(self.gen, given, self.counts(given, 21), 21, scale, **asked))
+        if default:
+            asked |= {'guidance_scale': scale} if asked else {}
+            images = [atoms for one in given for atoms in self.by_default(one, GUIDED_EACH, **asked)]
+        else:
+            images = decoded(self.gen, sampled(self.gen, given, self.counts(given, 21), 21, scale, **asked))
         sound = [a for a in images if isinstance(a, Atoms)]
         classes, energies = self.judge(sound)
         record = {'n': len(images), 'asked': value, 'scale': scale, **judged(images)}
@@ -216,8 +248,19 @@ class Compare(Benchmark):
             images = self.denoised(images, float(noise), 31 + begin) if noise else images
             return [a if isinstance(a, Atoms) else Atoms() for a in images]
 
+        if name == TEMPLATES:
+            return [atoms for oxide in self.oxides for atoms in self.by_default(oxide, EACH)]
         images = kept(path, len(self.oxides), make)
         return [a if len(a) and set(a.numbers) == set(b.numbers) else None for a, b in zip(images, self.oxides, strict=True)]
+
+    def by_default(self, like: Atoms, n: int, **asked) -> list[Atoms]:
+        """Return the first structures of the elements of a crystal."""
+        from ase_diffusion import PointCloudDiffusion
+
+        return PointCloudDiffusion(sorted(set(like.get_chemical_symbols())), rng=51, logfile=None).sample(n, **asked)
+
+    def _default(self, given, counts, seed) -> list:
+        return [self.by_default(atoms, 1)[0] for atoms in given]
 
     def _pointclouddiffusion(self, given, counts, seed) -> list:
         return decoded(self.gen, sampled(self.gen, given, counts, seed))

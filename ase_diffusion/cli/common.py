@@ -116,6 +116,23 @@ def add_substitute(parser: ArgumentParser) -> None:
     )
 
 
+def add_templates(parser: ArgumentParser, which: str) -> None:
+    """Add whether known crystals come first, and which; ``which`` begins the help."""
+    parser.add_argument(
+        '--templates',
+        metavar='WHICH',
+        help=f'{which} come first: yes, no, at most N, or a file of more (yes, unless a model is named)',
+    )
+
+
+def templates_of(args: Namespace) -> dict[str, bool | int | str]:
+    """Return the option of a generator that :func:`add_templates` read, nothing where it was left out."""
+    word = args.templates
+    if word is None:
+        return {}
+    return {'templates': {'yes': True, 'no': False}.get(word, int(word) if word.isdigit() else word)}
+
+
 def add_crystal_data(parser: ArgumentParser) -> None:
     """Add the data of a training on crystals, and their splits."""
     parser.add_argument(

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ase_diffusion.cli.common import add_crystal_data, add_substitute, given
+from ase_diffusion.cli.common import add_crystal_data, add_substitute, add_templates, given, templates_of
 
 if TYPE_CHECKING:
     from ase_diffusion import CrystalDiffusion
@@ -21,23 +21,15 @@ def add_sample(parser: ArgumentParser) -> None:
     )
     parser.add_argument('--all-elements', action='store_true', default=None, help='every one of --elements must occur')
     parser.add_argument('--conditioning', metavar='KIND', help='cds or cdi: the variant of a shipped model')
-    parser.add_argument(
-        '--templates',
-        metavar='WHICH',
-        help='with --stoich, known crystals come first: yes, no, at most N, or a file of more (yes, unless a model is named)',
-    )
+    add_templates(parser, 'with --stoich, known crystals')
     parser.add_argument('--space-group', type=int, metavar='N', help='space group of the crystals, 1 to 230')
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
 def make(cls: type[CrystalDiffusion], args: Namespace, **options: Any) -> CrystalDiffusion:
     """Return the generator of the arguments."""
-    if args.templates is not None:
-        word = args.templates
-        options['templates'] = {'yes': True, 'no': False}.get(word, int(word) if word.isdigit() else word)
-    return cls(
-        **given(args, 'stoich', 'natoms', 'elements', 'all_elements', 'conditioning', 'space_group', 'symmetrize'), **options
-    )
+    names = ('stoich', 'natoms', 'elements', 'all_elements', 'conditioning', 'space_group', 'symmetrize')
+    return cls(**given(args, *names), **templates_of(args), **options)
 
 
 def add_train(parser: ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ase_diffusion.cli.common import add_crystal_data, add_substitute, given
+from ase_diffusion.cli.common import add_crystal_data, add_substitute, add_templates, given, templates_of
 
 if TYPE_CHECKING:
     from ase_diffusion import PointCloudDiffusion
@@ -18,13 +18,14 @@ def add_sample(parser: ArgumentParser) -> None:
         '--elements', nargs='+', action='extend', required=True, metavar='X', help='one to three elements, all of them occur'
     )
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell, up to 16 (as in the training data)')
+    add_templates(parser, 'known crystals with exchanged elements')
     parser.add_argument('--min-distance', type=float, metavar='D', help='reject atoms closer than this, A (0.5)')
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 
 def make(cls: type[PointCloudDiffusion], args: Namespace, **options: Any) -> PointCloudDiffusion:
     """Return the generator of the arguments."""
-    return cls(**given(args, 'elements', 'natoms', 'min_distance', 'symmetrize'), **options)
+    return cls(**given(args, 'elements', 'natoms', 'min_distance', 'symmetrize'), **templates_of(args), **options)
 
 
 def add_train(parser: ArgumentParser) -> None:

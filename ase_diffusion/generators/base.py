@@ -289,7 +289,7 @@ class Generator(GenerativeModel):
         }
         return json.loads(json.dumps(record, default=plain))
 
-    def _task_again(self, values: dict) -> FromNoise:
+    def _task_again(self, values: dict, conditions: dict) -> FromNoise:
         """Return the task that :meth:`FromNoise.todict` described."""
         if values['name'] == FromNoise.name:
             return self._task()
@@ -335,7 +335,7 @@ class Generator(GenerativeModel):
             parts = [seeds[k : k + batch] for k in range(0, len(seeds), batch)]
             conditions = self.check_conditions(record['conditions'])
             before = dict(self.statistics)
-            made = list(self._outcomes(parts, conditions, self._task_again(record['task']), record['tries']))
+            made = list(self._outcomes(parts, conditions, self._task_again(record['task'], conditions), record['tries']))
             self.statistics = before
             self._repeated = (key, made)
         new = self._repeated[1][record['index']]

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from ..diffusion import Batch
 from ..networks.composition import CompositionGuided
-from ..representations.conditions import ElementsCondition
-from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, slots_of
+from ..representations.conditions import ElementsCondition, Range, conditions_of
+from ..representations.pointcloud import MAX_ATOMS, MAX_ELEMENTS, PointCloud, fractions_of, slots_of
 from ..representations.reduction import niggli
 from ..training.pointcloud import PROPERTY, SAMPLING, train_pointcloud
 from ..utils.atoms import min_distance_ratio
 from ..utils.checks import check_integer
-from .bulk import SHORTEST, BulkGenerator, check_symmetrize
+from .bulk import SHORTEST, check_symmetrize
 from .compiling import copy_network
+from .crystal.templates import ElementTemplates, FromTemplates, Templates, TemplatesFirst
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 
@@ -30,8 +32,11 @@ LONGEST = 3.0  # A, largest distance that can be asked for
 _ELEMENTS = ElementsCondition(tuple(range(1, len(chemical_symbols))))
 
 
-class PointCloudDiffusion(BulkGenerator):
+class PointCloudDiffusion(TemplatesFirst):
     """Generate crystals that have exactly the given elements, up to three, and at most 16 atoms in the cell.
+
+    By default the first ones are known crystals with exchanged elements, in the order of similarity; then come those of the
+    network. The former are far nearer to the hull, the latter have structures of their own.
 
     Parameters
     ----------
@@ -39,8 +44,14 @@ class PointCloudDiffusion(BulkGenerator):
         One to three chemical symbols; their order does not matter. Each of them occurs in every crystal, others cannot.
     natoms : int, optional
         Atoms per cell, up to 16; by default at random with the frequencies of the training data for as many elements.
-    model : str or Path
-        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first).
+    model : str or Path, optional
+        A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first); default: ``'pointcloud-mp'``.
+    templates : bool, int, path or list of Atoms, optional
+        Structures come first from known crystals of as many elements, these exchanged by similarity and the volume scaled
+        (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), in all compositions, each once; then from the network.
+        Conditions change their order by what a network predicts from compositions. A number: no more of them than this. False:
+        the network alone. A list or a file of crystals: added to those that ship. Default: 20 where no model is named; the
+        network alone with another model or a denoising trajectory.
     min_distance : float
         Crystals with atoms closer than this are rejected, A; 0.5 to 3. So are those closer than 0.65 of the sum of their
         covalent radii. What is rejected is counted and drawn again.
@@ -78,14 +89,15 @@ class PointCloudDiffusion(BulkGenerator):
     default_sampling: ClassVar[dict] = SAMPLING
     default_batch_size: ClassVar[int] = 64
     always_known: ClassVar[tuple[str, ...]] = ('elements',)
-    recorded: ClassVar[tuple[str, ...]] = ('elements', 'natoms', 'min_distance', 'symmetrize')
+    recorded: ClassVar[tuple[str, ...]] = ('elements', 'natoms', 'templates', 'min_distance', 'symmetrize')
 
     def __init__(
         self,
         elements: list[str],
         *,
         natoms: int | None = None,
-        model: str | Path = DEFAULT_MODEL,
+        model: str | Path | None = None,
+        templates: bool | int | str | Path | Iterable[Atoms] | None = None,
         min_distance: float = SHORTEST,
         symmetrize: float | None = None,
         relax: dict | None = None,
@@ -103,7 +115,9 @@ class PointCloudDiffusion(BulkGenerator):
         self.symmetrize = check_symmetrize(symmetrize)
         numbers = [chemical_symbols.index(symbol) for symbol in self.elements]
         self.relax = relax_keywords(relax, self.device, numbers=numbers, filter='FrechetCellFilter')
-        self._load(model)
+        templates = model is None and self.denoising_trajectory is None if templates is None else templates
+        self.templates = None if templates is False else ElementTemplates(templates, numbers, self.natoms, MAX_ATOMS)
+        self._load(DEFAULT_MODEL if model is None else model)
 
     def _adapt(self, representation: PointCloud, networks: dict, header: dict) -> PointCloud:
         self._check_known(self.model, representation.elements)
@@ -139,6 +153,41 @@ class PointCloudDiffusion(BulkGenerator):
     def _count(self, seed: int) -> int:
         """Return the number of atoms of the structure with this seed."""
         return self._drawn_count(seed) if self.natoms is None else self.natoms
+
+    def _task(self, conditions: dict | None = None) -> FromNoise:
+        task = super()._task(conditions)
+        if self.templates is None or conditions is None:
+            return task
+        asked = self._asked_for(conditions)
+        if asked and PROPERTY not in self.networks:
+            self.log.write(f'templates: they know no conditions ({", ".join(asked)}); the network alone')
+            return task
+        return FromTemplates(self._templates_for(conditions), task)
+
+    def _asked_for(self, conditions: dict) -> dict:
+        """Return the conditions that are asked for; none at a guidance scale of 0."""
+        named = {name: value for name, value in conditions.items() if name != 'guidance_scale' and value is not None}
+        return named if conditions['guidance_scale'] else {}
+
+    def _templates_for(self, conditions: dict) -> Templates:
+        asked, scale = self._asked_for(conditions), conditions['guidance_scale']
+        if not asked or not self.templates.every:
+            return self.templates.ordered()
+        return self.templates.ordered(f'{asked} {scale:g}', scale * self._likelihood(asked))
+
+    def _likelihood(self, asked: dict) -> np.ndarray:
+        """Return log p(asked | composition) of all templates; of a range, that of its likeliest number."""
+        network, known = self.networks[PROPERTY], conditions_of(self.header)
+        fractions, slots = (x.to(self.device) for x in fractions_of(self.templates.compositions()))
+        with torch.inference_mode():
+            values = {}
+            for name, value in asked.items():
+                if isinstance(value, Range):
+                    shift, scale = network.settings['conditions'][name]
+                    values[name] = (network(fractions, slots)[name][:, 0] * scale + shift).clamp(*value)
+                else:
+                    values[name] = known[name].tensor([value] * len(slots)).to(self.device)
+            return network.log_likelihood(fractions, slots, values).cpu().double().numpy()
 
     def _template(self, seed: int) -> int:
         return self._count(seed)
@@ -195,6 +244,8 @@ class PointCloudDiffusion(BulkGenerator):
     def todict(self) -> dict:
         """Return what made the structures, JSON-serialisable."""
         told = {'elements': list(self.elements), 'natoms': self.natoms, 'min_distance': self.min_distance}
+        if self.templates is not None:
+            told['templates'] = self.templates.record
         return {**super().todict(), **told, 'symmetrize': self.symmetrize}
 
 

@@ -400,6 +400,17 @@ def slots_of(elements: ArrayLike) -> tuple[int, int, int]:
     return tuple((distinct * 2)[:2] + [distinct[2] if len(distinct) == 3 else distinct[0]])
 
 
+def fractions_of(crystals: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Return the fractions (n, 3) of the elements of slots (n, 3) in crystals of these atomic numbers.
+
+    That of an element in several slots is divided equally.
+    """
+    slots = np.array([slots_of(numbers) for numbers in crystals])
+    share = [[np.mean(np.asarray(numbers) == z) for z in triple] for numbers, triple in zip(crystals, slots, strict=True)]
+    fractions = np.array(share) / (slots[:, :, None] == slots[:, None]).sum(-1)
+    return torch.as_tensor(fractions, dtype=torch.float32), torch.as_tensor(slots)
+
+
 def multi_hot(triples: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return sets of elements (B, 119) of the elements of slots (B, 3)."""
     return torch.zeros(len(triples), len(chemical_symbols), dtype=dtype, device=triples.device).scatter_(1, triples, 1.0)

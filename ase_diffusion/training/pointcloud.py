@@ -26,8 +26,8 @@ from ..representations.pointcloud import (
     POINTS,
     PointCloud,
     band_gap_class,
+    fractions_of,
     multi_hot,
-    slots_of,
 )
 from ..representations.reduction import niggli
 from ..representations.substitution import Substitution, check_share
@@ -232,12 +232,10 @@ def train_composition(training: Structures, held: Structures, forms: dict, *, st
 
 
 def _compositions(data: Structures, forms: dict) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return fractions (n, 3), elements (n, 3) and values (n,) of conditions; fractions of equal slots are divided equally."""
-    slots = np.array([slots_of(atoms.numbers) for atoms in data.images])  # (n, 3)
-    share = [[np.mean(atoms.numbers == z) for z in triple] for atoms, triple in zip(data.images, slots, strict=True)]
-    fractions = np.array(share) / (slots[:, :, None] == slots[:, None]).sum(-1)
+    """Return fractions (n, 3), elements (n, 3) and values (n,) of conditions."""
+    fractions, slots = fractions_of([atoms.numbers for atoms in data.images])
     values = {name: form.tensor(list(data.conditions[name])) for name, form in forms.items()}
-    return torch.as_tensor(fractions, dtype=torch.float32), torch.as_tensor(slots), values
+    return fractions, slots, values
 
 
 def sizes_of(images: list[Atoms]) -> dict[str, dict[str, int]]:

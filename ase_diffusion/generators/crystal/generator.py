@@ -15,19 +15,17 @@ from ase.data import chemical_symbols
 from ...calculators.elements import check_elements
 from ...calculators.names import CalculatorLike
 from ...diffusion import Batch
-from ...representations import Crystal, Failure
+from ...representations import Crystal
 from ...representations.cells import space_group_of
 from ...representations.reduction import niggli
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import split_crystals
 from ...utils.atoms import composition_text, parse_formula
 from ...utils.checks import check_integer, check_number
-from ...utils.provenance import note
 from ...weights.zoo import list_models
 from ..base import collect
-from ..bulk import BulkGenerator, check_symmetrize, without
+from ..bulk import check_symmetrize, without
 from ..compiling import copy_network
-from ..model import Outcome
 from ..relaxation import relax_keywords
 from ..selection import BestOf
 from ..tasks import FromNoise, given_structures
@@ -35,14 +33,14 @@ from ..text import formula_text
 from .bank import SAME_TYPE
 from .guidance import CrystalGuidance
 from .tasks import AllowedElements, perturbation
-from .templates import PRIOR_WEIGHT, FromTemplates, Templates, check_space_group, energy_and_prior
+from .templates import PRIOR_WEIGHT, FromTemplates, Templates, TemplatesFirst, check_space_group, energy_and_prior
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL, DEFAULT_PREDICTOR = 'mp-le20', 'mp-le20-prediction'
 
 
-class CrystalDiffusion(BulkGenerator):
+class CrystalDiffusion(TemplatesFirst):
     """Generate crystals with a joint diffusion of lattice, fractional coordinates and species.
 
     Parameters
@@ -266,27 +264,6 @@ class CrystalDiffusion(BulkGenerator):
             self.log.write('templates: guidance is for the structures of the network')
         return FromTemplates(self.templates, task)
 
-    def _task_again(self, values: dict) -> FromNoise:
-        if values['name'] != FromTemplates.name:
-            return super()._task_again(values)
-        return FromTemplates(self.templates, super()._task(), values['turn'])
-
-    def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
-        """Return one labelled structure or failure per seed: first those from templates, then those of the network."""
-        known = task.known(len(seeds)) if isinstance(task, FromTemplates) else []
-        made = []
-        for (atoms, notes), seed in zip(known, seeds, strict=False):
-            made.append(self._finish(atoms))
-            self._label(made[-1], seed, conditions, {**notes, 'model': 'templates'})
-        rest = seeds[len(known) :]
-        if rest and self._without_network:
-            return made + [Failure(f'no template is left, and {self._without_network}')] * len(rest)
-        drawn = super()._candidates(rest, conditions, task) if rest else []
-        for atoms in drawn if isinstance(task, FromTemplates) else ():
-            if not isinstance(atoms, Failure):
-                note(atoms, source='network')
-        return made + drawn
-
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         reason = super()._reason_to_reject(atoms)
         if reason is None and self.space_group is not None and space_group_of(atoms, SAME_TYPE) != self.space_group:
@@ -402,13 +379,6 @@ class CrystalDiffusion(BulkGenerator):
             **({'all_elements': True} if self.all_elements else {}),
             **({'prior_weight': self.prior_weight} if self.best_of > 1 else {}),
         }
-
-    @classmethod
-    def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
-        found = {'templates': False, **super()._arguments(told, record, atoms)}
-        if isinstance(found['templates'], dict):  # crystals of the user, which the record cannot hold
-            del found['templates']
-        return found
 
 
 class UnknownToModel(ValueError):

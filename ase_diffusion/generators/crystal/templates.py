@@ -1,9 +1,12 @@
-"""The option ``templates`` of the crystal generator, and the task that begins with them."""
+"""The option ``templates`` of generators of crystals, and the task that begins with them."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,25 +14,32 @@ from typing import Any, ClassVar
 import numpy as np
 from ase import Atoms
 
+from ...representations import Failure
 from ...utils.atoms import energy_of, parse_formula
 from ...utils.checks import check_integer
+from ...utils.provenance import note
+from ..bulk import BulkGenerator
+from ..model import Outcome
 from ..tasks import FromNoise
 from ..text import formula_text
+from .bank import formula_hash
 from .prototypes import TAKEN, Prototypes, Template, as_prototypes, shipped_prototypes
 
 UNLIKELY = 1e-3  # least probability, also that of a structure of the network
+CONSIDERED = 400  # most templates of given elements
+AGAIN = 0.1  # of the difference of elements, for each template of the same composition that comes before
 PRIOR_WEIGHT = 0.01  # eV / atom, in the middle of a plateau on 400 formulas of the validation split, CHGNet, not relaxed
 
 
 @dataclass
 class Templates:
-    """Templates of one composition, in the order in which they are taken.
+    """Templates in the order in which they are taken.
 
     Parameters
     ----------
     bank : Prototypes
     numbers : list of int
-        Atoms of the cell.
+        Atoms of the cell; none where every template has its own composition.
     found : list of Template
     space_group : int or None
     record : bool, int, str or dict
@@ -58,19 +68,7 @@ class Templates:
             return None
         if numbers is None:
             raise ValueError("templates belong to a composition: pass stoich='...', or leave them out")
-        limit, bank, record = TAKEN, None, templates
-        if isinstance(templates, (int, np.integer)) and templates is not True:
-            limit = record = check_integer('templates', templates, 1)
-        elif isinstance(templates, (str, Path)):
-            bank, record = as_prototypes(templates), str(templates)
-        elif templates is not True:
-            if isinstance(templates, Atoms) or not hasattr(templates, '__iter__'):
-                raise TypeError(
-                    f'templates is True, False, a number of them, a file or a list of Atoms; got {type(templates).__name__}'
-                )
-            images = list(templates)
-            bank, record = as_prototypes(images), {'given': len(images), 'digest': _digest(images)}
-        bank = shipped_prototypes() if bank is None else bank
+        bank, limit, record = bank_of(templates)
         return cls(bank, list(numbers), bank.find(numbers, limit, space_group=space_group), space_group, record)
 
     def reason_against(self, asked: list[str]) -> str | None:
@@ -98,7 +96,100 @@ class Templates:
             'template_difference': round(template.difference, 4),
             'template_chance': round(template.chance, 4),
         }
-        return self.bank.substituted(template, len(self.numbers)), notes
+        return self.bank.substituted(template, len(self.numbers) or None), notes
+
+
+class ElementTemplates:
+    """Templates of all compositions of given elements.
+
+    Parameters
+    ----------
+    templates : True, int, path or list of Atoms
+        As for :class:`~ase_diffusion.generators.crystal.generator.CrystalDiffusion`.
+    elements : list of int
+        Atomic numbers; every crystal has all of them and no other.
+    natoms : int, optional
+        Atoms of the cell; default: any up to ``most``.
+    most : int
+    """
+
+    def __init__(self, templates: Any, elements: list[int], natoms: int | None, most: int) -> None:
+        self.bank, self.limit, self.record = bank_of(templates)
+        self.every = with_elements(self.bank, elements, range(1, most + 1) if natoms is None else [natoms])
+        self._formulas = [formula_hash(numbers) for numbers in self.compositions()]
+        self._taken: dict[str, Templates] = {}
+
+    def ordered(self, asked: str = '', gain: np.ndarray | None = None) -> Templates:
+        """Return the templates in rising order of their differences less ``gain`` (m,), one for each of :attr:`every`.
+
+        Each composition before costs ``AGAIN`` more. ``asked`` says what the gain is for: those that were taken for the same are
+        not taken again.
+        """
+        if asked not in self._taken:
+            cost = np.array([template.difference for template in self.every]) - (0.0 if gain is None else gain)
+            seen: Counter = Counter()
+            for k in np.argsort(cost, kind='stable'):
+                cost[k] += AGAIN * seen[self._formulas[k]]
+                seen[self._formulas[k]] += 1
+            order = np.argsort(cost, kind='stable')[: self.limit]
+            self._taken[asked] = Templates(self.bank, [], [self.every[k] for k in order], None, self.record)
+        return self._taken[asked]
+
+    def compositions(self) -> list[np.ndarray]:
+        """Return the atomic numbers of the atoms of :attr:`every`."""
+        return [np.repeat(template.elements, self.bank.row_counts(template.row)) for template in self.every]
+
+
+def bank_of(templates: Any) -> tuple[Prototypes, int, Any]:
+    """Return the bank that a user asks for, how many templates at most, and what the provenance says of them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        What was asked for has no meaning.
+    """
+    if isinstance(templates, (int, np.integer)) and templates is not True:
+        limit = check_integer('templates', templates, 1)
+        return shipped_prototypes(), limit, limit
+    if isinstance(templates, (str, Path)):
+        return as_prototypes(templates), TAKEN, str(templates)
+    if templates is True:
+        return shipped_prototypes(), TAKEN, True
+    if isinstance(templates, Atoms) or not hasattr(templates, '__iter__'):
+        raise TypeError(f'templates is True, False, a number of them, a file or a list of Atoms; got {type(templates).__name__}')
+    images = list(templates)
+    return as_prototypes(images), TAKEN, {'given': len(images), 'digest': _digest(images)}
+
+
+def with_elements(bank: Prototypes, elements: list[int], sizes: Iterable[int]) -> list[Template]:
+    """Return templates of all compositions of these elements by difference, one for each composition and structure type.
+
+    Parameters
+    ----------
+    bank : Prototypes
+    elements : list of int
+        Atomic numbers; only crystals of as many elements are taken, these exchanged in every way.
+    sizes : iterable of int
+        Numbers of atoms of the cell.
+    """
+    orders = np.array(list(itertools.permutations(elements)))  # (p, k)
+    costs, rows = [np.zeros((0, len(orders)))], [np.zeros(0, int)]
+    for key, (some, old) in bank.formulas.items():
+        if len(key) == len(elements):
+            fits = np.isin(bank.natoms[some], list(sizes))
+            rows.append(some[fits])
+            costs.append(bank.distances[old[fits][:, None].astype(int), orders[None]].sum(-1))  # (m, p)
+    cost, rows = np.concatenate(costs), np.concatenate(rows)
+    found: dict[tuple, Template] = {}
+    for flat in np.argsort(cost, axis=None, kind='stable').tolist():
+        row, order = rows[flat // len(orders)], orders[flat % len(orders)].tolist()
+        counts = bank.row_counts(row).tolist()
+        what = bank.table['kind'][row], tuple(sorted(zip(order, counts, strict=True)))
+        if what not in found:
+            found[what] = Template(int(row), tuple(order), float(cost.flat[flat]))
+        if len(found) == CONSIDERED:
+            break
+    return list(found.values())
 
 
 def energy_and_prior(atoms: Atoms, weight: float) -> float:
@@ -141,6 +232,50 @@ class FromTemplates(FromNoise):
 
     def todict(self) -> dict:
         return {'name': self.name, 'turn': self.templates.turn if self.turn is None else self.turn}
+
+
+class TemplatesFirst(BulkGenerator):
+    """Generate structures from templates first, then by the network.
+
+    Attributes
+    ----------
+    templates : Templates, ElementTemplates or None
+    """
+
+    templates: Any = None
+    _without_network: str | None = None  # why the network makes none
+
+    def _templates_for(self, conditions: dict) -> Templates:
+        """Return the templates for what is asked for."""
+        return self.templates
+
+    def _task_again(self, values: dict, conditions: dict) -> FromNoise:
+        if values['name'] != FromTemplates.name:
+            return super()._task_again(values, conditions)
+        return FromTemplates(self._templates_for(conditions), super()._task(), values['turn'])
+
+    def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
+        """Return one labelled structure or failure per seed: first those from templates, then those of the network."""
+        known = task.known(len(seeds)) if isinstance(task, FromTemplates) else []
+        made: list[Outcome] = []
+        for (atoms, notes), seed in zip(known, seeds, strict=False):
+            made.append(self._finish(atoms))
+            self._label(made[-1], seed, conditions, {**notes, 'model': 'templates'})
+        rest = seeds[len(known) :]
+        if rest and self._without_network:
+            return made + [Failure(f'no template is left, and {self._without_network}')] * len(rest)
+        drawn = super()._candidates(rest, conditions, task) if rest else []
+        for atoms in drawn if isinstance(task, FromTemplates) else ():
+            if not isinstance(atoms, Failure):
+                note(atoms, source='network')
+        return made + drawn
+
+    @classmethod
+    def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
+        found = {'templates': False, **super()._arguments(told, record, atoms)}
+        if isinstance(found['templates'], dict):  # crystals of the user, which the record cannot hold
+            del found['templates']
+        return found
 
 
 def check_space_group(number: Any) -> int:

@@ -319,9 +319,9 @@ class SurfaceDiffusion(Generator):
         )
         return collect(self._iterate(count, conditions, task), n)
 
-    def _task_again(self, values: dict) -> FromNoise:
+    def _task_again(self, values: dict, conditions: dict) -> FromNoise:
         if values['name'] != Inpaint.name:
-            return super()._task_again(values)
+            return super()._task_again(values, conditions)
         [parent] = self._parents_again(values['parents'])
         return Inpaint(parent, values['indices'], values['repeats'], self._start(), self.steps)
 

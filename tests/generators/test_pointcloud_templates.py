@@ -1,0 +1,133 @@
+"""Point clouds of given elements begin with known crystals whose elements are exchanged."""
+
+import io
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from ase_diffusion import PointCloudDiffusion
+from ase_diffusion.generators.crystal.prototypes import shipped_prototypes
+from ase_diffusion.generators.crystal.templates import AGAIN, ElementTemplates
+from ase_diffusion.networks.composition import CompositionNet
+from ase_diffusion.representations.pointcloud import fractions_of
+
+QUICK = dict(rng=0, steps=12, logfile=None, min_distance=0.5, maxtries=500)
+
+
+def sources(images):
+    return [atoms.info['key_value_pairs'].get('source') for atoms in images]
+
+
+def test_the_first_ones_are_templates_of_the_elements_alone():
+    images = PointCloudDiffusion(['O', 'Mg', 'Mn'], templates=5, **QUICK).sample(7)
+    assert sources(images) == ['template'] * 5 + ['network'] * 2
+    assert all(set(atoms.get_chemical_symbols()) == {'Mg', 'Mn', 'O'} and len(atoms) <= 16 for atoms in images)
+    spinel = images[0]  # a known one comes as it is
+    assert (
+        spinel.info['key_value_pairs']['template_difference'] == 0
+        and spinel.symbols.formula.reduce()[0].format('hill') == 'MgMn2O4'
+    )
+    distinct = {atoms.symbols.formula.reduce()[0].format('hill') for atoms in images[:5]}
+    assert len(distinct) >= 3
+
+
+def test_the_order_of_the_elements_does_not_matter_and_neither_does_the_seed():
+    one = PointCloudDiffusion(['Mg', 'Mn', 'O'], **QUICK).sample(3)
+    two = PointCloudDiffusion(['O', 'Mn', 'Mg'], **{**QUICK, 'rng': 5}).sample(3)
+    assert all(np.allclose(a.positions, b.positions) and (a.numbers == b.numbers).all() for a, b in zip(one, two, strict=True))
+
+
+def test_each_template_comes_once():
+    gen = PointCloudDiffusion(['Mg', 'O'], templates=4, **QUICK)
+    names = [atoms.info['key_value_pairs']['template'] for atoms in gen.sample(2) + gen.sample(2)]
+    assert len(set(names)) == 4
+    assert sources(gen.sample(1)) == ['network']
+
+
+def test_numbers_of_atoms_are_those_asked_for():
+    images = PointCloudDiffusion(['Ca', 'Ti', 'O'], natoms=5, **QUICK).sample(3)
+    assert [len(atoms) for atoms in images] == [5] * 3 and sources(images) == ['template'] * 3
+    assert any(str(atoms.symbols.formula.reduce()[0].format('hill')) == 'CaO3Ti' for atoms in images)
+
+
+def test_crystals_of_the_user_join_in():
+    mine = Atoms('CsAg', scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=4.5 * np.eye(3), pbc=True)
+    gen = PointCloudDiffusion(['Cs', 'Ag'], templates=[mine], **QUICK)
+    first = gen.sample()
+    assert first.info['key_value_pairs']['template_difference'] == 0 and first.cell.volume == pytest.approx(91.1, rel=1e-3)
+    assert first.info['data']['diffusion']['templates']['given'] == 1
+
+
+@pytest.mark.parametrize(('options', 'left'), [({'templates': False}, 0), ({'model': 'pointcloud-mp'}, 0), ({'templates': 1}, 1)])
+def test_without_templates_the_network_is_alone(options, left):
+    log = io.StringIO()
+    gen = PointCloudDiffusion(['Mg', 'O'], **{**QUICK, 'logfile': log}, **options)
+    images = gen.sample(2)
+    assert sources(images).count('template') == left
+    assert ('templates first' in log.getvalue()) == bool(left)
+
+
+def test_what_is_asked_for_moves_the_order():
+    """The likelihood of a class among the first ten rises with the scale; a scale of 0 asks for nothing."""
+    gen = PointCloudDiffusion(['Ti', 'Fe', 'O'], **QUICK)
+    plain = gen._templates_for(gen.check_conditions({'guidance_scale': 0.0, 'band_gap': 'metal'}))
+    assert plain is gen._templates_for(gen.check_conditions({}))
+    chance = []
+    for scale in (0.0, 1.0, 10.0):
+        templates = gen._templates_for(gen.check_conditions({'band_gap': 'metal', 'guidance_scale': scale}))
+        every = dict(zip(map(id, gen.templates.every), gen._likelihood({'band_gap': 'metal'}), strict=True))
+        chance.append(np.mean([every[id(template)] for template in templates.found[:10]]))
+    assert chance[0] < chance[1] < chance[2]
+
+
+def test_a_range_asks_for_its_likeliest_number():
+    gen = PointCloudDiffusion(['Ti', 'Fe', 'O'], **QUICK)
+    wide = gen._likelihood({'formation_energy': gen.check_conditions({'formation_energy': (-9.0, 9.0)})['formation_energy']})
+    assert np.allclose(wide, wide[0], atol=1e-4)  # every prediction lies in it
+    atoms = gen.sample(formation_energy=(-2.5, -2.0))
+    assert -2.5 <= atoms.info['key_value_pairs']['condition_formation_energy'] <= -2.0
+
+
+def test_the_same_structure_again():
+    gen = PointCloudDiffusion(['Mg', 'Mn', 'O'], **QUICK)
+    for conditions in ({}, {'formation_energy': -2.0}):
+        atoms = gen.sample(2, **conditions)[1]
+        made = gen.again(atoms)
+        assert np.allclose(made.positions, atoms.positions) and (made.numbers == atoms.numbers).all()
+
+
+def test_order_by_difference_and_composition():
+    """A further template of a composition costs more than one of another composition; costs are those of the bank."""
+    templates = ElementTemplates(True, [12, 25, 8], None, 16)
+    found = templates.ordered().found
+    formulas = [tuple(np.unique(np.repeat(t.elements, templates.bank.row_counts(t.row)), return_counts=True)[1]) for t in found]
+    ratio = [tuple(np.array(f) // np.gcd.reduce(f)) for f in formulas]
+    cost = [t.difference + AGAIN * ratio[:k].count(ratio[k]) for k, t in enumerate(found)]
+    assert cost == sorted(cost)
+    for t in found[:5]:
+        old = shipped_prototypes().original(t.row).numbers
+        new = np.repeat(t.elements, templates.bank.row_counts(t.row))
+        pairs = dict(zip(old.tolist(), new.tolist(), strict=True))
+        assert t.difference == pytest.approx(sum(templates.bank.distances[a, b] for a, b in pairs.items()))
+
+
+def test_fractions_of_compositions():
+    fractions, slots = fractions_of([bulk('MgO', 'rocksalt', a=4.2).numbers, np.array([25, 8, 8]), np.array([3])])
+    assert slots.tolist() == [[8, 12, 8], [8, 25, 8], [3, 3, 3]]
+    assert np.allclose(fractions, [[0.25, 0.5, 0.25], [1 / 3, 1 / 3, 1 / 3], [1 / 3] * 3])
+
+
+def test_a_model_without_properties_knows_no_conditions_of_templates(monkeypatch):
+    log = io.StringIO()
+    gen = PointCloudDiffusion(['Mg', 'O'], **{**QUICK, 'logfile': log})
+    assert isinstance(gen.networks.pop('property'), CompositionNet)
+    assert sources(gen.sample(1, formation_energy=-2.0)) == [None]
+    assert 'they know no conditions (formation_energy)' in log.getvalue()
+
+
+@pytest.mark.parametrize(('templates', 'error'), [(0, ValueError), (1.5, TypeError), (bulk('Cu'), TypeError)])
+def test_templates_without_meaning_are_refused(templates, error):
+    with pytest.raises(error, match='templates'):
+        PointCloudDiffusion(['Mg', 'O'], templates=templates, logfile=None)
