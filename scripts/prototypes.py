@@ -20,8 +20,8 @@ other formulas, loss -log of the sum of the probabilities of candidates times th
 trains one without the validation split, also among candidates, and prints what it does on the validation split. ``derived``
 (five minutes) fits how likely none of the nearest 24 is right and how likely merged and split crystals are then, on 514 crystals
 of the training split, and prints what that does on 386 of the validation split; its numbers stand in
-ase_diffusion/generators/crystal/derived.py, as do those of ``packing`` (five minutes), which compares the volumes of merged and
-split crystals that have the right structure with the true ones. ``check``
+ase_diffusion/generators/crystal/derived.py; those of ``packing`` (five minutes), which compares the volumes of merged and split
+crystals that have the right structure with the true ones, in bank.py. ``check``
 exits with status 1 where a formula of the test split of one of the files is in the bank, or where the hashes of test formulas in
 the bank lack one of them.
 """
@@ -44,8 +44,8 @@ sys.path.insert(0, str(ROOT))
 from pymatgen.core.periodic_table import Element  # noqa: E402
 
 from ase_diffusion.data.crystals import read_crystals  # noqa: E402
-from ase_diffusion.generators.crystal.bank import FILE, anonymous, formula_hash, rows_of  # noqa: E402
-from ase_diffusion.generators.crystal.derived import GIVEN, KEPT, NONE, derived, none_right, scores  # noqa: E402
+from ase_diffusion.generators.crystal.bank import FILE, KEPT, anonymous, formula_hash, rows_of  # noqa: E402
+from ase_diffusion.generators.crystal.derived import GIVEN, NONE, derived, none_right, scores  # noqa: E402
 from ase_diffusion.generators.crystal.geometry import likeness  # noqa: E402
 from ase_diffusion.generators.crystal.prototypes import Prototypes  # noqa: E402
 from ase_diffusion.generators.crystal.ranking import CANDIDATES, SITES, order, shipped_ranking  # noqa: E402
@@ -384,7 +384,7 @@ def fit_packing(bank: Prototypes, path: str) -> None:
 
 
 def atomic_volumes(table: dict) -> np.ndarray:
-    """Return atomic volumes (119,) in A^3 by least squares; 15 for elements that do not occur."""
+    """Return atomic volumes (119,) in A^3 by least squares; where an element does not occur, those of :func:`with_heavier`."""
     bank = Prototypes(table)
     cells = [bank.original(row) for row in range(len(bank))]
     counts = np.array([np.bincount(atoms.numbers, minlength=ELEMENTS) for atoms in cells], float)
@@ -392,7 +392,16 @@ def atomic_volumes(table: dict) -> np.ndarray:
     found, *_ = np.linalg.lstsq(counts[:, used], np.array([atoms.cell.volume for atoms in cells]), rcond=None)
     volumes = np.full(ELEMENTS, 15.0)
     volumes[used] = np.clip(found, 3.0, None)
-    return volumes.astype(np.float32)
+    return with_heavier(volumes, used).astype(np.float32)
+
+
+def with_heavier(volumes: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return atomic volumes; from Hf on an element that is not ``used`` has that of the element above it, as Fr of Cs."""
+    volumes = volumes.copy()
+    for z in range(72, ELEMENTS):
+        if z not in used:
+            volumes[z] = volumes[z - 32]
+    return volumes
 
 
 def make(path: str, out: Path = FILE) -> Prototypes:

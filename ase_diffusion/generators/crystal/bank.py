@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 FILE = Path(crystals.__file__).with_name('prototypes.npz')
 LENGTH, ANGLE, PLACE = 1e-3, 1e-2, 2**16  # units of the file: A, degrees, parts of a cell vector
 SAME_TYPE = 0.1  # A, of structure types and space groups
+KEPT = (-0.01, 0.29)  # log of the packing of a crystal with an element more, from that of the row; scripts/prototypes.py packing
 PERMUTED = 6  # most elements of equal count whose every order is tried
 
 
@@ -187,6 +188,22 @@ class CrystalBank:
         begin, counts = self._first[0][row], self.row_counts(row)
         atomic = self.table['volumes'][self.table['elements'][begin : begin + len(counts)]]
         return float(abs(np.linalg.det(self.cells([row])[0])) / (atomic.astype(float) @ counts))
+
+    def volume(self, row: int, sites: np.ndarray) -> float:
+        """Return the volume of a row with other elements, A^3.
+
+        The sum of the atomic volumes, packed as the row is; where an element became two, little of its packing is kept: what sets
+        the volume of an element on several kinds of sites is mostly this element.
+
+        Parameters
+        ----------
+        sites : (n,) array
+            New atomic numbers of its atoms.
+        """
+        packing = self.packing(row)
+        if len(set(sites)) > self.table['species'][row]:
+            packing = np.exp(KEPT[0]) * packing ** KEPT[1]
+        return float(packing * self.table['volumes'][sites].astype(float).sum())
 
     def row_counts(self, row: int) -> np.ndarray:
         """Return the numbers of atoms of the elements of a row."""

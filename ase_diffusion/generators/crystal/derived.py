@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import spglib
 from ase import Atoms
+from ase.data import covalent_radii
 
 from ...representations.cells import of_spglib, space_group_of
 from ...representations.reduction import niggli
@@ -22,7 +23,7 @@ MERGED, SPLIT = 400, 24  # nearest crystals that are looked at: merged ones must
 MERGED_OF_GROUP = 80  # where a space group is asked for, which must be found
 SAME = 0.1  # A, within which sites are equivalent
 NONE, GIVEN = (-10.87, 4.52), (3.32, -2.23, -0.82)  # scripts/prototypes.py derived
-KEPT = (-0.01, 0.29)  # log of the packing of a split crystal, from that of the template; scripts/prototypes.py packing
+CLOSEST = 0.65  # of the sum of covalent radii; no crystal of 1,200 known ones has less
 SMALLER = 5.0  # difference that fewer atoms than the cell are worth
 SLIGHT = 0.02  # probability that none of the nearest templates is right, below which these are not looked for
 
@@ -65,15 +66,6 @@ def none_right(difference: np.ndarray, same: np.ndarray, weights: tuple[float, f
         Whether they have as many atoms as the cell.
     """
     return float(np.dot(weights, (1, np.sqrt(difference.min() + SMALLER * (not same.any()))))) if len(difference) else 0.0
-
-
-def split_packing(packing: float, weights: tuple[float, float] = KEPT) -> float:
-    """Return volume over the sum of the atomic volumes of a split crystal, from that of its template.
-
-    What sets the volume of an element that fills several kinds of sites beside others is mostly this element: little of it stays
-    where two others are there.
-    """
-    return float(np.exp(np.dot(weights, (1, np.log(packing)))))
 
 
 def scores(found: list[Derived], weights: tuple[float, float, float] = GIVEN) -> np.ndarray:
@@ -142,6 +134,8 @@ def derived(
 ) -> list[Derived]:
     """Return the nearest eight merged and the nearest eight split crystals that fit into a cell of these atoms.
 
+    Those with atoms closer than 0.65 of the sum of their covalent radii are left out.
+
     Parameters
     ----------
     bank : CrystalBank
@@ -174,6 +168,8 @@ def derived(
                 crystal = {'scaled_positions': scaled, 'cell': cell, 'pbc': True}
                 if space_group is None or space_group_of(Atoms(way, **crystal), SAME) == space_group:
                     shape = geometry(scaled, cell, kind[way])
+                    if _contact(shape, new, bank.volume(row, way) / len(way)) < CLOSEST:
+                        continue
                     found.append(Derived(row, tuple(way.tolist()), difference, bool(pair), shape))
                     taken += 1
             if taken >= TAKEN:
@@ -208,6 +204,12 @@ def _patterns(scaled: np.ndarray, cell: np.ndarray, sites: np.ndarray, pair: lis
             found.append(sites.copy())
             found[-1][at] = np.where(np.array(pick)[of], first, second)
     return found
+
+
+def _contact(shape: Geometry, elements: np.ndarray, volume: float) -> float:
+    """Return the shortest distance over the sum of covalent radii, for kinds of these elements and a volume per atom in A^3."""
+    radii = covalent_radii[elements]
+    return float((shape.least * volume ** (1 / 3) / (radii[:, None] + radii)).min())
 
 
 def _size(scaled: np.ndarray, cell: np.ndarray, sites: np.ndarray) -> int:

@@ -14,7 +14,7 @@ from ase import Atoms
 from ...data import crystals
 from ...representations.reduction import symmetrize
 from .bank import CrystalBank, anonymous, rows_of
-from .derived import SLIGHT, derived, none_right, primitive, scores, split_packing
+from .derived import SLIGHT, derived, none_right, primitive, scores
 from .geometry import BINS, likeness
 from .ranking import CANDIDATES, Features, by_difference, features, shipped_ranking
 from .ranking import order as placed
@@ -182,15 +182,11 @@ class Prototypes(CrystalBank):
     def substituted(self, template: Template, natoms: int | None = None) -> Atoms:
         """Return the crystal of a template with its new elements and their volume, in a cell of ``natoms`` atoms.
 
-        The volume is that of the template times the ratio of the sums of the atomic volumes, unchanged for equal elements; where
-        an element became two, nearer to the sum of the atomic volumes (:func:`.derived.split_packing`).
+        The volume is unchanged for equal elements, else :meth:`.CrystalBank.volume`.
         """
-        atoms, volumes = self.original(template.row), self.table['volumes']
+        atoms = self.original(template.row)
         sites = np.array(template.sites or np.repeat(template.elements, self.row_counts(template.row)))
-        ratio = volumes[sites].sum() / volumes[atoms.numbers].sum()
-        if len(set(sites)) > self.table['species'][template.row]:
-            packing = self.packing(template.row)
-            ratio *= split_packing(packing) / packing
+        ratio = self.volume(template.row, sites) / atoms.cell.volume
         atoms.numbers = sites
         if template.sites:
             atoms = primitive(atoms)

@@ -73,6 +73,13 @@ def test_the_same_formula_comes_back_unchanged_and_a_similar_one_with_its_volume
     assert same(atoms, bulk('KCl', 'rocksalt', a=6.29))
 
 
+def test_elements_that_no_crystal_of_the_bank_has_are_as_large_as_those_above_them():
+    bank = Prototypes.from_atoms([bulk('UN', 'rocksalt', a=4.89), bulk('CaF2', 'fluorite', a=5.46)])
+    for formula, known in (('AmN', bulk('AmN', 'rocksalt', a=4.995)), ('RaF2', bulk('RaF2', 'fluorite', a=6.368))):
+        atoms = bank.substituted(bank.find(parse_formula(formula))[0])
+        assert atoms.cell.volume == pytest.approx(known.cell.volume, rel=0.2) and same(atoms, known)
+
+
 def test_a_cell_of_several_formula_units_is_a_compact_supercell():
     bank = Prototypes.from_atoms(salts())
     atoms = bank.substituted(bank.find([19] * 4 + [17] * 4)[0], 8)
