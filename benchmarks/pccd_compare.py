@@ -56,16 +56,6 @@ METHODS = (
     'no network',
     'test crystals',
 )
-    'PointCloudDiffusion',
-    'default',
-    TEMPLATES,
-    'as returned',
-    'retrieval',
-    'CrystalDiffusion',
-    'with stoich',
-    'no network',
-    'test crystals',
-)
 NOISES = (0.02, 0.06, 0.15)  # of the cell: displacements of atoms of retrieved crystals, which are then denoised
 RELAXED = ('as returned', 'retrieval', 'with stoich', 'test crystals')
 HELD = {'MgMnO3': 10, 'Mg2Mn3O8': 13, 'CaZn3O4': 8, 'La2ZnO4': 7, 'MgFe2O4': 14}  # atoms in the cell
