@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 
 from ...representations import Failure
+from ...representations.charges import is_charge_neutral
 from ...utils.atoms import energy_of, parse_formula
 from ...utils.checks import check_integer
 from ...utils.provenance import note
@@ -22,11 +23,13 @@ from ..bulk import BulkGenerator
 from ..model import Outcome
 from ..tasks import FromNoise
 from ..text import formula_text
-from .bank import formula_hash
+from .bank import anonymous, formula_hash
 from .prototypes import TAKEN, Prototypes, Template, as_prototypes, shipped_prototypes
 
 UNLIKELY = 1e-3  # least probability, also that of a structure of the network
 CONSIDERED = 400  # most templates of given elements
+CHARGED = 2.0  # of the difference of elements
+UNSTABLE = 10.0  # of the difference of elements, per eV/atom above the hull
 AGAIN = 0.1  # of the difference of elements, for each template of the same composition that comes before
 PRIOR_WEIGHT = 0.01  # eV / atom, in the middle of a plateau on 400 formulas of the validation split, CHGNet, not relaxed
 
@@ -116,17 +119,22 @@ class ElementTemplates:
     def __init__(self, templates: Any, elements: list[int], natoms: int | None, most: int) -> None:
         self.bank, self.limit, self.record = bank_of(templates)
         self.every = with_elements(self.bank, elements, range(1, most + 1) if natoms is None else [natoms])
-        self._formulas = [formula_hash(numbers) for numbers in self.compositions()]
+        compositions, difference = self.compositions(), np.array([template.difference for template in self.every])
+        above_hull = 1e-3 * self.bank.table['hull'][[template.row for template in self.every]]  # eV/atom
+        parts = [anonymous(numbers) for numbers in compositions]
+        charged = [not is_charge_neutral(tuple(zip(elements.tolist(), counts, strict=True))) for counts, elements in parts]
+        self._cost = difference + UNSTABLE * above_hull + CHARGED * np.array(charged, bool) * (difference > 0)  # known ones exist
+        self._formulas = [formula_hash(numbers) for numbers in compositions]
         self._taken: dict[str, Templates] = {}
 
     def ordered(self, asked: str = '', gain: np.ndarray | None = None) -> Templates:
         """Return the templates in rising order of their differences less ``gain`` (m,), one for each of :attr:`every`.
 
-        Each composition before costs ``AGAIN`` more. ``asked`` says what the gain is for: those that were taken for the same are
-        not taken again.
+        A template above the hull costs ``UNSTABLE`` more per eV/atom, one whose charges cannot balance ``CHARGED``, each of the
+        same composition before ``AGAIN``. ``asked`` says what the gain is for: those taken for the same are not taken again.
         """
         if asked not in self._taken:
-            cost = np.array([template.difference for template in self.every]) - (0.0 if gain is None else gain)
+            cost = self._cost - (0.0 if gain is None else gain)
             seen: Counter = Counter()
             for k in np.argsort(cost, kind='stable'):
                 cost[k] += AGAIN * seen[self._formulas[k]]
