@@ -20,7 +20,7 @@ from ..representations.conditions import NumberCondition, conditions_of
 from ..training.checkpoint import save_checkpoint
 from ..training.recipe import train_method
 from ..training.trainer import check_lightning
-from ..utils.atoms import min_distance_ratio
+from ..utils.atoms import as_list, min_distance_ratio
 from ..utils.checks import check_integer, check_output_folder
 from ..utils.device import pick_device
 from ..utils.progress import Steps
@@ -392,12 +392,9 @@ def _structures(data: Iterable[Atoms]) -> list[Atoms]:
     """Return structures to train on as a list; raise an error where there is none, or what is none."""
     if isinstance(data, Atoms) or not hasattr(data, '__iter__'):
         raise TypeError(f'data to train on is a list of Atoms, or the path of a file of them; got {data!r}')
-    images = list(data)
+    images = as_list(data)
     if not images:
         raise ValueError('the data set is empty: no structures to train on')
-    for k, atoms in enumerate(images):
-        if not isinstance(atoms, Atoms):
-            raise TypeError(f'data to train on is a list of Atoms; number {k} is {type(atoms).__name__}')
     return images
 
 

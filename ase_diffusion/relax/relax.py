@@ -11,7 +11,7 @@ from ase import Atoms
 
 from ..calculators.default import default_calculator
 from ..calculators.names import CalculatorLike, calculator_name
-from ..utils.atoms import frozen_mask, mobile_formula
+from ..utils.atoms import as_list, frozen_mask, mobile_formula
 from ..utils.checks import check_limits
 from ..utils.log import Log
 from ..utils.progress import Progress
@@ -145,7 +145,7 @@ def irelax(
     In batches that is the order of convergence, otherwise that of the images. Arguments and errors are those of
     :func:`relax`; `settings` are the fields of :class:`ase_diffusion.relax.settings.Settings`.
     """
-    inputs = _check_images(images)
+    inputs = as_list(images)
     how = Settings(**settings)
     check_limits(timeout=timeout, batch_size=batch_size)
     if calculator is None:
@@ -183,21 +183,6 @@ def _line(number, atoms):
     outcome = 'converged' if pairs['relax_converged'] else 'not converged'
     energy = atoms.calc.results['energy']
     return f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {energy:12.4f}  {outcome}'
-
-
-def _check_images(images):
-    """Return the images as a list of Atoms."""
-    try:
-        images = list(images)
-    except TypeError:
-        images = [images]
-    for number, atoms in enumerate(images):
-        if not isinstance(atoms, Atoms):
-            raise TypeError(
-                f'relax takes Atoms or a list of Atoms; number {number} is {type(atoms).__name__}; '
-                'read files first: ase.io.read(path, ":")'
-            )
-    return images
 
 
 def _check_filter(filter: Callable[..., Filter] | None, images: list[Atoms]) -> None:

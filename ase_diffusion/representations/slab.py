@@ -19,9 +19,8 @@ from .descriptors import crystal_neighbor_distance, metal_descriptors
 
 BELOW = 1.0  # A; mobile atoms of a slab may lie that far below the window
 FIX_HINT = (
-    'mark the substrate with a constraint, e.g.\n'
-    '    from ase.constraints import FixAtoms\n'
-    '    slab.set_constraint(FixAtoms(indices=[atom.index for atom in slab if atom.tag >= 1]))'
+    'mark the substrate with a constraint, e.g. '
+    'slab.set_constraint(ase.constraints.FixAtoms(indices=[atom.index for atom in slab if atom.tag >= 1]))'
 )
 
 
@@ -323,9 +322,11 @@ class Slab(PlainRepresentation):
         Raises
         ------
         ValueError
-            The structures differ in pbc.
+            No structures, or they differ in pbc.
         """
-        templates = [SlabTemplate.of(each) for each in images]
+        templates = [SlabTemplate.of(each) for each in ([images] if isinstance(images, Atoms) else images)]
+        if not templates:
+            raise ValueError('a batch holds one or more structures; got none')
         check_same_pbc([each.atoms for each in templates])
         batch = self.assemble(
             np.concatenate([each.atoms.positions[~each.frozen] for each in templates]),

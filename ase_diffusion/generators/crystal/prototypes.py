@@ -36,6 +36,7 @@ from ...data import crystals
 from ...representations.cells import cells_of_parameters, parameters_of_cells, structure_type
 from ...representations.crystal import check_crystal
 from ...representations.reduction import niggli, symmetrize
+from ...training.data import usable_structures
 from .derived import SLIGHT, derived, merged_formulas, none_right, primitive, scores
 from .geometry import BINS, Geometry, geometry, likeness
 from .ranking import CANDIDATES, Features, by_difference, features, shipped_ranking
@@ -431,7 +432,8 @@ def shipped_prototypes() -> Prototypes:
 def as_prototypes(templates: Any) -> Prototypes:
     """Return the bank that ships and templates of the user: a list of Atoms, or a path that ``read_crystals`` reads."""
     images = crystals.read_crystals(templates) if isinstance(templates, (str, Path)) else list(templates)
-    return shipped_prototypes() + Prototypes.from_atoms(images)
+    kept = usable_structures(images, check_crystal, 'the templates') if images else ()
+    return shipped_prototypes() + Prototypes.from_atoms([images[k] for k in kept], [f'template {k}' for k in kept])
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
