@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from ase import Atoms
 
@@ -25,6 +25,29 @@ if TYPE_CHECKING:
     from ase.optimize.optimize import Optimizer
 
 
+class RelaxOptions(TypedDict, total=False):
+    """Keywords of :func:`relax`, for type checkers."""
+
+    optimizer: str | Callable[..., Optimizer]
+    fmax: float
+    steps: int
+    filter: str | Callable[..., Filter] | None
+    hessian: CalculatorLike | None
+    min_distance: float | None
+    max_energy: float | None
+    timeout: float | None
+    batch_size: int
+    pbc: bool | Sequence[bool] | None
+    directory: str | Path | None
+    device: str | torch.device | None
+    frames: list[list[Atoms]] | None
+    logfile: str | Path | IO | None
+
+
+@overload
+def relax(images: Atoms, calculator: CalculatorLike | None = None, **options: Unpack[RelaxOptions]) -> Atoms: ...
+@overload
+def relax(images: Iterable[Atoms], calculator: CalculatorLike | None = None, **options: Unpack[RelaxOptions]) -> list[Atoms]: ...
 def relax(
     images: Atoms | Iterable[Atoms],
     calculator: CalculatorLike | None = None,
