@@ -32,7 +32,8 @@ def random_start(
     Parameters
     ----------
     slab : Atoms
-        Cell vectors a and b in the xy plane, surface normal z. Not changed.
+        Cell vectors a and b in the xy plane, surface normal z. Images along periodic directions (``pbc``) keep their distance;
+        a cluster has none. Not changed.
     numbers : str, dict or list of int
         Formula such as ``'Ag6O3'``, numbers of atoms such as ``{'Ag': 6, 'O': 3}``, or atomic numbers. The new atoms come
         last, in this order; they are placed in a random one.
