@@ -169,6 +169,8 @@ def irelax(
     :func:`relax`; `settings` are the fields of :class:`ase_diffusion.relax.settings.Settings`.
     """
     inputs = as_list(images)
+    if not isinstance(frames, list | None):
+        raise TypeError(f'frames is a list, to which the frames of each structure are added; got {frames!r}')
     how = Settings(**settings)
     check_limits(timeout=timeout, batch_size=batch_size)
     if calculator is None:

@@ -282,6 +282,7 @@ def test_silent_by_default(images, capsys):
         (ValueError, {'calculator': 'emtt'}, "'emtt'"),
         (TypeError, {'images': ['a.traj']}, 'number 0 is str'),
         (TypeError, {'images': 3}, 'number 0 is int'),
+        (TypeError, {'frames': ()}, 'frames is a list'),
     ],
 )
 def test_bad_input(images, error, kwargs, text):
