@@ -182,7 +182,7 @@ class GenerativeModel:
             check_output_folder(out)
         images = self._read(data) if isinstance(data, (str, Path)) else _structures(data)
         with tempfile.TemporaryDirectory() as folder:
-            best = self._train(images, out or folder, steps=steps, **options)
+            best = self._train(images, folder if out is None else out, steps=steps, **options)
             self.model = str(best) if out is not None else 'fitted'
             self._use(*load_networks(best, self.device))
         return self
@@ -210,6 +210,8 @@ class GenerativeModel:
         if not self.networks:
             raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
         check_output_folder(Path(path).parent)
+        if Path(path).is_dir():
+            raise IsADirectoryError(f'a model is one file, but {path} is a folder; name a file in it')
         return save_checkpoint(path, self.networks, self.header)
 
     def check_conditions(self, conditions: dict) -> dict:

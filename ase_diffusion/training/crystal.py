@@ -14,6 +14,7 @@ from ..networks import CrystalTransformer
 from ..representations.crystal import Crystal, LogLatticeCrystal
 from ..representations.substitution import check_share
 from .crystal_data import CrystalData, Crystals
+from .data import as_names
 from .objectives import DenoisingLoss
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
 
@@ -140,7 +141,7 @@ def train_crystal(
 
 def _checked(data: Crystals, conditions, csp_fraction: float, scheme: str | None, network) -> tuple[list[str], str]:
     """Return the conditions to learn and the scheme; ValueError where they do not fit."""
-    names = sorted(data.conditions) if conditions is None else list(conditions)
+    names = sorted(data.conditions) if conditions is None else as_names(conditions)
     if conditions is None and data.others:
         log.info('no conditions, unless conditions=[...] names them: %s', ', '.join(data.others))
     check_names(names)

@@ -19,7 +19,17 @@ from ..representations.cells import conventional, equivalent_origins
 from ..representations.conditions import ClassCondition, Condition, or_unknown
 from ..representations.crystal import check_crystal
 from ..representations.crystens import sites_of, table_of
-from .data import EndlessBatches, Structures, known_values, numbers_of, pairs_of, pick_alike, split_images, usable_structures
+from .data import (
+    EndlessBatches,
+    Structures,
+    as_names,
+    known_values,
+    numbers_of,
+    pairs_of,
+    pick_alike,
+    split_images,
+    usable_structures,
+)
 from .objectives import DenoisingLoss
 from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
 
@@ -300,7 +310,7 @@ def _split(images, validation, conditions, seed) -> tuple[Structures, Structures
     if validation is None:
         images, validation = split_images(images)
     images = small_crystals(images)
-    names = [*numbers_of(images)[0], 'space_group', 'elements'] if conditions is None else list(conditions)
+    names = [*numbers_of(images)[0], 'space_group', 'elements'] if conditions is None else as_names(conditions)
     data = Structures.from_atoms(images, _values(images, sorted(set(names))))
     missing = [name for name, values in data.conditions.items() if all(v is None for v in known_values(values))]
     if missing:

@@ -131,7 +131,7 @@ def validation_mask(groups: Sequence | np.ndarray, fraction: float = 0.05, seed:
     groups : sequence of n labels
         Structures of one group, such as one relaxation or one composition, stay together.
     """
-    groups = np.asarray(groups)
+    groups, seed = np.asarray(groups), check_integer('seed', seed, 0)
     kinds = np.unique(groups)
     if len(kinds) < 2:
         return None
@@ -173,7 +173,8 @@ class EndlessBatches(IterableDataset):
         start: int = 0,
     ) -> None:
         self.representation, self.count = representation, int(count)
-        self.batch_size, self.seed, self.start = check_integer('batch_size', batch_size, 1), int(seed), int(start)
+        self.batch_size, self.seed = check_integer('batch_size', batch_size, 1), check_integer('seed', seed, 0)
+        self.start = int(start)
         self.dropout = check_number('dropout', dropout, 'the share of conditions that are left out, 0 to 1', strict=False)
         if self.dropout > 1:
             raise ValueError(f'dropout is the share of conditions that are left out, 0 to 1; got {dropout!r}')
@@ -218,6 +219,16 @@ def fixed_batches(source: EndlessBatches, limit: int = 512, size: int = 128) -> 
     if source.sizes is not None:
         index = index[np.argsort(source.sizes[index], kind='stable')]
     return [source.batch_of(part) for part in np.split(index, range(size, len(index), size)) if len(part)]
+
+
+def as_names(conditions: str | Iterable[str]) -> list[str]:
+    """Return the names of conditions as a list, one or more; raise a TypeError for values, which stand in key-value pairs."""
+    if isinstance(conditions, Mapping):
+        raise TypeError(
+            f'conditions are names of key-value pairs here, such as {list(conditions)}; the values stand in '
+            "atoms.info['key_value_pairs'] of each structure"
+        )
+    return [conditions] if isinstance(conditions, str) else list(conditions)
 
 
 def pairs_of(atoms: Atoms) -> dict:
@@ -307,7 +318,7 @@ class Structures:
         if conditions is None:
             conditions = numbers_of(images)[0]
         elif not isinstance(conditions, dict):
-            conditions = {name: [pairs_of(atoms).get(name) for atoms in images] for name in conditions}
+            conditions = {name: [pairs_of(atoms).get(name) for atoms in images] for name in as_names(conditions)}
             if missing := [name for name, values in conditions.items() if all(v is None for v in values)]:
                 raise ValueError(f'no structure has a key-value pair {missing}; leave it out of conditions, or write it')
         return cls(images, dict(conditions))

@@ -30,7 +30,7 @@ from ..representations.pointcloud import (
 from ..representations.substitution import Substitution, check_share
 from .checkpoint import load_checkpoint, save_checkpoint
 from .crystal_data import reduced
-from .data import NUMBERS, RandomBatches, Structures, split_images, unknown_where, usable_structures
+from .data import NUMBERS, RandomBatches, Structures, as_names, split_images, unknown_where, usable_structures
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
 
 if TYPE_CHECKING:
@@ -244,6 +244,7 @@ def sizes_of(images: list[Atoms]) -> dict[str, dict[str, int]]:
 def _data(images, validation, conditions, split, seed: int) -> tuple[Structures, Structures]:
     """Return training and validation structures with the same conditions."""
     if conditions is not None:
+        conditions = as_names(conditions)
         check_names(conditions)
     held = validation
     if validation is None:

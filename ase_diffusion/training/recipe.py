@@ -20,6 +20,7 @@ from ..representations.conditions import (
     NumberCondition,
     VectorCondition,
 )
+from ..utils.checks import check_integer
 from .data import (
     NUMBERS,
     EndlessBatches,
@@ -172,6 +173,9 @@ def network_to_train(
         The network to start from has other settings, or lacks a condition of the data.
     """
     asked = {name: value for name, value in asked.items() if value is not None}
+    for name in {'features', 'blocks'} & set(asked):
+        check_integer(name, asked[name], 1)
+    seed = check_integer('seed', seed, 0)
     if network is None:
         torch.manual_seed(seed)
         return build(**asked)

@@ -203,3 +203,47 @@ def test_templates_that_are_no_crystals_are_left_out(caplog):
     gen = CrystalDiffusion(stoich='TiO2', templates=[broken(salts()[0], 'nan'), bulk('NaCl', 'rocksalt', a=5.6)], logfile=None)
     [line] = told(caplog)
     assert '1 of 2 structures of the templates' in line and '0 (ClNa)' in line and gen.templates.bank.name(-1) == 'template 1'
+
+
+QUICK = dict(steps=1, features=12, blocks=1, batch_size=2, **QUIET)
+CRYSTALS = ('crystal', 'pointcloud', 'crystens')
+
+
+@pytest.mark.parametrize('method', CRYSTALS)
+def test_names_of_conditions_and_nothing_else(method):
+    pytest.importorskip('lightning')
+    images = [bulk('NaCl', 'rocksalt', a=5.0 + 0.1 * k) for k in range(4)]
+    for k, atoms in enumerate(images):
+        atoms.info['key_value_pairs'] = {'gap': float(k)}
+    make, _ = METHODS[method]
+    with pytest.raises(TypeError, match=r"names of key-value pairs here, such as \['gap'\]; the values stand in"):
+        make().fit(images, conditions={'gap': [9.0] * 4}, **QUICK)
+    assert list(make().fit(images, conditions='gap', **QUICK).header['conditions']) == ['gap']
+
+
+@pytest.mark.parametrize('method', CRYSTALS)
+def test_numbers_of_a_training_are_named(method):
+    make, _ = METHODS[method]
+    for name, value in (('seed', -1), ('seed', 1.5), ('features', 0), ('blocks', 0)):
+        with pytest.raises(ValueError, match=f'{name} is an integer, . or more; got {value}'):
+            make().fit(salts(3), **{**QUICK, name: value})
+
+
+@pytest.mark.parametrize('method', CRYSTALS)
+def test_crystals_to_validate_on_are_taken(method, caplog):
+    pytest.importorskip('lightning')
+    make, _ = METHODS[method]
+    gen = make().fit(salts(3), validation=[salts()[0], broken(salts()[0], 'nan')], **QUICK)
+    assert gen.header['data']['structures'] == 3 and '1 of 2 structures' in told(caplog)[0]
+
+
+def test_names_that_other_programs_read_otherwise(tmp_path, monkeypatch):
+    """Lightning takes ~ for the home folder and what stands before a colon for a protocol."""
+    pytest.importorskip('lightning')
+    monkeypatch.chdir(tmp_path)
+    for name in ('~/run', 'a:b'):
+        gen = METHODS['crystal'][0]().fit(salts(3), name, **QUICK)
+        METHODS['crystal'][0]().fit(salts(3), name, **{**QUICK, 'steps': 2})
+        assert gen.model == f'{name}/best.safetensors' and (tmp_path / name / 'resume.ckpt').is_file()
+    with pytest.raises(IsADirectoryError, match='name a file in it'):
+        gen.save(tmp_path)
