@@ -417,8 +417,8 @@ def net_hash(sequences: ArrayLike, weights: ArrayLike | None = None) -> int:
 
 
 def full_cell(cell: ArrayLike) -> np.ndarray:
-    """Return a cell (3, 3) of float64 for a cell or three lengths."""
-    cell = np.asarray(cell, float)
+    """Return a cell (3, 3) of float64 for a cell, three lengths or a structure."""
+    cell = np.asarray(getattr(cell, 'cell', cell), float)
     return np.ascontiguousarray(np.diag(cell) if cell.ndim == 1 else cell)
 
 
