@@ -89,6 +89,12 @@ def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
     return images
 
 
+def check_one(atoms: Atoms, way_out: str) -> None:
+    """Raise a TypeError unless this is one structure."""
+    if not isinstance(atoms, Atoms):
+        raise TypeError(f'one structure is an ase.Atoms; got {type(atoms).__name__}; {way_out}')
+
+
 def frozen_mask(atoms: Atoms) -> np.ndarray:
     """Return the mask of atoms in a FixAtoms constraint, bool (n,).
 
