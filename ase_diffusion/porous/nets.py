@@ -259,13 +259,9 @@ def _parts(net: Net) -> Net:
     if not good:
         raise TypeError(
             f'a net is a pair of integer arrays (neighbors (n, 4), shifts (n, 4, 3)), such as framework_net(atoms.numbers, '
-            f'atoms.get_scaled_positions(), atoms.cell) of ase_diffusion.porous.nets returns; got {_shown(net)}'
+            f'atoms.get_scaled_positions(), atoms.cell) of ase_diffusion.porous.nets returns; got {type(net).__name__}'
         )
     return neighbors, shifts
-
-
-def _shown(value: object) -> str:
-    return f'{value!r}' if value is None or isinstance(value, str) else type(value).__name__
 
 
 def coordination_sequences(net: Net, shells: int = SHELLS, sites: ArrayLike | None = None) -> np.ndarray:
@@ -407,7 +403,7 @@ def net_hash(sequences: ArrayLike, weights: ArrayLike | None = None) -> int:
     except (TypeError, ValueError):
         sequences = np.empty(0)
     if sequences.ndim != 2:
-        raise TypeError(f'sequences is an integer array (n, shells), of coordination_sequences; got {_shown(given)}')
+        raise TypeError(f'sequences is an integer array (n, shells), of coordination_sequences; got {type(given).__name__}')
     weights = np.ones(len(sequences), np.int64) if weights is None else np.asarray(weights, np.int64)
     rows, places = np.unique(sequences, axis=0, return_inverse=True)
     counts = np.bincount(places.ravel(), weights=weights).astype(np.int64)
