@@ -26,6 +26,7 @@ from ..diffusion import (
 from ..diffusion.preconditioned import nearest_point
 from ..utils.atoms import as_list, partial_sites
 from .base import PlainRepresentation, is_number, require
+from .cells import right_handed
 from .elements import element_points
 
 
@@ -60,7 +61,7 @@ class Crystal(PlainRepresentation):
         ValueError
             No images; one is not periodic in three directions, or has an element that the representation does not know.
         """
-        images = check_crystals(images)
+        images = [right_handed(atoms) for atoms in check_crystals(images)]
         return self.assemble(
             np.concatenate([a.get_scaled_positions() for a in images]),
             np.concatenate([a.numbers for a in images]),

@@ -14,7 +14,7 @@ from ..diffusion import Batch, GeometricVP, JointProcess, Preconditioned
 from ..networks.image_layout import ATOMS, CELL, FIELDS, HEADER, LENGTH, PRESENT, SIZE, build_image, pair_block, strips
 from ..networks.site_symmetry import FORMS, projections
 from .base import Failure, PlainRepresentation, is_number, require
-from .cells import cells_of_parameters, operations_of, parameters_of_cells, space_group
+from .cells import cells_of_parameters, operations_of, parameters_of_cells, right_handed, space_group
 from .clustering import k_means, merge_close
 from .crystal import check_crystals
 
@@ -377,7 +377,7 @@ def table_of(images: list[Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ValueError
         See :meth:`CrysTens.encode`.
     """
-    images = check_crystals(images)
+    images = [right_handed(atoms) for atoms in check_crystals(images)]
     for k, atoms in enumerate(images):
         if len(atoms) > ATOMS:
             formula = atoms.get_chemical_formula()
