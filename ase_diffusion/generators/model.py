@@ -170,6 +170,7 @@ class GenerativeModel:
         Parameters
         ----------
         data : list of Atoms, or a path that the reader of the method takes
+            Structures that cannot be used are left out; a warning counts and names them.
         out : path, optional
             Folder for checkpoints and log; the same folder resumes an interrupted training. Default: a temporary one.
         steps : int

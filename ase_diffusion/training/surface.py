@@ -72,7 +72,7 @@ def train_surface(
     height = tuple(height or data.window(spacing=spacing))
     representation = Slab(height=height, spacing=spacing)
     inside = data.select(lambda i: _inside(i, representation))
-    law = f'all its mobile atoms in the window height={height}'
+    law = f'all mobile atoms in the window height={height}'
     _check_left(inside, law, 'give a wider one; it is counted from the topmost fixed atom, A, scaled where there is a spacing')
     _tell_left_out(data, inside, law)
     training, held = (part.select(lambda i: _inside(i, representation)) for part in data.split(seed=seed))

@@ -161,7 +161,7 @@ def test_frames_outside_the_window_are_counted(tmp_path, caplog):
     train_surface(data, tmp_path / 'a', height=(0.0, 1.41), **options)
     [line] = told(caplog)
     assert '3 of 8' in line and 'height' in line
-    with pytest.raises(ValueError, match='no structure of the data has all its mobile atoms in the window'):
+    with pytest.raises(ValueError, match='no structure of the data has all mobile atoms in the window'):
         train_surface(data, tmp_path / 'b', height=(0.0, 1.0), **options)
 
 
