@@ -92,7 +92,7 @@ def main() -> None:
     if args.forcefield:
         network, _ = load_model(args.init or 'ag-o-forcefield')
         data = Overlayers.from_atoms(relative(metals + silver))
-        train_forcefield(data, args.out, network=network.requires_grad_(True), cutoff=5.0, many_metals=True, **options)
+        train_forcefield(data, args.out, network=network.requires_grad_(True), many_metals=True, **options)
         return
     network, _ = load_model(args.init or 'ag-o-overlayer')
     train_surface(

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ase_diffusion.cli.common import add_crystal_data, add_substitute, add_templates, given, templates_of
+from ase_diffusion.cli.common import add_crystal_data, add_substitute, add_templates, command, given, templates_of
 
 if TYPE_CHECKING:
     from ase_diffusion import PointCloudDiffusion
@@ -50,10 +50,12 @@ def train(args: Namespace, **options: Any) -> Path:
     args.example = ' '.join(next((found for atoms in images if len(found := dict.fromkeys(atoms.symbols)) <= 3), ()))
     if header := options.pop('header', None):
         options['elements'] = header['representation']['elements']
+    if 'network' in options and args.network is not None:
+        raise ValueError(f'--init goes on with the network of a model, --network {args.network} begins a new one; leave one out')
     options = {**given(args, 'network', 'features', 'blocks', 'conditions', 'substitute'), **options}
     return train_pointcloud(images, args.out, split=args.split, **options)
 
 
 def next_step(args: Namespace, best: Path) -> str:
     """Return the command that samples with a trained model, crystals of the elements of one that it saw."""
-    return f'ase-diffusion sample pointcloud --elements {args.example} --model {best}'
+    return command('ase-diffusion', 'sample', 'pointcloud', '--elements', *args.example.split(), '--model', best)

@@ -113,10 +113,12 @@ def read_frames_of(paths: list[str]) -> list[Atoms]:
 def next_step(args: Namespace, best: Path) -> str:
     """Return a command that samples with the trained model, on the slab of the last structure, written beside the model."""
     import ase.io
+    import numpy as np
 
     from ase_diffusion.utils.atoms import mobile_mask
 
-    atoms = read_images(args.data[-1])[-1]
+    finite = [atoms for atoms in read_frames_of(args.data) if np.isfinite(atoms.positions).all()]
+    atoms = next(atoms for atoms in reversed(finite) if 0 < mobile_mask(atoms).sum() < len(atoms))
     mobile = mobile_mask(atoms)
     slab, path = atoms[~mobile], Path(best).with_name('slab.traj')
     ase.io.write(path, slab)

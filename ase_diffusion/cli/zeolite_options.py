@@ -65,8 +65,3 @@ def train(args: Namespace, **options: Any) -> Path:
         options['representation'] = Voxels.fromdict(header['representation'])
     more = given(args, 'shape', 'conditions') | {'settings': given(args, 'network', 'features', 'blocks')}
     return train_zeolite(images, args.out, **options, **more)
-
-
-def next_step(args: Namespace, best: Path) -> str:
-    """Return the command that samples with a trained model."""
-    return f'ase-diffusion sample zeolite --model {best}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -32,7 +33,8 @@ def random_start(
     Parameters
     ----------
     slab : Atoms
-        Cell vectors a and b in the xy plane, surface normal z. Not changed.
+        Cell vectors a and b in the xy plane, surface normal z. Images along periodic directions (``pbc``) keep their distance;
+        a cluster has none. Not changed.
     numbers : str, dict or list of int
         Formula such as ``'Ag6O3'``, numbers of atoms such as ``{'Ag': 6, 'O': 3}``, or atomic numbers. The new atoms come
         last, in this order; they are placed in a random one.
@@ -59,7 +61,7 @@ def random_start(
     """
     if isinstance(numbers, (str, Mapping)):
         numbers = parse_formula(composition_text(numbers))
-    numbers = [int(number) for number in numbers]
+    numbers = _atomic_numbers(numbers)
     low, high = check_start(height, ratio, maxiter)
     check_surface_cell(slab)
     rng, blocked = coerce_rng(rng), {}
@@ -73,6 +75,19 @@ def random_start(
         'upper end of height, lower ratio, take fewer atoms or a larger slab, or raise maxiter',
         blocked,
     )
+
+
+def _atomic_numbers(numbers) -> list[int]:
+    """Return atomic numbers as a list; raise a ValueError where they are none."""
+    try:
+        found = [operator.index(number) for number in numbers]
+    except TypeError:
+        found = [0]
+    if not all(0 < number < len(chemical_symbols) for number in found):
+        raise ValueError(
+            f"new atoms are a formula such as 'Ag6O3', a dict such as {{'Ag': 6, 'O': 3}}, or atomic numbers; got {numbers!r}"
+        )
+    return found
 
 
 class _Room:

@@ -101,7 +101,11 @@ class Generator(GenerativeModel):
         self.validate, self.selection = bool(validate), None
         check_folder('logfile', logfile)
         check_trajectory(trajectory)
-        check_folder('denoising_trajectory', self.denoising_trajectory)
+        if hasattr(self.denoising_trajectory, 'write'):
+            raise TypeError(f'denoising_trajectory is a path; got {self.denoising_trajectory!r}')
+        check_trajectory(self.denoising_trajectory, 'denoising_trajectory')
+        if trajectory is not None and str(trajectory) == str(self.denoising_trajectory):
+            raise ValueError(f'trajectory and denoising_trajectory are two files; both are {str(trajectory)!r}')
         self.log = Log(logfile)
         self._trajectory = trajectory
         self.observers: list = []

@@ -21,7 +21,7 @@ from ..representations.conditions import TARGETS, NumberCondition, Range, condit
 from ..training.checkpoint import save_checkpoint
 from ..training.recipe import train_method
 from ..training.trainer import check_lightning
-from ..utils.atoms import min_distance_ratio
+from ..utils.atoms import as_list, min_distance_ratio
 from ..utils.checks import check_integer, check_output_folder
 from ..utils.device import pick_device
 from ..utils.progress import Steps
@@ -171,6 +171,7 @@ class GenerativeModel:
         Parameters
         ----------
         data : list of Atoms, or a path that the reader of the method takes
+            Structures that cannot be used are left out; a warning counts and names them.
         out : path, optional
             Folder for checkpoints and log; the same folder resumes an interrupted training. Default: a temporary one.
         steps : int
@@ -183,7 +184,7 @@ class GenerativeModel:
             check_output_folder(out)
         images = self._read(data) if isinstance(data, (str, Path)) else _structures(data)
         with tempfile.TemporaryDirectory() as folder:
-            best = self._train(images, out or folder, steps=steps, **options)
+            best = self._train(images, folder if out is None else out, steps=steps, **options)
             self.model = str(best) if out is not None else 'fitted'
             self._use(*load_networks(best, self.device))
         return self
@@ -211,6 +212,8 @@ class GenerativeModel:
         if not self.networks:
             raise ValueError('there is nothing to save: this generator is untrained; call gen.fit(data) first')
         check_output_folder(Path(path).parent)
+        if Path(path).is_dir():
+            raise IsADirectoryError(f'a model is one file, but {path} is a folder; name a file in it')
         return save_checkpoint(path, self.networks, self.header)
 
     def check_conditions(self, conditions: dict) -> dict:
@@ -402,12 +405,9 @@ def _structures(data: Iterable[Atoms]) -> list[Atoms]:
     """Return structures to train on as a list; raise an error where there is none, or what is none."""
     if isinstance(data, Atoms) or not hasattr(data, '__iter__'):
         raise TypeError(f'data to train on is a list of Atoms, or the path of a file of them; got {data!r}')
-    images = list(data)
+    images = as_list(data)
     if not images:
         raise ValueError('the data set is empty: no structures to train on')
-    for k, atoms in enumerate(images):
-        if not isinstance(atoms, Atoms):
-            raise TypeError(f'data to train on is a list of Atoms; number {k} is {type(atoms).__name__}')
     return images
 
 

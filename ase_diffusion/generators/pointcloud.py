@@ -235,6 +235,11 @@ class PointCloudDiffusion(TemplatesFirst):
 
     def _train(self, images: list[Atoms], out, **options) -> Path:
         if self.networks:
+            if isinstance(form := options.get('network'), str):
+                raise ValueError(
+                    f'this generator has a network, which is trained further; network={form!r} is of a new one: leave it out, or '
+                    "begin anew with model='untrained'"
+                )
             network = copy_network(self.network).requires_grad_(True)
             options = {'network': network, 'elements': self.representation.elements, **options}
         else:

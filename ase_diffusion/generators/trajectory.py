@@ -17,8 +17,8 @@ from ..utils.unread import reason_of
 FRAMES = 60
 
 
-def check_trajectory(trajectory: Any) -> None:
-    """Raise an error where no frames can be added: neither a path nor an open trajectory, or a file of another kind.
+def check_trajectory(trajectory: Any, name: str = 'trajectory') -> None:
+    """Raise an error where no frames can be written: neither a path nor an open trajectory, or a file of another kind.
 
     Raises
     ------
@@ -27,16 +27,32 @@ def check_trajectory(trajectory: Any) -> None:
     if trajectory is None or hasattr(trajectory, 'write'):
         return
     if not isinstance(trajectory, (str, Path)):
-        raise TypeError(f'trajectory is a path, or an ASE Trajectory open for writing; got {trajectory!r}')
-    check_folder('trajectory', trajectory)
+        raise TypeError(f'{name} is a path, or an ASE Trajectory open for writing; got {trajectory!r}')
+    check_folder(name, trajectory)
+    if (kind := _format(trajectory)) not in (None, 'traj'):
+        raise ValueError(
+            f'a trajectory is a file .traj of ASE; {name}={str(trajectory)!r} is the name of a file of another format ({kind}); '
+            'convert it afterwards with ase.io.read and ase.io.write'
+        )
     if Path(trajectory).is_file() and Path(trajectory).stat().st_size:
         try:
             Trajectory(trajectory).close()
         except Exception as error:  # of any kind
             raise ValueError(
-                f'frames are added to a trajectory of ASE; trajectory={str(trajectory)!r} is none ({reason_of(error)}); '
+                f'frames are written to a trajectory of ASE; {name}={str(trajectory)!r} is none ({reason_of(error)}); '
                 'name another file'
             ) from error
+
+
+def _format(path: str | Path) -> str | None:
+    """Return the format of ASE that the name of a file says; None where it says none."""
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+    try:
+        kind = filetype(str(path), read=False)
+    except UnknownFileTypeError:
+        return None
+    return kind if kind in ioformats else None
 
 
 def append(atoms: Atoms, trajectory: str | Path | Any) -> None:

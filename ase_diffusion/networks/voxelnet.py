@@ -70,6 +70,8 @@ class VoxelNet(nn.Module):
         conditions, logarithmic = dict(conditions or {}), list(logarithmic)
         if unknown := set(logarithmic) - set(conditions):
             raise ValueError(f'logarithmic conditions are among {sorted(conditions)}; got {sorted(unknown)}')
+        if width < 8 or width % 8:
+            raise ValueError(f'the width of a VoxelNet (features in training) is a multiple of 8; got {width}')
         if not 0 <= attention <= blocks:
             raise ValueError(f'there are between 0 and {blocks} attention layers, one after a block; got {attention}')
         self.settings = dict(

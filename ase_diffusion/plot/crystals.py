@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from ..utils.atoms import as_list
+from ..utils.atoms import as_list, check_one
 from .drawing import arrange, atom_colors, check_labels, crop, lighten, view_axes, window_axes
 
 if TYPE_CHECKING:
@@ -247,6 +247,7 @@ def plot_crystal(
     ValueError
         The structure is not a crystal, or the direction is not valid.
     """
+    check_one(atoms, 'plot_crystals draws several')
     drawing = _drawing(atoms, direction, radius, colors, shift)
     ax = ax or window_axes(drawing.window, 2.8, 0.5)
     if label:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..utils.atoms import as_list
 from .structures import plot_structures
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def plot_denoising_strip(
     -------
     matplotlib.figure.Figure
     """
-    frames = list(frames)
+    frames = as_list(frames)
     if not frames:
         raise ValueError('nothing to draw: the list of frames is empty; sample with denoising_trajectory=... to keep them')
     if levels is not None and len(levels) != len(frames):

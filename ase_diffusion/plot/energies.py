@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .style import PALETTE, new_axes, tidy
+from .style import PALETTE, as_numbers, new_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ HALF = 0.34  # half the length of a level, in columns
 def _named(data):
     """Return a dict of name to finite energies (n,); a sequence becomes one unnamed entry."""
     data = data if hasattr(data, 'items') else {'': data}
-    named = {name: np.asarray(values, float).ravel() for name, values in data.items()}
+    named = {name: as_numbers(values) for name, values in data.items()}
     named = {name: values[np.isfinite(values)] for name, values in named.items()}
     if not any(values.size for values in named.values()):
         raise ValueError('a plot needs at least one finite energy; got none; relax the structures first')

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .style import PALETTE, new_axes, tidy
+from .style import PALETTE, as_numbers, new_axes, tidy
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -85,7 +85,7 @@ def plot_property_histogram(
     """
     named = dict(values) if hasattr(values, 'items') else {'generated': values}
     sets = {} if reference is None else {'data': reference}
-    sets = {name: np.asarray(each, float).ravel() for name, each in {**sets, **named}.items()}
+    sets = {name: as_numbers(each) for name, each in {**sets, **named}.items()}
     sets = {name: each[np.isfinite(each)] for name, each in sets.items()}
     if not any(sets[name].size for name in named):
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from ase.data import covalent_radii
 
-from ..utils.atoms import as_list, mobile_mask
+from ..utils.atoms import as_list, check_one, mobile_mask
 from .drawing import arrange, atom_colors, check_labels, crop, lighten, surface_axes, window_axes
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def plot_structure(
     -------
     matplotlib.axes.Axes
     """
+    check_one(atoms, 'plot_structures draws several')
     _check_view(view)
     scene = _scene(atoms, view, repeat, margin, radius, colors)
     ax = ax or window_axes(scene.window, 3.2, 0.25 if label else 0.0)

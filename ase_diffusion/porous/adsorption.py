@@ -22,6 +22,16 @@ VOID = 15.0  # kB T; points below this energy are void
 AMU_PER_A3 = 1660.5390666  # kg/m^3
 
 
+def as_mask(mask: ArrayLike, name: str = 'a mask') -> np.ndarray:
+    """Return an array of bool; raise a ValueError for other numbers than 0 and 1, such as energies."""
+    values = np.asarray(mask)
+    if values.dtype != bool and not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f'{name} is true or false at every point, such as grid < 0 or accessible_mask(grid); got {values.dtype} numbers'
+        )
+    return values.astype(bool)
+
+
 def adsorption_properties(
     grid: ArrayLike, temperature: float = 298.0, *, density: ArrayLike | None = None, accessible: ArrayLike | None = None
 ) -> dict[str, float] | dict[str, np.ndarray]:
@@ -69,7 +79,7 @@ def adsorption_properties(
         raise ValueError('an energy grid is of finite numbers, in K; there are others in it (energy_grid makes none)')
     check_number('temperature', temperature, 'a positive number, in K')
     check_density(density, energy.shape[:-3])
-    allowed = np.ones(energy.shape, bool) if accessible is None else np.asarray(accessible, bool)
+    allowed = np.ones(energy.shape, bool) if accessible is None else as_mask(accessible, '`accessible`')
     if allowed.shape != energy.shape:
         raise ValueError(f'`accessible` has the shape of the grid, {energy.shape}; got {allowed.shape}')
     axes = (-3, -2, -1)

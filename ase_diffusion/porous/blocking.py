@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from .adsorption import VOID
+from .adsorption import VOID, as_mask
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -41,9 +41,9 @@ def find_channels(mask: ArrayLike, cell: Atoms | ArrayLike | None = None) -> tup
     Each point of a region has the number of cell vectors that lead to it along a tree from the first one. A bond that
     leads to another image of a point closes a path through the crystal; the rank of these vectors is the dimension.
     """
-    mask = np.asarray(mask, bool)
-    if mask.ndim != 3:
-        raise ValueError(f'a mask is (nx, ny, nz); got an array of shape {mask.shape}')
+    if np.ndim(mask) != 3:
+        raise ValueError(f'a mask is (nx, ny, nz); got an array of shape {np.shape(mask)}')
+    mask = as_mask(mask)
     shape = np.array(mask.shape)
     steps = np.eye(3, dtype=int) if cell is None else _facing(np.array(getattr(cell, 'cell', cell), float) / shape[:, None])
     if not mask.any():
@@ -140,5 +140,7 @@ def accessible_mask(
     """
     if np.ndim(grid) != 3:
         raise ValueError(f'an energy grid is (nx, ny, nz) in K; got an array of shape {np.shape(grid)}')
+    if not np.isfinite(grid).all():
+        raise ValueError('an energy grid is of finite numbers, in K; there are others in it (energy_grid makes none)')
     labels, dimensions = find_channels(np.asarray(grid) <= (VOID * temperature if threshold is None else threshold), cell)
     return np.concatenate([[False], dimensions > 0])[labels]

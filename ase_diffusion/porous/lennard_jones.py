@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import DTypeLike
 
-from ..utils.atoms import partial_sites
+from ..utils.atoms import as_list, partial_sites
 from .parameters import FrameworkLike, ProbeLike, pair_parameters, unlisted, unlisted_text
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def energy_grid(
     -----
     The defaults (methane in silica, 12 A) are those of the ZeoDiff and ZeoGAN papers (J. Mater. Chem. A 12, 6507, 2024).
     """
-    images = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+    images = as_list(atoms)
     shape, dtype = check_shape(shape), check_dtype(dtype)
     check_memory(len(images), shape, dtype)
     options = {'probe': probe, 'cutoff': cutoff, 'framework': framework, 'shifted': shifted}
@@ -117,7 +117,7 @@ def iter_energy_grids(
     shape, cutoff, dtype = check_shape(shape), check_cutoff(cutoff), check_dtype(dtype)
     check_memory(1, shape, dtype)
     backend, device = choose_backend(backend, device, dtype)
-    systems = _told(images, probe, framework, cutoff, shape)
+    systems = _told([images] if isinstance(images, Atoms) else images, probe, framework, cutoff, shape)
     if shifted and backend == 'triton':  # its kernel has no shift
         backend = 'torch'
     if backend == 'numba':
@@ -198,7 +198,7 @@ def density_grid(
         raise ValueError(f"the density is that of an element, such as 'Si'; got {symbol!r}")
     if not (np.isfinite(width) and width > 0):
         raise ValueError(f'the width of the Gaussians is positive, in A; got {width!r}')
-    images = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+    images = as_list(atoms)
     shape, cutoff, dtype = check_shape(shape), check_cutoff(cutoff), np.dtype(np.float32)
     check_memory(len(images), shape, dtype)
     device = choose_backend('torch', device, dtype)[1]

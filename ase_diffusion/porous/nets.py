@@ -249,13 +249,28 @@ def four_connected_net(scaled: np.ndarray, cell: np.ndarray, bond_range: tuple[f
     return net if is_mutual(*net) else None
 
 
+def _parts(net: Net) -> Net:
+    """Return neighbors and shifts; raise a TypeError for what is no net."""
+    try:
+        neighbors, shifts = (np.asarray(part) for part in net)
+        good = neighbors.shape[1:] == (4,) and shifts.shape == (*neighbors.shape, 3) and neighbors.dtype.kind in 'iu'
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise TypeError(
+            f'a net is a pair of integer arrays (neighbors (n, 4), shifts (n, 4, 3)), such as framework_net(atoms.numbers, '
+            f'atoms.get_scaled_positions(), atoms.cell) of ase_diffusion.porous.nets returns; got {type(net).__name__}'
+        )
+    return neighbors, shifts
+
+
 def coordination_sequences(net: Net, shells: int = SHELLS, sites: ArrayLike | None = None) -> np.ndarray:
     """Return how many sites are 1, 2, ... bonds away from each site.
 
     Parameters
     ----------
     net : (neighbors, shifts)
-        Of `four_connected_net`, or the net of a framework.
+        Of `four_connected_net`, or the net of a framework, of `framework_net`.
     shells : int
     sites : sequence of int, optional
         Only of these sites.
@@ -264,8 +279,13 @@ def coordination_sequences(net: Net, shells: int = SHELLS, sites: ArrayLike | No
     -------
     numpy.ndarray
         ``(n, shells)`` int32; 4, 10, 20, 34, 52, ... for sodalite.
+
+    Raises
+    ------
+    TypeError
+        ``net`` is none: a structure, or what is returned where there is no net.
     """
-    neighbors, shifts = net
+    neighbors, shifts = _parts(net)
     sites = np.arange(len(neighbors)) if sites is None else np.asarray(sites, np.int64)
     reach = shells * max(1, int(np.abs(shifts).max()))
     stamp = np.full(len(neighbors) * (2 * reach + 1) ** 3, -1, np.int32)
@@ -348,7 +368,7 @@ def angle_cycles(net: Net, shells: int = CYCLE_SHELLS) -> np.ndarray:
         ``(n, 6, 2)``: size and number of the cycles, sorted; 6, 6, 6_2, 6_2, 8_9, 8_9 for quartz (7 of the 9 are rings). Zeros
         where none was found.
     """
-    neighbors, shifts = net
+    neighbors, shifts = _parts(net)
     shells = int(shells)
     stamp = np.full(len(neighbors) * (2 * shells + 1) ** 3, -1, np.int32)
     found = _cycles_of(neighbors, shifts, shells, stamp)
@@ -371,8 +391,19 @@ def net_hash(sequences: ArrayLike, weights: ArrayLike | None = None) -> int:
         ``(n, shells)`` of all sites, or of one site of each orbit.
     weights : array_like, optional
         ``(n,)`` number of sites in each orbit.
+
+    Raises
+    ------
+    TypeError
+        ``sequences`` is no such array.
     """
-    sequences = np.asarray(sequences, np.int64)
+    given = sequences
+    try:
+        sequences = np.asarray(sequences).astype(np.int64, casting='safe')
+    except (TypeError, ValueError):
+        sequences = np.empty(0)
+    if sequences.ndim != 2:
+        raise TypeError(f'sequences is an integer array (n, shells), of coordination_sequences; got {type(given).__name__}')
     weights = np.ones(len(sequences), np.int64) if weights is None else np.asarray(weights, np.int64)
     rows, places = np.unique(sequences, axis=0, return_inverse=True)
     counts = np.bincount(places.ravel(), weights=weights).astype(np.int64)
@@ -382,8 +413,8 @@ def net_hash(sequences: ArrayLike, weights: ArrayLike | None = None) -> int:
 
 
 def full_cell(cell: ArrayLike) -> np.ndarray:
-    """Return a cell (3, 3) of float64 for a cell or three lengths."""
-    cell = np.asarray(cell, float)
+    """Return a cell (3, 3) of float64 for a cell, three lengths or a structure."""
+    cell = np.asarray(getattr(cell, 'cell', cell), float)
     return np.ascontiguousarray(np.diag(cell) if cell.ndim == 1 else cell)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from ase import Atoms
 
 from ..calculators.default import default_calculator
 from ..calculators.names import CalculatorLike, calculator_name
-from ..utils.atoms import frozen_mask, mobile_formula
+from ..utils.atoms import as_list, frozen_mask, mobile_formula
 from ..utils.checks import check_limits
 from ..utils.log import Log
 from ..utils.progress import Progress
@@ -25,6 +25,29 @@ if TYPE_CHECKING:
     from ase.optimize.optimize import Optimizer
 
 
+class RelaxOptions(TypedDict, total=False):
+    """Keywords of :func:`relax`, for type checkers."""
+
+    optimizer: str | Callable[..., Optimizer]
+    fmax: float
+    steps: int
+    filter: str | Callable[..., Filter] | None
+    hessian: CalculatorLike | None
+    min_distance: float | None
+    max_energy: float | None
+    timeout: float | None
+    batch_size: int
+    pbc: bool | Sequence[bool] | None
+    directory: str | Path | None
+    device: str | torch.device | None
+    frames: list[list[Atoms]] | None
+    logfile: str | Path | IO | None
+
+
+@overload
+def relax(images: Atoms, calculator: CalculatorLike | None = None, **options: Unpack[RelaxOptions]) -> Atoms: ...
+@overload
+def relax(images: Iterable[Atoms], calculator: CalculatorLike | None = None, **options: Unpack[RelaxOptions]) -> list[Atoms]: ...
 def relax(
     images: Atoms | Iterable[Atoms],
     calculator: CalculatorLike | None = None,
@@ -145,7 +168,9 @@ def irelax(
     In batches that is the order of convergence, otherwise that of the images. Arguments and errors are those of
     :func:`relax`; `settings` are the fields of :class:`ase_diffusion.relax.settings.Settings`.
     """
-    inputs = _check_images(images)
+    inputs = as_list(images)
+    if not isinstance(frames, list | None):
+        raise TypeError(f'frames is a list, to which the frames of each structure are added; got {frames!r}')
     how = Settings(**settings)
     check_limits(timeout=timeout, batch_size=batch_size)
     if calculator is None:
@@ -183,21 +208,6 @@ def _line(number, atoms):
     outcome = 'converged' if pairs['relax_converged'] else 'not converged'
     energy = atoms.calc.results['energy']
     return f'{start} {pairs["relax_steps"]:5d} {pairs["energy_generated"]:12.4f} {energy:12.4f}  {outcome}'
-
-
-def _check_images(images):
-    """Return the images as a list of Atoms."""
-    try:
-        images = list(images)
-    except TypeError:
-        images = [images]
-    for number, atoms in enumerate(images):
-        if not isinstance(atoms, Atoms):
-            raise TypeError(
-                f'relax takes Atoms or a list of Atoms; number {number} is {type(atoms).__name__}; '
-                'read files first: ase.io.read(path, ":")'
-            )
-    return images
 
 
 def _check_filter(filter: Callable[..., Filter] | None, images: list[Atoms]) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from ase import Atoms
 
@@ -43,6 +44,10 @@ class Representation(Protocol):
     kinds: ClassVar[tuple[str, ...]]
     fields: ClassVar[frozenset[str]]
 
+    def check(self, atoms: Atoms) -> None:
+        """Raise a ValueError for a structure that cannot be trained on."""
+        ...
+
     def encode(self, images: list[Atoms], conditions: dict | None = None) -> Batch:
         """Return a batch of structures; ``conditions`` maps names to tensors or sequences of length B."""
         ...
@@ -74,7 +79,12 @@ class Representation(Protocol):
 
 
 class PlainRepresentation:
-    """Defaults of the contract: nothing to augment, nothing more to check."""
+    """Defaults of the contract: what can be encoded can be trained on, nothing to augment, nothing more to check."""
+
+    def check(self, atoms: Atoms) -> None:
+        """Raise a ValueError for a structure without atoms or with positions that are not finite, or that cannot be encoded."""
+        require(len(atoms) and np.isfinite(atoms.positions).all(), 'atoms with finite positions', str(atoms.symbols))
+        self.encode([atoms])
 
     def augment(self, batch: Batch, rng: torch.Generator) -> Batch:
         """Return the batch as it is."""

@@ -61,6 +61,16 @@ def conventional(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     return new
 
 
+def right_handed(atoms: Atoms) -> Atoms:
+    """Return the crystal with all vectors of a left-handed cell turned round: lengths and angles alone give its mirror image."""
+    if np.linalg.det(atoms.cell) >= 0:
+        return atoms
+    new = atoms.copy()
+    new.set_cell(-atoms.cell[:])
+    new.calc = atoms.calc
+    return new
+
+
 @cache
 def equivalent_origins(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Return maps f -> sign f + shift under which a space group in its conventional setting keeps its operations as they stand.

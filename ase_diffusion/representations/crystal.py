@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,8 +24,9 @@ from ..diffusion import (
     WrappedScore,
 )
 from ..diffusion.preconditioned import nearest_point
-from ..utils.atoms import partial_sites
+from ..utils.atoms import as_list, partial_sites
 from .base import PlainRepresentation, is_number, require
+from .cells import right_handed
 from .elements import element_points
 
 
@@ -58,10 +59,9 @@ class Crystal(PlainRepresentation):
         Raises
         ------
         ValueError
-            An image is not periodic in three directions, or has an element that the representation does not know.
+            No images; one is not periodic in three directions, or has an element that the representation does not know.
         """
-        for k, atoms in enumerate(images):
-            check_crystal(atoms, f'structure {k}')
+        images = [right_handed(atoms) for atoms in check_crystals(images)]
         return self.assemble(
             np.concatenate([a.get_scaled_positions() for a in images]),
             np.concatenate([a.numbers for a in images]),
@@ -307,11 +307,25 @@ def check_crystal(atoms: Atoms, name: str = 'the crystal') -> None:
     if len(atoms) == 0:
         raise ValueError(f'{name} has no atoms')
     cell = np.asarray(atoms.cell)
-    if not (np.isfinite(cell).all() and np.isfinite(atoms.positions).all()) or abs(np.linalg.det(cell)) < 1e-3:
-        raise ValueError(f'{name} needs finite positions and a cell with three independent vectors, got {cell.tolist()}')
+    if len(bad := np.flatnonzero(~np.isfinite(atoms.positions).all(1))):
+        raise ValueError(f'{name} needs finite positions; those of atoms {bad[:10].tolist()} are NaN or infinite')
+    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-3:
+        raise ValueError(f'{name} needs a cell with three independent vectors, got {cell.tolist()}')
+    if not atoms.numbers.all():
+        raise ValueError(f'a crystal has elements; {name} has atoms X, which are none')
     if not atoms.pbc.all():
         raise ValueError(f'a crystal is periodic in three directions; {name} has pbc={atoms.pbc.tolist()}: set atoms.pbc = True')
     if partial := partial_sites(atoms):
         raise ValueError(
             f'a crystal has whole atoms; in {name} {partial}: choose an ordered structure and delete atoms.info["occupancy"]'
         )
+
+
+def check_crystals(images: Iterable[Atoms]) -> list[Atoms]:
+    """Return crystals as a list; raise a ValueError where there is none, or one is no crystal."""
+    images = as_list(images)
+    if not images:
+        raise ValueError('a batch holds one or more structures; got none')
+    for k, atoms in enumerate(images):
+        check_crystal(atoms, f'structure {k}')
+    return images

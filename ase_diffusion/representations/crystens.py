@@ -14,9 +14,9 @@ from ..diffusion import Batch, GeometricVP, JointProcess, Preconditioned
 from ..networks.image_layout import ATOMS, CELL, FIELDS, HEADER, LENGTH, PRESENT, SIZE, build_image, pair_block, strips
 from ..networks.site_symmetry import FORMS, projections
 from .base import Failure, PlainRepresentation, is_number, require
-from .cells import cells_of_parameters, operations_of, parameters_of_cells, space_group
+from .cells import cells_of_parameters, operations_of, parameters_of_cells, right_handed, space_group
 from .clustering import k_means, merge_close
-from .crystal import check_crystal
+from .crystal import check_crystals
 
 CHUNK = 256  # images decoded at once, in float64
 SAME_SITE = 1e-5  # two atoms of one element whose fractional coordinates are closer than this are one
@@ -377,13 +377,11 @@ def table_of(images: list[Atoms]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ValueError
         See :meth:`CrysTens.encode`.
     """
+    images = [right_handed(atoms) for atoms in check_crystals(images)]
     for k, atoms in enumerate(images):
-        check_crystal(atoms, f'structure {k}')
         if len(atoms) > ATOMS:
             formula = atoms.get_chemical_formula()
             raise ValueError(f'an image holds at most {ATOMS} atoms; structure {k} ({formula}) has {len(atoms)}')
-        if min(atoms.numbers) < 1:
-            raise ValueError(f'an image knows elements, Z = 1 and more; structure {k} has atoms of Z = 0 (X)')
     counts = np.array([len(atoms) for atoms in images], int)
     table, cells = np.zeros((len(images), ATOMS, 4)), np.zeros((len(images), 3, 3))
     for k, atoms in enumerate(images):

@@ -17,7 +17,7 @@ from ..diffusion import Batch, GeometricVP, JointProcess, Preconditioned
 from .base import Failure, PlainRepresentation, is_number, require
 from .cells import cells_of_parameters, parameters_of_cells
 from .cloudsites import MAX_ATOMS, POINTS, block_sites, clustered_sites, count_blocks
-from .crystal import check_crystal
+from .crystal import check_crystals
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -94,8 +94,7 @@ class PointCloud(PlainRepresentation):
         ValueError
             An image is not a crystal, has more than 16 sites, more than three elements or an unknown element.
         """
-        for k, atoms in enumerate(images):
-            check_crystal(atoms, f'structure {k}')
+        images = check_crystals(images)
         return self.assemble(
             np.concatenate([a.get_scaled_positions() for a in images]),
             np.concatenate([a.numbers for a in images]),

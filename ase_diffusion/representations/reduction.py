@@ -12,7 +12,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from ..utils.atoms import voigt_stress
 from ..utils.checks import check_tolerance
-from .cells import of_spglib
+from .cells import of_spglib, right_handed
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     ValueError
         The tolerance is not positive.
     """
-    tolerance = check_tolerance('symmetrize', tolerance)
+    tolerance, atoms = check_tolerance('symmetrize', tolerance), right_handed(atoms)
     fractional = atoms.get_scaled_positions()
     found = of_spglib(spglib.get_symmetry, (np.asarray(atoms.cell), fractional, atoms.numbers), symprec=tolerance)
     if found is None:

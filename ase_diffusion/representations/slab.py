@@ -13,23 +13,22 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
-from ..utils.atoms import check_one_piece, copy_atoms, frozen_mask, neighbors, rotation_hint
+from ..utils.atoms import check_one_piece, check_vacuum, copy_atoms, frozen_mask, neighbors, rotation_hint
 from .base import PlainRepresentation, require
 from .descriptors import crystal_neighbor_distance, metal_descriptors
 
 BELOW = 1.0  # A; mobile atoms of a slab may lie that far below the window
 FIX_HINT = (
-    'mark the substrate with a constraint, e.g.\n'
-    '    from ase.constraints import FixAtoms\n'
-    '    slab.set_constraint(FixAtoms(indices=[atom.index for atom in slab if atom.tag >= 1]))'
+    'mark the substrate with a constraint, e.g. '
+    'from ase.constraints import FixAtoms; slab.set_constraint(FixAtoms(indices=[atom.index for atom in slab if atom.tag >= 1]))'
 )
 
 
 def check_slab(slab: Atoms) -> None:
     """Raise a ValueError if ``slab`` cannot carry an overlayer.
 
-    Needed: at least one atom, finite positions, a cell whose a and b lie in the xy plane and whose c rises out of it,
-    periodic in the plane only, at least one atom held by FixAtoms, and those in one piece along z.
+    Needed: at least one atom, finite positions, a cell whose a and b lie in the xy plane and whose c rises out of it, with
+    the vacuum, periodic in the plane only, at least one atom held by FixAtoms, and those in one piece along z.
     """
     if not isinstance(slab, Atoms):
         raise TypeError(f'slab must be an ase.Atoms, got {type(slab).__name__}')
@@ -44,6 +43,7 @@ def check_slab(slab: Atoms) -> None:
             f'the slab needs a cell with three independent vectors, got {cell.tolist()}; '
             'slab.center(vacuum=10, axis=2) makes one along z'
         )
+    check_vacuum(slab)
     if slab.pbc[2]:
         raise ValueError(f'a slab must not be periodic along z, got pbc={slab.pbc.tolist()}; set slab.pbc = (True, True, False)')
     if not slab.pbc[:2].all():
@@ -323,9 +323,11 @@ class Slab(PlainRepresentation):
         Raises
         ------
         ValueError
-            The structures differ in pbc.
+            No structures, or they differ in pbc.
         """
-        templates = [SlabTemplate.of(each) for each in images]
+        templates = [SlabTemplate.of(each) for each in ([images] if isinstance(images, Atoms) else images)]
+        if not templates:
+            raise ValueError('a batch holds one or more structures; got none')
         check_same_pbc([each.atoms for each in templates])
         batch = self.assemble(
             np.concatenate([each.atoms.positions[~each.frozen] for each in templates]),

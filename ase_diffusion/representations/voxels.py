@@ -27,7 +27,7 @@ from ..porous.framework_grids import (
 )
 from ..porous.grid_symmetry import GridSymmetry, symmetric_shape, symmetrize_grid
 from .base import Failure, PlainRepresentation
-from .crystal import check_crystal
+from .crystal import check_crystal, check_crystals
 
 __all__ = ['GridSymmetry', 'Voxels', 'symmetric_shape', 'symmetrize_grid']
 
@@ -98,6 +98,10 @@ class Voxels(PlainRepresentation):
         """Return the numbers of voxels along the cell vectors of a structure."""
         return self.shape or grid_shape(atoms.cell.lengths(), self.pitch, self.multiple)
 
+    def check(self, atoms: Atoms) -> None:
+        """Raise a ValueError for what is no crystal."""
+        check_crystal(atoms)
+
     def encode(self, images: list[Atoms], conditions: dict | None = None) -> Batch:
         """Return a batch of ``images``; ``conditions``: name -> B numbers.
 
@@ -110,8 +114,7 @@ class Voxels(PlainRepresentation):
         """
         from ..porous import density_grid, energy_grid
 
-        for k, atoms in enumerate(images):
-            check_crystal(atoms, f'structure {k}')
+        images = check_crystals(images)
         shapes = sorted({self.shape_of(atoms) for atoms in images})
         if len(shapes) > 1:
             raise ValueError(

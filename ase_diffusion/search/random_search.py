@@ -27,7 +27,7 @@ from ..data.starts import Composition, check_composition, check_start, draw_comp
 from ..errors import GenerationFailed
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings, optimizer_name
-from ..utils.atoms import copy_atoms, parse_formula
+from ..utils.atoms import check_extendable, copy_atoms, parse_formula
 from ..utils.checks import check_count, check_folder
 from ..utils.children import unshadowed
 from ..utils.log import Log, Logfile
@@ -109,6 +109,7 @@ class RandomStructureSearch:
         from ..representations.slab import check_slab  # the check of training and sampling; needs torch, unlike workers
 
         check_slab(slab)
+        check_extendable(slab)
         if Path(database).suffix != '.db':
             raise ValueError(f'the database of a search is an ASE sqlite file, *.db; got {str(database)!r}')
         check_folder('database', database)

@@ -73,13 +73,14 @@ class StructureSearch(Campaign):
         **options: Any,
     ) -> None:
         self.generator, self.conditions = generator, dict(conditions or {})
-        generator.check_conditions(self.conditions)
+        checked = generator.check_conditions(self.conditions)
         if calculator is None:
             template = getattr(generator, 'template', None)
             calculator = default_calculator([] if template is None else [template])
         self.seed = _find_seed(rng, database)
         self.seen = Distinct()
-        made_by = {'seed': self.seed, 'generator': generator.todict(), 'conditions': self.conditions}
+        asked = {name: plain(checked[name]) for name in self.conditions}
+        made_by = {'seed': self.seed, 'generator': generator.todict(), 'conditions': asked}
         if first := getattr(generator, 'relax', None):
             made_by['prerelax'] = {k: describe(v) if k == 'calculator' else plain(v) for k, v in first.items()}
         slab = getattr(generator, 'slab', None) if hasattr(generator, 'slab') else _slab_of(generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -57,9 +58,19 @@ def save_checkpoint(
     full = {**header, 'format': FORMAT, 'networks': described}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
-    save_file(tensors, str(partial), metadata={KEY: json.dumps(full, default=plain_number)})
+    text = json.dumps(full, default=plain_number)
+    save_file(tensors, str(partial), metadata={KEY: text, 'sha256': _digest(text, tensors)})
     os.replace(partial, path)
     return path
+
+
+def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Return the sha256 of a header and of the names, shapes, types and bytes of tensors."""
+    digest = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def plain_number(value: Any) -> Any:
@@ -75,7 +86,7 @@ def read_header(path: str | Path) -> dict:
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, or was not written by this package; it asks for a network that is not known.
+        The file is missing, its header is damaged, it was not written by this package, or asks for a network that is not known.
     """
     header = read_any_header(path)
     if unknown := sorted({entry['name'] for entry in header['networks'].values()} - set(NETWORKS)):
@@ -84,9 +95,12 @@ def read_header(path: str | Path) -> dict:
 
 
 def _tensors(path, header: dict) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file with the keys of today, ``network.key``."""
+    """Return the tensors of a file with the keys of today, ``network.key``; CheckpointError where bytes have changed."""
     with safe_open(str(path), framework='pt') as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        told = file.metadata()
+    if told.get('sha256') not in (None, _digest(told[KEY], tensors)):  # files written before have none
+        raise CheckpointError(f'{path} is damaged: its content is not what was written; copy it anew, or train again')
     if header['format'] > 1:
         return tensors
     return {f'{SINGLE}.{_new_key(key)}': value for key, value in tensors.items()}
@@ -108,6 +122,8 @@ def _build(path, header: dict) -> dict[str, torch.nn.Module]:
             parts[name][rest] = value
         for name, network in networks.items():
             network.load_state_dict(parts[name])
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError, MemoryError, *_DAMAGE) as error:
         raise CheckpointError(f'{path}: the weights do not fit the header ({error})') from error
     if broken := sorted(name for name, value in tensors.items() if not torch.isfinite(value).all()):
@@ -121,8 +137,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> tup
     Raises
     ------
     CheckpointError
-        See :func:`read_header`; also where weights and header do not fit together, weights are not finite, or what generators
-        and calculators read in the header is unknown, missing or of another form.
+        See :func:`read_header`; also where bytes are not those that were written, weights and header do not fit together, weights
+        are not finite, or what generators and calculators read in the header is unknown, missing or of another form.
     """
     header = read_header(path)
     networks = _build(path, header)

@@ -14,6 +14,7 @@ from ..networks import CrystalTransformer
 from ..representations.crystal import Crystal, LogLatticeCrystal
 from ..representations.substitution import check_share
 from .crystal_data import CrystalData, Crystals
+from .data import as_names
 from .objectives import DenoisingLoss
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
 
@@ -33,10 +34,10 @@ def train_crystal(
     validation: Crystals | None = None,
     conditions: list[str] | None = None,
     scheme: str | None = None,
-    conditioning: str = 'cds',
+    conditioning: str | None = None,
     steps: int = 20_000,
-    features: int = 128,
-    blocks: int = 6,
+    features: int | None = None,
+    blocks: int | None = None,
     batch_size: int = 128,
     csp_fraction: float = 0.33,
     dropout: float = 0.15,
@@ -45,7 +46,7 @@ def train_crystal(
     network: CrystalTransformer | None = None,
     elements: list[int] | None = None,
     warmup: int = 500,
-    coupled: bool = True,
+    coupled: bool | None = None,
     settings: dict | None = None,
     substitute: float = 0.0,
     **options: Any,
@@ -63,7 +64,10 @@ def train_crystal(
         Default: that of ``network``, else 'edm'.
         'd3pm': matrices of the lattice and discrete species (arXiv 2406.09263), sampled in 1000 steps of two calls; 'edm': six
         lattice numbers and species as points, preconditioned (:class:`LogLatticeCrystal`), sampled in 100 steps.
-    conditioning : 'cds' or 'cdi'
+    conditioning : 'cds' or 'cdi', optional
+        Of a new network ('cds').
+    features, blocks : int, optional
+        Width (128) and attention blocks (6) of a new network.
     csp_fraction : float
         Share of the crystals whose species are given, not noised: the same network predicts structures (CSP).
     dropout : float
@@ -74,10 +78,11 @@ def train_crystal(
         The network to fine-tune, unused conditions removed.
     elements : list of int, optional
         Atomic numbers that ``network`` was trained with, in its order; the data may have fewer. Default: those of the data.
-    coupled : bool
-        Pair terms know the state of the sender, see :class:`CrystalTransformer`; False is the network of the paper.
+    coupled : bool, optional
+        Pair terms of a new network know the state of the sender (True), see :class:`CrystalTransformer`; False is the network of
+        the paper.
     settings : dict, optional
-        More settings of the network.
+        More settings of a new network.
     substitute : float
         Share of the crystals whose elements are exchanged for similar ones, see :class:`CrystalData`.
     options : passed to :func:`train`.
@@ -96,9 +101,11 @@ def train_crystal(
     representation, process, more = _scheme(scheme, elements, data, network, auxiliary)
     forms = condition_forms(data.conditions)
 
-    def build() -> CrystalTransformer:
-        known = dict(conditioning=conditioning, conditions=condition_scales(forms, data.conditions), coupled=coupled)
-        return CrystalTransformer(len(elements), features, blocks, **known, **more, **(settings or {}))
+    def build(features: int = 128, blocks: int = 6, **asked: Any) -> CrystalTransformer:
+        known = {'coupled': True, 'conditions': condition_scales(forms, data.conditions), **more}
+        return CrystalTransformer(len(elements), features, blocks, **{**known, **asked})
+
+    asked = {'features': features, 'blocks': blocks, 'conditioning': conditioning, 'coupled': coupled, **(settings or {})}
 
     if network is not None:
         network = _adapted(network, scheme, elements, names)
@@ -116,7 +123,7 @@ def train_crystal(
         **({'substitute': substitute} if substitute else {}),
     )
     return run(
-        network_to_train(network, build, names, seed),
+        network_to_train(network, build, names, seed, **asked),
         process,
         CrystalData(data, representation, names, batch_size=batch_size, dropout=dropout, seed=seed, substitute=substitute),
         CrystalData(validation, representation, names),
@@ -134,7 +141,7 @@ def train_crystal(
 
 def _checked(data: Crystals, conditions, csp_fraction: float, scheme: str | None, network) -> tuple[list[str], str]:
     """Return the conditions to learn and the scheme; ValueError where they do not fit."""
-    names = sorted(data.conditions) if conditions is None else list(conditions)
+    names = sorted(data.conditions) if conditions is None else as_names(conditions)
     if conditions is None and data.others:
         log.info('no conditions, unless conditions=[...] names them: %s', ', '.join(data.others))
     check_names(names)

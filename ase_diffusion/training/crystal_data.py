@@ -14,7 +14,13 @@ from ..diffusion import Batch
 from ..representations.crystal import Crystal, check_crystal
 from ..representations.reduction import niggli
 from ..representations.substitution import Substitution
-from .data import EndlessBatches, numbers_of, pick_alike, split_images, validation_mask
+from .data import EndlessBatches, numbers_of, pick_alike, split_images, usable_structures, validation_mask
+
+
+def reduced(atoms: Atoms) -> Atoms:
+    """Return a crystal in its Niggli cell: which cell was chosen is nothing to learn; ValueError where it is no crystal."""
+    check_crystal(atoms)
+    return niggli(atoms)
 
 
 @dataclass
@@ -45,19 +51,15 @@ class Crystals:
         return len(self.counts)
 
     @classmethod
-    def from_atoms(cls, images: list[Atoms]) -> Crystals:
+    def from_atoms(cls, images: Iterable[Atoms]) -> Crystals:
         """Take crystals, in their Niggli cells; numbers in ``info['key_value_pairs']`` are conditions.
 
         Raises
         ------
         ValueError
-            No images, or one that is not a crystal.
+            There is no crystal; what is none is left out, see :func:`~ase_diffusion.training.data.usable_structures`.
         """
-        if not images:
-            raise ValueError('the data set is empty: no crystals to train on')
-        for k, atoms in enumerate(images):
-            check_crystal(atoms, f'structure {k} of the data')
-        images = [niggli(atoms) for atoms in images]  # one cell for each crystal: which was chosen is nothing to learn
+        images = list(usable_structures(images, reduced).values())
         return cls(
             np.concatenate([a.get_scaled_positions() for a in images]),
             np.concatenate([a.numbers for a in images]),
@@ -174,7 +176,7 @@ class CrystalData(EndlessBatches):
         return data
 
 
-def split_crystals(images: list[Atoms], train: Sequence[str] = ('train',)) -> tuple[Crystals, Crystals | None]:
+def split_crystals(images: Iterable[Atoms], train: Sequence[str] = ('train',)) -> tuple[Crystals, Crystals | None]:
     """Return training and validation set by the split that crystals carry, see :func:`split_images`."""
     training, held = split_images(images, train)
     return Crystals.from_atoms(training), Crystals.from_atoms(held) if held else None

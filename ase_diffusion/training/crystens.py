@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,22 @@ from ..networks.image_layout import ATOMS, HEADER, is_present
 from ..representations import CrysTens
 from ..representations.cells import conventional, equivalent_origins
 from ..representations.conditions import ClassCondition, Condition, or_unknown
+from ..representations.crystal import check_crystal
 from ..representations.crystens import sites_of, table_of
-from .data import EndlessBatches, Structures, known_values, numbers_of, pairs_of, pick_alike, split_images
+from .data import (
+    EndlessBatches,
+    Structures,
+    as_names,
+    known_values,
+    numbers_of,
+    pairs_of,
+    pick_alike,
+    split_images,
+    usable_structures,
+)
 from .objectives import DenoisingLoss
 from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
 
-log = logging.getLogger(__name__)
 SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 15}
 SIGMA = (0.01, 80.0)
 DENSITY = TimeDensity(0.6, 0.167)  # ln sigma = 0.8 +- 1.5 between these
@@ -217,8 +227,8 @@ def train_crystens(
     network: RowTransformer | None = None,
     representation: CrysTens | None = None,
     steps: int = 20_000,
-    features: int = 192,
-    blocks: int = 6,
+    features: int | None = None,
+    blocks: int | None = None,
     batch_size: int = 64,
     dropout: float = 0.33,
     entropy: float = 0.3,
@@ -238,8 +248,8 @@ def train_crystens(
         Numbers of the key-value pairs, 'space_group' and 'elements'; default: all of them.
     network : RowTransformer, optional
         To start from, with its ``representation``.
-    features, blocks : int
-        Of a new network; the hidden layers have 4 features.
+    features, blocks : int, optional
+        Of a new network (192 and 6); the hidden layers have 4 features.
     dropout : float
         See :func:`ase_diffusion.training.data.drop_conditions`.
     entropy : float
@@ -265,7 +275,7 @@ def train_crystens(
         images, validation, conditions, representation, batch_size, dropout, seed, alike=True, sites=sites, early=True
     )
 
-    def build() -> RowTransformer:
+    def build(features: int = 192, blocks: int = 6, **asked: Any) -> RowTransformer:
         mine = {name: data.representation.todict()[name] for name in ('shift', 'scale', 'absent', 'log_lengths')}
         measured = CrysTens.of_table(*data.source.table, log_lengths=data.representation.log_lengths).scale
         deviation = [x / y for x, y in zip(measured, data.representation.scale, strict=True)]
@@ -274,16 +284,15 @@ def train_crystens(
             deviation=deviation,
             features=features,
             blocks=blocks,
-            hidden=4 * features,
             conditions=data.scales,
-            **settings or {},
+            **{'hidden': 4 * features, **asked},
         )
 
     process = data.representation.process(*SIGMA)
     groups = data.groups()
     sizes = {n: sum(counts.values()) for n, counts in groups.items()}
     return run(
-        network_to_train(network, build, list(data.forms), seed),
+        network_to_train(network, build, list(data.forms), seed, features=features, blocks=blocks, **settings or {}),
         process,
         data.source,
         data.held,
@@ -299,9 +308,9 @@ def train_crystens(
 def _split(images, validation, conditions, seed) -> tuple[Structures, Structures]:
     """Return training and validation crystals with the same conditions."""
     if validation is None:
-        images, validation = split_images(list(images))
+        images, validation = split_images(images)
     images = small_crystals(images)
-    names = [*numbers_of(images)[0], 'space_group', 'elements'] if conditions is None else list(conditions)
+    names = [*numbers_of(images)[0], 'space_group', 'elements'] if conditions is None else as_names(conditions)
     data = Structures.from_atoms(images, _values(images, sorted(set(names))))
     missing = [name for name, values in data.conditions.items() if all(v is None for v in known_values(values))]
     if missing:
@@ -321,18 +330,20 @@ def _values(images: list[Atoms], names: list[str]) -> dict[str, list]:
     return {name: [made.get(name, lambda a, name=name: pairs_of(a).get(name))(atoms) for atoms in images] for name in names}
 
 
-def small_crystals(images: list[Atoms]) -> list[Atoms]:
-    """Return crystals in their conventional cells, but for those of more than 52 atoms; a warning says how many were left out.
+def small_crystals(images: Iterable[Atoms]) -> list[Atoms]:
+    """Return crystals in their conventional cells, but for those of more than 52 atoms; a warning counts and names others.
 
     Raises
     ------
     ValueError
         None is left.
     """
-    every = [conventional(atoms) for atoms in images]
-    kept = [atoms for atoms in every if len(atoms) <= ATOMS]
-    if len(kept) < len(every):
-        log.warning('%d of %d crystals have conventional cells of more than %d atoms', len(every) - len(kept), len(every), ATOMS)
-    if not kept:
-        raise ValueError(f'no crystal to train on: {len(every)} came, and none has a conventional cell of at most {ATOMS} atoms')
-    return kept
+    return list(usable_structures(images, _small).values())
+
+
+def _small(atoms: Atoms) -> Atoms:
+    check_crystal(atoms)
+    new = conventional(atoms)
+    if len(new) > ATOMS:
+        raise ValueError(f'an image holds at most {ATOMS} atoms, those of the conventional cell')
+    return new

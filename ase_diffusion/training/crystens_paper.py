@@ -48,8 +48,8 @@ def train_cascade(
     network: Cascade | None = None,
     representation: CrysTens | None = None,
     steps: int = 20_000,
-    features: int = 32,
-    blocks: int = 2,
+    features: int | None = None,
+    blocks: int | None = None,
     batch_size: int = 16,
     dropout: float = 0.33,
     seed: int = 0,
@@ -64,9 +64,9 @@ def train_cascade(
         See :func:`~ase_diffusion.training.crystens.train_crystens`.
     conditions : list of str, optional
         Numbers of the key-value pairs; default: none, as in the paper. These networks know no classes and no sets of elements.
-    features, blocks : int
-        Width of the U-Nets, and residual blocks on each level; a width of 256 in the paper, which trained each U-Net for 250,000
-        steps of 4 images.
+    features, blocks : int, optional
+        Width of new U-Nets (32), and residual blocks on each level (2); a width of 256 in the paper, which trained each U-Net for
+        250,000 steps of 4 images.
     settings : dict, optional
         More settings of a new network.
     options : passed to :func:`ase_diffusion.training.train`.
@@ -76,11 +76,11 @@ def train_cascade(
         raise ValueError(f"conditions of U-Nets are numbers, not {words}; network='diffusion' learns these")
     process = data.representation.process()
 
-    def build() -> Cascade:
-        return Cascade(width=features, blocks=blocks, conditions=data.scales, **settings or {})
+    def build(features: int = 32, blocks: int = 2, **asked: Any) -> Cascade:
+        return Cascade(width=features, blocks=blocks, conditions=data.scales, **asked)
 
     return run(
-        network_to_train(network, build, list(data.forms), seed),
+        network_to_train(network, build, list(data.forms), seed, features=features, blocks=blocks, **settings or {}),
         process,
         data.source,
         data.held,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +18,58 @@ from ..data.crystals import NO_PROPERTY
 from ..diffusion import Batch
 from ..representations import Representation
 from ..representations.conditions import Condition, or_unknown
+from ..representations.crystal import check_crystal
+from ..utils.atoms import as_list, neighbors
 from ..utils.checks import check_integer, check_number
 from ..utils.provenance import notes_of
+from ..utils.unread import named, reason_of
 
 log = logging.getLogger(__name__)
 
 NUMBERS = (int, float, np.number, np.bool_)
 ENCODED_AT_ONCE = 64
+OVERLAP = 0.3  # A; the shortest bond is 0.74 A long
 CHUNKS = 4  # batches drawn together and sorted by size, so that little is padded
+
+
+T = TypeVar('T')
+
+
+def usable_structures(images: Iterable[Atoms], prepare: Callable[[Atoms], T], what: str = 'the data') -> dict[int, T]:
+    """Return what ``prepare`` makes of structures, by their number; those that cannot be used are left out.
+
+    These are the ones that ``prepare`` refuses with a ValueError, and those with atoms closer than 0.3 A. One warning counts and
+    names them.
+
+    Raises
+    ------
+    ValueError
+        There are no structures, or none that can be used; the message has the reasons.
+    """
+    images, found, refused = as_list(images), {}, {}
+    if not images:
+        raise ValueError('the data set is empty: no structures to train on')
+    for k, atoms in enumerate(images):
+        try:
+            made = prepare(atoms)
+            _check_apart(atoms)
+            found[k] = made
+        except ValueError as error:
+            refused.setdefault(reason_of(error), []).append(f'{k} ({atoms.get_chemical_formula() or "empty"})')
+    reasons = named([f'structure {named(names, ", ")}: {reason}' for reason, names in refused.items()])
+    if not found:
+        raise ValueError(f'no structure of {what} can be used: {reasons}')
+    if refused:
+        count = len(images) - len(found)
+        log.warning('%d of %d structures of %s cannot be used and are left out: %s', count, len(images), what, reasons)
+    return found
+
+
+def _check_apart(atoms: Atoms) -> None:
+    """Raise a ValueError where two atoms overlap."""
+    i, j, d = neighbors(atoms, OVERLAP)
+    if len(d):
+        raise ValueError(f'atoms closer than {OVERLAP} A overlap, such as {i[0]} and {j[0]}')
 
 
 class Dataset(Protocol):
@@ -87,7 +131,7 @@ def validation_mask(groups: Sequence | np.ndarray, fraction: float = 0.05, seed:
     groups : sequence of n labels
         Structures of one group, such as one relaxation or one composition, stay together.
     """
-    groups = np.asarray(groups)
+    groups, seed = np.asarray(groups), check_integer('seed', seed, 0)
     kinds = np.unique(groups)
     if len(kinds) < 2:
         return None
@@ -129,7 +173,8 @@ class EndlessBatches(IterableDataset):
         start: int = 0,
     ) -> None:
         self.representation, self.count = representation, int(count)
-        self.batch_size, self.seed, self.start = check_integer('batch_size', batch_size, 1), int(seed), int(start)
+        self.batch_size, self.seed = check_integer('batch_size', batch_size, 1), check_integer('seed', seed, 0)
+        self.start = int(start)
         self.dropout = check_number('dropout', dropout, 'the share of conditions that are left out, 0 to 1', strict=False)
         if self.dropout > 1:
             raise ValueError(f'dropout is the share of conditions that are left out, 0 to 1; got {dropout!r}')
@@ -176,21 +221,36 @@ def fixed_batches(source: EndlessBatches, limit: int = 512, size: int = 128) -> 
     return [source.batch_of(part) for part in np.split(index, range(size, len(index), size)) if len(part)]
 
 
+def as_names(conditions: str | Iterable[str]) -> list[str]:
+    """Return the names of conditions as a list, one or more; raise a TypeError for values, which stand in key-value pairs."""
+    if isinstance(conditions, Mapping):
+        raise TypeError(
+            f'conditions are names of key-value pairs here, such as {list(conditions)}; the values stand in '
+            "atoms.info['key_value_pairs'] of each structure"
+        )
+    return [conditions] if isinstance(conditions, str) else list(conditions)
+
+
 def pairs_of(atoms: Atoms) -> dict:
     """Return the key-value pairs of a structure."""
     return atoms.info.get('key_value_pairs', {})
 
 
-def split_images(images: list[Atoms], train: Sequence[str] = ('train',)) -> tuple[list[Atoms], list[Atoms] | None]:
+def split_images(
+    images: Iterable[Atoms], train: Sequence[str] = ('train',), check: Callable[[Atoms], None] = check_crystal
+) -> tuple[list[Atoms], list[Atoms] | None]:
     """Return training and validation images by the split that structures carry; all and None where they carry none.
 
-    ``train`` names the splits to train on; the split 'val' validates if it is not among them.
+    ``train`` names the splits to train on; the split 'val' validates if it is not among them. What ``check`` refuses is left out,
+    see :func:`usable_structures`.
 
     Raises
     ------
     ValueError
-        No structure is of one of these splits, though some carry one.
+        No structure can be used; none is of one of these splits, though some carry one.
     """
+    images = list(images)
+    images = [images[k] for k in usable_structures(images, check)]
     splits = [pairs_of(atoms).get('split') for atoms in images]
     present = sorted({split for split in splits if split is not None})
     if not present:
@@ -258,7 +318,7 @@ class Structures:
         if conditions is None:
             conditions = numbers_of(images)[0]
         elif not isinstance(conditions, dict):
-            conditions = {name: [pairs_of(atoms).get(name) for atoms in images] for name in conditions}
+            conditions = {name: [pairs_of(atoms).get(name) for atoms in images] for name in as_names(conditions)}
             if missing := [name for name, values in conditions.items() if all(v is None for v in values)]:
                 raise ValueError(f'no structure has a key-value pair {missing}; leave it out of conditions, or write it')
         return cls(images, dict(conditions))

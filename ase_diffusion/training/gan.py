@@ -137,7 +137,7 @@ def train_gan(
     """
     if wrong := {name: value for name, value in options.items() if name not in ONLY or value != ONLY[name]}:
         raise ValueError(f'a GAN is trained in single precision on one device; options that it does not take: {wrong}')
-    check_run(steps, minutes, lr)
+    check_run(steps, minutes, lr, every=every, seed=seed)
     folder = RunFolder(out, networks, header)
     begun, device = time.monotonic(), pick_device({'auto': None, 'gpu': 'cuda'}.get(accelerator, accelerator))
     run = _Run(networks, adversary, data, lr, betas, seed, device)

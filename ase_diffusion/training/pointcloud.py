@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from torch import Tensor
 from ..diffusion import JointProcess, NoiseStream
 from ..networks import CloudTokens, CloudUNet, CompositionNet
 from ..representations.conditions import ClassCondition, NumberCondition
-from ..representations.crystal import check_crystal
 from ..representations.descriptors import element_descriptors
 from ..representations.pointcloud import (
     BAND_GAP_CLASSES,
@@ -29,16 +27,15 @@ from ..representations.pointcloud import (
     fractions_of,
     multi_hot,
 )
-from ..representations.reduction import niggli
 from ..representations.substitution import Substitution, check_share
 from .checkpoint import load_checkpoint, save_checkpoint
-from .data import NUMBERS, RandomBatches, Structures, split_images, unknown_where
+from .crystal_data import reduced
+from .data import NUMBERS, RandomBatches, Structures, as_names, split_images, unknown_where, usable_structures
 from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
 
 if TYPE_CHECKING:
     from ..diffusion.batch import Batch
 
-log = logging.getLogger(__name__)
 PROPERTY = 'property'  # name of the network that guides
 SAMPLING = {'sampler': 'renoised_ancestral', 'steps': 30}
 UNITS = {'cloud': '1', 'formation_energy': 'eV per atom', 'energies': 'eV or eV per atom, as in the data'}
@@ -90,7 +87,7 @@ def train_pointcloud(
     elements : sequence of int, optional
         Atomic numbers that ``network`` was trained with; the data may have fewer. Default: those of the data.
     settings : dict, optional
-        More settings of the network.
+        More settings of a new network.
     sampling : dict, optional
         How to sample by default.
     substitute : float
@@ -114,9 +111,8 @@ def train_pointcloud(
     process = representation.process()
     forms = {name: _form(name, values) for name, values in training.conditions.items()}
 
-    def build() -> CloudTokens | CloudUNet:
-        sizes = {name: value for name, value in (('features', features), ('blocks', blocks)) if value is not None}
-        return new_network(representation, condition_scales(forms, training.conditions), form, **sizes, **(settings or {}))
+    def build(**asked: Any) -> CloudTokens | CloudUNet:
+        return new_network(representation, condition_scales(forms, training.conditions), form, **asked)
 
     header = header_of(
         'pointcloud',
@@ -132,31 +128,27 @@ def train_pointcloud(
     common = dict(batch_size=batch_size, dropout=dropout, seed=seed)
     source = CloudData(training, representation, forms, substitute=substitute, **common)
     fixed = CloudData(held, representation, forms, **common)
-    network = network_to_train(network, build, list(forms), seed)
+    network = network_to_train(network, build, list(forms), seed, features=features, blocks=blocks, **(settings or {}))
     more = dict(header=header, steps=steps, objective=TokenLoss(process), seed=seed, warmup=warmup)
     best = run(network, process, source, fixed, out, **more, **options)
     return add_property(best, training, held, forms, seed)
 
 
-def suitable(images: list[Atoms]) -> list[Atoms]:
+def suitable(images: Iterable[Atoms]) -> list[Atoms]:
     """Return the crystals with at most 16 atoms and three elements, in their Niggli cells; a warning counts and names others.
 
     Raises
     ------
     ValueError
-        An image is not a crystal, or none is left.
+        None is left.
     """
-    for k, atoms in enumerate(images):
-        check_crystal(atoms, f'structure {k} of the data')
-    fit = [len(atoms) <= MAX_ATOMS and len(set(atoms.numbers.tolist())) <= MAX_ELEMENTS for atoms in images]
-    law = f'point clouds have at most {MAX_ATOMS} atoms and {MAX_ELEMENTS} elements'
-    if not any(fit):
-        raise ValueError(f'{law}; none of the {len(images)} crystals has')
-    others = [atoms.get_chemical_formula() for atoms, good in zip(images, fit, strict=True) if not good]
-    if others:
-        more = ', ...' if len(others) > 5 else ''
-        log.warning('%s; %d of %d crystals are left out: %s%s', law, len(others), len(images), ', '.join(others[:5]), more)
-    return [niggli(atoms) for atoms, good in zip(images, fit, strict=True) if good]
+    return list(usable_structures(images, _small).values())
+
+
+def _small(atoms: Atoms) -> Atoms:
+    if len(atoms) > MAX_ATOMS or len(set(atoms.numbers.tolist())) > MAX_ELEMENTS:
+        raise ValueError(f'point clouds have at most {MAX_ATOMS} atoms and {MAX_ELEMENTS} elements')
+    return reduced(atoms)
 
 
 def new_network(
@@ -250,14 +242,15 @@ def sizes_of(images: list[Atoms]) -> dict[str, dict[str, int]]:
 def _data(images, validation, conditions, split, seed: int) -> tuple[Structures, Structures]:
     """Return training and validation structures with the same conditions."""
     if conditions is not None:
+        conditions = as_names(conditions)
         check_names(conditions)
     held = validation
     if validation is None:
-        images, held = split_images(list(images), split)
+        images, held = split_images(images, split)
     data = labelled(Structures.from_atoms(suitable(images), conditions))
     if held is None:
         return data.split(seed=seed)
-    held = suitable(list(held))
+    held = suitable(held)
     values = {name: [atoms.info.get('key_value_pairs', {}).get(name) for atoms in held] for name in data.conditions}
     return data, labelled(Structures(held, values))
 

@@ -20,7 +20,17 @@ from ..representations.conditions import (
     NumberCondition,
     VectorCondition,
 )
-from .data import NUMBERS, EndlessBatches, RandomBatches, Structures, fixed_batches, known_values, split_images
+from ..utils.checks import check_integer
+from .data import (
+    NUMBERS,
+    EndlessBatches,
+    RandomBatches,
+    Structures,
+    fixed_batches,
+    known_values,
+    split_images,
+    usable_structures,
+)
 from .objectives import DenoisingLoss, Objective
 from .trainer import train
 
@@ -148,24 +158,46 @@ def header_of(
 
 
 def network_to_train(
-    network: torch.nn.Module | None, build: Callable[[], torch.nn.Module], names: Sequence[str], seed: int
+    network: torch.nn.Module | None, build: Callable[..., torch.nn.Module], names: Sequence[str], seed: int, **asked: Any
 ) -> torch.nn.Module:
     """Return a new network, always the same for a seed, or the one to start from.
+
+    Parameters
+    ----------
+    asked
+        Settings of a new network by their names, None where none is asked for: keywords of ``build``.
 
     Raises
     ------
     ValueError
-        The network to start from lacks a condition of the data.
+        The network to start from has other settings, or lacks a condition of the data.
     """
+    asked = {name: value for name, value in asked.items() if value is not None}
+    for name in {'features', 'blocks'} & set(asked):
+        check_integer(name, asked[name], 1)
+    seed = check_integer('seed', seed, 0)
     if network is None:
         torch.manual_seed(seed)
-        return build()
+        return build(**asked)
+    check_settings(network, asked)
     known = sorted(network.settings.get('conditions', {}))
     if unknown := sorted(set(names) - set(known)):
         raise ValueError(
             f'the network to start from knows the conditions {known}, not {unknown}: leave them out, or train a new one'
         )
     return network
+
+
+def check_settings(network: torch.nn.Module, asked: dict) -> None:
+    """Raise a ValueError where settings of a new network are asked for, and the one to start from has others."""
+    names = {'features': 'features' if 'features' in network.settings else 'width'}
+    mine = {name: network.settings.get(names.get(name, name)) for name in asked}
+    differ = [f'{name}={value!r} ({mine[name]!r})' for name, value in asked.items() if value != mine[name]]
+    if differ:
+        raise ValueError(
+            f'a network that is trained further keeps its settings; asked for were {", ".join(differ)}: leave them out, or '
+            "begin a new one (model='untrained' in Python, no --init on the command line)"
+        )
 
 
 def run(
@@ -199,7 +231,7 @@ def run(
 def train_method(
     representation: Representation,
     network: torch.nn.Module | Callable[..., torch.nn.Module],
-    images: list[Atoms],
+    images: Iterable[Atoms],
     out: str | Path,
     *,
     kind: str | None = None,
@@ -250,7 +282,7 @@ def train_method(
     ValueError
         Nothing to train on, a condition that no structure has, or a network to start from that lacks a condition.
     """
-    training, held = _split(list(images), conditions, validation, seed)
+    training, held = _split(images, representation.check, conditions, validation, seed)
     forms = condition_forms(training.conditions)
     scales = condition_scales(forms, training.conditions)
     start = network if isinstance(network, torch.nn.Module) else None
@@ -271,14 +303,19 @@ def train_method(
     return run(network, process, source, fixed, out, header=header, steps=steps, objective=objective, seed=seed, **options)
 
 
-def _split(images, conditions, validation, seed) -> tuple[Structures, Structures]:
-    """Return training and validation structures with the same conditions."""
+def _split(images, check, conditions, validation, seed) -> tuple[Structures, Structures]:
+    """Return training and validation structures that ``check`` accepts, with the same conditions."""
+    images, held = list(images), None
+    if validation is not None:
+        validation = list(validation)
+        held = [validation[k] for k in usable_structures(validation, check, 'the validation data')]
     if isinstance(conditions, dict):
-        data = Structures.from_atoms(images, conditions)
-        return data.split(seed=seed) if validation is None else (data, _with(validation, list(conditions)))
-    held = validation
-    if validation is None:
-        images, held = split_images(images)
+        data = Structures.from_atoms(images, conditions).select(list(usable_structures(images, check)))
+        return data.split(seed=seed) if held is None else (data, _with(held, list(conditions)))
+    if held is None:
+        images, held = split_images(images, check=check)
+    else:
+        images = [images[k] for k in usable_structures(images, check)]
     data = Structures.from_atoms(images, conditions)
     if held is None:
         return data.split(seed=seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..utils.checks import check_integer, check_number
+from ..utils.unread import reason_of
 from .checkpoint import SINGLE, plain_number, save_checkpoint
 
 log = logging.getLogger(__name__)
@@ -51,18 +52,23 @@ class RunFolder:
         Raises
         ------
         ValueError
-            The folder belongs to another training.
+            The folder belongs to another training, or what it holds is damaged.
         """
         if not self.resume.exists():
             return 0
-        state = torch.load(self.resume, map_location='cpu', weights_only=True)
+        try:
+            state = torch.load(self.resume, map_location='cpu', weights_only=True)
+            done = state['global_step']
+        except Exception as error:  # of many kinds
+            raise ValueError(
+                f'{self.resume} is damaged ({reason_of(error)}); take another folder (out), or delete this one to begin anew'
+            ) from error
         if differ := differences(state.get('run', self.identity), self.identity):  # older files do not say what they are of
             more = f'; and {len(differ) - 6} more' if len(differ) > 6 else ''
             raise ValueError(
                 f'a folder belongs to one training; {self.path} was begun with {"; ".join(differ[:6])}{more}. '
                 'Take another folder (out), or delete this one to begin anew'
             )
-        done = state['global_step']
         if done >= steps:
             text = '%s has its %d steps already and is not trained again: ask for more, or take another folder'
             log.warning(text, self.path, done)
@@ -94,9 +100,12 @@ class RunFolder:
             save_checkpoint(self.best, networks, full)
 
 
-def check_run(steps: int, minutes: float | None, lr: float) -> None:
-    """Raise a ValueError where steps or time of a training are not above 0, or the learning rate is below."""
-    check_integer('steps', steps, 1)
+def check_run(steps: int, minutes: float | None, lr: float, *, every: int, seed: int, warmup: int = 0, ema: float = 0.0) -> None:
+    """Raise a ValueError where a number of a training has no meaning."""
+    for name, value, low in (('steps', steps, 1), ('every', every, 1), ('seed', seed, 0), ('warmup', warmup, 0)):
+        check_integer(name, value, low)
+    if check_number('ema', ema, 'the decay of averaged weights, from 0 to below 1', strict=False) >= 1:
+        raise ValueError(f'ema is the decay of averaged weights, from 0 to below 1; got {ema!r}')
     check_number('lr', lr, 'the learning rate, 0 or more, such as 0.001', strict=False)
     if minutes is not None:
         check_number('minutes', minutes, 'a time in minutes above 0, or None for no limit')

@@ -29,9 +29,9 @@ def train_surface(
     out: str | Path,
     *,
     steps: int = 20_000,
-    features: int = 64,
-    blocks: int = 4,
-    cutoff: float = 6.0,
+    features: int | None = None,
+    blocks: int | None = None,
+    cutoff: float | None = None,
     batch_size: int = 16,
     repeat: float = 0.25,
     max_relative: float | None = None,
@@ -49,6 +49,8 @@ def train_surface(
     ----------
     data : Overlayers
         With energies the model learns the condition ``energy``: eV above the best of its composition, per mobile atom.
+    features, blocks, cutoff : optional
+        Of a new network: width (64), message passing steps (4), A (6).
     max_relative : float, optional
         Use structures up to this relative energy only, eV per mobile atom.
     height : (low, high), optional
@@ -69,6 +71,10 @@ def train_surface(
         )
     height = tuple(height or data.window(spacing=spacing))
     representation = Slab(height=height, spacing=spacing)
+    inside = data.select(lambda i: _inside(i, representation))
+    law = f'all mobile atoms in the window height={height}'
+    _check_left(inside, law, 'give a wider one; it is counted from the topmost fixed atom, A, scaled where there is a spacing')
+    _tell_left_out(data, inside, law)
     training, held = (part.select(lambda i: _inside(i, representation)) for part in data.split(seed=seed))
     values = training.conditions
     if network is not None and values and 'energy' not in network.settings['conditions']:
@@ -76,10 +82,10 @@ def train_surface(
         values = {}
     forms, process = condition_forms(values), representation.process(sigma_min, sigma_max)
 
-    def build() -> OverlayerDenoiser:
+    def build(features: int = 64, blocks: int = 4, cutoff: float = 6.0) -> OverlayerDenoiser:
         return OverlayerDenoiser(features, blocks, cutoff, conditions=condition_scales(forms, values))
 
-    network = network_to_train(network, build, list(forms), seed)
+    network = network_to_train(network, build, list(forms), seed, features=features, blocks=blocks, cutoff=cutoff)
     if spacing is not None:
         network = described(network)
 
@@ -107,6 +113,11 @@ def train_surface(
 def _check_left(data: Overlayers, law: str, way_out: str) -> None:
     if not data.items:
         raise ValueError(f'no structure of the data has {law}: {way_out}')
+
+
+def _tell_left_out(data: Overlayers, left: Overlayers, law: str) -> None:
+    if count := len(data) - len(left):
+        log.warning('%d of %d structures of the data do not have %s and are left out', count, len(data), law)
 
 
 def _inside(item, representation) -> bool:
@@ -143,9 +154,9 @@ def train_forcefield(
     out: str | Path,
     *,
     steps: int = 20_000,
-    features: int = 64,
-    blocks: int = 3,
-    cutoff: float = 6.0,
+    features: int | None = None,
+    blocks: int | None = None,
+    cutoff: float | None = None,
     batch_size: int = 16,
     max_force: float = 40.0,
     many_metals: bool = False,
@@ -157,6 +168,8 @@ def train_forcefield(
 
     Parameters
     ----------
+    features, blocks, cutoff : optional
+        Of a new network: width (64), message passing steps (3), A (6).
     max_force : float
         Structures with a larger force component on a mobile atom are left out, eV/A.
     many_metals : bool
@@ -164,17 +177,18 @@ def train_forcefield(
         bare frozen substrate: the network sees no edges between frozen atoms, and a constant per frozen atom cannot tell (110)
         from (111).
     """
-    data = usable(data, max_force)
-    _check_left(data, f'an energy and forces of up to {max_force} eV/A', 'raise max_force, or give data with forces')
+    every, data, law = data, usable(data, max_force), f'an energy and forces of up to {max_force} eV/A'
+    _check_left(data, law, 'raise max_force, or give data with forces')
+    _tell_left_out(every, data, law)
     representation = Slab()
     training, held = data.split(seed=seed)
 
-    def build() -> ForceField:
+    def build(features: int = 64, blocks: int = 3, cutoff: float = 6.0) -> ForceField:
         new = ForceField(features, blocks, cutoff)
         fit_references(new, training)
         return new
 
-    network = network_to_train(network, build, (), seed)
+    network = network_to_train(network, build, (), seed, features=features, blocks=blocks, cutoff=cutoff)
     about = training.describe()
     if many_metals:
         network, about = described(network), about | {'relative': True}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from ase import Atoms
 from ..diffusion import Batch
 from ..representations.slab import (
     Slab,
-    check_same_pbc,
     check_slab,
     frozen_mask,
     measures,
@@ -23,7 +23,7 @@ from ..representations.slab import (
     system_text,
     top_contacts,
 )
-from .data import EndlessBatches, validation_mask
+from .data import NUMBERS, EndlessBatches, usable_structures, validation_mask
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Item:
     spacing: float
     contacts: int
     group: str
-    run: int
+    run: int = -1
     energy: float = float('nan')
     forces: np.ndarray | None = None
     energy_above_best: float = float('nan')
@@ -75,6 +75,37 @@ class Item:
         )
 
 
+def _item(atoms: Atoms, spacings: dict) -> Item:
+    """Return a structure as arrays; raise a ValueError where it is no overlayer on a frozen substrate."""
+    check_slab(atoms)
+    f = frozen_mask(atoms)
+    if f.all():
+        raise ValueError('the slab has no mobile atoms: every atom is in FixAtoms')
+    if not atoms.numbers.all():
+        raise ValueError('the slab has atoms X, which are no elements')
+    results = getattr(atoms.calc, 'results', {})
+    cell = np.asarray(atoms.cell)
+    formula = atoms[~f].get_chemical_formula()
+    forces = results.get('forces')
+    substrate = atoms.positions[f].tobytes() + atoms.numbers[f].tobytes() + cell.tobytes()
+    if substrate not in spacings:
+        spacings[substrate] = neighbor_distance(atoms, f), top_contacts(atoms, f)
+    return Item(
+        positions=atoms.positions[~f],
+        substrate=atoms.positions[f],
+        numbers=atoms.numbers[~f],
+        substrate_numbers=atoms.numbers[f],
+        cell=cell,
+        surface_z=surface_height(atoms),
+        spacing=spacings[substrate][0],
+        contacts=spacings[substrate][1],
+        group=f'{formula}|{atoms[f].get_chemical_formula()}|' + ','.join(f'{x:.2f}' for x in cell[:2, :2].ravel()),
+        is_validation=bool(atoms.info.get('key_value_pairs', {}).get('held', False)),
+        energy=float(results.get('energy', np.nan)),
+        forces=None if forces is None else np.asarray(forces)[~f],
+    )
+
+
 @dataclass
 class Overlayers:
     """A data set of overlayers, ready for training.
@@ -88,56 +119,25 @@ class Overlayers:
     groups: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def from_atoms(cls, images: list[Atoms]) -> Overlayers:
+    def from_atoms(cls, images: Iterable[Atoms]) -> Overlayers:
         """Take images with FixAtoms; energies and forces from their calculators where present.
 
         Raises
         ------
         ValueError
-            No images, or one that is not an overlayer on a frozen substrate.
+            There is no overlayer on a frozen substrate; what is none is left out, see
+            :func:`~ase_diffusion.training.data.usable_structures`.
         """
-        if not images:
-            raise ValueError('the data set is empty: no structures to train on')
-        check_same_pbc(images)
-        items, spacings, names = [], {}, {}
-        for k, atoms in enumerate(images):
-            try:
-                check_slab(atoms)
-            except ValueError as error:
-                raise ValueError(f'structure {k} of the data: {error}') from error
-            f = frozen_mask(atoms)
-            if f.all():
-                raise ValueError(f'structure {k} of the data has no mobile atoms: every atom is in FixAtoms')
-            results = getattr(atoms.calc, 'results', {}) if atoms.calc is not None else {}
-            cell = np.asarray(atoms.cell)
-            formula = atoms[~f].get_chemical_formula()
-            group = f'{formula}|{atoms[f].get_chemical_formula()}|' + ','.join(f'{x:.2f}' for x in cell[:2, :2].ravel())
-            forces = results.get('forces')
-            pairs = atoms.info.get('key_value_pairs', {})
-            run = pairs.get('run', atoms.info.get('run', -1 - k))
+        images = list(images)
+        found, names = usable_structures(images, partial(_item, spacings={})), {}
+        for k, item in found.items():
+            pairs = images[k].info.get('key_value_pairs', {})
+            run = pairs.get('run', images[k].info.get('run'))
             if isinstance(run, str):
-                run = names.setdefault(run, -1 - len(images) - len(names))
-            substrate = atoms.positions[f].tobytes() + atoms.numbers[f].tobytes() + cell.tobytes()
-            if substrate not in spacings:
-                spacings[substrate] = neighbor_distance(atoms, f), top_contacts(atoms, f)
-            items.append(
-                Item(
-                    positions=atoms.positions[~f],
-                    substrate=atoms.positions[f],
-                    numbers=atoms.numbers[~f],
-                    substrate_numbers=atoms.numbers[f],
-                    cell=cell,
-                    surface_z=surface_height(atoms),
-                    spacing=spacings[substrate][0],
-                    contacts=spacings[substrate][1],
-                    group=group,
-                    run=int(run),
-                    is_validation=bool(pairs.get('held', False)),
-                    energy=float(results.get('energy', np.nan)),
-                    forces=None if forces is None else np.asarray(forces)[~f],
-                )
-            )
-        return cls(items, tuple(bool(p) for p in images[0].pbc))._compared()
+                item.run = names.setdefault(run, -1 - len(images) - len(names))
+            else:
+                item.run = int(run) if isinstance(run, NUMBERS) and np.isfinite(run) else -1 - k
+        return cls(list(found.values()))._compared()
 
     def _compared(self) -> Overlayers:
         best: dict[str, float] = {}

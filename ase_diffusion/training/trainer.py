@@ -214,11 +214,11 @@ def train(
     MissingDependency
         Lightning is not installed.
     ValueError
-        The folder belongs to another training, the loss is not finite, or ``steps``, ``minutes`` or ``lr`` has no meaning.
+        The folder belongs to another training or is damaged, the loss is not finite, or a number has no meaning.
     KeyboardInterrupt
         After Ctrl-C, when the step is done and everything is kept; a second Ctrl-C stops at once.
     """
-    check_run(steps, minutes, lr)
+    check_run(steps, minutes, lr, every=every, seed=seed, warmup=warmup, ema=ema)
     lightning = _lightning()
     folder = RunFolder(out, network, header)
     keep_freed_memory()
@@ -261,7 +261,7 @@ def train(
                 log_every_n_steps=50,
                 use_distributed_sampler=False,
             )
-            _fit(trainer, task, loader, folder.resume, keeper)
+            _fit(trainer, task, loader, folder.resume.absolute(), keeper)
             if came or keeper.interrupted:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -344,7 +344,7 @@ def _make_callback(lightning, objective, validation, folder: RunFolder, every, s
                 self.finish(trainer, task)
 
         def keep(self, trainer):
-            partial = folder.resume.with_suffix('.partial')
+            partial = folder.resume.with_suffix('.partial').absolute()  # Lightning takes ~ and : for something else
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
                 partial.replace(folder.resume)

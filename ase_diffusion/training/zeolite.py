@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,10 @@ from ase import Atoms
 
 from ..networks.unet import UNet
 from ..networks.voxelnet import VoxelNet
+from ..representations.crystal import check_crystal
 from ..representations.voxels import Voxels
-from .recipe import train_method
+from .data import Structures, usable_structures
+from .recipe import check_settings, train_method
 
 SAMPLING = {'sampler': 'ancestral', 'steps': 20}
 UNITS = {'grids': '1', 'void_fraction': '1', 'heat_of_adsorption': 'kJ/mol', 'henry_coefficient': '1'}
@@ -78,7 +80,7 @@ def published_unet(conditions: dict, channels: int = 3) -> UNet:
 
 
 def train_zeolite(
-    images: list[Atoms],
+    images: Iterable[Atoms],
     out: str | Path,
     *,
     conditions: Sequence[str] | dict | None = None,
@@ -94,7 +96,7 @@ def train_zeolite(
 
     Parameters
     ----------
-    images : list of Atoms
+    images : iterable of Atoms
         SiO2 frameworks, such as :func:`ase_diffusion.data.zeolites.read_zeolites` returns.
     conditions : list of str or dict, optional
         Key-value pairs to learn; by default those of `CONDITIONS` that a framework has.
@@ -113,16 +115,19 @@ def train_zeolite(
         Nothing to train on, or a condition that no framework has.
     """
     images = list(images)
-    if not images:
-        raise ValueError('there is nothing to train on; give frameworks')
+    kept = list(usable_structures(images, check_crystal))
+    if isinstance(conditions, dict):
+        conditions = Structures(images, conditions).select(kept).conditions
+    images = [images[k] for k in kept]
     if conditions is None:
         pairs = [atoms.info.get('key_value_pairs', {}) for atoms in images]
         conditions = [name for name in CONDITIONS if any(name in each for each in pairs)]
     if network is None:
         representation, network = new_voxels(images, shape=SHAPE if shape is None else shape, **(settings or {}))
-    elif representation.shape is None or shape is not None:
-        values = {**representation.todict(), 'shape': SHAPE if shape is None else shape}
-        representation = Voxels.fromdict(values)
+    else:
+        check_settings(network, settings or {})
+        if representation.shape is None or shape is not None:
+            representation = Voxels.fromdict({**representation.todict(), 'shape': SHAPE if shape is None else shape})
     return train_method(
         representation,
         network,

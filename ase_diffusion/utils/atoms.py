@@ -31,6 +31,8 @@ __all__ = [
 
 VALID_RATIO = 0.7  # shortest distance over the sum of covalent radii
 PIECES_APART = 5.0  # A; layers of a slab are closer
+WIDE, NARROW = 6.0, 3.0  # A; gaps between atoms that are vacuum, and that are none
+OF_ALL_ATOMS = ('FixSymmetry', 'FixedMode')  # constraints that hold one number or more for every atom
 INDEX_NAMES = ('index', 'indices', 'pairs', 'triples')  # attributes of constraints of ASE that hold indices of atoms
 BINS = 1000  # largest number of bins per atom in a neighbor search
 
@@ -85,6 +87,12 @@ def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
                 f'structures are ase.Atoms; number {number} is {type(atoms).__name__}; read files first: ase.io.read(path, ":")'
             )
     return images
+
+
+def check_one(atoms: Atoms, way_out: str) -> None:
+    """Raise a TypeError unless this is one structure."""
+    if not isinstance(atoms, Atoms):
+        raise TypeError(f'one structure is an ase.Atoms; got {type(atoms).__name__}; {way_out}')
 
 
 def frozen_mask(atoms: Atoms) -> np.ndarray:
@@ -153,6 +161,7 @@ def check_surface_cell(slab: Atoms) -> None:
         raise ValueError(
             f'the atoms of a slab have finite positions; some of {slab.get_chemical_formula()} are NaN or infinite; correct them'
         )
+    check_vacuum(slab)
     plane = slab.cell[:2]
     if not len(slab) or np.linalg.norm(np.cross(*plane)) < 1e-6 or np.abs(plane[:, 2]).max() > 1e-6:
         raise ValueError(
@@ -160,6 +169,7 @@ def check_surface_cell(slab: Atoms) -> None:
             f'{len(slab)} atoms and a = {plane[0].tolist()}, b = {plane[1].tolist()}; '
             f'build it with ase.build; {rotation_hint(slab)}'
         )
+    check_extendable(slab)
     check_one_piece(slab)
 
 
@@ -170,6 +180,35 @@ def rotation_hint(slab: Atoms) -> str:
     return (
         f'slab.rotate(numpy.cross(slab.cell[{first}], slab.cell[{second}]), "z", rotate_cell=True) turns a and b into that plane'
     )
+
+
+def check_vacuum(slab: Atoms) -> None:
+    """Raise a ValueError where the vacuum of a slab lies along its first or second cell vector: by pbc, or since atoms fill z."""
+    cell = slab.cell.complete()[:]
+    if not len(slab) or abs(np.linalg.det(cell)) < 1e-6:
+        return
+    scaled = np.sort(slab.positions @ np.linalg.inv(cell) % 1.0, axis=0)
+    widths = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)  # (3,) between opposite faces
+    gaps = np.diff(np.vstack([scaled, scaled[:1] + 1]), axis=0).max(0) * widths
+    missing, axis = np.flatnonzero(~slab.pbc).tolist(), int(gaps[:2].argmax())
+    if len(missing) == 1 and missing[0] < 2:
+        axis = missing[0]
+    elif gaps[axis] < WIDE or gaps[2] > NARROW:
+        return
+    raise ValueError(
+        f'the vacuum of a slab lies along the third cell vector, here it is along the {("first", "second")[axis]} one; '
+        f'slab.set_cell(slab.cell[{[(axis + 1) % 3, (axis + 2) % 3, axis]}]); slab.pbc = (True, True, False); '
+        'slab.rotate(numpy.cross(slab.cell[0], slab.cell[1]), "z", rotate_cell=True) turn it there'
+    )
+
+
+def check_extendable(slab: Atoms) -> None:
+    """Raise a ValueError for constraints that hold a value for every atom of a slab, and so cannot take more atoms."""
+    if whole := sorted({type(each).__name__ for each in slab.constraints} & set(OF_ALL_ATOMS)):
+        raise ValueError(
+            f'atoms are added to a slab, but its constraint {whole[0]} is one of all its atoms; take it off: '
+            f'slab.set_constraint([c for c in slab.constraints if type(c).__name__ != "{whole[0]}"])'
+        )
 
 
 def cut_of(slab: Atoms, which: np.ndarray | None = None) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import IO, Self
@@ -40,9 +41,10 @@ class Log:
     """
 
     def __init__(self, logfile: Logfile = '-') -> None:
-        if logfile is not None and not isinstance(logfile, str | os.PathLike) and not hasattr(logfile, 'write'):
+        binary = isinstance(logfile, (io.RawIOBase, io.BufferedIOBase))
+        if binary or not (logfile is None or isinstance(logfile, str | os.PathLike) or hasattr(logfile, 'write')):
             raise TypeError(
-                "a logfile is '-' (the screen), None (silence), a path or an open stream; "
+                "a logfile is '-' (the screen), None (silence), a path or an open stream of text; "
                 f'got {logfile!r} ({type(logfile).__name__})'
             )
         if isinstance(logfile, str | os.PathLike) and logfile != '-':

@@ -36,10 +36,10 @@ def reason_of(error: BaseException) -> str:
     return f'{type(error).__name__}{where}, without a message; the text is not of this format'
 
 
-def named(reasons: Sequence[str]) -> str:
+def named(reasons: Sequence[str], separator: str = '; ') -> str:
     """Return reasons as one text, the first ten in full."""
     more = f' and {len(reasons) - NAMED} more' if len(reasons) > NAMED else ''
-    return '; '.join(reasons[:NAMED]) + more
+    return separator.join(reasons[:NAMED]) + more
 
 
 def readable(

@@ -228,7 +228,7 @@ def test_words_and_gaps_are_conditions_and_training_goes_on(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         names = ['band_gap', 'order']
         assert gen.fit([*images, big, many], tmp_path / 'run', steps=6, conditions=names, **SMALL) is gen
-    assert '2 of 14 crystals are left out: Mg18, LiMgMnO' in caplog.text
+    assert '2 of 14 structures of the data cannot be used and are left out: structure 12 (Mg18), 13 (LiMgMnO)' in caplog.text
     assert gen.header['conditions'] == {
         'band_gap': {'classes': ['metal', 'semiconductor', 'insulator']},
         'order': {'classes': ['AFM', 'FM']},
@@ -365,7 +365,7 @@ def test_unknown_elements_of_a_model_or_of_data(trained):
         PointCloudDiffusion(['Xe'], natoms=1, model='untrained', logfile=None).fit(salts(4), steps=2, **SMALL)
     with pytest.raises(ValueError, match='untrained'):
         PointCloudDiffusion(['O'], model='untrained', logfile=None).sample()
-    with pytest.raises(ValueError, match='at most 16 atoms and 3 elements; none of the 1 crystals has'):
+    with pytest.raises(ValueError, match=r'\(Mg18\): point clouds have at most 16 atoms and 3 elements'):
         suitable([bulk('Mg') * (3, 3, 1)])
 
 

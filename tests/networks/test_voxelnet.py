@@ -116,3 +116,9 @@ def test_wrong_settings_and_shapes_are_refused():
         VoxelNet(logarithmic=['nothing'])
     with pytest.raises(ValueError, match='attention'):
         VoxelNet(blocks=2, attention=3)
+
+
+@pytest.mark.parametrize('width', [0, 7, 12])
+def test_the_width_is_a_multiple_of_eight(width):
+    with pytest.raises(ValueError, match='width of a VoxelNet .* multiple of 8'):
+        VoxelNet(width=width)

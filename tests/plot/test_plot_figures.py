@@ -214,3 +214,17 @@ class TestSuccess:
             plot.plot_success_curve([1, 2], [1])
         with pytest.raises(ValueError, match=r'pass band=\(low, high\)'):
             plot.plot_success_curve([1, 2], [0, 1], [0, 1])
+
+
+def test_structures_in_place_of_numbers_and_lists_in_place_of_one_are_named():
+    from ase_diffusion.metrics.surface import is_ag6
+
+    images = [small_slab(), small_slab()]
+    for draw in (plot.plot_energy_ladder, plot.plot_energy_histogram, plot.plot_property_histogram):
+        for wrong in (images, images[0], {'a': images}, iter(images)):
+            with pytest.raises(TypeError, match='numbers are drawn, such as'):
+                draw(wrong)
+    for one, hint in ((plot.plot_structure, 'plot_structures'), (plot.plot_crystal, 'plot_crystals'), (is_ag6, 'for each')):
+        for wrong in (images, None, iter(images)):
+            with pytest.raises(TypeError, match=f'one structure is an ase.Atoms; got .*{hint}'):
+                one(wrong)

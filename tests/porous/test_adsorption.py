@@ -77,11 +77,19 @@ def test_density(lta):
         (np.zeros((2, 2, 2)), {'temperature': np.nan}, 'temperature'),
         (np.zeros((2, 2, 2)), {'density': -1}, 'density'),
         (np.zeros((2, 2, 2)), {'accessible': np.ones((2, 2, 3), bool)}, 'accessible'),
+        (np.zeros((2, 2, 2)), {'accessible': np.full((2, 2, 2), -300.0)}, '`accessible` is true or false'),
     ],
 )
 def test_wrong_input(grid, options, word):
     with pytest.raises(ValueError, match=word):
         adsorption_properties(grid, **options)
+
+
+def test_energies_are_no_mask():
+    with pytest.raises(ValueError, match='a mask is true or false at every point, such as grid < 0'):
+        find_channels(np.full((4, 4, 4), -300.0))
+    with pytest.raises(ValueError, match='finite'):
+        accessible_mask(np.full((4, 4, 4), np.nan))
 
 
 def box(*slices, shape=(8, 8, 8)):

@@ -328,3 +328,10 @@ def test_partly_occupied_sites_are_named(caplog):
 def test_a_type_that_numpy_does_not_know_is_refused():
     with pytest.raises(ValueError, match=r"float32 or float64; got dtype='foo'"):
         energy_grid(Atoms('O', cell=[8.0] * 3, pbc=True), 2, dtype='foo')
+
+
+@pytest.mark.parametrize('wrong', [None, 3, 'lta.cif', [None]])
+def test_what_is_no_structure_is_named(wrong):
+    for grid in (lambda: energy_grid(wrong, (4, 4, 4)), lambda: density_grid(wrong, 'Si', shape=(4, 4, 4))):
+        with pytest.raises(TypeError, match='structures are ase.Atoms; number 0 is'):
+            grid()

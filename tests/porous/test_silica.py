@@ -303,3 +303,17 @@ def test_noise_alone_gives_a_reason():
         framework_from_grid(np.zeros((8, 8, 8)), np.zeros((8, 8, 9)), [9.0, 9.0, 9.0])
     with pytest.raises(ValueError, match='finite'):
         framework_from_grid(np.full((8, 8, 8), np.nan), np.zeros((8, 8, 8)), [9.0, 9.0, 9.0])
+
+
+@pytest.mark.parametrize('net', [Atoms('Si'), None, 'a phrase', (np.zeros((2, 3), int), np.zeros((2, 3, 3), int)), 3])
+def test_what_is_no_net_is_named(net):
+    with pytest.raises(TypeError, match='a net is a pair of integer arrays .*framework_net'):
+        coordination_sequences(net)
+    with pytest.raises(TypeError, match='a net is a pair'):
+        net_key(net)
+
+
+@pytest.mark.parametrize('sequences', [Atoms('Si'), None, [4, 10], [[4.5]]])
+def test_what_are_no_sequences_is_named(sequences):
+    with pytest.raises(TypeError, match=r'integer array \(n, shells\), of coordination_sequences'):
+        net_hash(sequences)

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import io
 import logging
+from typing import get_overloads
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from ase.io import read, write
 from ase.optimize import BFGS, FIRE
 
 from ase_diffusion.relax import irelax, relax
+from ase_diffusion.relax.relax import RelaxOptions
 from ase_diffusion.relax.relaxer import Relaxer
 from ase_diffusion.relax.settings import Settings
 
@@ -280,6 +282,7 @@ def test_silent_by_default(images, capsys):
         (ValueError, {'calculator': 'emtt'}, "'emtt'"),
         (TypeError, {'images': ['a.traj']}, 'number 0 is str'),
         (TypeError, {'images': 3}, 'number 0 is int'),
+        (TypeError, {'frames': ()}, 'frames is a list'),
     ],
 )
 def test_bad_input(images, error, kwargs, text):
@@ -295,3 +298,9 @@ def test_the_arguments_of_relax_are_those_of_settings_and_relaxer():
     assert inspect.signature(irelax).parameters == inspect.signature(relax).parameters
     with pytest.raises(TypeError, match="argument 'fmx'"):
         irelax([], 'emt', fmx=0.1)
+
+
+def test_type_checkers_know_the_keywords():
+    """The overloads say that Atoms give Atoms and lists lists; their keywords are those of the function."""
+    keywords = [name for name, p in inspect.signature(relax).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    assert list(RelaxOptions.__annotations__) == keywords and len(get_overloads(relax)) == 2

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.spacegroup import crystal
 
+from ase_diffusion.representations import Crystal, CrysTens, PointCloud
 from ase_diffusion.representations.cells import (
     cells_of_parameters,
     common_operations,
@@ -19,7 +20,8 @@ from ase_diffusion.representations.cells import (
     space_group,
     space_group_of,
 )
-from ase_diffusion.representations.reduction import symmetrize
+from ase_diffusion.representations.crystal import LogLatticeCrystal
+from ase_diffusion.representations.reduction import niggli, symmetrize
 
 
 def test_conventional_cells():
@@ -120,3 +122,33 @@ def test_operations_that_two_crystals_share():
     shifted.rattle(0.3, seed=1)
     rotations, translations = common_operations([sodalite, shifted], 0.05)
     assert (rotations == np.eye(3)).all() and not translations.any()
+
+
+def quartz(hand):
+    """Return quartz, P3_121, in a right-handed or a left-handed cell; the mirror image is P3_221."""
+    atoms = crystal(
+        ['Si', 'O'], [(0.4697, 0, 0), (0.4133, 0.2672, 0.1188)], spacegroup=152, cellpar=[4.916, 4.916, 5.405, 90, 90, 120]
+    )
+    if hand == 'left':
+        atoms.set_cell(atoms.cell[:][[1, 0, 2]])
+    return atoms
+
+
+@pytest.mark.parametrize('hand', ['right', 'left'])
+@pytest.mark.parametrize(
+    'keep',
+    [
+        *(
+            lambda atoms, r=r: r.decode(r.encode([atoms]))[0]
+            for r in (Crystal([8, 14]), LogLatticeCrystal([8, 14]), CrysTens(), PointCloud())
+        ),
+        niggli,
+        conventional,
+        lambda atoms: symmetrize(atoms, 0.1),
+    ],
+)
+def test_a_crystal_in_a_left_handed_cell_is_not_mirrored(hand, keep):
+    atoms = quartz(hand)
+    before = atoms.positions.copy()
+    assert space_group_of(atoms, 0.05) == space_group_of(keep(atoms), 0.05) == 152
+    assert np.array_equal(atoms.positions, before) and (np.linalg.det(atoms.cell) > 0) == (hand == 'right')

@@ -5,7 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc100, fcc110, fcc111, molecule
-from ase.constraints import FixAtoms, FixBondLength
+from ase.constraints import FixAtoms, FixBondLength, FixedMode, FixSymmetry
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.diffusion import SAMPLERS, NoisePerStructure
@@ -18,6 +18,7 @@ from ase_diffusion.representations.slab import (
     surface_height,
     top_contacts,
 )
+from ase_diffusion.search import RandomStructureSearch, random_start
 
 
 def overlayer(size=(2, 2, 2), adatoms=3, seed=0, fixed_tags=(1, 2)):
@@ -191,6 +192,39 @@ def test_the_hint_for_a_missing_third_vector_works():
     text = str(caught.value)
     exec(text[text.index('slab.center') : text.index(' makes one')], {'slab': atoms})
     check_slab(atoms)
+
+
+@pytest.mark.parametrize('pbc', ['plane', (True, True, False), True])
+@pytest.mark.parametrize('axis', [0, 1])
+def test_vacuum_along_another_cell_vector_is_named_with_what_turns_it(axis, pbc):
+    """Set pbc alone, as the law of pbc says, would put the overlayer beside the slab."""
+    atoms, order = fcc111('Ag', (3, 3, 2), a=4.16, vacuum=9.0), [(2 - axis + k) % 3 for k in range(3)]
+    atoms.set_constraint(FixAtoms(range(18)))
+    fits = atoms.copy()
+    atoms = Atoms(atoms.numbers, atoms.positions[:, order], cell=atoms.cell[:][order][:, order], constraint=atoms.constraints)
+    atoms.pbc = [k != axis for k in range(3)] if pbc == 'plane' else pbc
+    for use in (check_slab, lambda slab: random_start(slab, 'O', 0)):
+        with pytest.raises(
+            ValueError, match=f'third cell vector, here it is along the {("first", "second")[axis]} one'
+        ) as caught:
+            use(atoms)
+    text = str(caught.value)
+    exec(text[text.index('slab.set_cell') : text.index(' turn it')], {'slab': atoms, 'numpy': np})
+    check_slab(atoms)
+    assert np.allclose(atoms.cell.cellpar(), fits.cell.cellpar()) and np.allclose(np.ptp(atoms.positions[:, 2]), 4.16 / 3**0.5)
+
+
+@pytest.mark.parametrize('make', [FixSymmetry, lambda slab: FixedMode(np.ones((len(slab), 3)))])
+def test_constraints_of_all_atoms_cannot_take_more(make):
+    slab = fcc111('Ag', (2, 2, 2), a=4.16, vacuum=8)
+    slab.set_constraint([FixAtoms(range(8)), make(slab)])
+    uses = (lambda: SurfaceDiffusion(slab, 'O', logfile=None), lambda: random_start(slab, 'O', 0))
+    for use in (*uses, lambda: RandomStructureSearch(slab, 'O', 'emt', logfile=None)):
+        with pytest.raises(ValueError, match=r'Fix.* is one of all its atoms; take it off: slab\.set_constraint') as caught:
+            use()
+    exec(str(caught.value).partition('take it off: ')[2], {'slab': slab})
+    for use in uses:
+        use()
 
 
 def test_free_atoms_below_the_window_are_refused():

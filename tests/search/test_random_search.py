@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import fcc111
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
@@ -398,3 +399,10 @@ def test_bad_input_is_found_at_once(slab, tmp_path, kwargs, text):
         search(slab, tmp_path / 'a.db', **kwargs)
     with pytest.raises(ValueError, match=r'\*.db'):
         search(slab, tmp_path / 'a.json')
+
+
+@pytest.mark.parametrize('numbers', [29, None, ['Cu'], [29.5], [0], [200], [-1], Atoms('Cu')])
+def test_what_are_no_atomic_numbers_is_named(slab, numbers):
+    with pytest.raises(ValueError, match="new atoms are a formula such as 'Ag6O3', a dict .* or atomic numbers; got"):
+        random_start(slab, numbers, 0)
+    assert len(random_start(slab, np.array([8, 47], np.uint8), 0)) == len(slab) + 2

@@ -199,3 +199,12 @@ def test_ctrl_c(call, tmp_path, environment):
     assert 2 <= done < 2000
     status, out, _ = call(f'{LINE} -n {done + 1}')
     assert status == 0 and f'{done} of {done + 1} structures are there' in out and len(rows('s.db')) == done + 1
+
+
+def test_conditions_may_be_numbers_of_numpy(slab, tmp_path):
+    gen = SurfaceDiffusion(slab, 'AgO', steps=8, logfile=None)
+    for value in (np.float32(0.25), np.float64(0.25), 0.25):  # the same search
+        search = StructureSearch(
+            gen, tmp_path / 'a.db', 'ag-o', conditions={'energy': value}, rng=0, steps=0, workers=0, logfile=None
+        )
+        assert len(search.run(1)) == 1

@@ -111,6 +111,29 @@ class Trap:
         return os.mkdir, (self.path,)
 
 
+@pytest.mark.parametrize('share', [0.3, 0.6, 0.9, 1.0])
+def test_flipped_bits_are_refused(path, share):
+    data = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(data[:8], 'little')
+    data[start + int(share * (len(data) - start - 1))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r'a.safetensors is damaged: its content is not what was written'):
+        load_checkpoint(path)
+
+
+def test_a_changed_number_in_the_header_is_refused(path):
+    data = path.read_bytes()
+    assert data.count(b'0.25') == 1
+    path.write_bytes(data.replace(b'0.25', b'0.35'))
+    with pytest.raises(CheckpointError, match='is damaged'):
+        load_checkpoint(path)
+
+
+def test_files_without_a_checksum_load(path):
+    rewrite(path, lambda header: header)
+    assert load_checkpoint(path)[1]['metrics'] == {'val_loss': 0.25}
+
+
 @pytest.mark.parametrize('write', ['torch', 'pickle', 'text', 'plain safetensors'])
 def test_foreign_files_are_refused_and_nothing_runs(tmp_path, write):
     path, made = tmp_path / 'a.safetensors', tmp_path / 'made'

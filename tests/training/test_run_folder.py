@@ -58,7 +58,29 @@ def test_rounding_is_no_difference():
 )
 def test_a_training_has_steps_time_and_a_learning_rate(steps, minutes, lr):
     with pytest.raises(ValueError, match=r'steps is an integer|minutes is a time|lr is the learning rate'):
-        check_run(steps, minutes, lr)
+        check_run(steps, minutes, lr, every=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    'name, value', [('every', 0), ('every', 1.5), ('seed', -1), ('seed', 1.5), ('warmup', -5), ('ema', 1), ('ema', -1)]
+)
+def test_other_numbers_have_a_meaning_too(name, value):
+    with pytest.raises(ValueError, match=f'{name} is '):
+        check_run(1, None, 1e-3, **{'every': 1, 'seed': 0, name: value})
+
+
+@pytest.mark.parametrize('content', [b'', b'PK half of a file', 'half', {'run': {}}, [1]])
+def test_a_damaged_state_is_named_with_the_way_out(tmp_path, content):
+    folder = RunFolder(tmp_path, pair(), HEADER)
+    if content == 'half':
+        torch.save({'global_step': 7, 'run': folder.identity}, folder.resume)
+        content = folder.resume.read_bytes()[:300]
+    if isinstance(content, bytes):
+        folder.resume.write_bytes(content)
+    else:
+        torch.save(content, folder.resume)
+    with pytest.raises(ValueError, match=r'resume\.ckpt is damaged \(.+\); take another folder \(out\), or delete this one'):
+        folder.begun(10)
 
 
 def test_settings_may_be_numbers_of_numpy(tmp_path):

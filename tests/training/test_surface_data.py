@@ -107,7 +107,7 @@ def test_the_share_and_the_size_of_repeats(data):
 
 @pytest.mark.parametrize('pbc', [(True, False, False), False])
 def test_slabs_are_periodic_in_the_plane(pbc):
-    with pytest.raises(ValueError, match='structure 0 of the data: a slab is periodic in the plane'):
+    with pytest.raises(ValueError, match=r'structure 0 \(Ag5O\), .*: a slab is periodic in the plane'):
         Overlayers.from_atoms([frame(k, pbc=pbc) for k in range(3)])
 
 
@@ -203,14 +203,12 @@ def test_what_is_no_data_is_refused():
         Overlayers.from_atoms([])
     free = frame(1)
     free.set_constraint()
-    with pytest.raises(ValueError, match='structure 1 of the data: the slab has no FixAtoms'):
-        Overlayers.from_atoms([frame(0), free])
+    with pytest.raises(ValueError, match=r'structure 0 \(Ag5O\): the slab has no FixAtoms'):
+        Overlayers.from_atoms([free])
     fixed = frame(1)
     fixed.set_constraint(FixAtoms(indices=range(len(fixed))))
-    with pytest.raises(ValueError, match='structure 1 of the data has no mobile atoms'):
-        Overlayers.from_atoms([frame(0), fixed])
-    with pytest.raises(ValueError, match='same pbc; structure 1'):
-        Overlayers.from_atoms([frame(0), frame(1, pbc=(True, False, False))])
+    with pytest.raises(ValueError, match=r'structure 0 \(Ag5O\): the slab has no mobile atoms'):
+        Overlayers.from_atoms([fixed])
     with pytest.raises(ValueError, match='empty after selection'):
         OverlayerData(Overlayers.from_atoms([frame(0)]).select(lambda item: False), Slab())
     with pytest.raises(ValueError, match='batch_size is'):

@@ -61,3 +61,10 @@ def test_a_log_that_is_open_can_be_pickled(tmp_path):
 def test_a_folder_that_is_not_there_is_noticed_before_the_first_line(tmp_path):
     with pytest.raises(FileNotFoundError, match='mkdir -p'):
         Log(tmp_path / 'no' / 'run.log')
+
+
+def test_a_binary_stream_is_refused_before_the_first_line(tmp_path):
+    with open(tmp_path / 'log', 'wb') as file:
+        for stream in (io.BytesIO(), file):
+            with pytest.raises(TypeError, match='a path or an open stream of text'):
+                Log(stream)

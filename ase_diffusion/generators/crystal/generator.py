@@ -19,7 +19,7 @@ from ...representations import Crystal
 from ...representations.cells import space_group_of
 from ...representations.reduction import niggli
 from ...training.crystal import SCHEMES, train_crystal
-from ...training.crystal_data import split_crystals
+from ...training.crystal_data import Crystals, split_crystals
 from ...utils.atoms import composition_text, parse_formula
 from ...utils.checks import check_integer, check_number
 from ...weights.zoo import list_models
@@ -355,6 +355,8 @@ class CrystalDiffusion(TemplatesFirst):
 
     def _train(self, images: list[Atoms], out, **options) -> Path:
         training, held = split_crystals(images)
+        if (mine := options.pop('validation', None)) is not None:
+            held = mine if isinstance(mine, Crystals) else Crystals.from_atoms(mine)
         if self.networks:
             elements = self.header['representation']['elements']
             options = {'network': copy_network(self.network).requires_grad_(True), 'elements': elements, **options}

@@ -12,7 +12,9 @@ import numpy as np
 from ase import Atoms
 
 from ...data import crystals
+from ...representations.crystal import check_crystal
 from ...representations.reduction import symmetrize
+from ...training.data import usable_structures
 from .bank import CrystalBank, anonymous, rows_of
 from .derived import SLIGHT, derived, none_right, primitive, scores
 from .geometry import BINS, likeness
@@ -203,7 +205,8 @@ def shipped_prototypes() -> Prototypes:
 def as_prototypes(templates: Any) -> Prototypes:
     """Return the bank that ships and templates of the user: a list of Atoms, or a path that ``read_crystals`` reads."""
     images = crystals.read_crystals(templates) if isinstance(templates, (str, Path)) else list(templates)
-    return shipped_prototypes() + Prototypes.from_atoms(images)
+    kept = usable_structures(images, check_crystal, 'the templates') if images else ()
+    return shipped_prototypes() + Prototypes.from_atoms([images[k] for k in kept], [f'template {k}' for k in kept])
 
 
 def _repeated(atoms: Atoms, copies: int) -> Atoms:

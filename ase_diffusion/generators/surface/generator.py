@@ -31,6 +31,7 @@ from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
 from ...utils.atoms import (
     VALID_RATIO,
+    check_extendable,
     check_one_piece,
     composition_text,
     copy_atoms,
@@ -126,6 +127,7 @@ class SurfaceDiffusion(Generator):
     ) -> None:
         super().__init__(**options)
         check_slab(slab)
+        check_extendable(slab)
         check_one_piece(slab)
         self.stoich = composition_text(stoich)
         self.numbers = parse_formula(self.stoich)

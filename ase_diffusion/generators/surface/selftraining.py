@@ -18,6 +18,7 @@ from ...errors import GenerationFailed
 from ...relax.relaxer import Relaxer
 from ...relax.settings import Settings
 from ...representations.slab import surface_height
+from ...training.recipe import check_settings
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
 from ...utils.atoms import energy_of, parse_formula
@@ -27,6 +28,7 @@ from ...weights.zoo import load_networks
 FRAME_STRIDE = 5  # of a relaxation, every fifth frame and the last one go into the buffer
 FEWEST = 10  # structures among which the weight is shared, as 1 / sum w^2; the temperature is raised until they are
 DRAWS = 400  # structures drawn from the buffer for the training of one round
+NEW = ('features', 'blocks', 'cutoff')  # options of a network before it is trained
 RANDOM_HEIGHT = (1.0, 4.5)  # A above the topmost slab atom; the window where none is given
 HEADER = ' round    T/eV   calls     best/eV   median/eV  random  buffer  time/s'
 
@@ -81,6 +83,8 @@ class SelfTraining:
         how = Settings(fmax=plan.fmax, steps=plan.relax_steps)
         self.relaxer = Relaxer(calculator, how, directory=self.out / 'calculations')
         self.calls, self.frames, self.found = 0, [], []
+        if gen.networks:
+            check_settings(gen.network, {name: self.options[name] for name in NEW if name in self.options})
         self._check_folder()
 
     def _check_folder(self) -> None:
@@ -196,13 +200,13 @@ class SelfTraining:
             raise GenerationFailed(f'the calculator failed for every structure so far; see info["data"] in {self.out}')
         self.frames.sort(key=energy_of)
         del self.frames[self.plan.buffer :]
-        energies = np.array([energy_of(atoms) for atoms in self.frames])
+        data = Overlayers.from_atoms(self.gen.held(self.frames))
+        energies = np.array([item.energy for item in data.items])
         temperature = self.plan.temperature_at(number) * int((~self.gen.overlayer.frozen).sum())
         weights = boltzmann(energies, temperature)
         while 1 / np.square(weights).sum() < min(FEWEST, len(weights)) * 0.999 and temperature < 1e3:
             temperature *= 1.1
             weights = boltzmann(energies, temperature)
-        data = Overlayers.from_atoms(self.gen.held(self.frames))
         for item in data.items:
             item.run = 0  # nothing is held out: the best structure is there once
         chosen = np.random.default_rng((self.plan.seed, number, 1)).choice(len(weights), DRAWS, p=weights)
@@ -218,6 +222,7 @@ class SelfTraining:
             if not gen.networks:
                 options['height'] = gen._height or data.window(0.5, self.options.get('spacing'))
             else:
+                options = {name: value for name, value in options.items() if name not in NEW}
                 options |= {'height': gen.representation.height, 'spacing': gen.representation.spacing}
                 options |= {'network': gen.network.train().requires_grad_(True)}
             train_surface(data, path, steps=self.plan.steps, seed=self.plan.seed + number, **options)

@@ -15,7 +15,7 @@ from ase.constraints import FixAtoms
 from ase.geometry import find_mic
 from scipy.sparse.csgraph import connected_components
 
-from ...utils.atoms import mobile_mask
+from ...utils.atoms import check_one, mobile_mask
 
 SITES_PER_CELL = 16  # hollows of one kind in p(4x4)
 LAYER_GAP = 0.8  # A; smallest gap between frozen layers
@@ -171,6 +171,7 @@ def is_ag6(atoms: Atoms) -> bool:
     ValueError
         No atom or only one layer is frozen.
     """
+    check_one(atoms, 'ask for each of several: [is_ag6(atoms) for atoms in images]')
     mobile = mobile_mask(atoms)
     if mobile.all():
         raise ValueError('is_ag6 takes the frozen atoms as substrate; got none; set a FixAtoms constraint')
