@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.data import atomic_numbers
+from ase.formula import Formula
 
 from ase_diffusion import PointCloudDiffusion
 from ase_diffusion.generators.crystal.prototypes import shipped_prototypes
@@ -135,3 +137,17 @@ def test_a_model_without_properties_knows_no_conditions_of_templates(monkeypatch
 def test_templates_without_meaning_are_refused(templates, error):
     with pytest.raises(error, match='templates'):
         PointCloudDiffusion(['Mg', 'O'], templates=templates, logfile=None)
+
+
+@pytest.mark.parametrize(
+    ('elements', 'formulas'),
+    [('MgMnO', ['MgMnO3', 'Mg2Mn3O8']), ('CaZnO', ['CaZn3O4']), ('LaZnO', ['La2ZnO4']), ('MgFeO', ['MgFe2O4'])],
+)
+def test_the_compounds_of_the_paper_are_among_the_first_twenty(elements, formulas):
+    """Li et al., section 3; of Ca-Zn-O and La-Zn-O no crystal is known to the bank."""
+    numbers = sorted({atomic_numbers[symbol] for symbol in Formula(elements).count()})
+    templates = ElementTemplates(True, numbers, None, 16)
+    found = [templates.bank.substituted(template).symbols.formula.reduce()[0] for template in templates.ordered().found]
+    assert len(found) == 20 and all(
+        Formula(formula).reduce()[0].count() in [each.count() for each in found] for formula in formulas
+    )
