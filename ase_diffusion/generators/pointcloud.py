@@ -116,7 +116,7 @@ class PointCloudDiffusion(TemplatesFirst):
         numbers = [chemical_symbols.index(symbol) for symbol in self.elements]
         self.relax = relax_keywords(relax, self.device, numbers=numbers, filter='FrechetCellFilter')
         templates = model is None and self.denoising_trajectory is None if templates is None else templates
-        self.templates = None if templates is False else ElementTemplates(templates, numbers, self.natoms, MAX_ATOMS)
+        self.templates = None if templates is False else ElementTemplates(templates, numbers, self.natoms, most=MAX_ATOMS)
         self._load(DEFAULT_MODEL if model is None else model)
 
     def _adapt(self, representation: PointCloud, networks: dict, header: dict) -> PointCloud:

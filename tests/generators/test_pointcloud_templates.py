@@ -95,13 +95,13 @@ def test_the_same_structure_again():
     gen = PointCloudDiffusion(['Mg', 'Mn', 'O'], **QUICK)
     for conditions in ({}, {'formation_energy': -2.0}):
         atoms = gen.sample(2, **conditions)[1]
-        made = gen.again(atoms)
+        made = PointCloudDiffusion.from_record(atoms).again(atoms)
         assert np.allclose(made.positions, atoms.positions) and (made.numbers == atoms.numbers).all()
 
 
 def test_order_by_difference_and_composition():
     """A further template of a composition costs more than one of another composition; costs are those of the bank."""
-    templates = ElementTemplates(True, [12, 25, 8], None, 16)
+    templates = ElementTemplates(True, [12, 25, 8], most=16)
     found = templates.ordered().found
     formulas = [tuple(np.unique(np.repeat(t.elements, templates.bank.row_counts(t.row)), return_counts=True)[1]) for t in found]
     ratio = [tuple(np.array(f) // np.gcd.reduce(f)) for f in formulas]
@@ -146,7 +146,7 @@ def test_templates_without_meaning_are_refused(templates, error):
 def test_the_compounds_of_the_paper_are_among_the_first_twenty(elements, formulas):
     """Li et al., section 3; of Ca-Zn-O and La-Zn-O no crystal is known to the bank."""
     numbers = sorted({atomic_numbers[symbol] for symbol in Formula(elements).count()})
-    templates = ElementTemplates(True, numbers, None, 16)
+    templates = ElementTemplates(True, numbers, most=16)
     found = [templates.bank.substituted(template).symbols.formula.reduce()[0] for template in templates.ordered().found]
     assert len(found) == 20 and all(
         Formula(formula).reduce()[0].count() in [each.count() for each in found] for formula in formulas

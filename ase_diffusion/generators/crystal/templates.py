@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +27,7 @@ from .prototypes import TAKEN, Prototypes, Template, as_prototypes, shipped_prot
 
 UNLIKELY = 1e-3  # least probability, also that of a structure of the network
 CONSIDERED = 400  # most templates of given elements
+ORDERED = 8  # most elements whose every order is tried
 CHARGED = 2.0  # of the difference of elements
 UNSTABLE = 10.0  # of the difference of elements, per eV/atom above the hull
 AGAIN = 0.1  # of the difference of elements, for each template of the same composition that comes before
@@ -70,7 +70,7 @@ class Templates:
         if templates is False:
             return None
         if numbers is None:
-            raise ValueError("templates belong to a composition: pass stoich='...', or leave them out")
+            raise ValueError("templates need stoich='...', or elements=[...] with all_elements=True; pass one, or leave them out")
         bank, limit, record = bank_of(templates)
         return cls(bank, list(numbers), bank.find(numbers, limit, space_group=space_group), space_group, record)
 
@@ -81,11 +81,12 @@ class Templates:
         if self.found:
             return None
         group = '' if self.space_group is None else f' in space group {self.space_group}'
-        return f'no crystal of this anonymous formula and size is known{group}{self.other_sizes()}'
+        what = 'this anonymous formula and size' if self.numbers else 'so many elements and atoms'
+        return f'no crystal of {what} is known{group}{self.other_sizes()}'
 
     def other_sizes(self) -> str:
         """Return which sizes of the cell have templates, as the end of a message; nothing where there are none."""
-        known = [size for size in self.bank.sizes(self.numbers) if len(self.numbers) % size]
+        known = [size for size in self.bank.sizes(self.numbers) if len(self.numbers) % size] if self.numbers else []
         return f'; there are templates of {", ".join(map(str, known))} atoms: give the whole cell as stoich' if known else ''
 
     def made(self, place: int) -> tuple[Atoms, dict]:
@@ -113,12 +114,24 @@ class ElementTemplates:
         Atomic numbers; every crystal has all of them and no other.
     natoms : int, optional
         Atoms of the cell; default: any up to ``most``.
-    most : int
+    most : int, optional
+    space_group : int, optional
+        The only one that is wanted.
     """
 
-    def __init__(self, templates: Any, elements: list[int], natoms: int | None, most: int) -> None:
+    def __init__(
+        self,
+        templates: Any,
+        elements: list[int],
+        natoms: int | None = None,
+        *,
+        most: int | None = None,
+        space_group: int | None = None,
+    ) -> None:
         self.bank, self.limit, self.record = bank_of(templates)
-        self.every = with_elements(self.bank, elements, range(1, most + 1) if natoms is None else [natoms])
+        self.space_group, sizes = space_group, self.bank.natoms
+        fits = sizes == natoms if natoms is not None else sizes <= (sizes.max() if most is None else most)
+        self.every = with_elements(self.bank, elements, fits if space_group is None else fits & (self.bank.groups == space_group))
         compositions, difference = self.compositions(), np.array([template.difference for template in self.every])
         above_hull = 1e-3 * self.bank.table['hull'][[template.row for template in self.every]]  # eV/atom
         parts = [anonymous(numbers) for numbers in compositions]
@@ -140,7 +153,8 @@ class ElementTemplates:
                 cost[k] += AGAIN * seen[self._formulas[k]]
                 seen[self._formulas[k]] += 1
             order = np.argsort(cost, kind='stable')[: self.limit]
-            self._taken[asked] = Templates(self.bank, [], [self.every[k] for k in order], None, self.record)
+            found = [self.every[k] for k in order]
+            self._taken[asked] = Templates(self.bank, [], found, self.space_group, self.record)
         return self._taken[asked]
 
     def compositions(self) -> list[np.ndarray]:
@@ -169,24 +183,25 @@ def bank_of(templates: Any) -> tuple[Prototypes, int, Any]:
     return as_prototypes(images), TAKEN, {'given': len(images), 'digest': _digest(images)}
 
 
-def with_elements(bank: Prototypes, elements: list[int], sizes: Iterable[int]) -> list[Template]:
+def with_elements(bank: Prototypes, elements: list[int], fits: np.ndarray) -> list[Template]:
     """Return templates of all compositions of these elements by difference, one for each composition and structure type.
 
     Parameters
     ----------
     bank : Prototypes
     elements : list of int
-        Atomic numbers; only crystals of as many elements are taken, these exchanged in every way.
-    sizes : iterable of int
-        Numbers of atoms of the cell.
+        Atomic numbers; only crystals of as many elements are taken, these exchanged in every way. None of more than eight.
+    fits : (n,) bool array
+        Rows of the bank that may be taken.
     """
+    if len(elements) > ORDERED:
+        return []
     orders = np.array(list(itertools.permutations(elements)))  # (p, k)
     costs, rows = [np.zeros((0, len(orders)))], [np.zeros(0, int)]
     for key, (some, old) in bank.formulas.items():
         if len(key) == len(elements):
-            fits = np.isin(bank.natoms[some], list(sizes))
-            rows.append(some[fits])
-            costs.append(bank.distances[old[fits][:, None].astype(int), orders[None]].sum(-1))  # (m, p)
+            rows.append(some[fits[some]])
+            costs.append(bank.distances[old[fits[some]][:, None].astype(int), orders[None]].sum(-1))  # (m, p)
     cost, rows = np.concatenate(costs), np.concatenate(rows)
     found: dict[tuple, Template] = {}
     for flat in np.argsort(cost, axis=None, kind='stable').tolist():
