@@ -266,7 +266,7 @@ class CrystalPrediction(Benchmark):
         for k, target in enumerate(targets):
             every = ElementTemplates(True, sorted(set(target.numbers.tolist())), most=52)
             mixed = [every.every[at] for at in seeded(self.begin, k).permutation(len(every.every))]
-            for name, templates in zip(found, (every.ordered().found, mixed), strict=True):
+            for name, templates in zip(found, (every.ordered(k).found, mixed), strict=True):
                 images = [every.bank.substituted(template) for template in templates[: self.args.samples]]
                 found[name].append(images)
                 formulas[name] += formula_hash(target.numbers) in {formula_hash(atoms.numbers) for atoms in images}

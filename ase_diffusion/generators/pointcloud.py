@@ -20,6 +20,7 @@ from ..representations.reduction import niggli
 from ..training.pointcloud import PROPERTY, SAMPLING, train_pointcloud
 from ..utils.atoms import min_distance_ratio
 from ..utils.checks import check_integer
+from ..utils.rng import spawn_seeds
 from .bulk import SHORTEST, check_symmetrize
 from .compiling import copy_network
 from .crystal.templates import ElementTemplates, FromTemplates, Templates, TemplatesFirst
@@ -116,7 +117,10 @@ class PointCloudDiffusion(TemplatesFirst):
         numbers = [chemical_symbols.index(symbol) for symbol in self.elements]
         self.relax = relax_keywords(relax, self.device, numbers=numbers, filter='FrechetCellFilter')
         templates = model is None and self.denoising_trajectory is None if templates is None else templates
-        self.templates = None if templates is False else ElementTemplates(templates, numbers, self.natoms, most=MAX_ATOMS)
+        self.templates = None
+        if templates is not False:
+            self.templates = ElementTemplates(templates, numbers, self.natoms, most=MAX_ATOMS)
+            self._order = spawn_seeds(self.rng, 1)[0]
         self._load(DEFAULT_MODEL if model is None else model)
 
     def _adapt(self, representation: PointCloud, networks: dict, header: dict) -> PointCloud:
@@ -172,8 +176,8 @@ class PointCloudDiffusion(TemplatesFirst):
     def _templates_for(self, conditions: dict) -> Templates:
         asked, scale = self._asked_for(conditions), conditions['guidance_scale']
         if not asked or not self.templates.every:
-            return self.templates.ordered()
-        return self.templates.ordered(f'{asked} {scale:g}', scale * self._likelihood(asked))
+            return self.templates.ordered(self._order)
+        return self.templates.ordered(self._order, f'{asked} {scale:g}', scale * self._likelihood(asked))
 
     def _likelihood(self, asked: dict) -> np.ndarray:
         """Return log p(asked | composition) of all templates; of a range, that of its likeliest number."""

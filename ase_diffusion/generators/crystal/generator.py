@@ -22,6 +22,7 @@ from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import Crystals, split_crystals
 from ...utils.atoms import composition_text, parse_formula
 from ...utils.checks import check_integer, check_number
+from ...utils.rng import spawn_seeds
 from ...weights.zoo import list_models
 from ..base import collect
 from ..bulk import check_symmetrize, without
@@ -176,7 +177,7 @@ class CrystalDiffusion(TemplatesFirst):
                 )
         if self.all_elements and self.numbers is None and templates is not False:
             every = ElementTemplates(templates, self.elements, self.natoms, space_group=self.space_group)
-            self.templates = every.ordered()
+            self.templates = every.ordered(spawn_seeds(self.rng, 1)[0])
         else:
             self.templates = Templates.coerce(templates, self.numbers, self.space_group)
         if self.space_group is not None and (self.templates is None or not self.templates.found):

@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +32,7 @@ CONSIDERED = 400  # most templates of given elements
 ORDERED = 8  # most elements whose every order is tried
 CHARGED = 2.0  # of the difference of elements
 UNSTABLE = 10.0  # of the difference of elements, per eV/atom above the hull
+SPREAD = 0.2  # of the difference of elements; 0.3 costs a few compounds in the first places, 0.15 next to none
 AGAIN = 0.1  # of the difference of elements, for each template of the same composition that comes before
 PRIOR_WEIGHT = 0.01  # eV / atom, in the middle of a plateau on 400 formulas of the validation split, CHGNet, not relaxed
 
@@ -49,6 +52,10 @@ class Templates:
         What the provenance says of them.
     turn : int
         How many of them have been taken.
+    seed : int, optional
+        Of the order, where it is drawn.
+    redo : callable, optional
+        ``redo(seed) -> Templates`` in the order of another seed.
     """
 
     bank: Prototypes
@@ -57,6 +64,8 @@ class Templates:
     space_group: int | None
     record: Any
     turn: int = 0
+    seed: int | None = None
+    redo: Callable[[int], Templates] | None = None
 
     @classmethod
     def coerce(cls, templates: Any, numbers: list[int] | None, space_group: int | None) -> Templates | None:
@@ -138,24 +147,28 @@ class ElementTemplates:
         charged = [not is_charge_neutral(tuple(zip(elements.tolist(), counts, strict=True))) for counts, elements in parts]
         self._cost = difference + UNSTABLE * above_hull + CHARGED * np.array(charged, bool) * (difference > 0)  # known ones exist
         self._formulas = [formula_hash(numbers) for numbers in compositions]
-        self._taken: dict[str, Templates] = {}
+        self._taken: dict[tuple[int, str], Templates] = {}
 
-    def ordered(self, asked: str = '', gain: np.ndarray | None = None) -> Templates:
+    def ordered(self, seed: int, asked: str = '', gain: np.ndarray | None = None) -> Templates:
         """Return the templates in rising order of their differences less ``gain`` (m,), one for each of :attr:`every`.
 
         A template above the hull costs ``UNSTABLE`` more per eV/atom, one whose charges cannot balance ``CHARGED``, each of the
-        same composition before ``AGAIN``. ``asked`` says what the gain is for: those taken for the same are not taken again.
+        same composition before ``AGAIN``; Gumbel noise of ``SPREAD`` draws the order, so that costs are -SPREAD log p. ``asked``
+        says what the gain is for: those taken for the same are not taken again.
         """
-        if asked not in self._taken:
+        key = seed, asked
+        if key not in self._taken:
             cost = self._cost - (0.0 if gain is None else gain)
+            cost = cost - SPREAD * np.random.default_rng(seed).gumbel(size=len(cost))
             seen: Counter = Counter()
             for k in np.argsort(cost, kind='stable'):
                 cost[k] += AGAIN * seen[self._formulas[k]]
                 seen[self._formulas[k]] += 1
             order = np.argsort(cost, kind='stable')[: self.limit]
             found = [self.every[k] for k in order]
-            self._taken[asked] = Templates(self.bank, [], found, self.space_group, self.record)
-        return self._taken[asked]
+            redo = partial(self.ordered, asked=asked, gain=gain)
+            self._taken[key] = Templates(self.bank, [], found, self.space_group, self.record, seed=seed, redo=redo)
+        return self._taken[key]
 
     def compositions(self) -> list[np.ndarray]:
         """Return the atomic numbers of the atoms of :attr:`every`."""
@@ -254,7 +267,8 @@ class FromTemplates(FromNoise):
         return [f'{left} templates first'] if left else []
 
     def todict(self) -> dict:
-        return {'name': self.name, 'turn': self.templates.turn if self.turn is None else self.turn}
+        turn, seed = self.templates.turn if self.turn is None else self.turn, self.templates.seed
+        return {'name': self.name, 'turn': turn, **({} if seed is None else {'order': f's{seed:x}'})}
 
 
 class TemplatesFirst(BulkGenerator):
@@ -275,7 +289,10 @@ class TemplatesFirst(BulkGenerator):
     def _task_again(self, values: dict, conditions: dict) -> FromNoise:
         if values['name'] != FromTemplates.name:
             return super()._task_again(values, conditions)
-        return FromTemplates(self._templates_for(conditions), super()._task(), values['turn'])
+        templates = self._templates_for(conditions)
+        if 'order' in values:
+            templates = templates.redo(int(values['order'][1:], 16))
+        return FromTemplates(templates, super()._task(), values['turn'])
 
     def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
         """Return one labelled structure or failure per seed: first those from templates, then those of the network."""
