@@ -199,7 +199,7 @@ class Generator(GenerativeModel):
                     self._accept(outcome, done, seconds)
                     progress.add()
                     yield outcome
-                if refused > self.maxtries * max(1, done):
+                if refused > self.maxtries * max(1, done) + task.spared:
                     raise GenerationFailed(
                         f'{refused} structures were rejected and {done} accepted of {n} asked for; {self._advice()}',
                         reasons,
@@ -365,7 +365,8 @@ class Generator(GenerativeModel):
         if differ:
             raise ValueError(
                 f'a structure is made again by the generator that made it; it had {"; ".join(differ)}. '
-                f'{type(self).__name__}.from_record(atoms) makes that one'
+                f'{type(self).__name__}.from_record(atoms) makes that one; what no record can hold is given there as '
+                'well, such as crystals as templates, or a calculator that is no name'
             )
 
     @classmethod

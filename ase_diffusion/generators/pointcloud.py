@@ -173,7 +173,8 @@ class PointCloudDiffusion(TemplatesFirst):
         asked, scale = self._asked_for(conditions), conditions['guidance_scale']
         if not asked or not self.templates.every:
             return self.templates.ordered()
-        return self.templates.ordered(f'{asked} {scale:g}', scale * self._likelihood(asked))
+        key = self.networks[PROPERTY], str(asked), scale
+        return self.templates.ordered(key, scale * self._likelihood(asked))
 
     def _likelihood(self, asked: dict) -> np.ndarray:
         """Return log p(asked | composition) of all templates; of a range, that of its likeliest number."""

@@ -1,5 +1,6 @@
 """Point clouds of given elements begin with known crystals whose elements are exchanged."""
 
+import copy
 import io
 
 import numpy as np
@@ -8,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from ase_diffusion import PointCloudDiffusion
+from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.crystal.prototypes import shipped_prototypes
 from ase_diffusion.generators.crystal.templates import AGAIN, CHARGED, UNSTABLE, ElementTemplates
 from ase_diffusion.metrics import compositional_validity
@@ -57,6 +59,36 @@ def test_crystals_of_the_user_join_in():
     first = gen.sample()
     assert first.info['key_value_pairs']['template_difference'] == 0 and first.cell.volume == pytest.approx(91.1, rel=1e-3)
     assert first.info['data']['diffusion']['templates']['given'] == 1
+
+
+def test_crystals_of_the_user_come_before_the_same_ones_that_ship():
+    """One template for each composition and structure type: of equal ones that of the user, in his cell."""
+    shipped = PointCloudDiffusion(['Mg', 'Mn', 'O'], **QUICK).sample()
+    mine = shipped.copy()
+    mine.set_cell(1.02 * mine.cell, scale_atoms=True)
+    first = PointCloudDiffusion(['Mg', 'Mn', 'O'], templates=[mine], **QUICK).sample()
+    assert first.info['key_value_pairs']['template'] == 'template 0'
+    assert first.cell.volume == pytest.approx(1.02**3 * shipped.cell.volume, rel=1e-3)
+
+
+def test_rejected_templates_leave_the_network_its_tries():
+    """All of twenty templates are too close: of the structures of the network as many may be rejected as without templates."""
+    gen = PointCloudDiffusion(['Mg', 'O'], **{**QUICK, 'maxtries': 3, 'logfile': None})
+    gen._reason_to_reject = lambda atoms: 'a template' if atoms.info['key_value_pairs']['source'] == 'template' else None
+    assert sources(gen.sample(2)) == ['network'] * 2 and gen.failures == {'a template': 20}
+    gen._reason_to_reject = lambda atoms: 'never'
+    with pytest.raises(GenerationFailed):
+        gen.sample(1)
+    assert gen.failures['never'] <= 5
+
+
+def test_another_network_orders_anew():
+    gen = PointCloudDiffusion(['Mg', 'O'], **QUICK)
+    conditions = gen.check_conditions({'formation_energy': -2.0})
+    before = gen._templates_for(conditions)
+    assert gen._templates_for(conditions) is before
+    gen.networks = {**gen.networks, 'property': copy.deepcopy(gen.networks['property'])}
+    assert gen._templates_for(conditions) is not before
 
 
 @pytest.mark.parametrize(('options', 'left'), [({'templates': False}, 0), ({'model': 'pointcloud-mp'}, 0), ({'templates': 1}, 1)])

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -125,9 +125,9 @@ class ElementTemplates:
         charged = [not is_charge_neutral(tuple(zip(elements.tolist(), counts, strict=True))) for counts, elements in parts]
         self._cost = difference + UNSTABLE * above_hull + CHARGED * np.array(charged, bool) * (difference > 0)  # known ones exist
         self._formulas = [formula_hash(numbers) for numbers in compositions]
-        self._taken: dict[str, Templates] = {}
+        self._taken: dict[Hashable, Templates] = {}
 
-    def ordered(self, asked: str = '', gain: np.ndarray | None = None) -> Templates:
+    def ordered(self, asked: Hashable = None, gain: np.ndarray | None = None) -> Templates:
         """Return the templates in rising order of their differences less ``gain`` (m,), one for each of :attr:`every`.
 
         A template above the hull costs ``UNSTABLE`` more per eV/atom, one whose charges cannot balance ``CHARGED``, each of the
@@ -189,7 +189,8 @@ def with_elements(bank: Prototypes, elements: list[int], sizes: Iterable[int]) -
             costs.append(bank.distances[old[fits][:, None].astype(int), orders[None]].sum(-1))  # (m, p)
     cost, rows = np.concatenate(costs), np.concatenate(rows)
     found: dict[tuple, Template] = {}
-    for flat in np.argsort(cost, axis=None, kind='stable').tolist():
+    mine = np.repeat(rows >= bank.shipped, len(orders))  # of the user, before equal ones
+    for flat in np.lexsort((~mine, cost.ravel())).tolist():
         row, order = rows[flat // len(orders)], orders[flat % len(orders)].tolist()
         counts = bank.row_counts(row).tolist()
         what = bank.table['kind'][row], tuple(sorted(zip(order, counts, strict=True)))
@@ -232,6 +233,7 @@ class FromTemplates(FromNoise):
             self.templates.turn += count
         else:
             self.turn += count
+        self.spared += len(places)
         return [self.templates.made(place) for place in places]
 
     def before(self) -> list[str]:
