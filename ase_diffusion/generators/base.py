@@ -397,7 +397,8 @@ class Generator(GenerativeModel):
         found |= {'relax': record['relax'], 'validate': record['validate'], 'calculator': told.get('selected_by')}
         if found['calculator'] is not None and found['guidance'] is None:
             found['guidance'] = False
-        return {name: value for name, value in found.items() if value is not None}
+        unheld = [name for name, value in found.items() if isinstance(value, dict) and 'digest' in value]  # crystals of the user
+        return {name: value for name, value in found.items() if value is not None and name not in unheld}
 
     def get_new_candidate(self, maxiter: int | None = None) -> Atoms | None:
         """Return one structure (the contract of a start generator of ase-ga), or None after ``maxiter`` rejections."""

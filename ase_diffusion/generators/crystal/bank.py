@@ -115,10 +115,14 @@ class CrystalBank:
         return out
 
     @cached_property
+    def orbits(self) -> np.ndarray:
+        """How many inequivalent sites the rows (n,) have, at 0.1 A."""
+        return np.array([len(str(kind).split()) - 1 for kind in self.table['kinds']])[self.table['kind']]
+
+    @property
     def several(self) -> np.ndarray:
         """Whether the rows (n,) have an element on inequivalent sites, at 0.1 A."""
-        orbits = np.array([len(str(kind).split()) - 1 for kind in self.table['kinds']])
-        return orbits[self.table['kind']] > self.table['species']
+        return self.orbits > self.table['species']
 
     @cached_property
     def distances(self) -> np.ndarray:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +22,7 @@ from ..model import Outcome
 from ..tasks import FromNoise
 from ..text import formula_text
 from .bank import anonymous, formula_hash
-from .prototypes import TAKEN, Prototypes, Template, as_prototypes, shipped_prototypes
+from .prototypes import TAKEN, Prototypes, Template, given_prototypes, shipped_prototypes
 
 UNLIKELY = 1e-3  # least probability, also that of a structure of the network
 CONSIDERED = 400  # most templates of given elements
@@ -159,14 +157,10 @@ def bank_of(templates: Any) -> tuple[Prototypes, int, Any]:
     if isinstance(templates, (int, np.integer)) and templates is not True:
         limit = check_integer('templates', templates, 1)
         return shipped_prototypes(), limit, limit
-    if isinstance(templates, (str, Path)):
-        return as_prototypes(templates), TAKEN, str(templates)
     if templates is True:
         return shipped_prototypes(), TAKEN, True
-    if isinstance(templates, Atoms) or not hasattr(templates, '__iter__'):
-        raise TypeError(f'templates is True, False, a number of them, a file or a list of Atoms; got {type(templates).__name__}')
-    images = list(templates)
-    return as_prototypes(images), TAKEN, {'given': len(images), 'digest': _digest(images)}
+    mine, record = given_prototypes('templates', 'True, False, a number of them, a file or a list of Atoms', templates)
+    return shipped_prototypes() + mine, TAKEN, record
 
 
 def with_elements(bank: Prototypes, elements: list[int], sizes: Iterable[int]) -> list[Template]:
@@ -282,10 +276,7 @@ class TemplatesFirst(BulkGenerator):
 
     @classmethod
     def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
-        found = {'templates': False, **super()._arguments(told, record, atoms)}
-        if isinstance(found['templates'], dict):  # crystals of the user, which the record cannot hold
-            del found['templates']
-        return found
+        return {'templates': False, **super()._arguments(told, record, atoms)}
 
 
 def check_space_group(number: Any) -> int:
@@ -294,8 +285,3 @@ def check_space_group(number: Any) -> int:
     if number > 230:
         raise ValueError(f'space_group is a number of the International Tables, 1 to 230; got {number}')
     return number
-
-
-def _digest(images: list[Atoms]) -> str:
-    parts = [np.ascontiguousarray(a).tobytes() for atoms in images for a in (atoms.numbers, atoms.positions, atoms.cell[:])]
-    return hashlib.sha256(b''.join(parts)).hexdigest()[:10]
