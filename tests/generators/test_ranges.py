@@ -55,7 +55,7 @@ def overlayers():
 CASES = {
     'surface': (lambda folder: overlayers(), {'energy': (0.0, 1.5)}),
     'crystal': (lambda folder: CrystalDiffusion(natoms=5, model='perov-5', **QUICK), {'heat_of_formation': (-0.5, 2.0)}),
-    'pointcloud': (lambda folder: PointCloudDiffusion(['Mg', 'O'], **QUICK), {'formation_energy': (-3.0, -1.0)}),
+    'pointcloud': (lambda folder: PointCloudDiffusion(['Mg', 'O'], templates=1, **QUICK), {'formation_energy': (-3.0, -1.0)}),
     'crystens': (lambda folder: crystens(), {'formation_energy': (-2.0, -0.5)}),
     'zeolite': (zeolites, {'void_fraction': (0.05, 0.25)}),
 }
