@@ -130,9 +130,6 @@ class CrystalBank:
         points = self.table['similarity'].astype(float)
         return np.abs(points[:, None] - points[None]).sum(-1)
 
-    def __contains__(self, numbers: list[int]) -> bool:
-        return anonymous(numbers)[0] in self.formulas
-
     def sizes(self, numbers: list[int]) -> list[int]:
         """Return the numbers of atoms of the templates of the anonymous formula of ``numbers``, sorted."""
         rows, _ = self.formulas.get(anonymous(numbers)[0], ((), ()))
@@ -143,10 +140,6 @@ class CrystalBank:
         """Numbers of the space groups of the rows (n,), at 0.1 A."""
         numbers = np.array([int(str(kind).split()[0]) for kind in self.table['kinds']])
         return numbers[self.table['kind']]
-
-    def space_group(self, row: int) -> int:
-        """Return the number of the space group of a row, at 0.1 A."""
-        return int(self.groups[row])
 
     def geometry(self, row: int) -> Geometry:
         """Return the geometry of a row, kinds of sites in the order of its elements."""
