@@ -159,10 +159,13 @@ class PointCloudDiffusion(TemplatesFirst):
         if self.templates is None or conditions is None:
             return task
         asked = self._asked_for(conditions)
+        against = None if self.templates.every else 'no crystal of as many elements and atoms is known'
         if asked and PROPERTY not in self.networks:
-            self.log.write(f'templates: they know no conditions ({", ".join(asked)}); the network alone')
+            against = f'they know no conditions ({", ".join(asked)})'
+        if against:
+            self.log.write(f'templates: {against}; the network alone')
             return task
-        return FromTemplates(self._templates_for(conditions), task)
+        return FromTemplates(self._templates_for(conditions), task, self.templates_taken)
 
     def _asked_for(self, conditions: dict) -> dict:
         """Return the conditions that are asked for; none at a guidance scale of 0."""
@@ -171,7 +174,7 @@ class PointCloudDiffusion(TemplatesFirst):
 
     def _templates_for(self, conditions: dict) -> Templates:
         asked, scale = self._asked_for(conditions), conditions['guidance_scale']
-        if not asked or not self.templates.every:
+        if not asked:
             return self.templates.ordered()
         key = self.networks[PROPERTY], str(asked), scale
         return self.templates.ordered(key, scale * self._likelihood(asked))

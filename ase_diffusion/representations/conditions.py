@@ -20,7 +20,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 N_ELEMENTS = 119  # length of a row of an element set; index = atomic number
-TARGETS = 3  # with a seed, that of the random numbers from which a structure draws what it is asked for in ranges
+RANGES = 3  # with a seed, that of the random numbers from which a structure draws what it is asked for in ranges
 
 
 class Range(NamedTuple):

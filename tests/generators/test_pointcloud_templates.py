@@ -53,6 +53,12 @@ def test_numbers_of_atoms_are_those_asked_for():
     assert any(str(atoms.symbols.formula.reduce()[0].format('hill')) == 'CaO3Ti' for atoms in images)
 
 
+def test_where_there_are_none_the_log_says_so():
+    log = io.StringIO()
+    assert sources(PointCloudDiffusion(['Cu'], natoms=11, **{**QUICK, 'logfile': log}).sample(1)) == [None]
+    assert 'templates: no crystal of as many elements and atoms is known; the network alone' in log.getvalue()
+
+
 def test_crystals_of_the_user_join_in():
     mine = Atoms('CsAg', scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=4.5 * np.eye(3), pbc=True)
     gen = PointCloudDiffusion(['Cs', 'Ag'], templates=[mine], **QUICK)

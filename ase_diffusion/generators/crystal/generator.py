@@ -262,7 +262,7 @@ class CrystalDiffusion(TemplatesFirst):
             return task
         if self.guidance is not None:
             self.log.write('templates: guidance is for the structures of the network')
-        return FromTemplates(self.templates, task)
+        return FromTemplates(self.templates, task, self.templates_taken)
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         reason = super()._reason_to_reject(atoms)

@@ -221,7 +221,7 @@ class FromTemplates(FromNoise):
 
     def known(self, count: int) -> list[tuple[Atoms, dict]]:
         """Return the next structures from templates, at most ``count``, and what their provenance says."""
-        turn = self.templates.turn if self.turn is None else self.turn
+        turn = self._taken()
         places = range(turn, min(turn + count, len(self.templates.found)))
         if self.turn is None:
             self.templates.turn += count
@@ -230,12 +230,15 @@ class FromTemplates(FromNoise):
         self.spared += len(places)
         return [self.templates.made(place) for place in places]
 
+    def _taken(self) -> int:
+        return self.templates.turn if self.turn is None else self.turn
+
     def before(self) -> list[str]:
-        left = max(0, len(self.templates.found) - self.templates.turn)
+        left = max(0, len(self.templates.found) - self._taken())
         return [f'{left} templates first'] if left else []
 
     def todict(self) -> dict:
-        return {'name': self.name, 'turn': self.templates.turn if self.turn is None else self.turn}
+        return {'name': self.name, 'turn': self._taken()}
 
 
 class TemplatesFirst(BulkGenerator):
@@ -244,9 +247,12 @@ class TemplatesFirst(BulkGenerator):
     Attributes
     ----------
     templates : Templates, ElementTemplates or None
+    templates_taken : int or None
+        Place in their order at which the next call of :meth:`sample` begins; None: where the last one ended.
     """
 
     templates: Any = None
+    templates_taken: int | None = None
     _without_network: str | None = None  # why the network makes none
 
     def _templates_for(self, conditions: dict) -> Templates:
