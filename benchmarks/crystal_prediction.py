@@ -2,6 +2,7 @@
 
     python benchmarks/crystal_prediction.py run retrieval mp_le20.npz -n 1000 --samples 3
     python benchmarks/crystal_prediction.py run retrieval mp_le52.npz --smallest 21 -n 200
+    python benchmarks/crystal_prediction.py run elements mp_le20.npz -n 1000 --samples 20
     python benchmarks/crystal_prediction.py run network mp_le20.npz -n 200 --samples 10
     python benchmarks/crystal_prediction.py run chgnet mp_le20.npz -n 200 --samples 10 [--relax]
     python benchmarks/crystal_prediction.py run named [--samples 10] [--relax]
@@ -17,6 +18,8 @@ retrieval: --samples templates of the bank as the generator takes them (``templa
     formulas (``same anonymous formula``), and the first one by ``distance`` of element descriptors (electronegativity, radii,
     group), by the fitted distance (``nearest``), and with weights exp(-2 distance) added up over alike templates (``alike``).
     --own: a bank of the training and validation split of the data in place of the shipped one.
+elements: told the elements alone and neither composition nor number of atoms, the first --samples templates of them; how many
+    have the formula, and the same in random order.
 space_group: the first template in the space group of the target (spglib, 0.1 A), and how many predictions have it.
 network: samples of the shipped network, as they come and symmetrised within 0.2 A.
 chgnet: of --samples templates the lowest in energy by CHGNet, and by energy and probability as ``best_of`` decides, without
@@ -48,7 +51,7 @@ from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.generators.crystal import prototypes as p
 from ase_diffusion.generators.crystal.bank import formula_hash
 from ase_diffusion.generators.crystal.ranking import by_difference, order
-from ase_diffusion.generators.crystal.templates import PRIOR_WEIGHT, energy_and_prior
+from ase_diffusion.generators.crystal.templates import PRIOR_WEIGHT, ElementTemplates, energy_and_prior
 from ase_diffusion.generators.tasks import FromNoise
 from ase_diffusion.representations.cells import space_group_of
 from ase_diffusion.representations.reduction import symmetrize
@@ -59,7 +62,7 @@ from prototypes import descriptors  # noqa: E402
 
 BEST = (1, 2, 3, 5, 10, 20)
 RELAX = {'calculator': 'chgnet', 'filter': 'FrechetCellFilter', 'steps': 60, 'fmax': 0.1}
-PARTS = ('retrieval', 'space_group', 'network', 'chgnet', 'named')
+PARTS = ('retrieval', 'elements', 'space_group', 'network', 'chgnet', 'named')
 
 
 def named() -> dict:
@@ -256,6 +259,19 @@ class CrystalPrediction(Benchmark):
         found['distance'] = [self.taken(plain, atoms.numbers, 1, nearest=True) for atoms in targets]
         return done | {name: places(each, targets) for name, each in found.items()} | {'cpu_ms_per_formula': round(1e3 * per, 1)}
 
+    def elements(self, targets: list) -> dict:
+        """Tell the elements of the targets alone."""
+        found: dict[str, list] = {'templates of the elements': [], 'in random order': []}
+        formulas = dict.fromkeys(found, 0)
+        for k, target in enumerate(targets):
+            every = ElementTemplates(True, sorted(set(target.numbers.tolist())), most=52)
+            mixed = [every.every[at] for at in seeded(self.begin, k).permutation(len(every.every))]
+            for name, templates in zip(found, (every.ordered(k).found, mixed), strict=True):
+                images = [every.bank.substituted(template) for template in templates[: self.args.samples]]
+                found[name].append(images)
+                formulas[name] += formula_hash(target.numbers) in {formula_hash(atoms.numbers) for atoms in images}
+        return {name: places(each, targets) for name, each in found.items()} | {'formulas': formulas}
+
     def space_group(self, targets: list) -> dict:
         """Ask for the space group of the target."""
         bank, images, same = self.bank(), [], 0
@@ -361,6 +377,9 @@ class CrystalPrediction(Benchmark):
             print(f'{run}: the lowest energy misses {missed}, {candidate} with a right candidate; for {below} of these the one')
             print('    that was taken lies below the known crystal by CHGNet')
         print(table(('run', 'by', 'n', *(f'best of {k}' for k in BEST), 'RMSE', 'SMACT too', 'CPU s'), rows))
+        for (run,), records in grouped({k: r for k, r in results.items() if 'formulas' in r}, 'run'):
+            for name in records[0]['formulas']:
+                print(f'{run}, {name}: the formula is there {sum(r["formulas"][name] for r in records)} times')
         for (run,), records in grouped({k: r for k, r in results.items() if 'same' in r}, 'run'):
             asked, found, same = (sum(record[name] for record in records) for name in ('asked', 'found', 'same'))
             print(f'{run}: {asked} space groups asked for, {found} with a template, {same} results have it')

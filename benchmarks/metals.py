@@ -8,7 +8,8 @@ scaled by the lattice constants and renamed), `model` (metal-oxide-overlayer), a
 relaxed with the force field metal-oxide: metals of its data only). On four layers of silver, two of them fixed,
 `held` and `generated` upper layers (ag-o-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150
 steps); energies are eV per cell above ``zero_eV``, the lowest that any of them found. Ends that lost a molecule (O2, mostly) are
-counted and left out. Records whose structures are not in the store stay; ``zero_eV`` ties new ones to them. ``--quick``: Cu with
+counted and left out. "Found": ends within 0.05 eV of the lowest; the inverse of their share is the number of relaxations that a
+search takes. Records whose structures are not in the store stay; ``zero_eV`` ties new ones to them. ``--quick``: Cu with
 EMT, random starts alone. For a GPU: ``--starts-only`` elsewhere, then ``--together 64`` there.
 """
 
@@ -44,6 +45,7 @@ ROWS = {
     'layers': [('Ag', '111x4', LARGE)],
 }
 STARTS = ('random', 'renamed', 'model', 'prerelaxed', 'held', 'generated')
+FOUND = 0.05  # eV per cell above the lowest of all starts of a row, within which that minimum counts as found
 LAYERS = {'held': False, 'generated': True}  # start: generate_slab
 
 
@@ -59,6 +61,7 @@ class Metals(StructureBenchmark):
     @staticmethod
     def options(parser) -> None:
         parser.add_argument('--rows', nargs='+', choices=list(ROWS), default=list(ROWS))
+        parser.add_argument('--metals', nargs='+', choices=list(METALS), default=list(METALS), help='of these rows (all)')
         parser.add_argument('--starts', nargs='+', choices=STARTS, default=STARTS[:3])
         parser.add_argument('-n', type=int, default=8, help='structures of each start (8)')
         parser.add_argument('--starts-only', action='store_true', help='make and keep the starts; a later run relaxes them')
@@ -72,7 +75,11 @@ class Metals(StructureBenchmark):
         }
 
     def items(self):
-        rows = [('Cu', '111', (2, 2, 2, 1))] if self.quick else [row for name in self.args.rows for row in ROWS[name]]
+        rows = (
+            [('Cu', '111', (2, 2, 2, 1))]
+            if self.quick
+            else [row for name in self.args.rows for row in ROWS[name] if row[0] in self.args.metals]
+        )
         for number in range(1 if self.quick else self.args.n):
             for metal, facet, what in rows:
                 for start in ('random',) if self.quick else LAYERS if facet == '111x4' else self.args.starts:
@@ -136,7 +143,7 @@ class Metals(StructureBenchmark):
         return dict(sorted(out.items()))
 
     def report(self, results: dict) -> None:
-        head = ('start', 'n', 'lost', 'as generated', 'relaxed', 'lowest', 'steps', 'generation, s', 'relaxation, s')
+        head = ('start', 'n', 'lost', 'as generated', 'relaxed', 'lowest', 'found', 'steps', 'generation, s', 'relaxation, s')
         shown = [
             (
                 key,
@@ -144,6 +151,7 @@ class Metals(StructureBenchmark):
                 r['lost'],
                 *(f'{r[name][0]} +- {r[name][1]}' for name in ('generated_eV', 'relaxed_eV')),
                 r['lowest_eV'],
+                r.get('found', '-'),
             )
             + tuple(f'{r[name][0]}' for name in ('steps', 'cpu_generate_s', 'cpu_relax_s'))
             for key, r in results.items()
@@ -199,7 +207,8 @@ def moved(record: dict, zero: float) -> dict:
         'lowest_eV': round(record['lowest_eV'] + by, 3),
         'zero_eV': round(zero, 3),
     }
-    return record | energies
+    kept = {name: value for name, value in record.items() if name != 'found' or not round(by, 3)}
+    return kept | energies
 
 
 def row(ends: list, zero: float, tried: int) -> dict:
@@ -212,6 +221,7 @@ def row(ends: list, zero: float, tried: int) -> dict:
         'generated_eV': mean_error([x['energy_generated'] - zero for x in told]),
         'relaxed_eV': mean_error(energies),
         'lowest_eV': round(min(energies), 3),
+        'found': sum(energy <= FOUND for energy in energies),
         'zero_eV': round(zero, 3),
         'steps': mean_error([x['relax_steps'] for x in told]),
         'converged': sum(bool(x['relax_converged']) for x in told),

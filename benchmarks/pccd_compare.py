@@ -9,7 +9,7 @@ table: for the elements of ternary oxides of the test split (rare earth, alkalin
     retrieval (the training oxide with the most similar cations, these exchanged and its volume scaled; a known crystal where
     there is one), `CrystalDiffusion` limited to the elements, as many atoms, the same "with stoich", the formulas of retrieval,
     random sites, and the test crystals. "Default": the first structure of `PointCloudDiffusion` without options, a template, and
-    the first twenty. "Retrieval, noise s": crystals of retrieval, noised by s of the cell and denoised.
+    the first ten and twenty. "Retrieval, noise s": crystals of retrieval, noised by s of the cell and denoised.
 found: MgMnO3, Mg2Mn3O8, CaZn3O4, La2ZnO4, MgFe2O4 of the paper, held out of training: samples of this formula, whether
     they match the crystal of the data (StructureMatcher), and the energy above the hull of the lowest ones, relaxed.
 network: tokens and the U-Net over the rows, trained for the same CPU time on one thread, judged as free samples.
@@ -43,12 +43,12 @@ ASKED = (
     ('formation_energy', -3.0),
 )
 BELOW = -2.75  # eV/atom: at or below it counts as what was asked for
-TEMPLATES, EACH = 'default, 20 of each', 20
+EACH = {'default, 10 of each': 10, 'default, 20 of each': 20}
 GUIDED_EACH = 3  # first structures of the default for each set of elements
 METHODS = (
     'PointCloudDiffusion',
     'default',
-    TEMPLATES,
+    *EACH,
     'as returned',
     'retrieval',
     'CrystalDiffusion',
@@ -238,8 +238,8 @@ class Compare(Benchmark):
             images = self.denoised(images, float(noise), 31 + begin) if noise else images
             return [a if isinstance(a, Atoms) else Atoms() for a in images]
 
-        if name == TEMPLATES:
-            return [atoms for oxide in self.oxides for atoms in self.by_default(oxide, EACH)]
+        if name in EACH:
+            return [atoms for oxide in self.oxides for atoms in self.by_default(oxide, EACH[name])]
         images = kept(path, len(self.oxides), make)
         return [a if len(a) and set(a.numbers) == set(b.numbers) else None for a, b in zip(images, self.oxides, strict=True)]
 

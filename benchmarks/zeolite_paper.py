@@ -22,9 +22,9 @@ from zeolite_grids import SampledGrids
 ROWS = {
     'random nets': {'n': 1000, 'source': 'random'},
     'network': {'n': 80},
-    'random sites': {'n': 300, 'network': False},
+    'random sites': {'n': 1000, 'network': False},
     '10 steps': {'n': 20, 'steps': 10},
-    '20 steps': {'n': 200, 'steps': 20},
+    '20 steps': {'n': 1000, 'steps': 20},
     '40 steps': {'n': 20, 'steps': 40},
     'no symmetry': {'n': 40, 'symmetry': False},
     'no symmetry, random sites': {'n': 20, 'symmetry': False, 'network': False},

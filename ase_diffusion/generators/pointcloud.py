@@ -20,9 +20,10 @@ from ..representations.reduction import niggli
 from ..training.pointcloud import PROPERTY, SAMPLING, train_pointcloud
 from ..utils.atoms import min_distance_ratio
 from ..utils.checks import check_integer
+from ..utils.rng import spawn_seeds
 from .bulk import SHORTEST, check_symmetrize
 from .compiling import copy_network
-from .crystal.templates import ElementTemplates, FromTemplates, Templates, TemplatesFirst
+from .crystal.templates import ElementTemplates, Templates, TemplatesFirst
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 
@@ -116,7 +117,10 @@ class PointCloudDiffusion(TemplatesFirst):
         numbers = [chemical_symbols.index(symbol) for symbol in self.elements]
         self.relax = relax_keywords(relax, self.device, numbers=numbers, filter='FrechetCellFilter')
         templates = model is None and self.denoising_trajectory is None if templates is None else templates
-        self.templates = None if templates is False else ElementTemplates(templates, numbers, self.natoms, MAX_ATOMS)
+        self.templates = None
+        if templates is not False:
+            self.templates = ElementTemplates(templates, numbers, self.natoms, most=MAX_ATOMS)
+            self._order = spawn_seeds(self.rng, 1)[0]
         self._load(DEFAULT_MODEL if model is None else model)
 
     def _adapt(self, representation: PointCloud, networks: dict, header: dict) -> PointCloud:
@@ -159,13 +163,10 @@ class PointCloudDiffusion(TemplatesFirst):
         if self.templates is None or conditions is None:
             return task
         asked = self._asked_for(conditions)
-        against = None if self.templates.every else 'no crystal of as many elements and atoms is known'
-        if asked and PROPERTY not in self.networks:
-            against = f'they know no conditions ({", ".join(asked)})'
-        if against:
-            self.log.write(f'templates: {against}; the network alone')
+        if reason := self.templates.ordered(self._order).reason_against([] if PROPERTY in self.networks else list(asked)):
+            self.log.write(f'templates: {reason}; the network alone')
             return task
-        return FromTemplates(self._templates_for(conditions), task, self.templates_taken)
+        return self._from_templates(conditions, task, *(self.templates_begin or ()))
 
     def _asked_for(self, conditions: dict) -> dict:
         """Return the conditions that are asked for; none at a guidance scale of 0."""
@@ -175,9 +176,9 @@ class PointCloudDiffusion(TemplatesFirst):
     def _templates_for(self, conditions: dict) -> Templates:
         asked, scale = self._asked_for(conditions), conditions['guidance_scale']
         if not asked:
-            return self.templates.ordered()
+            return self.templates.ordered(self._order)
         key = self.networks[PROPERTY], str(asked), scale
-        return self.templates.ordered(key, scale * self._likelihood(asked))
+        return self.templates.ordered(self._order, key, scale * self._likelihood(asked))
 
     def _likelihood(self, asked: dict) -> np.ndarray:
         """Return log p(asked | composition) of all templates; of a range, that of its likeliest number."""

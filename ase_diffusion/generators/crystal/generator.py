@@ -22,6 +22,7 @@ from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import Crystals, split_crystals
 from ...utils.atoms import composition_text, parse_formula
 from ...utils.checks import check_integer, check_number
+from ...utils.rng import spawn_seeds
 from ...weights.zoo import list_models
 from ..base import collect
 from ..bulk import check_symmetrize, without
@@ -33,7 +34,14 @@ from ..text import formula_text
 from .bank import SAME_TYPE
 from .guidance import CrystalGuidance
 from .tasks import AllowedElements, perturbation
-from .templates import PRIOR_WEIGHT, FromTemplates, Templates, TemplatesFirst, check_space_group, energy_and_prior
+from .templates import (
+    PRIOR_WEIGHT,
+    ElementTemplates,
+    Templates,
+    TemplatesFirst,
+    check_space_group,
+    energy_and_prior,
+)
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +67,11 @@ class CrystalDiffusion(TemplatesFirst):
     conditioning : 'cds' or 'cdi', optional
         Which variant of a model: conditions enter the attention or the first embedding; default: what the model has.
     templates : bool, int, path or list of Atoms, optional
-        Where ``stoich`` is given, structures come first from known crystals of the same anonymous formula, elements exchanged by
-        similarity and volume scaled (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), or with an element more or
-        less where these are not likely; each once, the most likely first; then from the network. A number: no more of them than
-        this. False: the network alone. A list or a file of crystals: added to those that ship. Default: 20 where no model is
-        named, which are right twice as often as its default;
+        Structures come first from known crystals whose elements are exchanged by similarity, the volume scaled
+        (:class:`ase_diffusion.generators.crystal.prototypes.Prototypes`), each once, the likeliest first; then from the network.
+        With ``stoich`` those of the same anonymous formula, or with an element more or less where these are not likely; with
+        ``elements`` and ``all_elements`` those of as many elements, in all compositions. A number: no more of them than this.
+        False: the network alone. A list or a file of crystals: added to those that ship. Default: 20 where no model is named;
         the network alone with another model, a denoising trajectory, or guidance without ``best_of``.
     space_group : int, optional
         Space group that spglib finds in a result within 0.1 A; templates of it are taken, and what has another is rejected.
@@ -160,12 +168,17 @@ class CrystalDiffusion(TemplatesFirst):
         self.space_group = None if space_group is None else check_space_group(space_group)
         if templates is None:
             guided = self.denoising_trajectory is not None or (self.guidance is not None and self.best_of == 1)
-            templates = stoich is not None and model is None and not guided
-            if stoich is not None and model is None and guided:
+            known = (stoich is not None or self.all_elements) and model is None
+            templates = known and not guided
+            if known and guided:
                 self.log.write(
                     'templates: left out, for guidance and denoising are of the network; templates=True takes them first'
                 )
-        self.templates = Templates.coerce(templates, self.numbers, self.space_group)
+        if self.all_elements and self.numbers is None and templates is not False:
+            every = ElementTemplates(templates, self.elements, self.natoms, space_group=self.space_group)
+            self.templates = every.ordered(spawn_seeds(self.rng, 1)[0])
+        else:
+            self.templates = Templates.coerce(templates, self.numbers, self.space_group)
         if self.space_group is not None and (self.templates is None or not self.templates.found):
             log.warning('no template has the space group that is asked for; %s', self._advice())
         if model is None:
@@ -262,7 +275,7 @@ class CrystalDiffusion(TemplatesFirst):
             return task
         if self.guidance is not None:
             self.log.write('templates: guidance is for the structures of the network')
-        return FromTemplates(self.templates, task, self.templates_taken)
+        return self._from_templates(conditions, task, *(self.templates_begin or ()))
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         reason = super()._reason_to_reject(atoms)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,8 +27,10 @@ from .prototypes import TAKEN, Prototypes, Template, given_prototypes, shipped_p
 
 UNLIKELY = 1e-3  # least probability, also that of a structure of the network
 CONSIDERED = 400  # most templates of given elements
+ORDERED = 8  # most elements whose every order is tried
 CHARGED = 2.0  # of the difference of elements
 UNSTABLE = 10.0  # of the difference of elements, per eV/atom above the hull
+SPREAD = 0.2  # of the difference of elements; 0.3 costs a few compounds in the first places, 0.15 next to none
 AGAIN = 0.1  # of the difference of elements, for each template of the same composition that comes before
 PRIOR_WEIGHT = 0.01  # eV / atom, in the middle of a plateau on 400 formulas of the validation split, CHGNet, not relaxed
 
@@ -47,6 +50,10 @@ class Templates:
         What the provenance says of them.
     turn : int
         How many of them have been taken.
+    seed : int, optional
+        Of the order, where it is drawn.
+    redo : callable, optional
+        ``redo(seed) -> Templates`` in the order of another seed.
     """
 
     bank: Prototypes
@@ -55,6 +62,8 @@ class Templates:
     space_group: int | None
     record: Any
     turn: int = 0
+    seed: int | None = None
+    redo: Callable[[int], Templates] | None = None
 
     @classmethod
     def coerce(cls, templates: Any, numbers: list[int] | None, space_group: int | None) -> Templates | None:
@@ -68,7 +77,7 @@ class Templates:
         if templates is False:
             return None
         if numbers is None:
-            raise ValueError("templates belong to a composition: pass stoich='...', or leave them out")
+            raise ValueError("templates need stoich='...', or elements=[...] with all_elements=True; pass one, or leave them out")
         bank, limit, record = bank_of(templates)
         return cls(bank, list(numbers), bank.find(numbers, limit, space_group=space_group), space_group, record)
 
@@ -79,11 +88,12 @@ class Templates:
         if self.found:
             return None
         group = '' if self.space_group is None else f' in space group {self.space_group}'
-        return f'no crystal of this anonymous formula and size is known{group}{self.other_sizes()}'
+        what = 'this anonymous formula and size' if self.numbers else 'so many elements and atoms'
+        return f'no crystal of {what} is known{group}{self.other_sizes()}'
 
     def other_sizes(self) -> str:
         """Return which sizes of the cell have templates, as the end of a message; nothing where there are none."""
-        known = [size for size in self.bank.sizes(self.numbers) if len(self.numbers) % size]
+        known = [size for size in self.bank.sizes(self.numbers) if len(self.numbers) % size] if self.numbers else []
         return f'; there are templates of {", ".join(map(str, known))} atoms: give the whole cell as stoich' if known else ''
 
     def made(self, place: int) -> tuple[Atoms, dict]:
@@ -111,35 +121,52 @@ class ElementTemplates:
         Atomic numbers; every crystal has all of them and no other.
     natoms : int, optional
         Atoms of the cell; default: any up to ``most``.
-    most : int
+    most : int, optional
+    space_group : int, optional
+        The only one that is wanted.
     """
 
-    def __init__(self, templates: Any, elements: list[int], natoms: int | None, most: int) -> None:
+    def __init__(
+        self,
+        templates: Any,
+        elements: list[int],
+        natoms: int | None = None,
+        *,
+        most: int | None = None,
+        space_group: int | None = None,
+    ) -> None:
         self.bank, self.limit, self.record = bank_of(templates)
-        self.every = with_elements(self.bank, elements, range(1, most + 1) if natoms is None else [natoms])
+        self.space_group, sizes = space_group, self.bank.natoms
+        fits = sizes == natoms if natoms is not None else sizes <= (sizes.max() if most is None else most)
+        self.every = with_elements(self.bank, elements, fits if space_group is None else fits & (self.bank.groups == space_group))
         compositions, difference = self.compositions(), np.array([template.difference for template in self.every])
         above_hull = 1e-3 * self.bank.table['hull'][[template.row for template in self.every]]  # eV/atom
         parts = [anonymous(numbers) for numbers in compositions]
         charged = [not is_charge_neutral(tuple(zip(elements.tolist(), counts, strict=True))) for counts, elements in parts]
         self._cost = difference + UNSTABLE * above_hull + CHARGED * np.array(charged, bool) * (difference > 0)  # known ones exist
         self._formulas = [formula_hash(numbers) for numbers in compositions]
-        self._taken: dict[Hashable, Templates] = {}
+        self._taken: dict[tuple[int, Hashable], Templates] = {}
 
-    def ordered(self, asked: Hashable = None, gain: np.ndarray | None = None) -> Templates:
+    def ordered(self, seed: int, asked: Hashable = None, gain: np.ndarray | None = None) -> Templates:
         """Return the templates in rising order of their differences less ``gain`` (m,), one for each of :attr:`every`.
 
         A template above the hull costs ``UNSTABLE`` more per eV/atom, one whose charges cannot balance ``CHARGED``, each of the
-        same composition before ``AGAIN``. ``asked`` says what the gain is for: those taken for the same are not taken again.
+        same composition before ``AGAIN``; Gumbel noise of ``SPREAD`` draws the order, so that costs are -SPREAD log p. ``asked``
+        says what the gain is for: those taken for the same are not taken again.
         """
-        if asked not in self._taken:
+        key = seed, asked
+        if key not in self._taken:
             cost = self._cost - (0.0 if gain is None else gain)
+            cost = cost - SPREAD * np.random.default_rng(seed).gumbel(size=len(cost))
             seen: Counter = Counter()
             for k in np.argsort(cost, kind='stable'):
                 cost[k] += AGAIN * seen[self._formulas[k]]
                 seen[self._formulas[k]] += 1
             order = np.argsort(cost, kind='stable')[: self.limit]
-            self._taken[asked] = Templates(self.bank, [], [self.every[k] for k in order], None, self.record)
-        return self._taken[asked]
+            found = [self.every[k] for k in order]
+            redo = partial(self.ordered, asked=asked, gain=gain)
+            self._taken[key] = Templates(self.bank, [], found, self.space_group, self.record, seed=seed, redo=redo)
+        return self._taken[key]
 
     def compositions(self) -> list[np.ndarray]:
         """Return the atomic numbers of the atoms of :attr:`every`."""
@@ -163,24 +190,25 @@ def bank_of(templates: Any) -> tuple[Prototypes, int, Any]:
     return shipped_prototypes() + mine, TAKEN, record
 
 
-def with_elements(bank: Prototypes, elements: list[int], sizes: Iterable[int]) -> list[Template]:
+def with_elements(bank: Prototypes, elements: list[int], fits: np.ndarray) -> list[Template]:
     """Return templates of all compositions of these elements by difference, one for each composition and structure type.
 
     Parameters
     ----------
     bank : Prototypes
     elements : list of int
-        Atomic numbers; only crystals of as many elements are taken, these exchanged in every way.
-    sizes : iterable of int
-        Numbers of atoms of the cell.
+        Atomic numbers; only crystals of as many elements are taken, these exchanged in every way. None of more than eight.
+    fits : (n,) bool array
+        Rows of the bank that may be taken.
     """
+    if len(elements) > ORDERED:
+        return []
     orders = np.array(list(itertools.permutations(elements)))  # (p, k)
     costs, rows = [np.zeros((0, len(orders)))], [np.zeros(0, int)]
     for key, (some, old) in bank.formulas.items():
         if len(key) == len(elements):
-            fits = np.isin(bank.natoms[some], list(sizes))
-            rows.append(some[fits])
-            costs.append(bank.distances[old[fits][:, None].astype(int), orders[None]].sum(-1))  # (m, p)
+            rows.append(some[fits[some]])
+            costs.append(bank.distances[old[fits[some]][:, None].astype(int), orders[None]].sum(-1))  # (m, p)
     cost, rows = np.concatenate(costs), np.concatenate(rows)
     found: dict[tuple, Template] = {}
     mine = np.repeat(rows >= bank.shipped, len(orders))  # of the user, before equal ones
@@ -238,7 +266,8 @@ class FromTemplates(FromNoise):
         return [f'{left} templates first'] if left else []
 
     def todict(self) -> dict:
-        return {'name': self.name, 'turn': self._taken()}
+        seed = self.templates.seed
+        return {'name': self.name, 'turn': self._taken(), **({} if seed is None else {'order': f's{seed:x}'})}
 
 
 class TemplatesFirst(BulkGenerator):
@@ -247,12 +276,12 @@ class TemplatesFirst(BulkGenerator):
     Attributes
     ----------
     templates : Templates, ElementTemplates or None
-    templates_taken : int or None
-        Place in their order at which the next call of :meth:`sample` begins; None: where the last one ended.
+    templates_begin : (int, int) or None
+        Seed of their order, where it is drawn, and place in it at which :meth:`sample` begins; None: where the last call ended.
     """
 
     templates: Any = None
-    templates_taken: int | None = None
+    templates_begin: tuple[int, int] | None = None
     _without_network: str | None = None  # why the network makes none
 
     def _templates_for(self, conditions: dict) -> Templates:
@@ -262,7 +291,15 @@ class TemplatesFirst(BulkGenerator):
     def _task_again(self, values: dict, conditions: dict) -> FromNoise:
         if values['name'] != FromTemplates.name:
             return super()._task_again(values, conditions)
-        return FromTemplates(self._templates_for(conditions), super()._task(), values['turn'])
+        order = int(values['order'][1:], 16) if 'order' in values else None
+        return self._from_templates(conditions, super()._task(), order, values['turn'])
+
+    def _from_templates(self, conditions: dict, task: FromNoise, order: int | None = None, turn: int | None = None) -> FromNoise:
+        """Return the task that begins with templates, in the order of another seed and at another place where these are given."""
+        templates = self._templates_for(conditions)
+        if order is not None and templates.redo is not None:
+            templates = templates.redo(order)
+        return FromTemplates(templates, task, turn)
 
     def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
         """Return one labelled structure or failure per seed: first those from templates, then those of the network."""

@@ -195,7 +195,7 @@ def test_own_templates_from_a_list_and_from_a_file(tmp_path):
         assert any(gen.templates.bank.name(t.row) == 'template 0' for t in gen.templates.found)
     with pytest.raises(TypeError, match='templates is True, False, a number'):
         CrystalDiffusion('NaCl', templates=own, **QUIET)
-    with pytest.raises(ValueError, match="pass stoich='...'"):
+    with pytest.raises(ValueError, match="templates need stoich='...', or elements"):
         CrystalDiffusion(templates=True, **QUIET)
 
 
@@ -204,3 +204,34 @@ def test_templates_and_what_follows_them_are_made_again(tmp_path):
     for atoms in gen.sample(2):
         new = CrystalDiffusion.from_record(atoms).again(atoms)
         assert np.array_equal(new.positions, atoms.positions) and np.array_equal(new.cell[:], atoms.cell[:])
+
+
+# elements without a formula
+
+
+def test_all_of_some_elements_begin_with_known_crystals_of_as_many():
+    gen = CrystalDiffusion(elements=['Li', 'Fe', 'P', 'O'], all_elements=True, **QUIET)
+    images = gen.sample(3)
+    assert all(set(atoms.get_chemical_symbols()) == {'Li', 'Fe', 'P', 'O'} for atoms in images)
+    assert [atoms.info['key_value_pairs']['source'] for atoms in images] == ['template'] * 3
+    assert 'FeLiO4P' in [atoms.info['key_value_pairs']['template_formula'] for atoms in images]
+    again = CrystalDiffusion.from_record(images[1]).again(images[1])
+    assert np.allclose(again.positions, images[1].positions)
+
+
+@pytest.mark.parametrize(
+    ('more', 'holds'), [({'natoms': 5}, lambda a: len(a) == 5), ({'space_group': 221}, lambda a: len(a) > 0)]
+)
+def test_what_is_asked_for_beside_the_elements_holds(more, holds):
+    images = CrystalDiffusion(elements=['Sr', 'Ti', 'O'], all_elements=True, templates=2, **more, **QUIET).sample(2)
+    assert all(holds(atoms) and atoms.info['key_value_pairs']['source'] == 'template' for atoms in images)
+    if 'space_group' in more:
+        groups = [spglib.get_spacegroup((a.cell[:], a.get_scaled_positions(), a.numbers), symprec=0.1) for a in images]
+        assert all('(221)' in group for group in groups)
+
+
+def test_nine_elements_have_no_templates():
+    log = io.StringIO()
+    symbols = ['Li', 'Na', 'K', 'Mg', 'Ca', 'Al', 'Si', 'O', 'F']
+    gen = CrystalDiffusion(elements=symbols, all_elements=True, logfile=log, rng=0)
+    assert gen.templates.reason_against([]) == 'no crystal of so many elements and atoms is known'
