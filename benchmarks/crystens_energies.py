@@ -29,7 +29,7 @@ from crystens_paper import in_sites, percent
 MODEL, RATIO = 'crystens-mp', 0.7
 ROWS = {'training crystals': 64, 'random in given sites': 64, 'other elements': 256, 'mp-le20': 64, MODEL: 256}
 BEST, RELAXED, ROUNDS = 20, 24, 4
-SCALES, WISHED, ASKED = (0.0, 1.0, 2.0, 4.0), -2.0, 48
+SCALES, ENERGY, ASKED = (0.0, 1.0, 2.0, 4.0), -2.0, 48
 EDGES = (0.1, 0.25, 0.5)
 RELAX = {'filter': 'FrechetCellFilter', 'steps': 100, 'fmax': 0.1}
 ONE_OF_FOUR = {'filter': 'FrechetCellFilter', 'steps': 30, 'fmax': 0.02}
@@ -175,9 +175,9 @@ class CrysTensEnergies(Benchmark):
         """Return formation energies of crystals that were asked for one."""
         from ase_diffusion import CrysTensDiffusion, metrics
 
-        images = CrysTensDiffusion(MODEL, logfile=None, rng=21).sample(n, formation_energy=WISHED, guidance_scale=scale)
+        images = CrysTensDiffusion(MODEL, logfile=None, rng=21).sample(n, formation_energy=ENERGY, guidance_scale=scale)
         found = np.array(metrics.formation_energies(images, metrics.chgnet_energies(images, progress=False)))
-        low = float(np.mean(found < WISHED / 2))
+        low = float(np.mean(found < ENERGY / 2))
         return {'what': what, 'n': n, 'scale': scale, 'formation_energy': float(np.nanmedian(found)), 'below_half': low}
 
     def report(self, results):
@@ -215,7 +215,7 @@ class CrysTensEnergies(Benchmark):
             if r['what'] == 'asked'
         ]
         if rows:
-            print(f'\n{table((f"asked for {WISHED:g} eV/atom, scale", "n", "median", f"below {WISHED / 2:g}"), rows)}')
+            print(f'\n{table((f"asked for {ENERGY:g} eV/atom, scale", "n", "median", f"below {ENERGY / 2:g}"), rows)}')
 
 
 @cache

@@ -249,9 +249,8 @@ def sampled(gen, given: list[Atoms], scale: float, size: int = 32, required: boo
             groups = asked.get('space_group', [None] * len(given))[part]
             drawn = [(len(atoms), group) for atoms, group in zip(given[part], groups, strict=True)]
             gen._tell_sites(batch, seeds[part], drawn, max(map(len, asked['elements'][part])) if 'elements' in asked else 1)
+        gen.all_elements = required
         gen._tell_elements(batch)
-        if required:
-            batch.extras['required'] = batch.conditions['elements'][:, 1:101] > 0
         outcomes += gen.representation.decode(gen._denoise(batch, seeds[part], plain, gen._task()))
     return outcomes
 

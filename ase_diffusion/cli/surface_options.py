@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from argparse import ArgumentParser, Namespace
 from numbers import Integral
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def add_sample(parser: ArgumentParser) -> None:
     """Add what says which overlayers are sampled: slab, formula, window, force guidance, energy."""
     add_slab(parser)
+    parser._negative_number_matcher = re.compile(r'-\.?\d')  # ranges such as -0.1:0.1 are values, no options
     parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
     parser.add_argument(
         '--energy',

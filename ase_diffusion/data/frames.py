@@ -130,17 +130,17 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
     Parameters
     ----------
     images : list of Atoms
-        Overlayers on slabs in FixAtoms, slab atoms first. Energy and forces are read from the results of the calculator and
-        not computed (NaN if missing); run, step, last and converged from ``info['key_value_pairs']``. A frame without them
-        is a separate relaxation: its index, 0, True, False. Relaxations with names, also in ``info['run']``, are numbered. The
-        key held is written if any frame has it (False for the others).
+        Overlayers on slabs in FixAtoms, whose atoms come first in the file; a warning counts frames where they did not. Energy
+        and forces are read from the results of the calculator and not computed (NaN if missing); run, step, last and converged
+        from ``info['key_value_pairs']``. A frame without them is a separate relaxation: its index, 0, True, False. Relaxations
+        with names, also in ``info['run']``, are numbered. The key held is written if any frame has it (False for the others).
     path : str or Path
         The ``.npz`` file.
 
     Raises
     ------
     ValueError
-        There are no frames, or the fixed atoms of a frame do not come first.
+        There are no frames.
     """
     images = list(images)
     if not images:
@@ -150,10 +150,13 @@ def write_frames(images: Iterable[Atoms], path: str | Path) -> None:
     keys = ROW_KEYS | {
         key: kind for key, kind in OPTIONAL.items() if any(key in atoms.info.get('key_value_pairs', {}) for atoms in images)
     }
+    given, images = images, [_slab_first(atoms) for atoms in images]
+    if count := sum(old is not new for old, new in zip(given, images, strict=True)):
+        log.warning('%d of %d frames have fixed atoms among mobile ones; in the file they come first', count, len(images))
     slabs, slab_id, columns = {}, [], {key: [] for key in keys}
     forces, energies, names = [], [], {}
     for index, atoms in enumerate(images):
-        nslab = _slab_size(atoms, index)
+        nslab = int(frozen_mask(atoms).sum())
         slab_id.append(slabs.setdefault(_slab_key(atoms, nslab), (len(slabs), nslab, atoms))[0])
         results = getattr(atoms.calc, 'results', {})
         energies.append(float(results.get('energy', np.nan)))
@@ -250,16 +253,17 @@ def thin(steps: Sequence[int], every: str | int = 'geometric') -> list[int]:
     ]
 
 
-def _slab_size(atoms, index):
-    """Return the number of leading atoms in FixAtoms."""
-    fixed = frozen_mask(atoms)
-    size = int(fixed.sum())
-    if not fixed[:size].all():
-        raise ValueError(
-            f'the atoms that FixAtoms holds come first in a frame; in frame {index} they are mixed with mobile ones; '
-            'reorder it: order = np.argsort(~fixed, kind="stable"); atoms = atoms[order]'
-        )
-    return size
+def _slab_first(atoms):
+    """Return a frame with the atoms in FixAtoms first, energy and forces with it; the frame itself where they are."""
+    order = np.argsort(~frozen_mask(atoms), kind='stable')
+    if (np.diff(order) == 1).all():
+        return atoms
+    new, results = atoms[order], getattr(atoms.calc, 'results', {})
+    found = {name: results[name] for name in ('energy', 'forces') if name in results}
+    if 'forces' in found:
+        found['forces'] = np.asarray(found['forces'])[order]
+    new.calc = SinglePointCalculator(new, **found)
+    return new
 
 
 def _slab_key(atoms, size):

@@ -199,7 +199,7 @@ class Generator(GenerativeModel):
                     self._accept(outcome, done, seconds)
                     progress.add()
                     yield outcome
-                if refused > self.maxtries * max(1, done):
+                if refused > self.maxtries * max(1, done) + task.spared:
                     raise GenerationFailed(
                         f'{refused} structures were rejected and {done} accepted of {n} asked for; {self._advice()}',
                         reasons,
@@ -365,7 +365,8 @@ class Generator(GenerativeModel):
         if differ:
             raise ValueError(
                 f'a structure is made again by the generator that made it; it had {"; ".join(differ)}. '
-                f'{type(self).__name__}.from_record(atoms) makes that one'
+                f'{type(self).__name__}.from_record(atoms) makes that one; what no record can hold is given there as '
+                'well, such as crystals as templates, or a calculator that is no name'
             )
 
     @classmethod
@@ -396,7 +397,8 @@ class Generator(GenerativeModel):
         found |= {'relax': record['relax'], 'validate': record['validate'], 'calculator': told.get('selected_by')}
         if found['calculator'] is not None and found['guidance'] is None:
             found['guidance'] = False
-        return {name: value for name, value in found.items() if value is not None}
+        unheld = [name for name, value in found.items() if isinstance(value, dict) and 'digest' in value]  # crystals of the user
+        return {name: value for name, value in found.items() if value is not None and name not in unheld}
 
     def get_new_candidate(self, maxiter: int | None = None) -> Atoms | None:
         """Return one structure (the contract of a start generator of ase-ga), or None after ``maxiter`` rejections."""

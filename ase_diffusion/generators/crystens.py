@@ -100,7 +100,8 @@ class CrysTensDiffusion(BulkGenerator):
         Crystals from which the occupied sites are drawn, as sites of the asked size and space group: which atoms are equivalent,
         and which coordinates are free. Elements, cell and free coordinates are generated, and every crystal has the space group.
         True takes the crystals of :mod:`ase_diffusion.generators.crystal.prototypes`; False lets the network find all
-        coordinates. Default: True for models that were trained so. Where no crystal has the size and space group, False.
+        coordinates; of crystals of your own alone size and space group are drawn, too, where they are not asked for. Default:
+        True for models that were trained so. Where no crystal has the size and space group, False.
     all_elements : bool
         Whether all elements that are asked for occur in every crystal; else they may. Their chances are then those given that
         all occur. Only 'diffusion' knows it.
@@ -212,8 +213,8 @@ class CrysTensDiffusion(BulkGenerator):
         if isinstance(number, (int, np.integer)) and not isinstance(number, bool):
             asked['space_group'] = _word(number, conditions_of(self.header).get('space_group'))
         merged = super().check_conditions(asked)
-        if self.all_elements:
-            _check_all(merged.get('elements'), natoms)
+        if self.all_elements and merged.get('elements'):
+            self._check_all(merged['elements'], natoms, merged.get('space_group'))
         if natoms is not None and str(natoms) not in self.header['sizes']:
             sizes = ', '.join(map(str, sorted(map(int, self.header['sizes']))))
             log.warning('%s never saw cells of %d atoms, only of %s', self.model, natoms, sizes)
@@ -222,6 +223,16 @@ class CrysTensDiffusion(BulkGenerator):
             text = 'no known crystal of %d atoms is in space group %s: coordinates come without symmetry'
             log.warning(text, natoms, group)
         return merged | {'natoms': natoms}
+
+    def _check_all(self, elements: tuple[str, ...], natoms: int | None, group: str | None) -> None:
+        """Raise a ValueError where there are more elements than can all occur."""
+        most, where = min(MOST, natoms or MOST), f'{natoms} atoms' if natoms else 'a crystal'
+        sites = self._known_sites().most_orbits(natoms, None if group is None else int(group)) if self.sites else 0
+        if 0 < sites < most:
+            group = '' if group is None else f' in space group {group}'
+            most, where = sites, f'known sites of {where}{group} (sites=False takes others)'
+        if len(elements) > most:
+            raise ValueError(f'with all_elements at most {most} can occur in {where}; got {list(elements)}')
 
     def _refuse(self, asked: dict) -> None:
         """Raise a TypeError where something is asked of a network that does not know it."""
@@ -283,24 +294,31 @@ class CrysTensDiffusion(BulkGenerator):
 
     def _drawn_for(self, seed: int, natoms: int | None, group: str | None, elements: int) -> tuple[int, str | None]:
         """Return number of atoms and space group, where possible those of known sites for so many elements."""
-        first = drawn = self._drawn(seed, natoms, group)
-        for k in range(REDRAWS if self.sites and elements > 1 and natoms is None else 0):
-            if drawn[1] is None or self._known_sites().holds(drawn[0], int(drawn[1]), elements):
+        least = elements if self.all_elements else 1
+        first, spare, bank = self._drawn(seed, natoms, group, least), None, self._known_sites() if self.sites else None
+        drawn = first
+        for k in range(REDRAWS if self.sites and elements > 1 and None in (natoms, group) else 0):
+            if drawn[1] is None or bank.holds(drawn[0], int(drawn[1]), elements):
                 return drawn
-            drawn = self._drawn((seed + k + 1) % 2**63, natoms, group)
-        return first
+            if spare is None and bank.most_orbits(drawn[0], int(drawn[1])) >= elements:
+                spare = drawn
+            drawn = self._drawn((seed + k + 1) % 2**63, natoms, group, least)
+        return spare or first
 
-    def _drawn(self, seed: int, natoms: int | None, group: str | None) -> tuple[int, str | None]:
-        """Return number of atoms and space group for this seed, with the frequencies of the data given what is asked for.
+    def _drawn(self, seed: int, natoms: int | None, group: str | None, least: int = 1) -> tuple[int, str | None]:
+        """Return number of atoms, ``least`` or more, and space group for this seed, given what is asked for.
 
-        No space group comes from models that do not say in which ones crystals of a size are; and from none of the data with
-        what is asked for, frequencies of the sizes alone.
+        Frequencies are those of the data, or of crystals of the user whose sites are taken. No space group comes from models
+        that do not say in which ones crystals of a size are; and where none has what is asked for, sizes alone are drawn.
         """
+        known = conditions_of(self.header).get('space_group')
+        given = self._bank is not None and self._bank.record is not True
         rows = [
             (int(n), word, count)
-            for n, groups in self.header.get('groups', {}).items()
+            for n, groups in (self._bank.counted() if given else self.header.get('groups', {})).items()
             for word, count in groups.items()
-            if natoms in (None, int(n)) and group in (None, word)
+            if natoms in (None, int(n)) and group in (None, word) and int(n) >= least
+            if known is None or word in known.classes
         ]
         if not rows:
             return self._drawn_count(seed) if natoms is None else natoms, group
@@ -318,12 +336,13 @@ class CrysTensDiffusion(BulkGenerator):
         return (RATIO if self.sites else 0.0) if self._least is None else self._least
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
-        natoms = atoms.info.get('key_value_pairs', {}).get('condition_natoms')
+        notes = atoms.info.get('key_value_pairs', {})
+        natoms = notes.get('condition_natoms')
         if natoms is not None and len(atoms) != natoms:
             return MERGED
-        reason = super()._reason_to_reject(atoms)
-        if reason is None and self.all_elements:
-            reason = without(atoms, atoms.info.get('key_value_pairs', {}).get('condition_elements', '').split('-'))
+        reason, asked = super()._reason_to_reject(atoms), notes.get('condition_elements')
+        if reason is None and self.all_elements and asked:
+            reason = without(atoms, asked.split('-'))
         if reason is not None or not self.min_distance_ratio:
             return reason
         close = self._min_distance_ratio(atoms) < self.min_distance_ratio
@@ -379,7 +398,7 @@ class CrysTensDiffusion(BulkGenerator):
         return {
             **super().todict(),
             'natoms': self.natoms,
-            'sites': self.sites,
+            'sites': self._known_sites().record if self.sites else False,
             'all_elements': self.all_elements,
             'min_distance_ratio': self.min_distance_ratio,
             'symmetrize': self.symmetrize,
@@ -405,15 +424,6 @@ def _check_ratio(ratio: float | None) -> float | None:
     if isinstance(ratio, (bool, str)) or not isinstance(ratio, (int, float)) or not 0 <= ratio <= 1.2:
         raise ValueError(f'min_distance_ratio is a number from 0 to 1.2, or None; got {ratio!r}')
     return float(ratio)
-
-
-def _check_all(elements: tuple[str, ...] | None, natoms: int | None) -> None:
-    """Raise a ValueError where there are more elements than can all occur."""
-    most = min(MOST, natoms or MOST)
-    if elements and len(elements) > most:
-        raise ValueError(
-            f'with all_elements at most {most} elements can occur{f" in {natoms} atoms" if natoms else ""}; got {list(elements)}'
-        )
 
 
 def _check_natoms(natoms) -> int:

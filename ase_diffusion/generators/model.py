@@ -17,7 +17,7 @@ from ase import Atoms
 
 from ..diffusion import SAMPLERS, Batch, ClassifierFree, JointProcess, NoisePerStructure
 from ..representations import Failure, Representation, representation_from_dict
-from ..representations.conditions import TARGETS, NumberCondition, Range, conditions_of, with_numbers
+from ..representations.conditions import RANGES, NumberCondition, Range, conditions_of, with_numbers
 from ..training.checkpoint import save_checkpoint
 from ..training.recipe import train_method
 from ..training.trainer import check_lightning
@@ -268,7 +268,7 @@ class GenerativeModel:
 
     def _asked_of(self, conditions: dict, seed: int) -> dict:
         """Return the conditions of the structure with this seed: a number in place of each range."""
-        return with_numbers(conditions, np.random.default_rng([seed, TARGETS]))
+        return with_numbers(conditions, np.random.default_rng([seed, RANGES]))
 
     def _tensors(self, seeds: list[int], conditions: dict) -> dict[str, torch.Tensor]:
         """Return what is asked for of each structure, by name, (B, ...)."""

@@ -23,7 +23,7 @@ from ..utils.checks import check_integer
 from ..utils.rng import spawn_seeds
 from .bulk import SHORTEST, check_symmetrize
 from .compiling import copy_network
-from .crystal.templates import ElementTemplates, FromTemplates, Templates, TemplatesFirst
+from .crystal.templates import ElementTemplates, Templates, TemplatesFirst
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 
@@ -163,10 +163,10 @@ class PointCloudDiffusion(TemplatesFirst):
         if self.templates is None or conditions is None:
             return task
         asked = self._asked_for(conditions)
-        if asked and PROPERTY not in self.networks:
-            self.log.write(f'templates: they know no conditions ({", ".join(asked)}); the network alone')
+        if reason := self.templates.ordered(self._order).reason_against([] if PROPERTY in self.networks else list(asked)):
+            self.log.write(f'templates: {reason}; the network alone')
             return task
-        return FromTemplates(self._templates_for(conditions), task)
+        return self._from_templates(conditions, task, *(self.templates_begin or ()))
 
     def _asked_for(self, conditions: dict) -> dict:
         """Return the conditions that are asked for; none at a guidance scale of 0."""
@@ -175,9 +175,10 @@ class PointCloudDiffusion(TemplatesFirst):
 
     def _templates_for(self, conditions: dict) -> Templates:
         asked, scale = self._asked_for(conditions), conditions['guidance_scale']
-        if not asked or not self.templates.every:
+        if not asked:
             return self.templates.ordered(self._order)
-        return self.templates.ordered(self._order, f'{asked} {scale:g}', scale * self._likelihood(asked))
+        key = self.networks[PROPERTY], str(asked), scale
+        return self.templates.ordered(self._order, key, scale * self._likelihood(asked))
 
     def _likelihood(self, asked: dict) -> np.ndarray:
         """Return log p(asked | composition) of all templates; of a range, that of its likeliest number."""

@@ -31,9 +31,14 @@ class FromNoise:
         Sampling steps.
     start : float
         Time at which they begin.
+
+    Attributes
+    ----------
+    spared : int
+        Structures so far whose rejection does not count towards ``maxtries``, since there is an end to them.
     """
 
-    name, relaxes, chooses, keeps_species = 'sample', True, True, False
+    name, relaxes, chooses, keeps_species, spared = 'sample', True, True, False, 0
 
     def __init__(self, template: Callable[[int], Any] | None, steps: int, start: float = 1.0) -> None:
         self.template, self.steps, self.start = template, steps, start

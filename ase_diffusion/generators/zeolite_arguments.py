@@ -13,7 +13,7 @@ from ase import Atoms
 
 from ..data.zeolite_cells import ZeoliteCells
 from ..porous import check_framework
-from ..representations.conditions import TARGETS, ends_of, with_numbers
+from ..representations.conditions import RANGES, ends_of, with_numbers
 from ..utils.checks import check_integer
 from .text import shown_condition
 
@@ -94,7 +94,7 @@ def check_targets(conditions: dict) -> None:
 
 def numbers_together(conditions: dict, seed: int, check: Callable[[dict[str, float]], object]) -> dict:
     """Return conditions with a number in place of each range, drawn again while ``check(targets)`` raises a ValueError."""
-    rng = np.random.default_rng([seed, TARGETS])
+    rng = np.random.default_rng([seed, RANGES])
     for _ in range(DRAWS):
         asked = with_numbers(conditions, rng)
         with contextlib.suppress(ValueError):

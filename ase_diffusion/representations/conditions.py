@@ -20,7 +20,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 N_ELEMENTS = 119  # length of a row of an element set; index = atomic number
-TARGETS = 3  # with a seed, that of the random numbers from which a structure draws what it is asked for in ranges
+RANGES = 3  # with a seed, that of the random numbers from which a structure draws what it is asked for in ranges
 
 
 class Range(NamedTuple):
@@ -46,19 +46,23 @@ class NumberCondition:
     def check(self, name: str, value: object) -> float:
         """Return the value as a float; raise a ValueError where it is no finite number."""
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)) or not math.isfinite(value):
-            raise ValueError(
-                f'{name} must be a finite number or None, got {value!r}; several values need several calls of sample'
-            )
+            raise ValueError(f'{name} must be a finite number, got {value!r}')
         return float(value)
 
     def check_asked(self, name: str, value: object) -> float | Range:
         """Return what is asked for as a float or a range; raise a ValueError where it is neither."""
-        if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
-            return self.check(name, value)
-        ends = [self.check(f'each end of the range {name}', each) for each in np.atleast_1d(np.asarray(value, object))]
-        if len(ends) != 2 or not ends[0] <= ends[1]:
-            raise ValueError(f'{name} is a finite number, a range (low, high) with low <= high, or None; got {value!r}')
-        return Range(*ends)
+        several = isinstance(value, Sequence) and not isinstance(value, str) or getattr(value, 'ndim', 0) == 1
+        pair = several and len(value) == 2
+        try:
+            low, high = (self.check(name, each) for each in (value if pair else (value, value)))
+        except ValueError:
+            low, high = 1.0, 0.0
+        if low > high:
+            raise ValueError(
+                f'{name} must be a finite number, a range (low, high) with low <= high, or None; got {value!r}; several numbers '
+                'need several calls of sample'
+            )
+        return Range(low, high) if pair else low
 
     def outside(self, value: float | Range) -> str | None:
         """Return the range of the training data where the value, or an end of a range, lies outside of it, else None."""

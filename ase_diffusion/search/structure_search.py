@@ -91,6 +91,8 @@ class StructureSearch(Campaign):
     def sample(self, block: int, count: int) -> list[Atoms]:
         """Return the first `count` structures of a block."""
         self.generator.rng = np.random.default_rng([self.seed, block])
+        if hasattr(self.generator, 'templates_begin'):
+            self.generator.templates_begin = self.seed, block * self.block
         return self.generator.sample(count, **self.conditions)
 
 

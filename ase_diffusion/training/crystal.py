@@ -16,7 +16,7 @@ from ..representations.substitution import check_share
 from .crystal_data import CrystalData, Crystals
 from .data import as_names
 from .objectives import DenoisingLoss
-from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
+from .recipe import check_names, check_options, condition_forms, condition_scales, header_of, network_to_train, run
 
 log = logging.getLogger(__name__)
 SCHEMES = {  # how to sample with a model of the scheme
@@ -93,6 +93,7 @@ def train_crystal(
         A condition is not in the data, the scheme is unknown, or ``network`` knows other elements or conditions or is of
         another scheme.
     """
+    check_options(options, train_crystal)
     substitute = check_share(substitute)
     names, scheme = _checked(data, conditions, csp_fraction, scheme, network)
     data = data.taking(names)

@@ -31,7 +31,7 @@ from .data import (
     usable_structures,
 )
 from .objectives import DenoisingLoss
-from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
+from .recipe import check_options, condition_forms, condition_scales, header_of, network_to_train, run
 
 SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 15}
 SIGMA = (0.01, 80.0)
@@ -266,6 +266,7 @@ def train_crystens(
         No crystal is small enough; a condition that the data or ``network`` do not have; an image is no crystal;
         ``compile_network`` is asked for.
     """
+    check_options(options, train_crystens)
     if options.get('compile_network'):
         raise ValueError(
             'this network is trained without compile_network: torch 2.11 compiled wrong gradients of it for a GPU (norm 715 '

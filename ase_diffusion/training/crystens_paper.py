@@ -11,10 +11,11 @@ from ase import Atoms
 from ..diffusion import Batch, NoiseStream
 from ..networks import Cascade, ConvCritic, ConvGenerator
 from ..representations import CrysTens
+from ..utils.checks import check_keywords, keywords_of
 from .crystens import ImageData
-from .gan import CrossEntropy, Wasserstein, train_gan
+from .gan import ONLY, CrossEntropy, Wasserstein, train_gan
 from .objectives import DenoisingLoss
-from .recipe import network_to_train, run
+from .recipe import check_options, network_to_train, run
 
 SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 20}
 # losses, normalizations and slopes of ReLUs, learning rate and betas of Adam: appendix B of the paper
@@ -71,6 +72,7 @@ def train_cascade(
         More settings of a new network.
     options : passed to :func:`ase_diffusion.training.train`.
     """
+    check_options(options, train_cascade)
     data = ImageData(images, validation, conditions or [], representation, batch_size, dropout, seed)
     if words := [name for name, scale in data.scales.items() if isinstance(scale, dict)]:
         raise ValueError(f"conditions of U-Nets are numbers, not {words}; network='diffusion' learns these")
@@ -125,6 +127,8 @@ def train_image_gan(
         More settings of the generator, such as ``latent``.
     options : passed to :func:`~ase_diffusion.training.gan.train_gan`.
     """
+    trainer = keywords_of(train_gan) - {'header'}
+    check_keywords('train_image_gan', options, keywords_of(train_image_gan) | trainer | set(ONLY))
     if conditions:
         raise ValueError(f'a GAN of images knows no conditions, got {list(conditions)}; the diffusion network does')
     if network is not None:

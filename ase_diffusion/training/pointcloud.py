@@ -31,7 +31,7 @@ from ..representations.substitution import Substitution, check_share
 from .checkpoint import load_checkpoint, save_checkpoint
 from .crystal_data import reduced
 from .data import NUMBERS, RandomBatches, Structures, as_names, split_images, unknown_where, usable_structures
-from .recipe import check_names, condition_forms, condition_scales, header_of, network_to_train, run
+from .recipe import check_names, check_options, condition_forms, condition_scales, header_of, network_to_train, run
 
 if TYPE_CHECKING:
     from ..diffusion.batch import Batch
@@ -100,6 +100,7 @@ def train_pointcloud(
     ValueError
         No crystal is suitable, a condition is not in the data, or ``network`` lacks a condition or an element.
     """
+    check_options(options, train_pointcloud)
     substitute = check_share(substitute)
     training, held = _data(images, validation, conditions, split, seed)
     found = {*training.elements(), *held.elements()}

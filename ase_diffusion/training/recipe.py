@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ..representations.conditions import (
     NumberCondition,
     VectorCondition,
 )
-from ..utils.checks import check_integer
+from ..utils.checks import check_integer, check_keywords, keywords_of
 from .data import (
     NUMBERS,
     EndlessBatches,
@@ -34,10 +34,22 @@ from .data import (
 from .objectives import DenoisingLoss, Objective
 from .trainer import train
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger(__name__)
+
+
+def check_options(options: Iterable[str], *recipes: Callable[..., Path], but: Collection[str] = ()) -> None:
+    """Raise a TypeError, which lists those that exist, for options that neither a recipe nor the trainer has.
+
+    Parameters
+    ----------
+    options : iterable of str
+    recipes : callables
+        The recipe, and another one to which it passes options.
+    but : collection of str
+        Names that the caller gives itself.
+    """
+    known = keywords_of(train) - {'header', 'validation'}
+    check_keywords(recipes[0].__name__, options, known.union(*map(keywords_of, recipes)) - set(but))
 
 
 def condition_form(name: str, values: Iterable) -> Condition:
@@ -281,7 +293,10 @@ def train_method(
     ------
     ValueError
         Nothing to train on, a condition that no structure has, or a network to start from that lacks a condition.
+    TypeError
+        An option that does not exist.
     """
+    check_options(options, train_method)
     training, held = _split(images, representation.check, conditions, validation, seed)
     forms = condition_forms(training.conditions)
     scales = condition_scales(forms, training.conditions)

@@ -16,7 +16,7 @@ from ..representations.descriptors import metal_descriptors
 from ..representations.slab import Slab
 from .data import fixed_batches
 from .objectives import EnergyAndForces
-from .recipe import condition_forms, condition_scales, header_of, network_to_train, run
+from .recipe import check_options, condition_forms, condition_scales, header_of, network_to_train, run
 from .surface_data import OverlayerData, Overlayers
 from .trainer import train
 
@@ -62,6 +62,7 @@ def train_surface(
         Weights to start from.
     options : passed to :func:`train`.
     """
+    check_options(options, train_surface)
     if max_relative is not None:
         data = data.select(lambda item: item.energy_above_best <= max_relative)
         _check_left(
@@ -177,6 +178,7 @@ def train_forcefield(
         bare frozen substrate: the network sees no edges between frozen atoms, and a constant per frozen atom cannot tell (110)
         from (111).
     """
+    check_options(options, train_forcefield)
     every, data, law = data, usable(data, max_force), f'an energy and forces of up to {max_force} eV/A'
     _check_left(data, law, 'raise max_force, or give data with forces')
     _tell_left_out(every, data, law)

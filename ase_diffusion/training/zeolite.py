@@ -15,7 +15,7 @@ from ..networks.voxelnet import VoxelNet
 from ..representations.crystal import check_crystal
 from ..representations.voxels import Voxels
 from .data import Structures, usable_structures
-from .recipe import check_settings, train_method
+from .recipe import check_options, check_settings, train_method
 
 SAMPLING = {'sampler': 'ancestral', 'steps': 20}
 UNITS = {'grids': '1', 'void_fraction': '1', 'heat_of_adsorption': 'kJ/mol', 'henry_coefficient': '1'}
@@ -114,6 +114,7 @@ def train_zeolite(
     ValueError
         Nothing to train on, or a condition that no framework has.
     """
+    check_options(options, train_zeolite, train_method, but=('kind', 'units'))
     images = list(images)
     kept = list(usable_structures(images, check_crystal))
     if isinstance(conditions, dict):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,18 @@ def check_integer(name: str, value: int, low: int, what: str = '') -> int:
         meaning = f'{what}, an integer' if what else 'an integer'
         raise ValueError(f'{name} is {meaning}, {low} or more; got {value!r}')
     return number
+
+
+def keywords_of(function: Callable) -> set[str]:
+    """Return the names of the keyword-only arguments of a function."""
+    arguments = inspect.signature(function).parameters.items()
+    return {name for name, argument in arguments if argument.kind is argument.KEYWORD_ONLY}
+
+
+def check_keywords(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a TypeError, which lists those that exist, where a keyword of the function ``name`` is none."""
+    if unknown := sorted(set(given) - set(known)):
+        raise TypeError(f'{name} has no option {", ".join(map(repr, unknown))}; it has {", ".join(sorted(known))}')
 
 
 def check_count(name: str, what: str, value: int) -> int:

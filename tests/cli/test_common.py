@@ -175,6 +175,8 @@ def test_table():
         ('', {'logfile': None}, {}),
         ('--energy none', {'logfile': None}, {'energy': None}),
         ('--energy 0:0.2', {'logfile': None}, {'energy': [0.0, 0.2]}),
+        ('--energy -0.1:0.2', {'logfile': None}, {'energy': [-0.1, 0.2]}),
+        ('--energy -1e-2', {'logfile': None}, {'energy': -0.01}),
         ('--energy 0.2 --guidance-scale 3', {'logfile': None}, {'energy': 0.2, 'guidance_scale': 3.0}),
         (
             '--model m --sampler heun --height 1 4 --device cpu --force-guidance',

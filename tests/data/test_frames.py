@@ -249,15 +249,23 @@ def test_bad_input(images, tmp_path):
         write_frames([], tmp_path / 'a.npz')
     with pytest.raises(ValueError, match=r'\.npz file'):
         write_frames(images, tmp_path / 'a.txt')
-    images[2].set_constraint(FixAtoms(indices=[0, 9]))
-    with pytest.raises(ValueError, match='come first in a frame; in frame 2'):
-        write_frames(images, tmp_path / 'a.npz')
     connect(tmp_path / 'empty.db').write(Atoms('H'))
     with pytest.raises(ValueError, match='keys run and step'):
         frames_to_npz(tmp_path / 'empty.db', tmp_path / 'a.npz')
     for every in (0, 1.5, 'all', True):
         with pytest.raises(ValueError, match='every is'):
             frames_to_npz(tmp_path / 'empty.db', tmp_path / 'a.npz', every=every)
+
+
+def test_fixed_atoms_among_mobile_ones_come_first(images, tmp_path, caplog):
+    """With their forces, tags and notes; the other frames are as they were."""
+    mixed, raw = images[2][[9, *range(9), 10]], np.arange(33.0).reshape(11, 3)
+    mixed.calc = SinglePointCalculator(mixed, energy=-3.0, forces=raw)
+    write_frames([*images[:2], mixed, *images[3:]], tmp_path / 'a.npz')
+    expected = images[2][[*range(8), 9, 8, 10]]
+    expected.calc = SinglePointCalculator(expected, energy=-3.0, forces=raw[[*range(1, 9), 0, 9, 10]])
+    assert_same([*images[:2], expected, *images[3:]], read_frames(tmp_path / 'a.npz'))
+    assert '1 of 7 frames have fixed atoms among mobile ones' in caplog.text
 
 
 def test_damaged_file(images, tmp_path):

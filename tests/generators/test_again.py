@@ -110,7 +110,10 @@ def test_the_verb(ag_slab, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('made', 'asked'),
     [
-        (lambda: PointCloudDiffusion(['Mg', 'Mn', 'O'], rng=1, min_distance=0.6, logfile=None), {'formation_energy': -2.0}),
+        (
+            lambda: PointCloudDiffusion(['Mg', 'Mn', 'O'], rng=1, min_distance=0.6, templates=1, logfile=None),
+            {'formation_energy': -2.0},
+        ),
         (lambda: ZeoliteDiffusion(rng=2, space_group=[62, 63], max_cost=0.02, logfile=None), {'void_fraction': 0.1}),
     ],
 )

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 from ase.spacegroup import crystal
 
@@ -88,6 +89,27 @@ def test_an_element_that_is_missing_is_a_counted_reason(model):
     assert gen._reason_to_reject(atoms) is None
     atoms.info['key_value_pairs'] = {'condition_elements': 'Na-Cl-O'}
     assert gen._reason_to_reject(atoms) == 'no O'
+
+
+def test_where_no_elements_are_asked_for_none_is_missing(model):
+    gen = generator(model, all_elements=True)
+    assert gen._reason_to_reject(bulk('NaCl', 'rocksalt', a=5.64)) is None
+
+
+def test_sizes_that_are_drawn_hold_all_elements(model):
+    """With sites and without: 2 or 8 atoms in the data, and three elements."""
+    for sites in (True, False):
+        gen = generator(model, all_elements=True, sites=sites)
+        assert {gen._drawn_for(seed, None, None, 3)[0] for seed in range(20)} == {8}
+    gen = CrysTensDiffusion(rng=0, logfile=None, all_elements=True)
+    assert all(gen._known_sites().holds(4, int(gen._drawn_for(seed, 4, None, 3)[1]), 3) for seed in range(20))
+
+
+@pytest.mark.parametrize('asked', [{'natoms': 8, 'space_group': 227}, {'natoms': 2, 'space_group': 194}])
+def test_sites_that_cannot_have_all_elements_are_named_before_the_work(asked):
+    gen = CrysTensDiffusion(rng=0, logfile=None, all_elements=True)
+    with pytest.raises(ValueError, match='sites=False'):
+        gen.check_conditions({'elements': ['Si', 'C', 'O'], **asked})
 
 
 @pytest.mark.parametrize(
@@ -254,14 +276,39 @@ def test_crystals_have_the_space_group_of_given_sites(model):
     assert all(space_group_of(atoms, 0.01) < 16 for atoms in free)
 
 
-def test_sites_come_from_given_crystals(model):
-    rutile = crystal(['Ti', 'O'], [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.96, 90, 90, 90])
-    gen = generator(model, sites=[rutile], steps=12)
-    made = gen.sample(1, natoms=6, space_group=136)[0]
-    f = made.get_scaled_positions()
-    assert len(made) == 6 and np.allclose(f[np.abs(f - [0.5, 0.5, 0.5]).max(1).argmin()], 0.5, atol=1e-3)
+def rutile():
+    return crystal(['Ti', 'O'], [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.96, 90, 90, 90])
+
+
+def test_sites_come_from_given_crystals_alone():
+    """Size and space group, too, where nothing is asked for; a structure is made again where they are given again."""
+    gen = CrysTensDiffusion(sites=[rutile(), bulk('NaCl', 'rocksalt', a=5.6)], rng=0, steps=10, logfile=None, validate=False)
+    assert {gen._drawn_for(seed, None, None, 1) for seed in range(20)} == {(6, '136'), (8, '225')}
+    assert len(gen._known_sites().bank) == 2
+    made = gen.sample(2, natoms=6)
+    for atoms in made:
+        f = atoms.get_scaled_positions()
+        assert np.allclose(f[np.abs(f - [0.5, 0.5, 0.5]).max(1).argmin()], 0.5, atol=1e-3)
+    again = CrysTensDiffusion.from_record(made[1], sites=[rutile(), bulk('NaCl', 'rocksalt', a=5.6)]).again(made[1])
+    assert np.array_equal(again.positions, made[1].positions)
+    with pytest.raises(ValueError, match='it had sites .*given'):
+        CrysTensDiffusion.from_record(made[1]).again(made[1])
+
+
+def test_sites_of_a_file_and_bad_crystals_among_them(model, caplog, tmp_path):
+    gen = generator(model, sites=[Atoms('Ti'), rutile()])
+    assert len(gen._known_sites().bank) == 1 and '1 of 2 structures of the sites' in caplog.text
+    rutile().write(tmp_path / 'mine.traj')
+    for path in (tmp_path / 'mine.traj', str(tmp_path / 'mine.traj')):
+        gen = generator(model, sites=path)
+        assert len(gen._known_sites().bank) == 1 and gen.todict()['sites'] == str(path)
+
+
+def test_sites_that_are_none_are_refused(model):
     with pytest.raises(TypeError, match='sites is True'):
         generator(model, sites=3)
+    with pytest.raises(ValueError, match='crystals, one or more'):
+        generator(model, sites=[])
     networks, header = load_checkpoint(model)
     assert header['sites'] is True and networks['denoiser'].settings['deviation'][0] == pytest.approx(4.0)
 

@@ -1,5 +1,6 @@
 """Point clouds of given elements begin with known crystals whose elements are exchanged."""
 
+import copy
 import io
 
 import numpy as np
@@ -10,6 +11,7 @@ from ase.data import atomic_numbers
 from ase.formula import Formula
 
 from ase_diffusion import PointCloudDiffusion
+from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.crystal import templates as module
 from ase_diffusion.generators.crystal.bank import formula_hash
 from ase_diffusion.generators.crystal.prototypes import shipped_prototypes
@@ -58,12 +60,49 @@ def test_numbers_of_atoms_are_those_asked_for():
     assert any(str(atoms.symbols.formula.reduce()[0].format('hill')) == 'CaO3Ti' for atoms in images)
 
 
+def test_where_there_are_none_the_log_says_so():
+    log = io.StringIO()
+    assert sources(PointCloudDiffusion(['Cu'], natoms=11, **{**QUICK, 'logfile': log}).sample(1)) == [None]
+    assert 'templates: no crystal of so many elements and atoms is known; the network alone' in log.getvalue()
+
+
 def test_crystals_of_the_user_join_in():
     mine = Atoms('CsAg', scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=4.5 * np.eye(3), pbc=True)
     gen = PointCloudDiffusion(['Cs', 'Ag'], templates=[mine], **QUICK)
     first = gen.sample()
     assert first.info['key_value_pairs']['template_difference'] == 0 and first.cell.volume == pytest.approx(91.1, rel=1e-3)
     assert first.info['data']['diffusion']['templates']['given'] == 1
+
+
+def test_crystals_of_the_user_come_before_the_same_ones_that_ship():
+    """One template for each composition and structure type: of equal ones that of the user, in his cell."""
+    [shipped, *_] = PointCloudDiffusion(['Mg', 'Mn', 'O'], **QUICK).sample(20)
+    mine = shipped.copy()
+    mine.set_cell(1.02 * mine.cell, scale_atoms=True)
+    images = PointCloudDiffusion(['Mg', 'Mn', 'O'], templates=[mine], **QUICK).sample(20)
+    [first] = [atoms for atoms in images if atoms.info['key_value_pairs']['template'] == 'template 0']
+    assert first.cell.volume == pytest.approx(1.02**3 * shipped.cell.volume, rel=1e-3)
+    assert shipped.info['key_value_pairs']['template'] not in [a.info['key_value_pairs']['template'] for a in images]
+
+
+def test_rejected_templates_leave_the_network_its_tries():
+    """All of twenty templates are too close: of the structures of the network as many may be rejected as without templates."""
+    gen = PointCloudDiffusion(['Mg', 'O'], **{**QUICK, 'maxtries': 3, 'logfile': None})
+    gen._reason_to_reject = lambda atoms: 'a template' if atoms.info['key_value_pairs']['source'] == 'template' else None
+    assert sources(gen.sample(2)) == ['network'] * 2 and gen.failures == {'a template': 20}
+    gen._reason_to_reject = lambda atoms: 'never'
+    with pytest.raises(GenerationFailed):
+        gen.sample(1)
+    assert gen.failures['never'] <= 5
+
+
+def test_another_network_orders_anew():
+    gen = PointCloudDiffusion(['Mg', 'O'], **QUICK)
+    conditions = gen.check_conditions({'formation_energy': -2.0})
+    before = gen._templates_for(conditions)
+    assert gen._templates_for(conditions) is before
+    gen.networks = {**gen.networks, 'property': copy.deepcopy(gen.networks['property'])}
+    assert gen._templates_for(conditions) is not before
 
 
 @pytest.mark.parametrize(('options', 'left'), [({'templates': False}, 0), ({'model': 'pointcloud-mp'}, 0), ({'templates': 1}, 1)])

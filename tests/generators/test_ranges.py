@@ -55,7 +55,7 @@ def overlayers():
 CASES = {
     'surface': (lambda folder: overlayers(), {'energy': (0.0, 1.5)}),
     'crystal': (lambda folder: CrystalDiffusion(natoms=5, model='perov-5', **QUICK), {'heat_of_formation': (-0.5, 2.0)}),
-    'pointcloud': (lambda folder: PointCloudDiffusion(['Mg', 'O'], **QUICK), {'formation_energy': (-3.0, -1.0)}),
+    'pointcloud': (lambda folder: PointCloudDiffusion(['Mg', 'O'], templates=1, **QUICK), {'formation_energy': (-3.0, -1.0)}),
     'crystens': (lambda folder: crystens(), {'formation_energy': (-2.0, -0.5)}),
     'zeolite': (zeolites, {'void_fraction': (0.05, 0.25)}),
 }
@@ -201,3 +201,11 @@ def test_the_command_line_takes_ranges(tmp_path, monkeypatch, capsys):
         assert main(f'{line}{wrong}'.replace('a.traj', 'b.traj').split()) == 2
         assert 'heat_of_formation' in capsys.readouterr().err
     assert not (tmp_path / 'b.traj').exists()
+
+
+def test_the_message_says_what_may_be_asked_for():
+    number = NumberCondition(0.0, 1.0)
+    for wrong in ((0.0, None), {1, 2}, '0:1', np.array(['a', 'b'])):
+        with pytest.raises(ValueError, match=r'^x must be a finite number, a range \(low, high\) with low <= high, or None'):
+            number.check_asked('x', wrong)
+    assert number.check_asked('x', np.array([0, 1])) == Range(0.0, 1.0)

@@ -12,7 +12,7 @@ from ase.build import fcc111
 from ase.constraints import FixAtoms
 from ase.db import connect
 
-from ase_diffusion import SurfaceDiffusion
+from ase_diffusion import PointCloudDiffusion, SurfaceDiffusion
 from ase_diffusion.cli.main import main
 from ase_diffusion.metrics import Distinct, substrate_symmetries
 from ase_diffusion.search import StructureSearch, random_start
@@ -208,3 +208,14 @@ def test_conditions_may_be_numbers_of_numpy(slab, tmp_path):
             gen, tmp_path / 'a.db', 'ag-o', conditions={'energy': value}, rng=0, steps=0, workers=0, logfile=None
         )
         assert len(search.run(1)) == 1
+
+
+def test_templates_do_not_begin_anew_where_a_search_goes_on(tmp_path):
+    """The structure of a number depends on the seed alone: in one go and in two, the same templates and samples."""
+    found = []
+    for name, numbers in (('a.db', [10]), ('b.db', [3, 6, 10])):
+        for n in numbers:
+            gen = PointCloudDiffusion(['Cu', 'Au'], templates=6, steps=10, logfile=None)
+            StructureSearch(gen, tmp_path / name, 'emt', rng=1, block=4, steps=1, workers=0, logfile=None).run(n)
+        found.append([(row.formula, row.get('template'), row.seed) for row in connect(tmp_path / name).select()])
+    assert found[0] == found[1] and len({template for _, template, _ in found[0]}) == 7

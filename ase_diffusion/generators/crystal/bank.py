@@ -115,19 +115,20 @@ class CrystalBank:
         return out
 
     @cached_property
+    def orbits(self) -> np.ndarray:
+        """How many inequivalent sites the rows (n,) have, at 0.1 A."""
+        return np.array([len(str(kind).split()) - 1 for kind in self.table['kinds']])[self.table['kind']]
+
+    @property
     def several(self) -> np.ndarray:
         """Whether the rows (n,) have an element on inequivalent sites, at 0.1 A."""
-        orbits = np.array([len(str(kind).split()) - 1 for kind in self.table['kinds']])
-        return orbits[self.table['kind']] > self.table['species']
+        return self.orbits > self.table['species']
 
     @cached_property
     def distances(self) -> np.ndarray:
         """Distances of the elements, (119, 119)."""
         points = self.table['similarity'].astype(float)
         return np.abs(points[:, None] - points[None]).sum(-1)
-
-    def __contains__(self, numbers: list[int]) -> bool:
-        return anonymous(numbers)[0] in self.formulas
 
     def sizes(self, numbers: list[int]) -> list[int]:
         """Return the numbers of atoms of the templates of the anonymous formula of ``numbers``, sorted."""
@@ -139,10 +140,6 @@ class CrystalBank:
         """Numbers of the space groups of the rows (n,), at 0.1 A."""
         numbers = np.array([int(str(kind).split()[0]) for kind in self.table['kinds']])
         return numbers[self.table['kind']]
-
-    def space_group(self, row: int) -> int:
-        """Return the number of the space group of a row, at 0.1 A."""
-        return int(self.groups[row])
 
     def geometry(self, row: int) -> Geometry:
         """Return the geometry of a row, kinds of sites in the order of its elements."""

@@ -37,7 +37,6 @@ from .tasks import AllowedElements, perturbation
 from .templates import (
     PRIOR_WEIGHT,
     ElementTemplates,
-    FromTemplates,
     Templates,
     TemplatesFirst,
     check_space_group,
@@ -276,7 +275,7 @@ class CrystalDiffusion(TemplatesFirst):
             return task
         if self.guidance is not None:
             self.log.write('templates: guidance is for the structures of the network')
-        return FromTemplates(self.templates, task)
+        return self._from_templates(conditions, task, *(self.templates_begin or ()))
 
     def _reason_to_reject(self, atoms: Atoms) -> str | None:
         reason = super()._reason_to_reject(atoms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -202,11 +203,33 @@ def shipped_prototypes() -> Prototypes:
     return Prototypes.load()
 
 
-def as_prototypes(templates: Any) -> Prototypes:
-    """Return the bank that ships and templates of the user: a list of Atoms, or a path that ``read_crystals`` reads."""
-    images = crystals.read_crystals(templates) if isinstance(templates, (str, Path)) else list(templates)
-    kept = usable_structures(images, check_crystal, 'the templates') if images else ()
-    return shipped_prototypes() + Prototypes.from_atoms([images[k] for k in kept], [f'template {k}' for k in kept])
+def given_prototypes(name: str, law: str, given: Any) -> tuple[Prototypes, str | dict]:
+    """Return the bank of crystals of the user, and what the provenance says of them.
+
+    Parameters
+    ----------
+    name, law : str
+        Of the argument, and what it is, for messages.
+    given : list of Atoms, or a path that ``read_crystals`` reads
+        Those that cannot be used are left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is something else; there is none that can be used.
+    """
+    path = isinstance(given, (str, Path))
+    if isinstance(given, Atoms) or not (path or hasattr(given, '__iter__')):
+        raise TypeError(f'{name} is {law}; got {type(given).__name__}')
+    images = crystals.read_crystals(given) if path else list(given)
+    kept = usable_structures(images, check_crystal, f'the {name}') if images else ()
+    bank = Prototypes.from_atoms([images[k] for k in kept], [f'template {k}' for k in kept])
+    return bank, str(given) if path else {'given': len(images), 'digest': _digest(images)}
+
+
+def _digest(images: list[Atoms]) -> str:
+    parts = [np.ascontiguousarray(a).tobytes() for atoms in images for a in (atoms.numbers, atoms.positions, atoms.cell[:])]
+    return hashlib.sha256(b''.join(parts)).hexdigest()[:10]
 
 
 def _repeated(atoms: Atoms, copies: int) -> Atoms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,9 @@ from ase import Atoms
 
 from ...representations.cells import CENTERING, centering_of, conventional
 from .bank import SAME_TYPE
-from .prototypes import Prototypes, as_prototypes, shipped_prototypes
+from .prototypes import Prototypes, given_prototypes, shipped_prototypes
+
+MOST = 52  # atoms of a conventional cell where no number of them is asked for
 
 
 class SiteBank:
@@ -21,11 +24,13 @@ class SiteBank:
     ----------
     bank : Prototypes
         In primitive cells.
+    record : bool, str or dict
+        What the provenance says of it.
     """
 
-    def __init__(self, bank: Prototypes) -> None:
-        self.bank = bank
-        self.groups, self.species = bank.groups, bank.table['species']  # (n,)
+    def __init__(self, bank: Prototypes, record: bool | str | dict = True) -> None:
+        self.bank, self.record = bank, record
+        self.groups, self.species, self.orbits = bank.groups, bank.table['species'], bank.orbits  # (n,)
         factors = np.array([0] + [CENTERING[centering_of(number)] for number in range(1, 231)])
         self.sizes = bank.natoms * factors[self.groups]  # (n,)
 
@@ -37,37 +42,49 @@ class SiteBank:
         ------
         TypeError
             It is something else.
+        ValueError
+            There is no crystal.
         """
         if sites is False:
             return None
         if sites is True:
             return shipped_sites()
-        if isinstance(sites, (Atoms, int, float)) or not hasattr(sites, '__iter__'):
-            raise TypeError(f'sites is True, False, a file of crystals or a list of Atoms; got {type(sites).__name__}')
-        return cls(as_prototypes(sites))
+        return cls(*given_prototypes('sites', 'True, False, a file of crystals or a list of Atoms', sites))
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        """Return how many crystals there are by number of atoms and space group, as the header of a model says it."""
+        found: dict[str, dict[str, int]] = defaultdict(dict)
+        for (size, group), count in Counter(zip(self.sizes.tolist(), self.groups.tolist(), strict=True)).items():
+            if size <= MOST:
+                found[str(size)][str(group)] = count
+        return found
+
+    def _rows(self, natoms: int | None, group: int | None) -> np.ndarray:
+        """Return the crystals of this size and space group; None: of any."""
+        fits = self.sizes <= MOST if natoms is None else self.sizes == natoms
+        return np.flatnonzero(fits if group is None else fits & (self.groups == group))
 
     def holds(self, natoms: int, group: int, elements: int) -> bool:
         """Return whether there is a crystal of this size and space group with at least so many elements."""
-        return bool(((self.sizes == natoms) & (self.groups == group) & (self.species >= elements)).any())
+        return bool((self.species[self._rows(natoms, group)] >= elements).any())
+
+    def most_orbits(self, natoms: int | None, group: int | None) -> int:
+        """Return how many elements sites of this size and space group can have at most; 0 where there are no sites."""
+        return int(self.orbits[self._rows(natoms, group)].max(initial=0))
 
     def draw(self, natoms: int | None, group: int | None, rng: np.random.Generator, elements: int = 1) -> Atoms | None:
         """Return a crystal at random in its conventional cell; None where there is none of this size and space group.
 
-        One of at least so many ``elements`` where there is one.
+        One of at least so many ``elements`` where there is one, else one whose sites can have so many.
         """
-        rows = np.flatnonzero(
-            (self.sizes == natoms if natoms is not None else self.sizes <= 52)
-            & (self.groups == group if group is not None else True)
-        )
-        rows, poor = rng.permutation(rows), False
-        for row in rows:
-            if self.species[row] < elements:
-                poor = True
-                continue
-            atoms = conventional(self.bank.original(row), SAME_TYPE)
-            if len(atoms) == self.sizes[row] and atoms.info['key_value_pairs']['space_group'] == self.groups[row]:
-                return atoms
-        return self.draw(natoms, group, rng) if poor else None
+        for have in (self.species, self.orbits, np.full_like(self.orbits, elements)):
+            for row in rng.permutation(self._rows(natoms, group)):
+                if have[row] < elements:
+                    continue
+                atoms = conventional(self.bank.original(row), SAME_TYPE)
+                if len(atoms) == self.sizes[row] and atoms.info['key_value_pairs']['space_group'] == self.groups[row]:
+                    return atoms
+        return None
 
 
 @lru_cache(maxsize=1)

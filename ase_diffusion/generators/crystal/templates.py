@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +23,7 @@ from ..model import Outcome
 from ..tasks import FromNoise
 from ..text import formula_text
 from .bank import anonymous, formula_hash
-from .prototypes import TAKEN, Prototypes, Template, as_prototypes, shipped_prototypes
+from .prototypes import TAKEN, Prototypes, Template, given_prototypes, shipped_prototypes
 
 UNLIKELY = 1e-3  # least probability, also that of a structure of the network
 CONSIDERED = 400  # most templates of given elements
@@ -147,9 +145,9 @@ class ElementTemplates:
         charged = [not is_charge_neutral(tuple(zip(elements.tolist(), counts, strict=True))) for counts, elements in parts]
         self._cost = difference + UNSTABLE * above_hull + CHARGED * np.array(charged, bool) * (difference > 0)  # known ones exist
         self._formulas = [formula_hash(numbers) for numbers in compositions]
-        self._taken: dict[tuple[int, str], Templates] = {}
+        self._taken: dict[tuple[int, Hashable], Templates] = {}
 
-    def ordered(self, seed: int, asked: str = '', gain: np.ndarray | None = None) -> Templates:
+    def ordered(self, seed: int, asked: Hashable = None, gain: np.ndarray | None = None) -> Templates:
         """Return the templates in rising order of their differences less ``gain`` (m,), one for each of :attr:`every`.
 
         A template above the hull costs ``UNSTABLE`` more per eV/atom, one whose charges cannot balance ``CHARGED``, each of the
@@ -186,14 +184,10 @@ def bank_of(templates: Any) -> tuple[Prototypes, int, Any]:
     if isinstance(templates, (int, np.integer)) and templates is not True:
         limit = check_integer('templates', templates, 1)
         return shipped_prototypes(), limit, limit
-    if isinstance(templates, (str, Path)):
-        return as_prototypes(templates), TAKEN, str(templates)
     if templates is True:
         return shipped_prototypes(), TAKEN, True
-    if isinstance(templates, Atoms) or not hasattr(templates, '__iter__'):
-        raise TypeError(f'templates is True, False, a number of them, a file or a list of Atoms; got {type(templates).__name__}')
-    images = list(templates)
-    return as_prototypes(images), TAKEN, {'given': len(images), 'digest': _digest(images)}
+    mine, record = given_prototypes('templates', 'True, False, a number of them, a file or a list of Atoms', templates)
+    return shipped_prototypes() + mine, TAKEN, record
 
 
 def with_elements(bank: Prototypes, elements: list[int], fits: np.ndarray) -> list[Template]:
@@ -217,7 +211,8 @@ def with_elements(bank: Prototypes, elements: list[int], fits: np.ndarray) -> li
             costs.append(bank.distances[old[fits[some]][:, None].astype(int), orders[None]].sum(-1))  # (m, p)
     cost, rows = np.concatenate(costs), np.concatenate(rows)
     found: dict[tuple, Template] = {}
-    for flat in np.argsort(cost, axis=None, kind='stable').tolist():
+    mine = np.repeat(rows >= bank.shipped, len(orders))  # of the user, before equal ones
+    for flat in np.lexsort((~mine, cost.ravel())).tolist():
         row, order = rows[flat // len(orders)], orders[flat % len(orders)].tolist()
         counts = bank.row_counts(row).tolist()
         what = bank.table['kind'][row], tuple(sorted(zip(order, counts, strict=True)))
@@ -254,21 +249,25 @@ class FromTemplates(FromNoise):
 
     def known(self, count: int) -> list[tuple[Atoms, dict]]:
         """Return the next structures from templates, at most ``count``, and what their provenance says."""
-        turn = self.templates.turn if self.turn is None else self.turn
+        turn = self._taken()
         places = range(turn, min(turn + count, len(self.templates.found)))
         if self.turn is None:
             self.templates.turn += count
         else:
             self.turn += count
+        self.spared += len(places)
         return [self.templates.made(place) for place in places]
 
+    def _taken(self) -> int:
+        return self.templates.turn if self.turn is None else self.turn
+
     def before(self) -> list[str]:
-        left = max(0, len(self.templates.found) - self.templates.turn)
+        left = max(0, len(self.templates.found) - self._taken())
         return [f'{left} templates first'] if left else []
 
     def todict(self) -> dict:
-        turn, seed = self.templates.turn if self.turn is None else self.turn, self.templates.seed
-        return {'name': self.name, 'turn': turn, **({} if seed is None else {'order': f's{seed:x}'})}
+        seed = self.templates.seed
+        return {'name': self.name, 'turn': self._taken(), **({} if seed is None else {'order': f's{seed:x}'})}
 
 
 class TemplatesFirst(BulkGenerator):
@@ -277,9 +276,12 @@ class TemplatesFirst(BulkGenerator):
     Attributes
     ----------
     templates : Templates, ElementTemplates or None
+    templates_begin : (int, int) or None
+        Seed of their order, where it is drawn, and place in it at which :meth:`sample` begins; None: where the last call ended.
     """
 
     templates: Any = None
+    templates_begin: tuple[int, int] | None = None
     _without_network: str | None = None  # why the network makes none
 
     def _templates_for(self, conditions: dict) -> Templates:
@@ -289,10 +291,15 @@ class TemplatesFirst(BulkGenerator):
     def _task_again(self, values: dict, conditions: dict) -> FromNoise:
         if values['name'] != FromTemplates.name:
             return super()._task_again(values, conditions)
+        order = int(values['order'][1:], 16) if 'order' in values else None
+        return self._from_templates(conditions, super()._task(), order, values['turn'])
+
+    def _from_templates(self, conditions: dict, task: FromNoise, order: int | None = None, turn: int | None = None) -> FromNoise:
+        """Return the task that begins with templates, in the order of another seed and at another place where these are given."""
         templates = self._templates_for(conditions)
-        if 'order' in values:
-            templates = templates.redo(int(values['order'][1:], 16))
-        return FromTemplates(templates, super()._task(), values['turn'])
+        if order is not None and templates.redo is not None:
+            templates = templates.redo(order)
+        return FromTemplates(templates, task, turn)
 
     def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
         """Return one labelled structure or failure per seed: first those from templates, then those of the network."""
@@ -312,10 +319,7 @@ class TemplatesFirst(BulkGenerator):
 
     @classmethod
     def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
-        found = {'templates': False, **super()._arguments(told, record, atoms)}
-        if isinstance(found['templates'], dict):  # crystals of the user, which the record cannot hold
-            del found['templates']
-        return found
+        return {'templates': False, **super()._arguments(told, record, atoms)}
 
 
 def check_space_group(number: Any) -> int:
@@ -324,8 +328,3 @@ def check_space_group(number: Any) -> int:
     if number > 230:
         raise ValueError(f'space_group is a number of the International Tables, 1 to 230; got {number}')
     return number
-
-
-def _digest(images: list[Atoms]) -> str:
-    parts = [np.ascontiguousarray(a).tobytes() for atoms in images for a in (atoms.numbers, atoms.positions, atoms.cell[:])]
-    return hashlib.sha256(b''.join(parts)).hexdigest()[:10]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, overload
 
@@ -39,7 +39,7 @@ from ...utils.atoms import (
     parse_formula,
     unsupported_constraints,
 )
-from ...utils.checks import check_integer
+from ...utils.checks import check_integer, check_keywords
 from ...utils.provenance import forget_notes
 from ..base import Generator, collect, record_of
 from ..compiling import copy_network
@@ -433,7 +433,10 @@ class SurfaceDiffusion(Generator):
             A setting has no meaning; the folder was begun with others.
         GenerationFailed
             The calculator failed for all structures of the first round, or random starts do not fit.
+        TypeError
+            A keyword or an option does not exist.
         """
+        check_keywords('fit_with_calculator', plan, [each.name for each in fields(SelfTrainingSchedule)])
         work = SelfTraining(self, calculator, out, SelfTrainingSchedule(**plan), options or {})
         work.run()
         self.found, self.calculator_calls = work.found, work.calls

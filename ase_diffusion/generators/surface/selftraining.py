@@ -18,7 +18,7 @@ from ...errors import GenerationFailed
 from ...relax.relaxer import Relaxer
 from ...relax.settings import Settings
 from ...representations.slab import surface_height
-from ...training.recipe import check_settings
+from ...training.recipe import check_options, check_settings
 from ...training.surface import train_surface
 from ...training.surface_data import Overlayers
 from ...utils.atoms import energy_of, parse_formula
@@ -78,6 +78,7 @@ class SelfTraining:
     """
 
     def __init__(self, gen: Any, calculator: CalculatorLike, out: str | Path, plan: SelfTrainingSchedule, options: dict) -> None:
+        check_options(options, train_surface, but=('steps', 'seed', 'network'))
         self.gen, self.calculator, self.out, self.plan, self.options = gen, calculator, Path(out), plan, options
         self.slab = gen.template[: -len(parse_formula(gen.stoich))]
         how = Settings(fmax=plan.fmax, steps=plan.relax_steps)
