@@ -46,6 +46,7 @@ ROWS = {
 }
 STARTS = ('random', 'renamed', 'model', 'prerelaxed', 'held', 'generated')
 FOUND = 0.05  # eV per cell above the lowest of all starts of a row, within which that minimum counts as found
+SAME = 0.003  # eV per cell, of structures that were made again and relaxed elsewhere
 LAYERS = {'held': False, 'generated': True}  # start: generate_slab
 
 
@@ -131,8 +132,11 @@ class Metals(StructureBenchmark):
             whole = {start: list(filter(is_whole, found)) for start, found in ends.items()}
             old = {start: r for start in STARTS if (r := self.results.get(f'{folder.name} {start}'))}
             if any('zero_eV' not in r for r in old.values()):
-                print(f'{folder.name}: the records have no zero_eV, to which new structures could be added; they stay')
-                continue
+                found = [z for s, r in old.items() if (z := zero_of(r, ends[s])) is not None]
+                if not found:
+                    print(f'{folder.name}: the records have no zero_eV, to which new structures could be added; they stay')
+                    continue
+                old = {start: {'zero_eV': round(found[0], 3), **r} for start, r in old.items()}
             zeros = [r['zero_eV'] for r in old.values()] + [a.get_potential_energy() for some in whole.values() for a in some]
             zero = min(zeros, default=0.0)
             for start, found in whole.items():
@@ -196,6 +200,16 @@ def made(metal: str, facet: str, what: tuple, start: str, number: int):
 def is_whole(atoms) -> bool:
     """Return whether a relaxation succeeded and no molecule left the surface."""
     return not (atoms.info['key_value_pairs'].get('relax_failed') or len(detached(atoms)))
+
+
+def zero_of(record: dict, ends: list) -> float | None:
+    """Return the zero of a record without one from its own structures, made again; None where they are others."""
+    first = ends[: record['n'] + record['lost']]
+    if len(first) < record['n'] + record['lost'] or record['lost']:
+        return None
+    energies = np.array([atoms.get_potential_energy() for atoms in first])
+    zero = energies.mean() - record['relaxed_eV'][0]
+    return float(zero) if abs(energies.min() - zero - record['lowest_eV']) < SAME else None
 
 
 def moved(record: dict, zero: float) -> dict:
