@@ -449,7 +449,7 @@ def test_unknown_keywords_and_conditions_are_refused(slab, gen):
         SurfaceDiffusion(slab, 'Ag2O', colour='red', **QUICK)
     with pytest.raises(TypeError, match='unknown conditions'):
         gen.sample(band_gap=1.0)
-    for value in (float('nan'), 'low', [0, 1]):
+    for value in (float('nan'), 'low', [1, 0], [0, 1, 2]):
         with pytest.raises(ValueError, match='finite'):
             gen.sample(energy=value)
     with pytest.raises(ValueError, match='unknown guidance'):
