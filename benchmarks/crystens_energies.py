@@ -1,6 +1,6 @@
 """CrysTens crystals by CHGNet, beside known crystals; section 6 of Alverson et al.: four relaxations of the best.
 
-Energies are above the hull of CHGNet energies of the training split of mp_le52. Every row has crystals whose atoms are no closer
+Energies are above the hull of CHGNet energies of all crystals of mp_le52. Every row has crystals whose atoms are no closer
 than 0.7 of the sum of covalent radii, the default rejection of the generator; what it rejects is drawn again and counted. Rows
 without a network: training crystals; test crystals with random coordinates in their sites (elements and cells are those of the
 data; the known crystal comes back where symmetry leaves no coordinate free); training crystals with other elements at random,
@@ -59,8 +59,9 @@ class CrysTensEnergies(Benchmark):
 
     @cached_property
     def phases(self) -> list[Atoms]:
-        """Training crystals with CHGNet energies."""
-        return [atoms for atoms in self.crystals('train') if CHGNET in atoms.info['key_value_pairs']]
+        """Crystals of all splits with CHGNet energies."""
+        every = [atoms for split in ('train', 'val', 'test') for atoms in self.crystals(split)]
+        return [atoms for atoms in every if CHGNET in atoms.info['key_value_pairs']]
 
     @cached_property
     def calculator(self):
@@ -155,7 +156,7 @@ class CrysTensEnergies(Benchmark):
     def four(self, what: str, row: str, n: int) -> dict:
         """Return energies (eV/atom) and pressures (GPa) of the best crystals of a row before and after each relaxation."""
         images = read(self.path(row), ':')
-        best = [images[k] for k in np.argsort(self.results[row]['each'])[:n]]
+        best = [images[k] for k in np.argsort(np.array(self.results[row]['each'], float))[:n]]
         stage, energies, pressures = best, [], []
         for turn in range(ROUNDS + 1):
             if turn:
