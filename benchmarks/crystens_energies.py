@@ -91,12 +91,8 @@ class CrysTensEnergies(Benchmark):
         from ase_diffusion.representations.cells import conventional
         from ase_diffusion.utils.atoms import min_distance_ratio
 
-        if what == MODEL:
-            gen = CrysTensDiffusion(MODEL, logfile=None, rng=11)
-            images = gen.sample(n)
-            return images, n + sum(gen.failures.values())
-        if what == 'mp-le20':
-            gen = CrystalDiffusion(model=what, logfile=None, rng=11)
+        if what in (MODEL, 'mp-le20'):
+            gen = (CrysTensDiffusion if what == MODEL else CrystalDiffusion)(model=what, logfile=None, rng=11)
             images = gen.sample(n)
             return images, n + sum(gen.failures.values())
         rng, images, tried = seeded(12), [], 0

@@ -76,11 +76,8 @@ class Metals(StructureBenchmark):
         }
 
     def items(self):
-        rows = (
-            [('Cu', '111', (2, 2, 2, 1))]
-            if self.quick
-            else [row for name in self.args.rows for row in ROWS[name] if row[0] in self.args.metals]
-        )
+        rows = [row for name in self.args.rows for row in ROWS[name] if row[0] in self.args.metals]
+        rows = [('Cu', '111', (2, 2, 2, 1))] if self.quick else rows
         for number in range(1 if self.quick else self.args.n):
             for metal, facet, what in rows:
                 for start in ('random',) if self.quick else LAYERS if facet == '111x4' else self.args.starts:

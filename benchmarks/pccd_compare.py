@@ -259,10 +259,9 @@ class Compare(Benchmark):
         from ase_diffusion.representations.pointcloud import fractions_of
 
         gen = PointCloudDiffusion(sorted(set(like.get_chemical_symbols())), logfile=None)
-        network = gen.networks['property']
-        shift, scale = network.settings['conditions']['formation_energy']
+        compositions = fractions_of(gen.templates.compositions())
         with torch.inference_mode():
-            return float((network(*fractions_of(gen.templates.compositions()))['formation_energy'] * scale + shift).min())
+            return float(gen.networks['property'].number('formation_energy', *compositions).min())
 
     def _default(self, given, counts, seed) -> list:
         return [self.by_default(atoms, 1)[0] for atoms in given]

@@ -188,8 +188,7 @@ class PointCloudDiffusion(TemplatesFirst):
             values = {}
             for name, value in asked.items():
                 if isinstance(value, Range):
-                    shift, scale = network.settings['conditions'][name]
-                    values[name] = (network(fractions, slots)[name][:, 0] * scale + shift).clamp(*value)
+                    values[name] = network.number(name, fractions, slots).clamp(*value)
                 else:
                     values[name] = known[name].tensor([value] * len(slots)).to(self.device)
             return network.log_likelihood(fractions, slots, values).cpu().double().numpy()

@@ -47,6 +47,11 @@ class CompositionNet(nn.Module):
         out = self.net(torch.cat([mean, spread, x.amin(1), x.amax(1)], -1)).split(self.widths, -1)
         return dict(zip(self.settings['conditions'], out, strict=True))
 
+    def number(self, name: str, fractions: Tensor, slots: Tensor) -> Tensor:
+        """Return the predicted number (B,) of a condition, in its own unit."""
+        shift, scale = self.settings['conditions'][name]
+        return self(fractions, slots)[name][:, 0] * scale + shift
+
     def log_likelihood(self, fractions: Tensor, slots: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         """Return the log-likelihood (B,) of conditions, each (B,); NaN counts as not asked for."""
         total = torch.zeros_like(fractions[:, 0])
