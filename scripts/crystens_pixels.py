@@ -21,11 +21,12 @@ HELD = 512
 
 
 def begun(network: RowTransformer) -> RowTransformer:
-    """Return a network of one output per pixel that has all other weights of a tied one."""
+    """Return a network of one output per pixel that has all weights of another one but for the shares of copies."""
     torch.manual_seed(0)
     free = RowTransformer(**{**network.settings, 'tied': False})
     mine = free.state_dict()
-    free.load_state_dict(mine | {name: value for name, value in network.state_dict().items() if name in mine})
+    found = {name: value for name, value in network.state_dict().items() if name in mine and not name.startswith('share')}
+    free.load_state_dict(mine | found)
     return free
 
 
@@ -33,11 +34,12 @@ def main() -> None:
     """Train as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('data', help='mp_le52.npz')
+    parser.add_argument('--init', default='crystens-mp', help='checkpoint that it begins with (crystens-mp: its trunk)')
     parser.add_argument('--minutes', type=float, default=60)
     parser.add_argument('--out', default='runs/pixels')
     args = parser.parse_args()
     torch.set_flush_denormal(True)
-    network, header = load_model('crystens-mp')
+    network, header = load_model(args.init)
     held = read_crystals(args.data, 'val')
     images = read_crystals(args.data, 'train') + held[HELD:]
     train_crystens(

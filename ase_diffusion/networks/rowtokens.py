@@ -125,11 +125,10 @@ class RowTransformer(nn.Module):
         Whether all copies of a number come from one output, which the posterior mean does, as all clean images have it; the
         copies of the input are averaged first, so that little noise is left for the network. The statistics of tables 1 and 2 of
         the paper are then zero by construction, and Z and the space group end at whole numbers. Otherwise every pixel has an
-        output of its own, the same for rows and columns, beside a learned share of itself and of the mean of its copies.
+        output of its own, the same for rows and columns, beside learned shares of itself and of what all copies say of it.
     ordered : bool
         Whether tokens know their place in the order of atoms. Without, exchanging two atoms exchanges rows and columns of the
         output; needs ``tied``.
-
     conditions : dict, optional
         See :class:`ase_diffusion.networks.conditions.ConditionEmbedding`.
     dropout : float
@@ -214,6 +213,8 @@ class RowTransformer(nn.Module):
         for layer in (self.modulation, *self.heads_out.values(), *([] if tied else [self.share])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        if self.share is not None:
+            nn.init.ones_(self.share.bias)
 
     def forward(self, batch: Any, c_noise: Tensor, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``image`` (B, 4, 64, 64), float32; ``c_noise`` (B,) is log(sigma / alpha) / 4.
@@ -343,8 +344,8 @@ class RowTransformer(nn.Module):
         fields = torch.cat([fields, torch.ones_like(z)], -1) * here[..., None]
         shrunk = estimate.atoms[..., 1:] / (1 + estimate.sites**2) * self.scale[1:4] / self.scale[DIRECTIONS]  # (B, N, 3)
         shrunk = shrunk.transpose(1, 2)
-        length = estimate.length * torch.rsqrt(1 + estimate.noise[:, 11, None, None] ** 2)
-        block = torch.cat([length[:, None], shrunk[..., :, None] - shrunk[..., None, :]], 1)
+        length = (estimate.length * torch.rsqrt(1 + estimate.noise[:, 11, None, None] ** 2))[:, None]
+        block = torch.cat([length, shrunk[..., :, None] - shrunk[..., None, :]], 1)
         return fields, torch.where(is_pair(here)[:, None], block, 0.0)
 
     def cell_of(self, estimate: Estimate) -> Tensor:
@@ -436,19 +437,28 @@ class RowTransformer(nn.Module):
     def free_output(self, tokens: Tensor, y: Tensor, r: Tensor, estimate: Estimate, share: Tensor, here: Tensor) -> Tensor:
         """Return the clean image D (B, 4, T, T) of one output per pixel, rows equal to columns, from y = x_0 + r noise.
 
-        ``share`` (B, 13): of the best linear estimate from all copies, in place of that from the pixel alone.
+        ``share`` (B, 13): of the best linear estimate from all copies, in place of that from the pixel alone; of the length of a
+        pair: of the norm of the three differences in its pixels.
         """
-        size, length = tokens.shape[:2]
-        out = self.heads_out['rows'](tokens).view(size, length, 4, SIZE)[..., :length].transpose(1, 2).float()  # (B, 4, T, T)
+        (size, width), unit = tokens.shape[:2], self.scale[DIRECTIONS, None, None]
+        out = self.heads_out['rows'](tokens).view(size, width, 4, SIZE)[..., :width].transpose(1, 2).float()  # (B, 4, T, T)
+        key = nn.functional.pad(self.key(tokens[:, HEADER:]).float() * 0.125, (0, 0, HEADER, 0))
         with torch.autocast(tokens.device.type, enabled=False):
-            share, spread, noise = share.float(), self.spread(), estimate.noise
+            out = torch.cat([out[:, :1] + (key @ key.transpose(1, 2))[:, None], out[:, 1:]], 1)
+            share, spread = share.float(), self.spread()
+            raw = (estimate.atoms[..., 1:] * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
             fields = torch.cat([estimate.atoms, estimate.cell[:, None].expand(-1, here.shape[1], -1)], -1)
-            copies = compose_image(fields, estimate.length, estimate.directions, here)
-            own = r[:, 0, 0] / math.sqrt(2.0)  # (B, 1), a row and a column
+            copies = (raw[..., :, None] - raw[..., None, :]) / unit
+            copies = compose_image(fields, torch.zeros_like(estimate.length), copies, here)
+            own, apart = r[:, 0, 0] / math.sqrt(2.0), 2**0.5 * (estimate.noise[:, 1:4] * self.scale[1:4]).mean(1, keepdim=True)
+            noise = torch.cat([estimate.noise[:, :11], apart / self.scale[LENGTH], apart / unit.mean()], 1)
             clean = y * self.by_field((1 - share) * spread**2 / (spread**2 + own**2), here)
             clean = clean + copies * self.by_field(share * spread**2 / (spread**2 + noise**2), here)
             clean = clean + out * self.by_field(noise * spread * torch.rsqrt(spread**2 + noise**2), here)
-            return symmetric_image(strips(clean).mean(2), *pair_block(clean), here)
+            length, directions = pair_block(clean)
+            norm = (directions * unit).square().sum(1).clamp(min=1e-8).sqrt()
+            length = length + share[:, 11, None, None] * (norm - self.shift[LENGTH]) / self.scale[LENGTH]
+            return symmetric_image(strips(clean).mean(2), length, directions, here)
 
     def spread(self) -> Tensor:
         """Return the standard deviations (13,) of the fields Z to space_group, length and directions."""
@@ -457,10 +467,8 @@ class RowTransformer(nn.Module):
     def by_field(self, values: Tensor, here: Tensor) -> Tensor:
         """Return an image (B, 4, T, T) with the number of its field (B, 13) in every pixel of an atom."""
         width = here.shape[1]
-        fields, block = (
-            values[:, None, :PRESENT].expand(-1, width, -1),
-            values[:, PRESENT:, None, None].expand(-1, -1, width, width),
-        )
+        fields = values[:, None, :PRESENT].expand(-1, width, -1)
+        block = values[:, PRESENT:, None, None].expand(-1, -1, width, width)
         return compose_image(fields, block[:, 0], block[:, 1:].expand(-1, 3, -1, -1), here)
 
     def loss_weights(self, counts: Tensor, c_noise: Tensor, extras: dict | None = None) -> Tensor:

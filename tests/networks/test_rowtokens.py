@@ -65,6 +65,21 @@ def test_symmetry_of_the_estimate(tied, sigma):
     assert torch.allclose(directions, clean[:, 1:, HEADER:, HEADER:], atol=tolerance)
 
 
+def test_pixels_of_their_own_begin_with_what_all_copies_say():
+    """Differences come from places and lengths from differences: they agree before any training."""
+    batch, level, t = noised(0.02)
+    net = RowTransformer(SHIFT, SCALE, tied=False, **SMALL).eval()  # its outputs are zero
+    torch.nn.init.zeros_(net.key.weight), torch.nn.init.zeros_(net.key.bias)
+    unit, clean = torch.tensor(SCALE), clean_of(net, batch, level, t)[3:]
+    place = strips(clean)[0, :, 0, 1:4, :20].mean(0) * unit[1:4, None]
+    length, directions = pair_block(clean)
+    directions = directions[0, :, :20, :20] * unit[13:, None, None]
+    assert torch.allclose(directions, place[:, :, None] - place[:, None], atol=1e-3)
+    other = ~torch.eye(20, dtype=torch.bool)
+    length = length[0, :20, :20] * SCALE[12] + SHIFT[12]
+    assert torch.allclose(length[other], directions.norm(dim=0)[other], atol=2e-3)
+
+
 def test_tied_copies_are_one_number():
     batch, level, t = noised(0.3)
     clean = clean_of(network(), batch, level, t)
