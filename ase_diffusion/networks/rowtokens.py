@@ -195,8 +195,7 @@ class RowTransformer(nn.Module):
         self.level = LevelEmbedding(d)
         self.count = nn.Sequential(nn.Linear(2, d), nn.SiLU(), nn.Linear(d, d))
         self.conditions = ConditionEmbedding(conditions or {}, d)
-        self.rows = nn.Linear(HEADER, d)
-        self.box = nn.Linear(7, d)
+        self.rows, self.box = nn.Linear(HEADER, d), nn.Linear(7, d)
         self.symmetry = nn.Linear(10, d, bias=False) if tied else None
         self.place = nn.Parameter(0.02 * torch.randn(SIZE if ordered else HEADER + 1, d))
         self.pairs = PairTerms(d, pair_hidden, pair_width, blocks * heads, waves, shells)
@@ -229,8 +228,8 @@ class RowTransformer(nn.Module):
         width = int(counts.max())  # absent slots cost nothing
         sites = site_symmetry(batch.extras, width) if self.tied else None
         allowed, required = (batch.extras.get(name) if self.tied else None for name in ('allowed', 'required'))
-        out = self.core(image, counts, c_noise.float(), c, width, sites, allowed, required)
-        out = dict(zip(('image', 'elements', 'groups'), out, strict=True))
+        found = self.core(image, counts, c_noise.float(), c, width, sites, allowed, required)
+        out = dict(zip(('image', 'elements', 'groups'), found, strict=True))
         return out if self.training and self.tied else {'image': out['image']}
 
     def condition(self, c_noise: Tensor, counts: Tensor, conditions: dict[str, Tensor]) -> Tensor:
@@ -416,7 +415,7 @@ class RowTransformer(nn.Module):
         """Return the clean image D (B, 4, T, T) of one output per number."""
         places = self.heads_out['places'](tokens[:, HEADER:])  # (B, N, 3)
         cell = self.heads_out['cell'](tokens[:, 4:10]).diagonal(dim1=1, dim2=2)  # (B, 6), one token per number
-        key = self.key(tokens[:, HEADER:]) * 0.125
+        key = self.key(tokens[:, HEADER:]).float() * 0.125
         with torch.autocast(tokens.device.type, enabled=False):
             places = skipped(estimate.atoms[..., 1:], estimate.sites, places)
             cell = skipped(estimate.cell[:, :6], estimate.box, cell)
@@ -424,13 +423,11 @@ class RowTransformer(nn.Module):
                 places = sites.project(places, self.shift[1:4], self.scale[1:4])
                 cell = sites.project_cell(cell, self.shift[4:10], self.scale[4:10])
             cell = torch.cat([cell, self.groups.mean(groups)[:, None]], 1)
-            z = self.elements.mean(elements)[..., None]
-            fields = torch.cat([z, places, cell[:, None].expand(-1, here.shape[1], -1)], -1)
+            fields = torch.cat([self.elements.mean(elements)[..., None], places, cell[:, None].expand(-1, here.shape[1], -1)], -1)
             raw = (places * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
             d = raw[..., :, None] - raw[..., None, :]
             length = d.square().sum(1).clamp(min=1e-8).sqrt()
             length = (length - self.shift[LENGTH]) / self.scale[LENGTH]
-            key = key.float()
             length = skipped(length, estimate.noise[:, 11, None, None], key @ key.transpose(1, 2), 1.0)
             return compose_image(fields, length, d / self.scale[DIRECTIONS, None, None], here, self.absent)
 
@@ -448,10 +445,9 @@ class RowTransformer(nn.Module):
             share, spread = share.float(), self.spread()
             raw = (estimate.atoms[..., 1:] * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
             fields = torch.cat([estimate.atoms, estimate.cell[:, None].expand(-1, here.shape[1], -1)], -1)
-            copies = (raw[..., :, None] - raw[..., None, :]) / unit
-            copies = compose_image(fields, torch.zeros_like(estimate.length), copies, here)
-            own, apart = r[:, 0, 0] / math.sqrt(2.0), 2**0.5 * (estimate.noise[:, 1:4] * self.scale[1:4]).mean(1, keepdim=True)
-            noise = torch.cat([estimate.noise[:, :11], apart / self.scale[LENGTH], apart / unit.mean()], 1)
+            own, noise = r[:, 0, 0] / math.sqrt(2.0), self.with_differences(estimate.noise)
+            differences = (raw[..., :, None] - raw[..., None, :]) / unit
+            copies = compose_image(fields, torch.zeros_like(estimate.length), differences, here)
             clean = y * self.by_field((1 - share) * spread**2 / (spread**2 + own**2), here)
             clean = clean + copies * self.by_field(share * spread**2 / (spread**2 + noise**2), here)
             clean = clean + out * self.by_field(noise * spread * torch.rsqrt(spread**2 + noise**2), here)
@@ -459,6 +455,11 @@ class RowTransformer(nn.Module):
             norm = (directions * unit).square().sum(1).clamp(min=1e-8).sqrt()
             length = length + share[:, 11, None, None] * (norm - self.shift[LENGTH]) / self.scale[LENGTH]
             return symmetric_image(strips(clean).mean(2), length, directions, here)
+
+    def with_differences(self, noise: Tensor) -> Tensor:
+        """Return the noise (B, 13) of copies, that of lengths and directions from the differences of places."""
+        apart = 2**0.5 * (noise[:, 1:4] * self.scale[1:4]).mean(1, keepdim=True)
+        return torch.cat([noise[:, :11], apart / self.scale[LENGTH], apart / self.scale[DIRECTIONS].mean()], 1)
 
     def spread(self) -> Tensor:
         """Return the standard deviations (13,) of the fields Z to space_group, length and directions."""
@@ -479,12 +480,11 @@ class RowTransformer(nn.Module):
         """
         n = counts.to(c_noise.dtype)[:, None]
         r = torch.exp(4 * c_noise)[:, None]
-        here = is_present(counts)
-        noise = self.copy_noise(n[:, 0], r[:, 0])
-        spread = self.spread() ** 2  # (13,)
+        noise, spread = self.copy_noise(n[:, 0], r[:, 0]), self.spread() ** 2  # (B, 13), (13,)
+        noise = noise if self.tied else self.with_differences(noise)
         unit = (r**2 / (1 + r**2)) * (spread + noise**2) / (noise**2 * spread)  # (B, 13)
         pixels = torch.cat([(8 * n).expand(-1, PRESENT), (n * (n - 1)).clamp(min=1).expand(-1, 4)], 1)  # of each field
-        unit = torch.cat([unit, unit[:, -1:].expand(-1, 2)], 1)  # (B, 15)
+        unit = unit[:, [*range(13), 12, 12]]  # (B, 15)
         share = torch.cat([self.weights[:PRESENT], self.weights[LENGTH:]]).to(n.dtype)
         weight = share / share.sum() * unit / pixels * (4 * SIZE * SIZE)
         fields = weight[:, None, :PRESENT].expand(-1, ATOMS, -1)
@@ -496,5 +496,5 @@ class RowTransformer(nn.Module):
             less = (1 + free * noise**2) / (free * (1 + noise**2))
             fields = torch.cat([fields[..., :1], fields[..., 1:10] * less, fields[..., 10:]], -1)
         block = weight[:, PRESENT:, None, None].expand(-1, -1, ATOMS, ATOMS)
-        image = compose_image(fields, block[:, 0], block[:, 1:], here)
+        image = compose_image(fields, block[:, 0], block[:, 1:], is_present(counts))
         return torch.where(is_generated(counts), image, 0.0)
