@@ -2,11 +2,13 @@
 
     python scripts/metal_oxide_round.py run --seed 1 --minutes 60     # any number of these, with different seeds
     python scripts/metal_oxide_round.py starts --seed 2 --minutes 30; the same with `relax --seed 2 --device cuda`
+    python scripts/metal_oxide_round.py run --seed 1 --minutes 60 --adsorbates          # H, C, N and S alone, or with O
     python scripts/metal_oxide_round.py merge metal_oxide.npz FILE ...     # all rounds and the relaxations of FILES, in one file
 
 A start is random (a quarter), or a sample of the model that `SurfaceDiffusion` takes by default. It is relaxed with 7net-mf-0
 (modal PBE; BFGS to 0.05 eV/A, at most 120 steps), and frames along the way are kept, with energies and raw forces. Ni and Rh are
-never used: they are the test.
+never used with O alone: they are the test. Rounds of adsorbates have random starts, and a folder of their own: they are in no
+data set yet.
 
 Batch k of a round is seeded by (seed, k); its starts are ``runs/metal-oxide-rounds/SEED/K.starts``, its relaxations K.traj; the
 same command continues after the last. `run` does both, batch by batch; on a GPU `relax` takes many batches at once
@@ -42,10 +44,12 @@ from ase_diffusion.relax import get_calculator, irelax
 from ase_diffusion.search import random_start
 from ase_diffusion.utils.atoms import detached
 
-STORE = Path(__file__).parent.parent / 'runs' / 'metal-oxide-rounds'
+RUNS = Path(__file__).parent.parent / 'runs'
+STORE, ADSORBATES = RUNS / 'metal-oxide-rounds', RUNS / 'adsorbate-rounds'
 KEEP = {0, 1, 2, 4, 8, 16, 32, 64}
 # lattice constants of 7net-mf-0 (modal PBE), A
 METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
+MORE_METALS = {'Ni': 3.5046, 'Rh': 3.849}  # of adsorbates
 # facet: (share, builder, sizes)
 FACETS = {
     '111': (0.35, fcc111, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
@@ -74,26 +78,34 @@ def overlayer(metal: str, size: tuple[int, int, int], rng: np.random.Generator) 
     return f'{metal}{metals}O{oxygens}'
 
 
-def starts(metal: str, facet: str, size, formula: str, count: int, rng) -> tuple[list[Atoms], str]:
+def adsorbates(size: tuple[int, int, int], rng: np.random.Generator) -> str:
+    """Return a formula of H, C, N or S, with O once in five, of up to three quarters of the sites."""
+    count = int(rng.integers(1, max(1, round(0.75 * size[0] * size[1])) + 1))
+    oxygens = int(rng.integers(1, count)) if count > 1 and rng.random() < 0.2 else 0
+    return f'{rng.choice(["H", "C", "N", "S"])}{count - oxygens}' + (f'O{oxygens}' if oxygens else '')
+
+
+def starts(metal: str, facet: str, size, formula: str, count: int, rng, always_random: bool = False) -> tuple[list[Atoms], str]:
     """Return ``count`` structures and where they come from."""
-    slab = substrate(metal, facet, size, METALS[metal])
-    if rng.random() < 0.25:
+    slab = substrate(metal, facet, size, (METALS | MORE_METALS)[metal])
+    if always_random or rng.random() < 0.25:
         return [random_start(slab, formula, rng) for _ in range(count)], 'random'
     options = dict(steps=50, rng=int(rng.integers(1 << 31)), logfile=None, compile=False)
     gen = SurfaceDiffusion(slab, stoich=formula, **options)
     return gen.sample(count, energy=0.0, guidance_scale=float(rng.choice([1.0, 2.0, 4.0]))), 'model'
 
 
-def make(folder: Path, seed: int, number: int, count: int) -> list[Atoms]:
+def make(folder: Path, seed: int, number: int, count: int, light: bool = False) -> list[Atoms]:
     """Return the starts of batch ``number``, made and stored where they are not there yet."""
     path = folder / f'{number:05d}.starts'
     if path.exists():
         return read(path, ':', format='traj')
     rng = np.random.default_rng((seed, number))
-    metal = str(rng.choice(list(METALS)))
+    metal = str(rng.choice(list(METALS | MORE_METALS if light else METALS)))
     facet = str(rng.choice(list(FACETS), p=[share for share, _, _ in FACETS.values()]))
     size = FACETS[facet][2][rng.integers(len(FACETS[facet][2]))]
-    images, start = starts(metal, facet, size, overlayer(metal, size, rng), count, rng)
+    formula = adsorbates(size, rng) if light else overlayer(metal, size, rng)
+    images, start = starts(metal, facet, size, formula, count, rng, always_random=light)
     for k, atoms in enumerate(images):
         atoms.calc = None
         about = {'run': 1_000_000 * seed + 10 * number + k, 'metal': metal, 'facet': facet, 'start': start}
@@ -133,7 +145,8 @@ def refine(folder: Path, batches: dict[int, list[Atoms]], calculator, device: st
 def run(args) -> None:
     """Make starts, relax them, or both, until the time is over."""
     logging.getLogger('ase_diffusion').setLevel(logging.ERROR)
-    folder = STORE / str(args.seed)
+    light = getattr(args, 'adsorbates', False)
+    folder = (ADSORBATES if light else STORE) / str(args.seed)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     begun = time.monotonic()
@@ -146,7 +159,7 @@ def run(args) -> None:
     calculator = get_calculator('7net-mf-0') if args.command == 'run' else None
     number = max(made if calculator is None else done, default=-1) + 1
     while time.monotonic() - begun < 60 * args.minutes:
-        images = make(folder, args.seed, number, args.batch)
+        images = make(folder, args.seed, number, args.batch, light)
         if calculator is not None:
             refine(folder, {number: images}, calculator, None, 1)
         number += 1
@@ -182,6 +195,8 @@ def main() -> None:
         one.add_argument('--seed', type=int, required=True)
         one.add_argument('--minutes', type=float, default=60)
         one.add_argument('--batch', type=int, default=3, help='starts of one formula and cell')
+        if name == 'run':
+            one.add_argument('--adsorbates', action='store_true', help='H, C, N, S in place of overlayers of metal and oxygen')
     one.add_argument('--device')
     one.add_argument('--together', type=int, default=64, help='structures in one call of the network')
     one.add_argument('--share', default='0/1', help='i/n: every n-th batch from the i-th on')
