@@ -445,7 +445,8 @@ class RowTransformer(nn.Module):
             share, spread = share.float(), self.spread()
             raw = (estimate.atoms[..., 1:] * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
             fields = torch.cat([estimate.atoms, estimate.cell[:, None].expand(-1, here.shape[1], -1)], -1)
-            own, noise = r[:, 0, 0] / math.sqrt(2.0), self.with_differences(estimate.noise)
+            own, apart = r[:, 0, 0] / math.sqrt(2.0), 2**0.5 * (estimate.noise[:, 1:4] * self.scale[1:4]).mean(1, keepdim=True)
+            noise = torch.cat([estimate.noise[:, :11], apart / self.scale[LENGTH], apart / unit.mean()], 1)
             differences = (raw[..., :, None] - raw[..., None, :]) / unit
             copies = compose_image(fields, torch.zeros_like(estimate.length), differences, here)
             clean = y * self.by_field((1 - share) * spread**2 / (spread**2 + own**2), here)
@@ -455,11 +456,6 @@ class RowTransformer(nn.Module):
             norm = (directions * unit).square().sum(1).clamp(min=1e-8).sqrt()
             length = length + share[:, 11, None, None] * (norm - self.shift[LENGTH]) / self.scale[LENGTH]
             return symmetric_image(strips(clean).mean(2), length, directions, here)
-
-    def with_differences(self, noise: Tensor) -> Tensor:
-        """Return the noise (B, 13) of copies, that of lengths and directions from the differences of places."""
-        apart = 2**0.5 * (noise[:, 1:4] * self.scale[1:4]).mean(1, keepdim=True)
-        return torch.cat([noise[:, :11], apart / self.scale[LENGTH], apart / self.scale[DIRECTIONS].mean()], 1)
 
     def spread(self) -> Tensor:
         """Return the standard deviations (13,) of the fields Z to space_group, length and directions."""
@@ -481,7 +477,6 @@ class RowTransformer(nn.Module):
         n = counts.to(c_noise.dtype)[:, None]
         r = torch.exp(4 * c_noise)[:, None]
         noise, spread = self.copy_noise(n[:, 0], r[:, 0]), self.spread() ** 2  # (B, 13), (13,)
-        noise = noise if self.tied else self.with_differences(noise)
         unit = (r**2 / (1 + r**2)) * (spread + noise**2) / (noise**2 * spread)  # (B, 13)
         pixels = torch.cat([(8 * n).expand(-1, PRESENT), (n * (n - 1)).clamp(min=1).expand(-1, 4)], 1)  # of each field
         unit = unit[:, [*range(13), 12, 12]]  # (B, 15)
