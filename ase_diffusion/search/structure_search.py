@@ -92,7 +92,8 @@ class StructureSearch(Campaign):
         """Return the first `count` structures of a block."""
         self.generator.rng = np.random.default_rng([self.seed, block])
         if hasattr(self.generator, 'templates_begin'):
-            self.generator.templates_begin = self.seed, block * self.block
+            size = self.block * self.generator.best_of
+            self.generator.templates_begin = self.seed, block * size, (block + 1) * size
         return self.generator.sample(count, **self.conditions)
 
 

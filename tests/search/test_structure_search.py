@@ -12,7 +12,7 @@ from ase.build import fcc111
 from ase.constraints import FixAtoms
 from ase.db import connect
 
-from ase_diffusion import PointCloudDiffusion, SurfaceDiffusion
+from ase_diffusion import CrystalDiffusion, PointCloudDiffusion, SurfaceDiffusion
 from ase_diffusion.cli.main import main
 from ase_diffusion.metrics import Distinct, substrate_symmetries
 from ase_diffusion.search import StructureSearch, random_start
@@ -219,3 +219,18 @@ def test_templates_do_not_begin_anew_where_a_search_goes_on(tmp_path):
             StructureSearch(gen, tmp_path / name, 'emt', rng=1, block=4, steps=1, workers=0, logfile=None).run(n)
         found.append([(row.formula, row.get('template'), row.seed) for row in connect(tmp_path / name).select()])
     assert found[0] == found[1] and len({template for _, template, _ in found[0]}) == 7
+
+
+@pytest.mark.parametrize('best_of', [1, 2])
+def test_each_template_is_offered_once_though_some_are_rejected(best_of, tmp_path):
+    options = {'relax': {'calculator': 'emt', 'steps': 1}, 'best_of': best_of} if best_of > 1 else {}
+    gen = CrystalDiffusion('Cu3Au', templates=6, steps=10, maxtries=500, logfile=None, **options)
+    offered, made = [], gen._label
+    gen._label = lambda atoms, seed, conditions, notes: (
+        offered.append(notes.get('template')),
+        made(atoms, seed, conditions, notes),
+    )
+    gen._reason_to_reject = lambda atoms: 'no' if atoms.info['key_value_pairs'].get('template') in offered[1:2] else None
+    StructureSearch(gen, tmp_path / 'a.db', 'emt', rng=1, block=2, steps=1, workers=0, logfile=None).run(6)
+    templates = [template for template in offered if template]
+    assert len(templates) == len(set(templates)) == 6

@@ -39,6 +39,7 @@ from .templates import (
     ElementTemplates,
     Templates,
     TemplatesFirst,
+    UnknownToModel,
     check_space_group,
     energy_and_prior,
 )
@@ -203,23 +204,11 @@ class CrystalDiffusion(TemplatesFirst):
     def _adapt(self, representation: Crystal, networks: dict, header: dict) -> Crystal:
         network = next(iter(networks.values()))
         sizes = [int(n) for n in header['sizes']]
-        self._without_network = None
-        try:
-            self._check_asked(
-                self.model,
-                network.settings['conditioning'],
-                header.get('csp_fraction'),
-                header['representation']['elements'],
-                sizes,
-            )
-        except UnknownToModel as error:
-            if self.templates is None or not self.templates.found:
-                raise ValueError(f'{error}{self._other_sizes()}') from None
-            self._without_network = str(error)
+        known, given = header['representation']['elements'], header.get('csp_fraction')
+        self._check_network(lambda: self._check_asked(self.model, network.settings['conditioning'], given, known, sizes))
         return representation
 
     def _other_sizes(self) -> str:
-        """Return the end of the message where neither the network nor a template can be of use."""
         return '' if self.templates is None else self.templates.other_sizes()
 
     def _check_asked(self, name: str, conditioning: str, given, known, sizes) -> None:
@@ -231,12 +220,12 @@ class CrystalDiffusion(TemplatesFirst):
         asked = set(self.numbers or ()) | set(self.elements or ())
         if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):
             names = ', '.join(chemical_symbols[z] for z in known)
-            raise UnknownToModel(f'{name} never saw {", ".join(unknown)}; it knows {names}')
+            raise UnknownToModel(f'{name} never saw {", ".join(unknown)}', f'it knows {names}')
         count = self.natoms if self.numbers is None else len(self.numbers)
         if count is not None and count > max(sizes):
             raise UnknownToModel(
-                f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}; take '
-                'fewer formula units or another model'
+                f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}',
+                'take fewer formula units or another model',
             )
         if count is not None and count not in sizes and self.templates is None:
             log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
@@ -269,8 +258,7 @@ class CrystalDiffusion(TemplatesFirst):
         task = super()._task(conditions)
         if self.templates is None or conditions is None:
             return task
-        asked = [name for name, value in conditions.items() if value is not None and name != 'guidance_scale']
-        if reason := self.templates.reason_against(asked):
+        if reason := self.templates.reason_against(list(self._asked_for(conditions))):
             self.log.write(f'templates: {reason}; the network alone')
             return task
         if self.guidance is not None:
@@ -394,10 +382,6 @@ class CrystalDiffusion(TemplatesFirst):
             **({'all_elements': True} if self.all_elements else {}),
             **({'prior_weight': self.prior_weight} if self.best_of > 1 else {}),
         }
-
-
-class UnknownToModel(ValueError):
-    """The network knows neither such elements nor such sizes; templates may."""
 
 
 def _elements(elements) -> list[int]:
