@@ -139,7 +139,8 @@ class Generator(GenerativeModel):
         n : int, optional
         conditions
             What the model knows (``ase-diffusion info MODEL`` lists it). In place of a number, a pair (low, high) asks for a
-            range: each structure draws its own number in it, uniformly, from its seed; ``info['key_value_pairs']`` has it.
+            range: each structure draws its own number in it, uniformly, from its seed; ``info['key_value_pairs']`` has it. A
+            range is cut to that of the training data, with a warning.
 
         Raises
         ------

@@ -281,7 +281,10 @@ def composition_text(stoich: str | Mapping[str, int]) -> str:
     if isinstance(stoich, Mapping):
         for symbol, count in stoich.items():
             if symbol not in chemical_symbols[1:]:
-                raise ValueError(f'a composition has numbers of atoms of elements, such as {{"Ag": 12, "O": 6}}; got {symbol!r}')
+                raise ValueError(
+                    f'a composition has numbers of atoms of elements, such as {{"Ag": 12, "O": 6}}; got {symbol!r}'
+                    f'{isotopes(symbol)}'
+                )
             check_integer(f'the number of {symbol} atoms', count, 0)
         stoich = ''.join(f'{symbol}{int(count)}' for symbol, count in stoich.items() if count)
     if isinstance(stoich, Formula):
@@ -315,8 +318,14 @@ def parse_formula(text: str) -> list[int]:
     except (ValueError, KeyError, AttributeError):
         numbers = []
     if not numbers or 0 in numbers:
-        raise ValueError(f"a formula is element symbols with whole numbers, such as 'Ag6O3'; got {text!r}")
+        raise ValueError(f"a formula is element symbols with whole numbers, such as 'Ag6O3'; got {text!r}{isotopes(text)}")
     return numbers
+
+
+def isotopes(text: str) -> str:
+    """Return the end of a message about a formula or symbol with isotopes of hydrogen, nothing where there are none."""
+    found = sorted(set(re.findall(r'[DT](?![a-z])', str(text))))
+    return f'; ASE has no isotopes: write H in place of {" and ".join(found)}' if found else ''
 
 
 def neighbors(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ from ase_diffusion.utils.atoms import (
     frozen_mask,
     join_slab,
     mobile_formula,
+    parse_formula,
     rotation_hint,
     voigt_stress,
 )
@@ -47,6 +48,17 @@ CONSTRAINTS = {
     'force': ExternalForce(-1, 0, 0.5),
     'com': FixCom(),
 }
+
+
+@pytest.mark.parametrize('text', ['D2O', 'LiT', 'Al(OD)3'])
+def test_isotopes_are_named(text):
+    for use in (parse_formula, composition_text, lambda text: composition_text({text[-1 if text == 'LiT' else 0]: 1})):
+        with pytest.raises(ValueError, match='a formula is|a composition has') as error:
+            use(text)
+        assert 'write H in place of' in str(error.value) or text.startswith('Al')
+    for other in ('DyX', 'Tix', 'Dd'):
+        with pytest.raises(ValueError, match=f'{other}.$'):
+            parse_formula(other)
 
 
 @pytest.mark.parametrize('name', CONSTRAINTS)
