@@ -36,6 +36,7 @@ from .objectives import DenoisingLoss, Objective
 from .trainer import train
 
 log = logging.getLogger(__name__)
+MAY_BE_NONE = ('attention', 'distances', 'frequencies', 'shells', 'waves')  # settings of networks that may be 0
 
 
 def check_options(options: Iterable[str], *recipes: Callable[..., Path], but: Collection[str] = ()) -> None:
@@ -70,13 +71,19 @@ def check_new(settings: Mapping | None, *networks: Callable, but: Collection[str
     ------
     TypeError
         It is no dict; a name is none of its keywords, which are listed.
+    ValueError
+        A number that counts something is none.
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise TypeError(f'settings is a dict of settings of a new network; got {settings!r}')
-    known = {name for network in networks for name in inspect.signature(network).parameters} - {*but, *own}
+    every = {name: each for network in networks for name, each in inspect.signature(network).parameters.items()}
+    known = set(every) - {*but, *own}
     if unknown := [name for name in settings or {} if name not in known]:
         mine = f'; {" and ".join(own)} are arguments of their own' if set(own) & set(unknown) else ''
         raise TypeError(f'settings of a new network are {", ".join(sorted(known))}; got {", ".join(map(repr, unknown))}{mine}')
+    for name, value in (settings or {}).items():
+        if type(every[name].default) is int:
+            check_integer(name, value, 0 if name in MAY_BE_NONE else 1)
     return dict(settings or {})
 
 

@@ -63,6 +63,15 @@ def test_settings_of_a_network_are_named_before_any_work(method, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize(
+    ('method', 'wrong'), [('crystal', {'heads': 0}), ('crystal', {'hidden': 2.5}), ('crystens', {'waves': -1})]
+)
+def test_settings_that_count_are_whole_numbers(method, wrong, tmp_path):
+    images = [bulk('NaCl', 'rocksalt', a=5.0 + 0.1 * k) for k in range(4)]
+    with pytest.raises(ValueError, match=f'{next(iter(wrong))} is an integer, [01] or more'):
+        METHODS[method]().fit(images, tmp_path / 'out', steps=1, settings=wrong)
+
+
 def test_settings_of_the_other_network_are_refused(tmp_path):
     images = [bulk('NaCl', 'rocksalt', a=5.0 + 0.1 * k) for k in range(4)]
     for method, options in (
