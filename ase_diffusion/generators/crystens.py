@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,6 @@ from .tasks import FromNoise
 log = logging.getLogger(__name__)
 
 SMALL, AUGMENTATION = 0x5DEECE66D, 0xBB40E64DA  # change a seed for the small image of a cascade, and for the noise on it
-REDRAWS = 50  # of number of atoms and space group, until known sites have as many elements as were asked for
 RATIO = 0.7  # of the sum of covalent radii; medians above the hull (CHGNet, not relaxed): 0.5 eV/atom with it
 MERGED = 'fewer atoms than asked for, since some came to lie on one site'
 
@@ -295,21 +294,17 @@ class CrysTensDiffusion(BulkGenerator):
     def _drawn_for(self, seed: int, natoms: int | None, group: str | None, elements: int) -> tuple[int, str | None]:
         """Return number of atoms and space group, where possible those of known sites for so many elements."""
         least = elements if self.all_elements else 1
-        first, spare, bank = self._drawn(seed, natoms, group, least), None, self._known_sites() if self.sites else None
-        drawn = first
-        for k in range(REDRAWS if self.sites and elements > 1 and None in (natoms, group) else 0):
-            if drawn[1] is None or bank.holds(drawn[0], int(drawn[1]), elements):
-                return drawn
-            if spare is None and bank.most_orbits(drawn[0], int(drawn[1])) >= elements:
-                spare = drawn
-            drawn = self._drawn((seed + k + 1) % 2**63, natoms, group, least)
-        return spare or first
+        choose = self.sites and elements > 1 and None in (natoms, group)
+        return self._drawn(seed, natoms, group, least, self._known_sites().pairs(elements) if choose else ())
 
-    def _drawn(self, seed: int, natoms: int | None, group: str | None, least: int = 1) -> tuple[int, str | None]:
+    def _drawn(
+        self, seed: int, natoms: int | None, group: str | None, least: int = 1, choices: Sequence[set[tuple[int, int]]] = ()
+    ) -> tuple[int, str | None]:
         """Return number of atoms, ``least`` or more, and space group for this seed, given what is asked for.
 
-        Frequencies are those of the data, or of crystals of the user whose sites are taken. No space group comes from models
-        that do not say in which ones crystals of a size are; and where none has what is asked for, sizes alone are drawn.
+        Frequencies are those of the data, or of crystals of the user whose sites are taken; of the first of ``choices`` of which
+        one is possible. No space group comes from models that do not say in which ones crystals of a size are; and where none
+        has what is asked for, sizes alone are drawn.
         """
         known = conditions_of(self.header).get('space_group')
         given = self._bank is not None and self._bank.record is not True
@@ -322,6 +317,8 @@ class CrysTensDiffusion(BulkGenerator):
         ]
         if not rows:
             return self._drawn_count(seed) if natoms is None else natoms, group
+        chosen = ([row for row in rows if (row[0], int(row[1])) in pairs] for pairs in choices)
+        rows = next(filter(None, chosen), rows)
         weights = np.array([count for *_, count in rows], float)
         n, word, _ = rows[np.random.default_rng(seed).choice(len(rows), p=weights / weights.sum())]
         return n, word

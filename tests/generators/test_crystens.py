@@ -102,7 +102,15 @@ def test_sizes_that_are_drawn_hold_all_elements(model):
         gen = generator(model, all_elements=True, sites=sites)
         assert {gen._drawn_for(seed, None, None, 3)[0] for seed in range(20)} == {8}
     gen = CrysTensDiffusion(rng=0, logfile=None, all_elements=True)
-    assert all(gen._known_sites().holds(4, int(gen._drawn_for(seed, 4, None, 3)[1]), 3) for seed in range(20))
+    bank = gen._known_sites()
+    assert all(bank.holds(4, int(gen._drawn_for(seed, 4, None, 3)[1]), 3) for seed in range(20))
+    for elements in (6, 7, 8):  # of few known crystals
+        assert all(
+            bank.holds(n, int(group), elements) for n, group in (gen._drawn_for(k, None, None, elements) for k in range(20))
+        )
+    for seed in range(20):  # sites can have seven elements where no crystal of the size has
+        n, group = gen._drawn_for(seed, 8, None, 7)
+        assert not bank.holds(n, int(group), 7) and bank.most_orbits(n, int(group)) >= 7
 
 
 @pytest.mark.parametrize('asked', [{'natoms': 8, 'space_group': 227}, {'natoms': 2, 'space_group': 194}])
