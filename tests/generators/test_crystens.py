@@ -96,6 +96,18 @@ def test_where_no_elements_are_asked_for_none_is_missing(model):
     assert gen._reason_to_reject(bulk('NaCl', 'rocksalt', a=5.64)) is None
 
 
+def test_all_elements_have_a_sampler_of_their_own(model):
+    gen = CrysTensDiffusion(model, all_elements=True, logfile=None)
+    assert (gen.sampler, gen.steps) == ('renoised_ancestral', 25)
+    assert CrysTensDiffusion(model, all_elements=True, steps=3, sampler='ancestral', logfile=None).sampling['steps'] == 3
+    assert CrysTensDiffusion(model, all_elements=True, sampler='ancestral', logfile=None).sampler == 'ancestral'
+    assert CrysTensDiffusion(model, logfile=None).sampler == 'dpmpp_2m'
+    gen._reason_to_reject = lambda atoms: 'never'
+    gen.steps, gen.maxtries = 3, 1
+    with pytest.raises(GenerationFailed, match='take CrystalDiffusion'):
+        gen.sample(elements=['Na', 'Cl'])
+
+
 def test_sizes_that_are_drawn_hold_all_elements(model):
     """With sites and without: 2 or 8 atoms in the data, and three elements."""
     for sites in (True, False):
