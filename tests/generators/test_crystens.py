@@ -116,10 +116,12 @@ def test_sizes_that_are_drawn_hold_all_elements(model):
     gen = CrysTensDiffusion(rng=0, logfile=None, all_elements=True)
     bank = gen._known_sites()
     assert all(bank.holds(4, int(gen._drawn_for(seed, 4, None, 3)[1]), 3) for seed in range(20))
-    for elements in (6, 7, 8):  # of few known crystals
+    for elements in (6, 7):  # of few known crystals
         assert all(
             bank.holds(n, int(group), elements) for n, group in (gen._drawn_for(k, None, None, elements) for k in range(20))
         )
+    drawn = {gen._drawn_for(seed, None, None, 8) for seed in range(20)}  # one crystal alone has eight
+    assert len(drawn) > 10 and all(bank.most_orbits(n, int(group)) >= 8 for n, group in drawn)
     for seed in range(20):  # sites can have seven elements where no crystal of the size has
         n, group = gen._drawn_for(seed, 8, None, 7)
         assert not bank.holds(n, int(group), 7) and bank.most_orbits(n, int(group)) >= 7
