@@ -215,11 +215,11 @@ class CrysTensDiffusion(BulkGenerator):
         asked = dict(conditions)
         natoms = asked.pop('natoms', None)
         natoms = self.natoms if natoms is None else _check_natoms(natoms)
-        if not self.networks:
+        if not self.networks and KINDS[self.network_kind].model == UNTRAINED:
             raise ValueError(
                 f'no model with network={self.network_kind!r} ships: train one with gen.fit(data), or give the file of one'
             )
-        if 'sizes' not in self.header:
+        if self.networks and 'sizes' not in self.header:
             self._refuse({'natoms': natoms, **asked})
             return super().check_conditions(asked) | {'natoms': None}
         number = asked.get('space_group')

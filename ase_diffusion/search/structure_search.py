@@ -5,6 +5,7 @@ The loop is in `ase_diffusion.search.campaign`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,10 @@ class StructureSearch(Campaign):
         block: int = BLOCK,
         **options: Any,
     ) -> None:
+        if not isinstance(conditions, (Mapping, type(None))):
+            raise TypeError(
+                f"conditions is a dict of keywords of generator.sample, such as {{'energy': 0.0}}; got {conditions!r}"
+            )
         self.generator, self.conditions = generator, dict(conditions or {})
         checked = generator.check_conditions(self.conditions)
         if calculator is None:

@@ -25,6 +25,13 @@ SCALED_ON = 256  # structures from which means and standard deviations of the ch
 SMALLEST_STD = 0.05
 
 
+def check_silica(atoms: Atoms) -> None:
+    """Raise a ValueError for what is no crystal of Si and O, whose grids hold nothing of other atoms."""
+    check_crystal(atoms)
+    if set(atoms.get_chemical_symbols()) != {'Si', 'O'}:
+        raise ValueError('a framework to learn from has Si and O, no other elements')
+
+
 def new_voxels(
     images: list[Atoms],
     *,
@@ -122,7 +129,7 @@ def train_zeolite(
     builders = (new_voxels,) if unet else (new_voxels, VoxelNet)
     settings = check_new(settings, *builders, but=('images', 'shape', 'settings', 'conditions', 'field', *others))
     images = list(images)
-    kept = list(usable_structures(images, check_crystal))
+    kept = list(usable_structures(images, check_silica))
     if isinstance(conditions, dict):
         conditions = Structures(images, conditions).select(kept).conditions
     images = [images[k] for k in kept]

@@ -96,6 +96,13 @@ def test_where_no_elements_are_asked_for_none_is_missing(model):
     assert gen._reason_to_reject(bulk('NaCl', 'rocksalt', a=5.64)) is None
 
 
+def test_an_untrained_one_says_so():
+    with pytest.raises(ValueError, match='this generator is untrained; call gen.fit'):
+        CrysTensDiffusion('untrained', logfile=None).sample(elements=['Na'], space_group=225)
+    with pytest.raises(ValueError, match="no model with network='wgan' ships"):
+        CrysTensDiffusion(network='wgan', logfile=None).sample()
+
+
 def test_all_elements_have_a_sampler_of_their_own(model):
     gen = CrysTensDiffusion(model, all_elements=True, logfile=None)
     assert (gen.sampler, gen.steps) == ('renoised_ancestral', 25)

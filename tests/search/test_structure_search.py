@@ -210,6 +210,11 @@ def test_conditions_may_be_numbers_of_numpy(slab, tmp_path):
         assert len(search.run(1)) == 1
 
 
+def test_conditions_are_a_dict(slab, tmp_path):
+    with pytest.raises(TypeError, match="conditions is a dict of keywords of generator.sample, .*; got 'energy'"):
+        StructureSearch(SurfaceDiffusion(slab, 'AgO', logfile=None), tmp_path / 'a.db', 'ag-o', conditions='energy')
+
+
 def test_templates_do_not_begin_anew_where_a_search_goes_on(tmp_path):
     """The structure of a number depends on the seed alone: in one go and in two, the same templates and samples."""
     found = []
