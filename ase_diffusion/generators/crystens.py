@@ -223,7 +223,7 @@ class CrysTensDiffusion(BulkGenerator):
             self._refuse({'natoms': natoms, **asked})
             return super().check_conditions(asked) | {'natoms': None}
         number = asked.get('space_group')
-        if isinstance(number, (int, np.integer)) and not isinstance(number, bool):
+        if number is not None:
             asked['space_group'] = _word(number, conditions_of(self.header).get('space_group'))
         merged = super().check_conditions(asked)
         if self.all_elements and merged.get('elements'):
@@ -446,6 +446,8 @@ def _check_natoms(natoms) -> int:
 
 def _word(number, known) -> str:
     """Return the word of a space group; ValueError where there is none of this number."""
-    if isinstance(known, ClassCondition) and str(int(number)) not in known.classes:
-        raise ValueError(f'space_group is a number of the International Tables, 1 to 230; got {number}')
-    return str(int(number))
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    word = str(int(number)) if whole else number
+    if isinstance(known, ClassCondition) and (not isinstance(word, str) or word not in known.classes):
+        raise ValueError(f'space_group is a number of the International Tables, 1 to 230; got {number!r}')
+    return word

@@ -13,6 +13,7 @@ from ase.constraints import FixAtoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
 from ase.stress import full_3x3_to_voigt_6_stress
+from ase.symbols import Symbols
 
 from .checks import check_integer
 
@@ -268,8 +269,8 @@ def mobile_formula(atoms: Atoms) -> str:
     return Formula.from_list([chemical_symbols[z] for z in atoms.numbers[mobile if mobile.any() else ~mobile]]).format('hill')
 
 
-def composition_text(stoich: str | Mapping[str, int]) -> str:
-    """Return a composition, a formula or the numbers of atoms of elements, as a formula in the given order.
+def composition_text(stoich: str | Mapping[str, int] | Formula | Symbols) -> str:
+    """Return a composition, a formula (that of ASE, too) or the numbers of atoms of elements, as a formula in the given order.
 
     Raises
     ------
@@ -287,7 +288,7 @@ def composition_text(stoich: str | Mapping[str, int]) -> str:
                 )
             check_integer(f'the number of {symbol} atoms', count, 0)
         stoich = ''.join(f'{symbol}{int(count)}' for symbol, count in stoich.items() if count)
-    if isinstance(stoich, Formula):
+    if isinstance(stoich, (Formula, Symbols)):
         stoich = str(stoich)
     if not isinstance(stoich, str):
         raise TypeError(

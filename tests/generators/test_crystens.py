@@ -243,7 +243,7 @@ def test_fewer_atoms_than_asked_for_are_rejected(model):
     ('conditions', 'error', 'match'),
     [
         (dict(space_group=0), ValueError, '1 to 230; got 0'),
-        (dict(space_group='Fm-3m'), ValueError, 'space_group is one of'),
+        (dict(space_group='Fm-3m'), ValueError, "space_group is a number of the International Tables, 1 to 230; got 'Fm-3m'"),
         (dict(natoms=53), ValueError, 'at most 52'),
         (dict(natoms=0), ValueError, 'natoms'),
         (dict(elements=['Na', 'Xx']), ValueError, 'Xx'),

@@ -141,7 +141,7 @@ def test_only_numbers_have_ranges():
         with pytest.raises(ValueError, match='band_gap is one of metal, semiconductor, insulator, or None; got'):
             gen.sample(band_gap=wrong)
     gen = CrysTensDiffusion(**QUICK)
-    with pytest.raises(ValueError, match='space_group is one of'):
+    with pytest.raises(ValueError, match='space_group is a number of the International Tables'):
         gen.sample(space_group=(221, 225))
     with pytest.raises(ValueError, match='elements is a list of chemical symbols; 1 is none'):
         gen.sample(elements=(1, 2))

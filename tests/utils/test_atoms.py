@@ -19,6 +19,8 @@ from ase.constraints import (
     Hookean,
 )
 
+from ase_diffusion import CrystalDiffusion
+from ase_diffusion.data.starts import check_composition
 from ase_diffusion.utils.atoms import (
     check_surface_cell,
     composition_text,
@@ -118,7 +120,9 @@ def test_compositions():
     assert composition_text({'Ag': np.int64(12), 'O': 6}) == 'Ag12O6'
     assert composition_text(Counter(O=2, Ag=1)) == 'O2Ag1'
     assert composition_text(' H2O ') == 'H2O'
-    assert composition_text(Atoms('Ag2O').symbols.formula) == 'Ag2O'
+    for given in (Atoms('Ag2O').symbols.formula, Atoms('Ag2O').symbols):
+        assert composition_text(given) == check_composition(given) == 'Ag2O'
+        assert CrystalDiffusion(given, logfile=None).stoich == 'Ag2O'
     for bad, text in [({'Ag': -1}, 'number of Ag'), ({'Ag': 1.5}, 'number of Ag'), ({'Xx': 1}, "'Xx'"), ({}, 'a formula')]:
         with pytest.raises(ValueError, match=text):
             composition_text(bad)

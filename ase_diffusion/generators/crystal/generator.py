@@ -144,8 +144,8 @@ class CrystalDiffusion(TemplatesFirst):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if not isinstance(stoich, (str, Mapping, type(None))):
-            raise TypeError(f"stoich is a formula such as 'Ti4O8', got {type(stoich).__name__}; natoms=... counts atoms")
+        if isinstance(stoich, (int, np.integer)):
+            raise TypeError(f"stoich is a formula such as 'Ti4O8', got {stoich!r}; natoms={stoich} counts atoms")
         self.stoich = None if stoich is None else composition_text(stoich)
         self.numbers = None if stoich is None else parse_formula(self.stoich)
         self.natoms = None if natoms is None else check_integer('natoms', natoms, 1)

@@ -406,7 +406,7 @@ class TemplatesFirst(BulkGenerator):
 
 def check_space_group(number: Any) -> int:
     """Return a space group as an integer from 1 to 230; raise a ValueError for anything else."""
-    number = check_integer('space_group', number, 1)
+    number = check_integer('space_group', number, 1, 'a number of the International Tables')
     if number > 230:
         raise ValueError(f'space_group is a number of the International Tables, 1 to 230; got {number}')
     return number
