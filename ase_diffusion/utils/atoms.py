@@ -84,9 +84,8 @@ def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
     images = [images] if isinstance(images, Atoms) or not isinstance(images, Iterable) else list(images)
     for number, atoms in enumerate(images):
         if not isinstance(atoms, Atoms):
-            raise TypeError(
-                f'structures are ase.Atoms; number {number} is {type(atoms).__name__}; read files first: ase.io.read(path, ":")'
-            )
+            how = 'take row.toatoms()' if hasattr(atoms, 'toatoms') else 'read files first: ase.io.read(path, ":")'
+            raise TypeError(f'structures are ase.Atoms; number {number} is {type(atoms).__name__}; {how}')
     return images
 
 

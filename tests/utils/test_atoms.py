@@ -18,10 +18,12 @@ from ase.constraints import (
     FixSymmetry,
     Hookean,
 )
+from ase.db import connect
 
 from ase_diffusion import CrystalDiffusion
 from ase_diffusion.data.starts import check_composition
 from ase_diffusion.utils.atoms import (
+    as_list,
     check_surface_cell,
     composition_text,
     copy_atoms,
@@ -50,6 +52,13 @@ CONSTRAINTS = {
     'force': ExternalForce(-1, 0, 0.5),
     'com': FixCom(),
 }
+
+
+def test_rows_of_a_database_are_named(tmp_path):
+    with connect(tmp_path / 'a.db') as db:
+        db.write(Atoms('Cu'))
+    with pytest.raises(TypeError, match=r'structures are ase.Atoms; number 0 is AtomsRow; take row.toatoms\(\)'):
+        as_list(db.select())
 
 
 @pytest.mark.parametrize('text', ['D2O', 'LiT', 'Al(OD)3'])
