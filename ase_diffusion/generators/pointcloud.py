@@ -23,7 +23,7 @@ from ..utils.checks import check_integer
 from ..utils.rng import spawn_seeds
 from .bulk import SHORTEST, check_symmetrize
 from .compiling import copy_network
-from .crystal.templates import ElementTemplates, Templates, TemplatesFirst, UnknownToModel
+from .crystal.templates import ElementTemplates, Templates, TemplatesFirst, UnknownToModel, asked_templates
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 
@@ -116,7 +116,7 @@ class PointCloudDiffusion(TemplatesFirst):
         self.symmetrize = check_symmetrize(symmetrize)
         numbers = [chemical_symbols.index(symbol) for symbol in self.elements]
         self.relax = relax_keywords(relax, self.device, numbers=numbers, filter='FrechetCellFilter')
-        templates = model is None and self.denoising_trajectory is None if templates is None else templates
+        templates = asked_templates(templates, model is None and self.denoising_trajectory is None)
         self.templates = None
         if templates is not False:
             self.templates = ElementTemplates(templates, numbers, self.natoms, most=MAX_ATOMS)

@@ -10,7 +10,7 @@ from ase.build import bulk
 from ase.data import atomic_numbers
 from ase.formula import Formula
 
-from ase_diffusion import PointCloudDiffusion
+from ase_diffusion import CrystalDiffusion, PointCloudDiffusion
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.crystal import templates as module
 from ase_diffusion.generators.crystal.bank import formula_hash
@@ -138,6 +138,14 @@ def test_without_templates_the_network_is_alone(options, left):
     images = gen.sample(2)
     assert sources(images).count('template') == left
     assert ('templates first' in log.getvalue()) == bool(left)
+
+
+def test_true_and_false_of_numpy_are_those_of_python():
+    for make in (
+        lambda **options: PointCloudDiffusion(['Mg', 'O'], **options),
+        lambda **options: CrystalDiffusion('MgO', **options),
+    ):
+        assert make(templates=np.True_, logfile=None).templates and make(templates=np.False_, logfile=None).templates is None
 
 
 def test_what_is_asked_for_moves_the_order():

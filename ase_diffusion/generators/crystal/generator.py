@@ -40,6 +40,7 @@ from .templates import (
     Templates,
     TemplatesFirst,
     UnknownToModel,
+    asked_templates,
     check_space_group,
     energy_and_prior,
 )
@@ -167,6 +168,7 @@ class CrystalDiffusion(TemplatesFirst):
         if self.best_of > 1:
             self.selection = self._selection(calculator)
         self.space_group = None if space_group is None else check_space_group(space_group)
+        templates = asked_templates(templates, None)
         if templates is None:
             guided = self.denoising_trajectory is not None or (self.guidance is not None and self.best_of == 1)
             known = (stoich is not None or self.all_elements) and model is None

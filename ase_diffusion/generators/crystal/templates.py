@@ -196,6 +196,11 @@ def bank_of(templates: Any) -> tuple[Prototypes, int, Any]:
     return shipped_prototypes() + mine, TAKEN, record
 
 
+def asked_templates(templates: Any, default: bool | None) -> Any:
+    """Return what a user asks for, True and False of numpy as those of Python, or the default."""
+    return default if templates is None else bool(templates) if isinstance(templates, np.bool_) else templates
+
+
 def with_elements(bank: Prototypes, elements: list[int], fits: np.ndarray) -> list[Template]:
     """Return templates of all compositions of these elements by difference, one for each composition and structure type.
 
