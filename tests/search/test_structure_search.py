@@ -14,6 +14,7 @@ from ase.db import connect
 
 from ase_diffusion import CrystalDiffusion, PointCloudDiffusion, SurfaceDiffusion
 from ase_diffusion.cli.main import main
+from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.metrics import Distinct, substrate_symmetries
 from ase_diffusion.search import StructureSearch, random_start
 
@@ -224,6 +225,16 @@ def test_templates_do_not_begin_anew_where_a_search_goes_on(tmp_path):
             StructureSearch(gen, tmp_path / name, 'emt', rng=1, block=4, steps=1, workers=0, logfile=None).run(n)
         found.append([(row.formula, row.get('template'), row.seed) for row in connect(tmp_path / name).select()])
     assert found[0] == found[1] and len({template for _, template, _ in found[0]}) == 7
+
+
+def test_what_came_before_a_failure_is_kept(tmp_path):
+    gen = PointCloudDiffusion(['Xe', 'Au'], templates=5, logfile=None)  # without network
+    search = StructureSearch(gen, tmp_path / 'a.db', 'lj', rng=1, block=3, steps=1, workers=0, logfile=None)
+    for _ in range(2):
+        with pytest.raises(GenerationFailed, match='no template is left'):
+            search.run(9)
+        assert [row.number for row in connect(tmp_path / 'a.db').select()] == [0, 1, 2, 3, 4]
+    assert search.run(5)
 
 
 @pytest.mark.parametrize('best_of', [1, 2])
