@@ -8,15 +8,18 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from .names import CalculatorLike, calculator_name
 
+MPTRJ = frozenset(range(1, 95)) - frozenset(range(84, 89))  # elements of the data of SevenNet (its type_map) and CHGNet
+POTENTIALS = ('7net-mf-0', '7net-0', 'chgnet')
+
 
 def known_elements(calculator: CalculatorLike) -> frozenset[int] | None:
     """Return the atomic numbers that a calculator knows; None where that cannot be told.
 
-    Told are EMT, by name, class or instance; instances with a table of their elements: SevenNet (``type_map``), MACE
-    (``z_table``), EAM of ASE (``elements``); and the force fields of this package.
+    Told are EMT, by name, class or instance; SevenNet and CHGNet by name; instances with a table of their elements: SevenNet
+    (``type_map``), MACE (``z_table``), EAM of ASE (``elements``); and the force fields of this package.
     """
     if isinstance(calculator, str):
-        return _emt_elements() if calculator.lower() == 'emt' else None
+        return _emt_elements() if calculator.lower() == 'emt' else MPTRJ if calculator.lower() in POTENTIALS else None
     kind = calculator if isinstance(calculator, type) else type(calculator)
     if kind.__module__ == 'ase.calculators.emt':
         return _emt_elements()
@@ -46,9 +49,10 @@ def check_elements(calculator: CalculatorLike, numbers: Iterable[int], who: str)
     if known and (unknown := sorted({int(z) for z in numbers} - known)):
         names = [', '.join(chemical_symbols[z] for z in some) for some in (unknown, sorted(known))]
         short = names[1] if len(known) <= 30 else f'{len(known)} others'
+        such = '' if known >= MPTRJ else ", such as '7net-mf-0' or 'chgnet'"
         raise ValueError(
             f'{who} needs a calculator that knows all elements; {calculator_name(calculator)} does not know {names[0]}, '
-            f"only {short}; pass another one, such as '7net-mf-0' or 'chgnet'"
+            f'only {short}; pass another one{such}'
         )
 
 

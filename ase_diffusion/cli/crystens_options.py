@@ -16,7 +16,9 @@ def add_sample(parser: ArgumentParser) -> None:
     """Add what says which crystals are sampled."""
     parser.add_argument('--natoms', type=int, metavar='N', help='atoms per cell, at most 52 (as in the training data)')
     parser.add_argument('--network', metavar='NAME', help='diffusion, cascade, wgan or gan (that of the model)')
-    parser.add_argument('--all-elements', action='store_true', default=None, help='all elements that are asked for occur')
+    parser.add_argument(
+        '--all-elements', action='store_true', default=None, help='all elements of --condition elements=Mg,Mn,O occur'
+    )
     parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
 
 

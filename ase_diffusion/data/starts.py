@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
+from ase.formula import Formula
+from ase.symbols import Symbols
 
 from ..errors import GenerationFailed
 from ..utils.atoms import check_surface_cell, composition_text, copy_atoms, parse_formula
@@ -159,9 +161,8 @@ def check_composition(stoich: Composition) -> Composition:
     TypeError, ValueError
         It is of another type; a formula or a range is not valid.
     """
-    if isinstance(stoich, str):
-        parse_formula(stoich)
-        return stoich.strip()
+    if isinstance(stoich, (str, Formula, Symbols)):
+        return composition_text(stoich)
     if not isinstance(stoich, (Mapping, Iterable)):
         raise TypeError(f'a composition is a formula, a list of formulas or a dict of ranges; got {stoich!r}')
     if not isinstance(stoich, Mapping):

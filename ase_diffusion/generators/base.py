@@ -66,7 +66,7 @@ class Generator(GenerativeModel):
     best_of : int
         Generate this many candidates for each structure of :meth:`sample` and :meth:`irun`, and keep the one of lowest energy.
     maxtries : int, optional
-        Rejected structures per accepted one after which :class:`GenerationFailed` is raised.
+        Rejected structures per accepted one after which :class:`GenerationFailed` is raised; those from templates do not count.
     validate : bool
         Reject structures that are not valid (atoms too close, ...). False hands out all that can be decoded.
     compile : bool, optional
@@ -139,7 +139,8 @@ class Generator(GenerativeModel):
         n : int, optional
         conditions
             What the model knows (``ase-diffusion info MODEL`` lists it). In place of a number, a pair (low, high) asks for a
-            range: each structure draws its own number in it, uniformly, from its seed; ``info['key_value_pairs']`` has it.
+            range: each structure draws its own number in it, uniformly, from its seed; ``info['key_value_pairs']`` has it. A
+            range is cut to that of the training data, with a warning.
 
         Raises
         ------
@@ -170,6 +171,7 @@ class Generator(GenerativeModel):
         tries = self.best_of if task.chooses else 1
         self._prepare(n * tries)
         done, refused, reasons = 0, 0, Counter()
+        counted = [0, 0]  # accepted and rejected, towards maxtries
         progress = Progress(n, 'accepted')
         guidance = self.guidance
         spent, chosen = guidance and guidance.spent(), self.selection.calls if tries > 1 else 0
@@ -188,6 +190,7 @@ class Generator(GenerativeModel):
                 seconds = (time.perf_counter() - begun) / size
                 for index, outcome in enumerate(outcomes):
                     reason = self._reason(outcome, chosen=tries > 1)
+                    counted[reason is not None] += task.counts(outcome)
                     if reason is not None:
                         refused += 1
                         reasons[reason] += 1
@@ -199,7 +202,9 @@ class Generator(GenerativeModel):
                     self._accept(outcome, done, seconds)
                     progress.add()
                     yield outcome
-                if refused > self.maxtries * max(1, done) + task.spared:
+                if done < n and task.ended:
+                    raise GenerationFailed(f'{done} structures of {n} asked for: {task.ended}', reasons)
+                if counted[1] > self.maxtries * max(1, counted[0]):
                     raise GenerationFailed(
                         f'{refused} structures were rejected and {done} accepted of {n} asked for; {self._advice()}',
                         reasons,

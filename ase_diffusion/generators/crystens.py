@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from .tasks import FromNoise
 log = logging.getLogger(__name__)
 
 SMALL, AUGMENTATION = 0x5DEECE66D, 0xBB40E64DA  # change a seed for the small image of a cascade, and for the noise on it
-REDRAWS = 50  # of number of atoms and space group, until known sites have as many elements as were asked for
+FOR_ALL = {'sampler': 'renoised_ancestral', 'steps': 25}  # accepted several times as often as with dpmpp_2m
 RATIO = 0.7  # of the sum of covalent radii; medians above the hull (CHGNet, not relaxed): 0.5 eV/atom with it
 MERGED = 'fewer atoms than asked for, since some came to lie on one site'
 
@@ -104,7 +104,7 @@ class CrysTensDiffusion(BulkGenerator):
         True for models that were trained so. Where no crystal has the size and space group, False.
     all_elements : bool
         Whether all elements that are asked for occur in every crystal; else they may. Their chances are then those given that
-        all occur. Only 'diffusion' knows it.
+        all occur. Only 'diffusion' knows it. The sampler is then 'renoised_ancestral' with 25 steps, unless it is given.
     min_distance_ratio : float, optional
         Least distance of atoms over the sum of their covalent radii, below which a structure is rejected; default: 0.7 where the
         sites come from known crystals (99 % of the data pass), else 0.
@@ -178,6 +178,19 @@ class CrysTensDiffusion(BulkGenerator):
         """Which kind of network this is: 'diffusion', 'cascade', 'wgan' or 'gan'."""
         return kind_of(self.header) if self.networks else self._kind or 'diffusion'
 
+    def _use(self, networks: dict, header: dict) -> None:
+        super()._use(networks, header)
+        if self.all_elements and self.process is not None:
+            self.sampling |= {name: value for name, value in FOR_ALL.items() if self._asked[name] is None}
+
+    def _advice(self) -> str:
+        if not self.all_elements:
+            return super()._advice()
+        return (
+            f'sampler={FOR_ALL["sampler"]!r} with {FOR_ALL["steps"]} steps or more finds all elements the most often; or take '
+            'CrystalDiffusion(elements=[...], all_elements=True), which begins with known crystals of as many elements'
+        )
+
     def _adapt(self, representation: CrysTens, networks: dict, header: dict) -> CrysTens:
         if self._kind not in (None, kind_of(header)):
             raise ValueError(
@@ -202,15 +215,15 @@ class CrysTensDiffusion(BulkGenerator):
         asked = dict(conditions)
         natoms = asked.pop('natoms', None)
         natoms = self.natoms if natoms is None else _check_natoms(natoms)
-        if not self.networks:
+        if not self.networks and KINDS[self.network_kind].model == UNTRAINED:
             raise ValueError(
                 f'no model with network={self.network_kind!r} ships: train one with gen.fit(data), or give the file of one'
             )
-        if 'sizes' not in self.header:
+        if self.networks and 'sizes' not in self.header:
             self._refuse({'natoms': natoms, **asked})
             return super().check_conditions(asked) | {'natoms': None}
         number = asked.get('space_group')
-        if isinstance(number, (int, np.integer)) and not isinstance(number, bool):
+        if number is not None:
             asked['space_group'] = _word(number, conditions_of(self.header).get('space_group'))
         merged = super().check_conditions(asked)
         if self.all_elements and merged.get('elements'):
@@ -295,21 +308,17 @@ class CrysTensDiffusion(BulkGenerator):
     def _drawn_for(self, seed: int, natoms: int | None, group: str | None, elements: int) -> tuple[int, str | None]:
         """Return number of atoms and space group, where possible those of known sites for so many elements."""
         least = elements if self.all_elements else 1
-        first, spare, bank = self._drawn(seed, natoms, group, least), None, self._known_sites() if self.sites else None
-        drawn = first
-        for k in range(REDRAWS if self.sites and elements > 1 and None in (natoms, group) else 0):
-            if drawn[1] is None or bank.holds(drawn[0], int(drawn[1]), elements):
-                return drawn
-            if spare is None and bank.most_orbits(drawn[0], int(drawn[1])) >= elements:
-                spare = drawn
-            drawn = self._drawn((seed + k + 1) % 2**63, natoms, group, least)
-        return spare or first
+        choose = self.sites and elements > 1 and None in (natoms, group)
+        return self._drawn(seed, natoms, group, least, self._known_sites().pairs(elements) if choose else ())
 
-    def _drawn(self, seed: int, natoms: int | None, group: str | None, least: int = 1) -> tuple[int, str | None]:
+    def _drawn(
+        self, seed: int, natoms: int | None, group: str | None, least: int = 1, choices: Sequence[set[tuple[int, int]]] = ()
+    ) -> tuple[int, str | None]:
         """Return number of atoms, ``least`` or more, and space group for this seed, given what is asked for.
 
-        Frequencies are those of the data, or of crystals of the user whose sites are taken. No space group comes from models
-        that do not say in which ones crystals of a size are; and where none has what is asked for, sizes alone are drawn.
+        Frequencies are those of the data, or of crystals of the user whose sites are taken; of the first of ``choices`` of which
+        one is possible. No space group comes from models that do not say in which ones crystals of a size are; and where none
+        has what is asked for, sizes alone are drawn.
         """
         known = conditions_of(self.header).get('space_group')
         given = self._bank is not None and self._bank.record is not True
@@ -322,6 +331,8 @@ class CrysTensDiffusion(BulkGenerator):
         ]
         if not rows:
             return self._drawn_count(seed) if natoms is None else natoms, group
+        chosen = ([row for row in rows if (row[0], int(row[1])) in pairs] for pairs in choices)
+        rows = next(filter(None, chosen), rows)
         weights = np.array([count for *_, count in rows], float)
         n, word, _ = rows[np.random.default_rng(seed).choice(len(rows), p=weights / weights.sum())]
         return n, word
@@ -435,6 +446,8 @@ def _check_natoms(natoms) -> int:
 
 def _word(number, known) -> str:
     """Return the word of a space group; ValueError where there is none of this number."""
-    if isinstance(known, ClassCondition) and str(int(number)) not in known.classes:
-        raise ValueError(f'space_group is a number of the International Tables, 1 to 230; got {number}')
-    return str(int(number))
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    word = str(int(number)) if whole else number
+    if isinstance(known, ClassCondition) and (not isinstance(word, str) or word not in known.classes):
+        raise ValueError(f'space_group is a number of the International Tables, 1 to 230; got {number!r}')
+    return word

@@ -219,6 +219,8 @@ class GenerativeModel:
     def check_conditions(self, conditions: dict) -> dict:
         """Return all conditions of a call with their defaults, checked; a pair of numbers as a range.
 
+        Of a range the part is taken that lies in the training data, with a warning where it is not all.
+
         Raises
         ------
         ValueError
@@ -240,8 +242,11 @@ class GenerativeModel:
                 check = condition.check_asked if isinstance(condition, NumberCondition) else condition.check
                 merged[name] = value = check(name, merged[name])
                 if (span := condition.outside(value)) is not None:
-                    verb = 'reaches' if isinstance(value, Range) else 'lies'
-                    log.warning('%s = %s %s outside the training data, %s', name, shown_condition(value), verb, span)
+                    verb, rest = 'lies', ''
+                    if isinstance(value, Range) and (part := condition.overlap(value)) is not None:
+                        verb, rest = 'reaches', f'; numbers are drawn from {shown_condition(part)}'
+                        merged[name] = part
+                    log.warning('%s = %s %s outside the training data, %s%s', name, shown_condition(value), verb, span, rest)
         if merged['guidance_scale'] is None:
             raise ValueError('guidance_scale must be a number; 1 is the plain conditional model, 0 the unconditional one')
         merged['guidance_scale'] = NumberCondition(0, 0).check('guidance_scale', merged['guidance_scale'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,7 +23,7 @@ from ..utils.checks import check_integer
 from ..utils.rng import spawn_seeds
 from .bulk import SHORTEST, check_symmetrize
 from .compiling import copy_network
-from .crystal.templates import ElementTemplates, Templates, TemplatesFirst
+from .crystal.templates import ElementTemplates, Templates, TemplatesFirst, UnknownToModel, asked_templates
 from .relaxation import relax_keywords
 from .tasks import FromNoise
 
@@ -68,8 +68,8 @@ class PointCloudDiffusion(TemplatesFirst):
     Raises
     ------
     ValueError
-        No elements or more than three, an unknown one, one that the model does not know; ``natoms`` above 16 or below the
-        number of elements; ``best_of``.
+        No elements or more than three, an unknown one, one of which there is no template and that the model does not know;
+        ``natoms`` above 16 or below the number of elements; ``best_of``.
     CheckpointError
         The model cannot be loaded.
 
@@ -116,7 +116,7 @@ class PointCloudDiffusion(TemplatesFirst):
         self.symmetrize = check_symmetrize(symmetrize)
         numbers = [chemical_symbols.index(symbol) for symbol in self.elements]
         self.relax = relax_keywords(relax, self.device, numbers=numbers, filter='FrechetCellFilter')
-        templates = model is None and self.denoising_trajectory is None if templates is None else templates
+        templates = asked_templates(templates, model is None and self.denoising_trajectory is None)
         self.templates = None
         if templates is not False:
             self.templates = ElementTemplates(templates, numbers, self.natoms, most=MAX_ATOMS)
@@ -124,17 +124,17 @@ class PointCloudDiffusion(TemplatesFirst):
         self._load(DEFAULT_MODEL if model is None else model)
 
     def _adapt(self, representation: PointCloud, networks: dict, header: dict) -> PointCloud:
-        self._check_known(self.model, representation.elements)
-        if self.natoms is None and not self._sizes(header):
-            known = ', '.join(sorted(header.get('sizes', {})))
-            raise ValueError(f'{self.model} saw crystals of {known} elements, not of {len(self.elements)}; pass natoms')
+        self._check_network(lambda: self._check_known(self.model, representation.elements, header.get('sizes', {})))
         return representation
 
-    def _check_known(self, name: str, known) -> None:
-        """Raise a ValueError where a model, or one trained on such data, lacks an element of this generator."""
+    def _check_known(self, name: str, known: Collection[int], sizes: dict | None = None) -> None:
+        """Raise a ValueError where a model, or one trained on such data, lacks an element or the number of elements."""
         if unknown := [symbol for symbol in self.elements if chemical_symbols.index(symbol) not in known]:
             names = ', '.join(chemical_symbols[z] for z in sorted(known))
-            raise ValueError(f'{name} never saw {", ".join(unknown)}; it knows {names}')
+            raise UnknownToModel(f'{name} never saw {", ".join(unknown)}', f'it knows {names}')
+        if sizes is not None and self.natoms is None and not self._sizes({'sizes': sizes}):
+            numbers = ', '.join(sorted(sizes))
+            raise UnknownToModel(f'{name} saw crystals of {numbers} elements, not of {len(self.elements)}', 'pass natoms')
 
     def _sizes(self, header: dict) -> dict[int, float]:
         """Return how many crystals of as many elements had how many atoms."""
@@ -170,8 +170,7 @@ class PointCloudDiffusion(TemplatesFirst):
 
     def _asked_for(self, conditions: dict) -> dict:
         """Return the conditions that are asked for; none at a guidance scale of 0."""
-        named = {name: value for name, value in conditions.items() if name != 'guidance_scale' and value is not None}
-        return named if conditions['guidance_scale'] else {}
+        return super()._asked_for(conditions) if conditions['guidance_scale'] else {}
 
     def _templates_for(self, conditions: dict) -> Templates:
         asked, scale = self._asked_for(conditions), conditions['guidance_scale']

@@ -13,7 +13,7 @@ from ..representations import Failure
 __all__ = ['GOOD', 'RandomSites']
 
 CELLS, ATTEMPTS = 400, 5  # drawn for one framework; sets of sites in each
-REASONS = (*FARTHEST, 'off target')
+REASONS = (*FARTHEST, 'not near the cell or the target that was asked for')
 
 
 class RandomSites:

@@ -34,11 +34,12 @@ class FromNoise:
 
     Attributes
     ----------
-    spared : int
-        Structures so far whose rejection does not count towards ``maxtries``, since there is an end to them.
+    ended : str or None
+        Why no more structures can come.
     """
 
-    name, relaxes, chooses, keeps_species, spared = 'sample', True, True, False, 0
+    name, relaxes, chooses, keeps_species = 'sample', True, True, False
+    ended: str | None = None
 
     def __init__(self, template: Callable[[int], Any] | None, steps: int, start: float = 1.0) -> None:
         self.template, self.steps, self.start = template, steps, start
@@ -54,6 +55,10 @@ class FromNoise:
     def restore(self, outcomes: list[Atoms | Failure], batch: Batch) -> list[Atoms | Failure]:
         """Return the decoded structures with what must not have changed."""
         return outcomes
+
+    def counts(self, outcome: Atoms | Failure) -> bool:
+        """Return whether a structure counts towards ``maxtries``; those of which there is an end do not."""
+        return True
 
     def labels(self) -> dict:
         """Return what the provenance of a structure says in addition."""

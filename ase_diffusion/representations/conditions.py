@@ -19,6 +19,8 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
+from ..utils.atoms import isotopes
+
 N_ELEMENTS = 119  # length of a row of an element set; index = atomic number
 RANGES = 3  # with a seed, that of the random numbers from which a structure draws what it is asked for in ranges
 
@@ -68,6 +70,11 @@ class NumberCondition:
         """Return the range of the training data where the value, or an end of a range, lies outside of it, else None."""
         inside = all(self.low <= each <= self.high for each in ends_of(value))
         return None if inside else f'{self.low:.6g} to {self.high:.6g}'
+
+    def overlap(self, value: Range) -> Range | None:
+        """Return the part of a range that lies in that of the training data, None where there is none."""
+        low, high = max(self.low, value.low), min(self.high, value.high)
+        return Range(low, high) if low <= high else None
 
     def tensor(self, values: Sequence, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return (B,), NaN for None."""
@@ -134,7 +141,7 @@ class ElementsCondition:
         numbers = set()
         for symbol in value:
             if symbol not in chemical_symbols[1:]:
-                raise ValueError(f'{name} is a list of chemical symbols; {symbol!r} is none')
+                raise ValueError(f'{name} is a list of chemical symbols; {symbol!r} is none{isotopes(symbol)}')
             numbers.add(chemical_symbols.index(symbol))
         if unknown := sorted(numbers - set(self.elements)):
             known = ', '.join(chemical_symbols[z] for z in self.elements)

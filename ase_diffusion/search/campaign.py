@@ -20,6 +20,7 @@ from ase import Atoms
 from ..calculators.default import check_installed, default_calculator
 from ..calculators.factory import check_shared, freeze
 from ..calculators.names import CalculatorLike, calculator_name, check_calculator, is_own_force_field
+from ..errors import GenerationFailed
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings, optimizer_name
 from ..relax.single import failed
@@ -151,7 +152,7 @@ class Campaign:
         StoreError
             The database cannot be written; finished structures are in a file that the next call imports.
         GenerationFailed
-            The generator failed; earlier structures are in the database.
+            The generator failed; what it made before is in the database.
         """
         check_integer('n', n, 1, 'the number of structures in all')
         with self.store, self.log:
@@ -191,7 +192,7 @@ class _State:
         self.todo = [number for number in range(n) if number not in outcomes or number in again]
         self.failed = sum(bad for number, bad in outcomes.items() if number < n and number not in again)
         self.best, self.done, self.events, self.running = {}, 0, queue.SimpleQueue(), {}
-        self.waiting, self.making, self.stop = collections.deque(), None, None
+        self.waiting, self.making, self.stop, self.failure = collections.deque(), None, None, None
         self.blocks = collections.deque(sorted({number // campaign.block for number in self.todo}))
         self.wanted = set(self.todo)
         if self.todo:
@@ -221,8 +222,8 @@ class _State:
         self.begun = time.monotonic()
         with Progress(self.n, 'relaxed', done=self.n - len(self.todo)) as self.progress:
             self._loop(pool)
-        if self.stop is not None:
-            raise self.stop
+        if (error := self.stop or self.failure) is not None:
+            raise error
 
     def _loop(self, pool):
         while self.running or self.making is not None or (self.stop is None and (self.waiting or self.blocks)):
@@ -253,18 +254,26 @@ class _State:
 
     def _make(self, block, numbers):
         size = self.campaign.block
-        images = list(self.campaign.generate(block, numbers[-1] - block * size + 1))
+        try:
+            images = list(self.campaign.generate(block, numbers[-1] - block * size + 1))
+        except GenerationFailed as failure:
+            images = getattr(failure, 'images', [])
+            return [(number, images[number - block * size]) for number in numbers if number - block * size < len(images)], failure
         if len(images) <= numbers[-1] - block * size or not all(isinstance(atoms, Atoms) for atoms in images):
             raise ValueError(
                 f'generate(block, count) returns at least count Atoms; for block {block} and count '
                 f'{numbers[-1] - block * size + 1} came {len(images)} objects'
             )
-        return [(number, images[number - block * size]) for number in numbers]
+        return [(number, images[number - block * size]) for number in numbers], None
 
     def _take_block(self, future):
         self.making = None
         try:
-            self.waiting.extend(future.result())
+            made, failure = future.result()
+            self.waiting.extend(made)
+            if failure is not None:  # raised after the structures that came have been relaxed
+                self.failure = failure
+                self.blocks.clear()
         except Exception as err:  # raised after structures in progress have been written
             self.stop = self.stop or err
 

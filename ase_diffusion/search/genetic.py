@@ -86,6 +86,8 @@ class DiffusionMutation(OffspringCreator):
 
     Raises
     ------
+    TypeError
+        ``gen`` is another generator.
     MissingDependency
         ase-ga is not installed (when this class is imported).
     """
@@ -93,6 +95,8 @@ class DiffusionMutation(OffspringCreator):
     def __init__(
         self, gen: SurfaceDiffusion, noise: float = 0.3, *, num_muts: int = 1, verbose: bool = False, **conditions: Any
     ) -> None:
+        if getattr(gen, 'kind', None) != 'surface':
+            raise TypeError(f'this operator noises overlayers, by a SurfaceDiffusion; got {type(gen).__name__}')
         super().__init__(verbose=verbose, num_muts=num_muts, rng=gen.rng)
         gen.irun(1, **conditions)  # checks the conditions without generating
         self.gen, self.noise, self.conditions = gen, check_noise(noise, gen.least_noise), conditions

@@ -5,6 +5,7 @@ The loop is in `ase_diffusion.search.campaign`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,10 @@ class StructureSearch(Campaign):
         block: int = BLOCK,
         **options: Any,
     ) -> None:
+        if not isinstance(conditions, (Mapping, type(None))):
+            raise TypeError(
+                f"conditions is a dict of keywords of generator.sample, such as {{'energy': 0.0}}; got {conditions!r}"
+            )
         self.generator, self.conditions = generator, dict(conditions or {})
         checked = generator.check_conditions(self.conditions)
         if calculator is None:
@@ -92,7 +97,8 @@ class StructureSearch(Campaign):
         """Return the first `count` structures of a block."""
         self.generator.rng = np.random.default_rng([self.seed, block])
         if hasattr(self.generator, 'templates_begin'):
-            self.generator.templates_begin = self.seed, block * self.block
+            size = self.block * self.generator.best_of
+            self.generator.templates_begin = self.seed, block * size, (block + 1) * size
         return self.generator.sample(count, **self.conditions)
 
 

@@ -16,7 +16,17 @@ from ..representations.substitution import check_share
 from .crystal_data import CrystalData, Crystals
 from .data import as_names
 from .objectives import DenoisingLoss
-from .recipe import check_names, check_options, condition_forms, condition_scales, header_of, network_to_train, run
+from .recipe import (
+    check_names,
+    check_new,
+    check_options,
+    check_start,
+    condition_forms,
+    condition_scales,
+    header_of,
+    network_to_train,
+    run,
+)
 
 log = logging.getLogger(__name__)
 SCHEMES = {  # how to sample with a model of the scheme
@@ -24,6 +34,7 @@ SCHEMES = {  # how to sample with a model of the scheme
     'edm': {'sampler': 'renoised_ancestral', 'steps': 100, 'corrector': 0.2, 'density': TimeDensity(0.5, 0.15, 0.9).todict()},
 }
 DENSITY = TimeDensity(0.65, 0.25, 0.5)  # half of the times where atoms find their places, see DenoisingLoss
+GIVEN = ('classes', 'conditions', 'points', 'cell_mean', 'cell_std', 'length')  # settings that come from data and scheme
 UNITS = {'lattice': 'A', 'fractional': '1', 'energies': 'eV or eV per atom, as in the data'}
 
 
@@ -94,6 +105,8 @@ def train_crystal(
         another scheme.
     """
     check_options(options, train_crystal)
+    check_start(network)
+    settings = check_new(settings, CrystalTransformer, but=GIVEN, own=('features', 'blocks', 'conditioning', 'coupled'))
     substitute = check_share(substitute)
     names, scheme = _checked(data, conditions, csp_fraction, scheme, network)
     data = data.taking(names)
@@ -106,7 +119,7 @@ def train_crystal(
         known = {'coupled': True, 'conditions': condition_scales(forms, data.conditions), **more}
         return CrystalTransformer(len(elements), features, blocks, **{**known, **asked})
 
-    asked = {'features': features, 'blocks': blocks, 'conditioning': conditioning, 'coupled': coupled, **(settings or {})}
+    asked = {'features': features, 'blocks': blocks, 'conditioning': conditioning, 'coupled': coupled, **settings}
 
     if network is not None:
         network = _adapted(network, scheme, elements, names)

@@ -31,11 +31,12 @@ from .data import (
     usable_structures,
 )
 from .objectives import DenoisingLoss
-from .recipe import check_options, condition_forms, condition_scales, header_of, network_to_train, run
+from .recipe import check_new, check_options, condition_forms, condition_scales, header_of, network_to_train, run
 
 SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 15}
 SIGMA = (0.01, 80.0)
 DENSITY = TimeDensity(0.6, 0.167)  # ln sigma = 0.8 +- 1.5 between these
+GIVEN = ('shift', 'scale', 'absent', 'log_lengths', 'deviation', 'conditions')  # settings that come from the data
 UNITS = {'image': '1', 'formation_energy': 'eV/atom', 'space_group': 'number', 'elements': 'symbols'}
 EARLY = {0: 4.0, 10: 4.0}  # fields in units of a quarter of their deviation, so that they are seen earlier: Z and space group
 GROUPS = ClassCondition(tuple(str(k) for k in range(1, 231)))
@@ -267,6 +268,7 @@ def train_crystens(
         ``compile_network`` is asked for.
     """
     check_options(options, train_crystens)
+    settings = check_new(settings, RowTransformer, but=GIVEN, own=('features', 'blocks'))
     if options.get('compile_network'):
         raise ValueError(
             'this network is trained without compile_network: torch 2.11 compiled wrong gradients of it for a GPU (norm 715 '
@@ -293,7 +295,7 @@ def train_crystens(
     groups = data.groups()
     sizes = {n: sum(counts.values()) for n, counts in groups.items()}
     return run(
-        network_to_train(network, build, list(data.forms), seed, features=features, blocks=blocks, **settings or {}),
+        network_to_train(network, build, list(data.forms), seed, features=features, blocks=blocks, **settings),
         process,
         data.source,
         data.held,

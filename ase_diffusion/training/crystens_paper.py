@@ -15,7 +15,7 @@ from ..utils.checks import check_keywords, keywords_of
 from .crystens import ImageData
 from .gan import ONLY, CrossEntropy, Wasserstein, train_gan
 from .objectives import DenoisingLoss
-from .recipe import check_options, network_to_train, run
+from .recipe import check_new, check_options, network_to_train, run
 
 SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 20}
 # losses, normalizations and slopes of ReLUs, learning rate and betas of Adam: appendix B of the paper
@@ -73,6 +73,7 @@ def train_cascade(
     options : passed to :func:`ase_diffusion.training.train`.
     """
     check_options(options, train_cascade)
+    settings = check_new(settings, Cascade, but=('channels', 'size', 'conditions', 'field'), own=('width', 'blocks'))
     data = ImageData(images, validation, conditions or [], representation, batch_size, dropout, seed)
     if words := [name for name, scale in data.scales.items() if isinstance(scale, dict)]:
         raise ValueError(f"conditions of U-Nets are numbers, not {words}; network='diffusion' learns these")
@@ -82,7 +83,7 @@ def train_cascade(
         return Cascade(width=features, blocks=blocks, conditions=data.scales, **asked)
 
     return run(
-        network_to_train(network, build, list(data.forms), seed, features=features, blocks=blocks, **settings or {}),
+        network_to_train(network, build, list(data.forms), seed, features=features, blocks=blocks, **settings),
         process,
         data.source,
         data.held,
@@ -129,6 +130,7 @@ def train_image_gan(
     """
     trainer = keywords_of(train_gan) - {'header'}
     check_keywords('train_image_gan', options, keywords_of(train_image_gan) | trainer | set(ONLY))
+    settings = check_new(settings, ConvGenerator, but=('shape', 'slope', 'norm', 'field'), own=('width',))
     if conditions:
         raise ValueError(f'a GAN of images knows no conditions, got {list(conditions)}; the diffusion network does')
     if network is not None:
@@ -136,7 +138,7 @@ def train_image_gan(
     objective, style, norm, lr, betas = ADVERSARIES[adversary]
     data = ImageData(images, validation, [], representation, batch_size, 0.0, seed, scaling='minmax', log_lengths=False)
     torch.manual_seed(seed)
-    generator = ConvGenerator(width=features, **style, **settings or {})
+    generator = ConvGenerator(width=features, **style, **settings)
     networks = {'generator': generator, 'critic': ConvCritic(width=features, norm=norm)}
     header = data.header(None, variant=adversary)
     options = {'lr': lr, 'betas': betas} | options

@@ -31,13 +31,14 @@ from ..representations.substitution import Substitution, check_share
 from .checkpoint import load_checkpoint, save_checkpoint
 from .crystal_data import reduced
 from .data import NUMBERS, RandomBatches, Structures, as_names, split_images, unknown_where, usable_structures
-from .recipe import check_names, check_options, condition_forms, condition_scales, header_of, network_to_train, run
+from .recipe import check_names, check_new, check_options, condition_forms, condition_scales, header_of, network_to_train, run
 
 if TYPE_CHECKING:
     from ..diffusion.batch import Batch
 
 PROPERTY = 'property'  # name of the network that guides
 SAMPLING = {'sampler': 'renoised_ancestral', 'steps': 30}
+GIVEN = ('descriptors', 'conditions', 'lattice', 'scales')  # settings that come from the data
 UNITS = {'cloud': '1', 'formation_energy': 'eV per atom', 'energies': 'eV or eV per atom, as in the data'}
 LEVELS = (-0.7, 1.4)  # mean and standard deviation of ln(noise over signal of an atom)
 WEIGHTS = (1.0, 0.5, 0.5)  # of positions, species, lattice
@@ -101,6 +102,8 @@ def train_pointcloud(
         No crystal is suitable, a condition is not in the data, or ``network`` lacks a condition or an element.
     """
     check_options(options, train_pointcloud)
+    kind = CloudUNet if network == 'unet' or isinstance(network, CloudUNet) else CloudTokens
+    settings = check_new(settings, kind, but=GIVEN, own=('width' if kind is CloudUNet else 'features', 'blocks'))
     substitute = check_share(substitute)
     training, held = _data(images, validation, conditions, split, seed)
     found = {*training.elements(), *held.elements()}
@@ -129,7 +132,7 @@ def train_pointcloud(
     common = dict(batch_size=batch_size, dropout=dropout, seed=seed)
     source = CloudData(training, representation, forms, substitute=substitute, **common)
     fixed = CloudData(held, representation, forms, **common)
-    network = network_to_train(network, build, list(forms), seed, features=features, blocks=blocks, **(settings or {}))
+    network = network_to_train(network, build, list(forms), seed, features=features, blocks=blocks, **settings)
     more = dict(header=header, steps=steps, objective=TokenLoss(process), seed=seed, warmup=warmup)
     best = run(network, process, source, fixed, out, **more, **options)
     return add_property(best, training, held, forms, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from .objectives import DenoisingLoss, Objective
 from .trainer import train
 
 log = logging.getLogger(__name__)
+MAY_BE_NONE = ('attention', 'distances', 'frequencies', 'shells', 'waves')  # settings of networks that may be 0
 
 
 def check_options(options: Iterable[str], *recipes: Callable[..., Path], but: Collection[str] = ()) -> None:
@@ -50,6 +52,39 @@ def check_options(options: Iterable[str], *recipes: Callable[..., Path], but: Co
     """
     known = keywords_of(train) - {'header', 'validation'}
     check_keywords(recipes[0].__name__, options, known.union(*map(keywords_of, recipes)) - set(but))
+
+
+def check_new(settings: Mapping | None, *networks: Callable, but: Collection[str], own: Collection[str] = ()) -> dict:
+    """Return more settings of a new network as a dict.
+
+    Parameters
+    ----------
+    settings : dict or None
+    networks : callables
+        What builds it, one or several of which it has the keywords.
+    but : collection of str
+        Its keywords that the recipe gives itself.
+    own : collection of str
+        Its keywords that are arguments of the recipe.
+
+    Raises
+    ------
+    TypeError
+        It is no dict; a name is none of its keywords, which are listed.
+    ValueError
+        A number that counts something is none.
+    """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(f'settings is a dict of settings of a new network; got {settings!r}')
+    every = {name: each for network in networks for name, each in inspect.signature(network).parameters.items()}
+    known = set(every) - {*but, *own}
+    if unknown := [name for name in settings or {} if name not in known]:
+        mine = f'; {" and ".join(own)} are arguments of their own' if set(own) & set(unknown) else ''
+        raise TypeError(f'settings of a new network are {", ".join(sorted(known))}; got {", ".join(map(repr, unknown))}{mine}')
+    for name, value in (settings or {}).items():
+        if type(every[name].default) is int:
+            check_integer(name, value, 0 if name in MAY_BE_NONE else 1)
+    return dict(settings or {})
 
 
 def condition_form(name: str, values: Iterable) -> Condition:
@@ -188,6 +223,7 @@ def network_to_train(
     for name in {'features', 'blocks'} & set(asked):
         check_integer(name, asked[name], 1)
     seed = check_integer('seed', seed, 0)
+    check_start(network)
     if network is None:
         torch.manual_seed(seed)
         return build(**asked)
@@ -198,6 +234,12 @@ def network_to_train(
             f'the network to start from knows the conditions {known}, not {unknown}: leave them out, or train a new one'
         )
     return network
+
+
+def check_start(network: torch.nn.Module | None) -> None:
+    """Raise a TypeError for a network to start from that is none."""
+    if not isinstance(network, (torch.nn.Module, type(None))):
+        raise TypeError(f'network is one to train further, of a model or a generator; got {network!r}')
 
 
 def check_settings(network: torch.nn.Module, asked: dict) -> None:

@@ -16,7 +16,7 @@ from ..representations.descriptors import metal_descriptors
 from ..representations.slab import Slab
 from .data import fixed_batches
 from .objectives import EnergyAndForces
-from .recipe import check_options, condition_forms, condition_scales, header_of, network_to_train, run
+from .recipe import check_options, check_start, condition_forms, condition_scales, header_of, network_to_train, run
 from .surface_data import OverlayerData, Overlayers
 from .trainer import train
 
@@ -63,6 +63,7 @@ def train_surface(
     options : passed to :func:`train`.
     """
     check_options(options, train_surface)
+    check_start(network)
     if max_relative is not None:
         data = data.select(lambda item: item.energy_above_best <= max_relative)
         _check_left(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from ..networks.voxelnet import VoxelNet
 from ..representations.crystal import check_crystal
 from ..representations.voxels import Voxels
 from .data import Structures, usable_structures
-from .recipe import check_options, check_settings, train_method
+from .recipe import check_new, check_options, check_settings, train_method
 
 SAMPLING = {'sampler': 'ancestral', 'steps': 20}
 UNITS = {'grids': '1', 'void_fraction': '1', 'heat_of_adsorption': 'kJ/mol', 'henry_coefficient': '1'}
@@ -23,6 +23,13 @@ CONDITIONS = ('void_fraction', 'heat_of_adsorption', 'henry_coefficient')
 SHAPE = (16, 16, 16)
 SCALED_ON = 256  # structures from which means and standard deviations of the channels are taken
 SMALLEST_STD = 0.05
+
+
+def check_silica(atoms: Atoms) -> None:
+    """Raise a ValueError for what is no crystal of Si and O, whose grids hold nothing of other atoms."""
+    check_crystal(atoms)
+    if set(atoms.get_chemical_symbols()) != {'Si', 'O'}:
+        raise ValueError('a framework to learn from has Si and O, no other elements')
 
 
 def new_voxels(
@@ -105,7 +112,7 @@ def train_zeolite(
     shape : (int, int, int), optional
         Points of the grids, equal for all frameworks; 16 x 16 x 16 by default, or that of the representation.
     settings : dict, optional
-        Of :func:`new_voxels`.
+        Of :func:`new_voxels`; 'unet' has neither features nor blocks.
     options
         Of :func:`ase_diffusion.training.recipe.train_method`.
 
@@ -115,8 +122,14 @@ def train_zeolite(
         Nothing to train on, or a condition that no framework has.
     """
     check_options(options, train_zeolite, train_method, but=('kind', 'units'))
+    if isinstance(network, str):
+        raise TypeError(f'network is one to train further; of a new one: settings={{"network": {network!r}}}')
+    unet = isinstance(settings, Mapping) and settings.get('network') == 'unet'
+    others = ('features', 'blocks') if unet else ()
+    builders = (new_voxels,) if unet else (new_voxels, VoxelNet)
+    settings = check_new(settings, *builders, but=('images', 'shape', 'settings', 'conditions', 'field', *others))
     images = list(images)
-    kept = list(usable_structures(images, check_crystal))
+    kept = list(usable_structures(images, check_silica))
     if isinstance(conditions, dict):
         conditions = Structures(images, conditions).select(kept).conditions
     images = [images[k] for k in kept]
@@ -124,9 +137,9 @@ def train_zeolite(
         pairs = [atoms.info.get('key_value_pairs', {}) for atoms in images]
         conditions = [name for name in CONDITIONS if any(name in each for each in pairs)]
     if network is None:
-        representation, network = new_voxels(images, shape=SHAPE if shape is None else shape, **(settings or {}))
+        representation, network = new_voxels(images, shape=SHAPE if shape is None else shape, **settings)
     else:
-        check_settings(network, settings or {})
+        check_settings(network, settings)
         if representation.shape is None or shape is not None:
             representation = Voxels.fromdict({**representation.todict(), 'shape': SHAPE if shape is None else shape})
     return train_method(

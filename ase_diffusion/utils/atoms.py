@@ -13,6 +13,7 @@ from ase.constraints import FixAtoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.formula import Formula
 from ase.stress import full_3x3_to_voigt_6_stress
+from ase.symbols import Symbols
 
 from .checks import check_integer
 
@@ -83,9 +84,8 @@ def as_list(images: Atoms | Iterable[Atoms]) -> list[Atoms]:
     images = [images] if isinstance(images, Atoms) or not isinstance(images, Iterable) else list(images)
     for number, atoms in enumerate(images):
         if not isinstance(atoms, Atoms):
-            raise TypeError(
-                f'structures are ase.Atoms; number {number} is {type(atoms).__name__}; read files first: ase.io.read(path, ":")'
-            )
+            how = 'take row.toatoms()' if hasattr(atoms, 'toatoms') else 'read files first: ase.io.read(path, ":")'
+            raise TypeError(f'structures are ase.Atoms; number {number} is {type(atoms).__name__}; {how}')
     return images
 
 
@@ -268,8 +268,8 @@ def mobile_formula(atoms: Atoms) -> str:
     return Formula.from_list([chemical_symbols[z] for z in atoms.numbers[mobile if mobile.any() else ~mobile]]).format('hill')
 
 
-def composition_text(stoich: str | Mapping[str, int]) -> str:
-    """Return a composition, a formula or the numbers of atoms of elements, as a formula in the given order.
+def composition_text(stoich: str | Mapping[str, int] | Formula | Symbols) -> str:
+    """Return a composition, a formula (that of ASE, too) or the numbers of atoms of elements, as a formula in the given order.
 
     Raises
     ------
@@ -281,10 +281,13 @@ def composition_text(stoich: str | Mapping[str, int]) -> str:
     if isinstance(stoich, Mapping):
         for symbol, count in stoich.items():
             if symbol not in chemical_symbols[1:]:
-                raise ValueError(f'a composition has numbers of atoms of elements, such as {{"Ag": 12, "O": 6}}; got {symbol!r}')
+                raise ValueError(
+                    f'a composition has numbers of atoms of elements, such as {{"Ag": 12, "O": 6}}; got {symbol!r}'
+                    f'{isotopes(symbol)}'
+                )
             check_integer(f'the number of {symbol} atoms', count, 0)
         stoich = ''.join(f'{symbol}{int(count)}' for symbol, count in stoich.items() if count)
-    if isinstance(stoich, Formula):
+    if isinstance(stoich, (Formula, Symbols)):
         stoich = str(stoich)
     if not isinstance(stoich, str):
         raise TypeError(
@@ -315,8 +318,14 @@ def parse_formula(text: str) -> list[int]:
     except (ValueError, KeyError, AttributeError):
         numbers = []
     if not numbers or 0 in numbers:
-        raise ValueError(f"a formula is element symbols with whole numbers, such as 'Ag6O3'; got {text!r}")
+        raise ValueError(f"a formula is element symbols with whole numbers, such as 'Ag6O3'; got {text!r}{isotopes(text)}")
     return numbers
+
+
+def isotopes(text: str) -> str:
+    """Return the end of a message about a formula or symbol with isotopes of hydrogen, nothing where there are none."""
+    found = sorted(set(re.findall(r'[DT](?![a-z])', str(text))))
+    return f'; ASE has no isotopes: write H in place of {" and ".join(found)}' if found else ''
 
 
 def neighbors(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 
-from ase_diffusion import SurfaceDiffusion
+from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
 from ase_diffusion.calculators.elements import check_elements, known_elements
 
 
@@ -24,6 +24,14 @@ def test_tables_of_calculators_are_read():
     assert known_elements('emt') == known_elements(EMT) == known_elements(EMT()) == {1, 6, 7, 8, 13, 28, 29, 46, 47, 78, 79}
     assert known_elements(Sevenn()) == {8, 47} and known_elements(Mace()) == {1, 8}
     assert known_elements('gpaw') is known_elements(LennardJones()) is known_elements(lambda: EMT()) is None
+
+
+@pytest.mark.parametrize('name', ['7net-mf-0', 'chgnet', 'CHGNet'])
+def test_potentials_of_mptrj_know_89_elements(name):
+    assert len(known_elements(name)) == 89
+    with pytest.raises(ValueError, match='does not know Cm, only 89 others; pass another one$'):
+        CrystalDiffusion('CmO2', relax={'calculator': name}, logfile=None)
+    check_elements(name, [94], 'relax')
 
 
 def test_an_unknown_element_is_named_with_those_known():

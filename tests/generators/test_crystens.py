@@ -96,13 +96,42 @@ def test_where_no_elements_are_asked_for_none_is_missing(model):
     assert gen._reason_to_reject(bulk('NaCl', 'rocksalt', a=5.64)) is None
 
 
+def test_an_untrained_one_says_so():
+    with pytest.raises(ValueError, match='this generator is untrained; call gen.fit'):
+        CrysTensDiffusion('untrained', logfile=None).sample(elements=['Na'], space_group=225)
+    with pytest.raises(ValueError, match="no model with network='wgan' ships"):
+        CrysTensDiffusion(network='wgan', logfile=None).sample()
+
+
+def test_all_elements_have_a_sampler_of_their_own(model):
+    gen = CrysTensDiffusion(model, all_elements=True, logfile=None)
+    assert (gen.sampler, gen.steps) == ('renoised_ancestral', 25)
+    assert CrysTensDiffusion(model, all_elements=True, steps=3, sampler='ancestral', logfile=None).sampling['steps'] == 3
+    assert CrysTensDiffusion(model, all_elements=True, sampler='ancestral', logfile=None).sampler == 'ancestral'
+    assert CrysTensDiffusion(model, logfile=None).sampler == 'dpmpp_2m'
+    gen._reason_to_reject = lambda atoms: 'never'
+    gen.steps, gen.maxtries = 3, 1
+    with pytest.raises(GenerationFailed, match='take CrystalDiffusion'):
+        gen.sample(elements=['Na', 'Cl'])
+
+
 def test_sizes_that_are_drawn_hold_all_elements(model):
     """With sites and without: 2 or 8 atoms in the data, and three elements."""
     for sites in (True, False):
         gen = generator(model, all_elements=True, sites=sites)
         assert {gen._drawn_for(seed, None, None, 3)[0] for seed in range(20)} == {8}
     gen = CrysTensDiffusion(rng=0, logfile=None, all_elements=True)
-    assert all(gen._known_sites().holds(4, int(gen._drawn_for(seed, 4, None, 3)[1]), 3) for seed in range(20))
+    bank = gen._known_sites()
+    assert all(bank.holds(4, int(gen._drawn_for(seed, 4, None, 3)[1]), 3) for seed in range(20))
+    for elements in (6, 7):  # of few known crystals
+        assert all(
+            bank.holds(n, int(group), elements) for n, group in (gen._drawn_for(k, None, None, elements) for k in range(20))
+        )
+    drawn = {gen._drawn_for(seed, None, None, 8) for seed in range(20)}  # one crystal alone has eight
+    assert len(drawn) > 10 and all(bank.most_orbits(n, int(group)) >= 8 for n, group in drawn)
+    for seed in range(20):  # sites can have seven elements where no crystal of the size has
+        n, group = gen._drawn_for(seed, 8, None, 7)
+        assert not bank.holds(n, int(group), 7) and bank.most_orbits(n, int(group)) >= 7
 
 
 @pytest.mark.parametrize('asked', [{'natoms': 8, 'space_group': 227}, {'natoms': 2, 'space_group': 194}])
@@ -214,7 +243,7 @@ def test_fewer_atoms_than_asked_for_are_rejected(model):
     ('conditions', 'error', 'match'),
     [
         (dict(space_group=0), ValueError, '1 to 230; got 0'),
-        (dict(space_group='Fm-3m'), ValueError, 'space_group is one of'),
+        (dict(space_group='Fm-3m'), ValueError, "space_group is a number of the International Tables, 1 to 230; got 'Fm-3m'"),
         (dict(natoms=53), ValueError, 'at most 52'),
         (dict(natoms=0), ValueError, 'natoms'),
         (dict(elements=['Na', 'Xx']), ValueError, 'Xx'),

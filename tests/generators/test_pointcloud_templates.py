@@ -10,7 +10,7 @@ from ase.build import bulk
 from ase.data import atomic_numbers
 from ase.formula import Formula
 
-from ase_diffusion import PointCloudDiffusion
+from ase_diffusion import CrystalDiffusion, PointCloudDiffusion
 from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.generators.crystal import templates as module
 from ase_diffusion.generators.crystal.bank import formula_hash
@@ -62,7 +62,7 @@ def test_numbers_of_atoms_are_those_asked_for():
 
 def test_where_there_are_none_the_log_says_so():
     log = io.StringIO()
-    assert sources(PointCloudDiffusion(['Cu'], natoms=11, **{**QUICK, 'logfile': log}).sample(1)) == [None]
+    assert sources(PointCloudDiffusion(['Cu'], natoms=11, **{**QUICK, 'logfile': log}).sample(1)) == ['network']
     assert 'templates: no crystal of so many elements and atoms is known; the network alone' in log.getvalue()
 
 
@@ -96,6 +96,32 @@ def test_rejected_templates_leave_the_network_its_tries():
     assert gen.failures['never'] <= 5
 
 
+@pytest.mark.parametrize('element', ['Xe', 'Cm'])
+def test_elements_that_the_network_never_saw_have_templates_alone(element):
+    log = io.StringIO()
+    gen = PointCloudDiffusion([element, 'F'], **{**QUICK, 'logfile': log}, templates=3)
+    assert sources(gen.sample(2)) == ['template'] * 2
+    text = log.getvalue()
+    assert f'2 structures, no network (pointcloud-mp never saw {element}), 3 templates, cpu' in text
+    atoms = gen.sample()
+    assert np.allclose(PointCloudDiffusion.from_record(atoms).again(atoms).positions, atoms.positions)
+    with pytest.raises(GenerationFailed, match='0 structures of 1 asked for: no template is left, and pointcloud-mp never saw'):
+        gen.sample()
+    with pytest.raises(ValueError, match='conditions are for what the network knows, and .*: leave out band_gap'):
+        gen.sample(band_gap='insulator')
+    with pytest.raises(ValueError, match=f'pointcloud-mp never saw {element}; it knows H, He'):
+        PointCloudDiffusion([element, 'F'], templates=False, **QUICK)
+    with pytest.raises(ValueError, match=f'pointcloud-mp never saw {element}; it knows H, He'):
+        PointCloudDiffusion([element], natoms=11, **QUICK)  # of which no crystal is known
+
+
+def test_what_ends_is_handed_out_before_the_error():
+    gen = PointCloudDiffusion(['Cm', 'O'], **QUICK, templates=3)
+    with pytest.raises(GenerationFailed, match='3 structures of 5 asked for: no template is left') as failed:
+        gen.sample(5)
+    assert len(failed.value.images) == 3
+
+
 def test_another_network_orders_anew():
     gen = PointCloudDiffusion(['Mg', 'O'], **QUICK)
     conditions = gen.check_conditions({'formation_energy': -2.0})
@@ -112,6 +138,14 @@ def test_without_templates_the_network_is_alone(options, left):
     images = gen.sample(2)
     assert sources(images).count('template') == left
     assert ('templates first' in log.getvalue()) == bool(left)
+
+
+def test_true_and_false_of_numpy_are_those_of_python():
+    for make in (
+        lambda **options: PointCloudDiffusion(['Mg', 'O'], **options),
+        lambda **options: CrystalDiffusion('MgO', **options),
+    ):
+        assert make(templates=np.True_, logfile=None).templates and make(templates=np.False_, logfile=None).templates is None
 
 
 def test_what_is_asked_for_moves_the_order():
@@ -176,7 +210,7 @@ def test_a_model_without_properties_knows_no_conditions_of_templates(monkeypatch
     log = io.StringIO()
     gen = PointCloudDiffusion(['Mg', 'O'], **{**QUICK, 'logfile': log})
     assert isinstance(gen.networks.pop('property'), CompositionNet)
-    assert sources(gen.sample(1, formation_energy=-2.0)) == [None]
+    assert sources(gen.sample(1, formation_energy=-2.0)) == ['network']
     assert 'they know no conditions (formation_energy)' in log.getvalue()
 
 

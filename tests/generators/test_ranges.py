@@ -15,7 +15,7 @@ from ase_diffusion import CrystalDiffusion, CrysTensDiffusion, PointCloudDiffusi
 from ase_diffusion.cli.main import main
 from ase_diffusion.generators.model import GenerativeModel
 from ase_diffusion.networks.voxelnet import VoxelNet
-from ase_diffusion.representations.conditions import NumberCondition, Range, with_numbers
+from ase_diffusion.representations.conditions import NumberCondition, Range, conditions_of, with_numbers
 from ase_diffusion.representations.voxels import Voxels
 from ase_diffusion.training import save_checkpoint
 from ase_diffusion.training.recipe import header_of
@@ -53,8 +53,8 @@ def overlayers():
 
 
 CASES = {
-    'surface': (lambda folder: overlayers(), {'energy': (0.0, 1.5)}),
-    'crystal': (lambda folder: CrystalDiffusion(natoms=5, model='perov-5', **QUICK), {'heat_of_formation': (-0.5, 2.0)}),
+    'surface': (lambda folder: overlayers(), {'energy': (0.0, 0.5)}),
+    'crystal': (lambda folder: CrystalDiffusion(natoms=5, model='perov-5', **QUICK), {'heat_of_formation': (-0.3, 2.0)}),
     'pointcloud': (lambda folder: PointCloudDiffusion(['Mg', 'O'], templates=1, **QUICK), {'formation_energy': (-3.0, -1.0)}),
     'crystens': (lambda folder: crystens(), {'formation_energy': (-2.0, -0.5)}),
     'zeolite': (zeolites, {'void_fraction': (0.05, 0.25)}),
@@ -141,7 +141,7 @@ def test_only_numbers_have_ranges():
         with pytest.raises(ValueError, match='band_gap is one of metal, semiconductor, insulator, or None; got'):
             gen.sample(band_gap=wrong)
     gen = CrysTensDiffusion(**QUICK)
-    with pytest.raises(ValueError, match='space_group is one of'):
+    with pytest.raises(ValueError, match='space_group is a number of the International Tables'):
         gen.sample(space_group=(221, 225))
     with pytest.raises(ValueError, match='elements is a list of chemical symbols; 1 is none'):
         gen.sample(elements=(1, 2))
@@ -158,6 +158,20 @@ def test_a_range_beyond_the_data_warns_and_the_log_tells_it(caplog, tmp_path):
         gen.sample(heat_of_formation=(0.0, 99.0))
     assert 'heat_of_formation = 0 to 99 reaches outside the training data, ' in caplog.text
     assert 'heat_of_formation 0 to 1' in (tmp_path / 'log').read_text().splitlines()[0]
+
+
+def test_numbers_are_drawn_where_there_are_data(case, caplog):
+    gen, name, _ = case
+    known = conditions_of(gen.header)[name]
+    middle = (known.low + known.high) / 2
+    asked = gen.check_conditions({name: (middle, known.high + 99.0)})[name]
+    assert asked == Range(middle, known.high)
+    assert f'; numbers are drawn from {middle:g} to {known.high:g}' in caplog.text
+    caplog.clear()
+    if gen.kind != 'zeolite':  # a share of the volume
+        beyond = (known.high + 1, known.high + 2)
+        assert gen.check_conditions({name: beyond})[name] == Range(*beyond)
+        assert 'lies outside the training data' in caplog.text and 'drawn' not in caplog.text
 
 
 def test_numbers_are_drawn_in_all_ranges_and_nothing_else_changes():
@@ -178,7 +192,7 @@ def test_targets_of_a_framework_go_together():
         gen.sample(void_fraction=(0.3, 0.31), heat_of_adsorption=(32.0, 33.0))
     for wrong, text in (
         ({'void_fraction': (0.9, 1.1)}, 'share of the volume, 0 to 1; got 0.9 to 1.1'),
-        ({'henry_coefficient': (0, 5)}, 'above 0'),
+        ({'henry_coefficient': (-5, 0)}, 'above 0'),
     ):
         with pytest.raises(ValueError, match=text):
             gen.sample(**wrong)

@@ -16,7 +16,7 @@ from ase_ga.population import Population
 from ase_ga.standard_comparators import InteratomicDistanceComparator
 from ase_ga.utilities import closest_distances_generator, get_all_atom_types
 
-from ase_diffusion import SurfaceDiffusion
+from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
 from ase_diffusion.relax import relax_batched
 from ase_diffusion.search import DiffusionMutation, DiffusionStartGenerator
 
@@ -108,6 +108,11 @@ def test_none_is_returned_where_nothing_is_accepted(gen):
     parent.positions[N:] += np.random.default_rng(0).normal(size=(6, 3))
     parent.info['confid'] = 1
     assert DiffusionMutation(gen).get_new_individual([parent]) == (None, 'mutation: diffusion')
+
+
+def test_the_mutation_is_one_of_overlayers():
+    with pytest.raises(TypeError, match='noises overlayers, by a SurfaceDiffusion; got CrystalDiffusion'):
+        DiffusionMutation(CrystalDiffusion('NaCl', logfile=None))
 
 
 def test_bad_settings_are_refused_where_the_operator_is_made(gen, slab):

@@ -12,8 +12,9 @@ from ase.build import fcc111
 from ase.constraints import FixAtoms
 from ase.db import connect
 
-from ase_diffusion import PointCloudDiffusion, SurfaceDiffusion
+from ase_diffusion import CrystalDiffusion, PointCloudDiffusion, SurfaceDiffusion
 from ase_diffusion.cli.main import main
+from ase_diffusion.errors import GenerationFailed
 from ase_diffusion.metrics import Distinct, substrate_symmetries
 from ase_diffusion.search import StructureSearch, random_start
 
@@ -210,6 +211,11 @@ def test_conditions_may_be_numbers_of_numpy(slab, tmp_path):
         assert len(search.run(1)) == 1
 
 
+def test_conditions_are_a_dict(slab, tmp_path):
+    with pytest.raises(TypeError, match="conditions is a dict of keywords of generator.sample, .*; got 'energy'"):
+        StructureSearch(SurfaceDiffusion(slab, 'AgO', logfile=None), tmp_path / 'a.db', 'ag-o', conditions='energy')
+
+
 def test_templates_do_not_begin_anew_where_a_search_goes_on(tmp_path):
     """The structure of a number depends on the seed alone: in one go and in two, the same templates and samples."""
     found = []
@@ -219,3 +225,28 @@ def test_templates_do_not_begin_anew_where_a_search_goes_on(tmp_path):
             StructureSearch(gen, tmp_path / name, 'emt', rng=1, block=4, steps=1, workers=0, logfile=None).run(n)
         found.append([(row.formula, row.get('template'), row.seed) for row in connect(tmp_path / name).select()])
     assert found[0] == found[1] and len({template for _, template, _ in found[0]}) == 7
+
+
+def test_what_came_before_a_failure_is_kept(tmp_path):
+    gen = PointCloudDiffusion(['Xe', 'Au'], templates=5, logfile=None)  # without network
+    search = StructureSearch(gen, tmp_path / 'a.db', 'lj', rng=1, block=3, steps=1, workers=0, logfile=None)
+    for _ in range(2):
+        with pytest.raises(GenerationFailed, match='no template is left'):
+            search.run(9)
+        assert [row.number for row in connect(tmp_path / 'a.db').select()] == [0, 1, 2, 3, 4]
+    assert search.run(5)
+
+
+@pytest.mark.parametrize('best_of', [1, 2])
+def test_each_template_is_offered_once_though_some_are_rejected(best_of, tmp_path):
+    options = {'relax': {'calculator': 'emt', 'steps': 1}, 'best_of': best_of} if best_of > 1 else {}
+    gen = CrystalDiffusion('Cu3Au', templates=6, steps=10, maxtries=500, logfile=None, **options)
+    offered, made = [], gen._label
+    gen._label = lambda atoms, seed, conditions, notes: (
+        offered.append(notes.get('template')),
+        made(atoms, seed, conditions, notes),
+    )
+    gen._reason_to_reject = lambda atoms: 'no' if atoms.info['key_value_pairs'].get('template') in offered[1:2] else None
+    StructureSearch(gen, tmp_path / 'a.db', 'emt', rng=1, block=2, steps=1, workers=0, logfile=None).run(6)
+    templates = [template for template in offered if template]
+    assert len(templates) == len(set(templates)) == 6

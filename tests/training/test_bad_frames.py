@@ -9,6 +9,7 @@ from ase.build import add_adsorbate, bulk, fcc111
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import read, write
+from ase.spacegroup import crystal
 
 from ase_diffusion import CrystalDiffusion, CrysTensDiffusion, PointCloudDiffusion, SurfaceDiffusion, ZeoliteDiffusion
 from ase_diffusion.cli.main import main
@@ -33,6 +34,10 @@ def overlayer(k=0):
     atoms.set_constraint(FixAtoms(indices=range(8)))
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0 - 0.01 * k, forces=np.full((9, 3), 0.1))
     return atoms
+
+
+def silica(k=0):
+    return crystal(['Si', 'O'], [(0, 0, 0), (1 / 8, 1 / 8, 1 / 8)], spacegroup=227, cellpar=[7.1 + 0.02 * k] * 3 + [90] * 3)
 
 
 def broken(atoms, how):
@@ -74,7 +79,7 @@ METHODS = {
     'crystal': (lambda: CrystalDiffusion(model='untrained', logfile=None), None),
     'pointcloud': (lambda: PointCloudDiffusion(['Na', 'Cl'], model='untrained', logfile=None), None),
     'crystens': (lambda: CrysTensDiffusion(model='untrained', logfile=None), None),
-    'zeolite': (lambda: ZeoliteDiffusion(model='untrained', source='network', logfile=None), None),
+    'zeolite': (lambda: ZeoliteDiffusion(model='untrained', source='network', logfile=None), silica),
 }
 SIZES = {
     'surface': dict(features=8, blocks=1),
@@ -128,9 +133,16 @@ def test_structures_keep_their_numbers_where_there_are_splits(caplog):
     assert len(told(caplog)) == 2 and all('5 of 11' in line for line in told(caplog))
 
 
+def test_frameworks_are_of_silicon_and_oxygen(tmp_path):
+    images = [bulk('NaCl', 'rocksalt', a=5.6), silica(), bulk('Si')]
+    images[1].numbers[0] = 13
+    with pytest.raises(ValueError, match=r'structure 0 \(ClNa\), 1 \(.*\), 2 \(Si2\): a framework to learn from has Si and O'):
+        train_zeolite(images, tmp_path / 'a', steps=1, **SIZES['zeolite'], **QUIET)
+
+
 def test_values_of_conditions_follow_their_structures(tmp_path):
     pytest.importorskip('lightning')
-    images = with_broken(salts())
+    images = with_broken([silica(k) for k in range(6)])
     values = [100.0 if k % 2 and k < 10 else float(k) for k in range(11)]
     options = dict(steps=1, batch_size=2, **SIZES['zeolite'], **QUIET)
     best = train_zeolite(images, tmp_path / 'a', conditions={'x': values}, **options)

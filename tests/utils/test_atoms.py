@@ -18,8 +18,12 @@ from ase.constraints import (
     FixSymmetry,
     Hookean,
 )
+from ase.db import connect
 
+from ase_diffusion import CrystalDiffusion
+from ase_diffusion.data.starts import check_composition
 from ase_diffusion.utils.atoms import (
+    as_list,
     check_surface_cell,
     composition_text,
     copy_atoms,
@@ -29,6 +33,7 @@ from ase_diffusion.utils.atoms import (
     frozen_mask,
     join_slab,
     mobile_formula,
+    parse_formula,
     rotation_hint,
     voigt_stress,
 )
@@ -47,6 +52,24 @@ CONSTRAINTS = {
     'force': ExternalForce(-1, 0, 0.5),
     'com': FixCom(),
 }
+
+
+def test_rows_of_a_database_are_named(tmp_path):
+    with connect(tmp_path / 'a.db') as db:
+        db.write(Atoms('Cu'))
+    with pytest.raises(TypeError, match=r'structures are ase.Atoms; number 0 is AtomsRow; take row.toatoms\(\)'):
+        as_list(db.select())
+
+
+@pytest.mark.parametrize('text', ['D2O', 'LiT', 'Al(OD)3'])
+def test_isotopes_are_named(text):
+    for use in (parse_formula, composition_text, lambda text: composition_text({text[-1 if text == 'LiT' else 0]: 1})):
+        with pytest.raises(ValueError, match='a formula is|a composition has') as error:
+            use(text)
+        assert 'write H in place of' in str(error.value) or text.startswith('Al')
+    for other in ('DyX', 'Tix', 'Dd'):
+        with pytest.raises(ValueError, match=f'{other}.$'):
+            parse_formula(other)
 
 
 @pytest.mark.parametrize('name', CONSTRAINTS)
@@ -106,7 +129,9 @@ def test_compositions():
     assert composition_text({'Ag': np.int64(12), 'O': 6}) == 'Ag12O6'
     assert composition_text(Counter(O=2, Ag=1)) == 'O2Ag1'
     assert composition_text(' H2O ') == 'H2O'
-    assert composition_text(Atoms('Ag2O').symbols.formula) == 'Ag2O'
+    for given in (Atoms('Ag2O').symbols.formula, Atoms('Ag2O').symbols):
+        assert composition_text(given) == check_composition(given) == 'Ag2O'
+        assert CrystalDiffusion(given, logfile=None).stoich == 'Ag2O'
     for bad, text in [({'Ag': -1}, 'number of Ag'), ({'Ag': 1.5}, 'number of Ag'), ({'Xx': 1}, "'Xx'"), ({}, 'a formula')]:
         with pytest.raises(ValueError, match=text):
             composition_text(bad)

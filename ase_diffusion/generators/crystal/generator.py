@@ -20,7 +20,7 @@ from ...representations.cells import space_group_of
 from ...representations.reduction import niggli
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import Crystals, split_crystals
-from ...utils.atoms import composition_text, parse_formula
+from ...utils.atoms import composition_text, isotopes, parse_formula
 from ...utils.checks import check_integer, check_number
 from ...utils.rng import spawn_seeds
 from ...weights.zoo import list_models
@@ -39,6 +39,8 @@ from .templates import (
     ElementTemplates,
     Templates,
     TemplatesFirst,
+    UnknownToModel,
+    asked_templates,
     check_space_group,
     energy_and_prior,
 )
@@ -143,8 +145,8 @@ class CrystalDiffusion(TemplatesFirst):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if not isinstance(stoich, (str, Mapping, type(None))):
-            raise TypeError(f"stoich is a formula such as 'Ti4O8', got {type(stoich).__name__}; natoms=... counts atoms")
+        if isinstance(stoich, (int, np.integer)):
+            raise TypeError(f"stoich is a formula such as 'Ti4O8', got {stoich!r}; natoms={stoich} counts atoms")
         self.stoich = None if stoich is None else composition_text(stoich)
         self.numbers = None if stoich is None else parse_formula(self.stoich)
         self.natoms = None if natoms is None else check_integer('natoms', natoms, 1)
@@ -166,6 +168,7 @@ class CrystalDiffusion(TemplatesFirst):
         if self.best_of > 1:
             self.selection = self._selection(calculator)
         self.space_group = None if space_group is None else check_space_group(space_group)
+        templates = asked_templates(templates, None)
         if templates is None:
             guided = self.denoising_trajectory is not None or (self.guidance is not None and self.best_of == 1)
             known = (stoich is not None or self.all_elements) and model is None
@@ -203,23 +206,11 @@ class CrystalDiffusion(TemplatesFirst):
     def _adapt(self, representation: Crystal, networks: dict, header: dict) -> Crystal:
         network = next(iter(networks.values()))
         sizes = [int(n) for n in header['sizes']]
-        self._without_network = None
-        try:
-            self._check_asked(
-                self.model,
-                network.settings['conditioning'],
-                header.get('csp_fraction'),
-                header['representation']['elements'],
-                sizes,
-            )
-        except UnknownToModel as error:
-            if self.templates is None or not self.templates.found:
-                raise ValueError(f'{error}{self._other_sizes()}') from None
-            self._without_network = str(error)
+        known, given = header['representation']['elements'], header.get('csp_fraction')
+        self._check_network(lambda: self._check_asked(self.model, network.settings['conditioning'], given, known, sizes))
         return representation
 
     def _other_sizes(self) -> str:
-        """Return the end of the message where neither the network nor a template can be of use."""
         return '' if self.templates is None else self.templates.other_sizes()
 
     def _check_asked(self, name: str, conditioning: str, given, known, sizes) -> None:
@@ -231,12 +222,12 @@ class CrystalDiffusion(TemplatesFirst):
         asked = set(self.numbers or ()) | set(self.elements or ())
         if unknown := sorted(chemical_symbols[z] for z in asked - set(known)):
             names = ', '.join(chemical_symbols[z] for z in known)
-            raise UnknownToModel(f'{name} never saw {", ".join(unknown)}; it knows {names}')
+            raise UnknownToModel(f'{name} never saw {", ".join(unknown)}', f'it knows {names}')
         count = self.natoms if self.numbers is None else len(self.numbers)
         if count is not None and count > max(sizes):
             raise UnknownToModel(
-                f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}; take '
-                'fewer formula units or another model'
+                f'{self.stoich or "the cell"} has {count} atoms, {name} knows cells of up to {max(sizes)}',
+                'take fewer formula units or another model',
             )
         if count is not None and count not in sizes and self.templates is None:
             log.warning('%s never saw cells of %d atoms, only of %s', name, count, ', '.join(map(str, sorted(sizes))))
@@ -269,8 +260,7 @@ class CrystalDiffusion(TemplatesFirst):
         task = super()._task(conditions)
         if self.templates is None or conditions is None:
             return task
-        asked = [name for name, value in conditions.items() if value is not None and name != 'guidance_scale']
-        if reason := self.templates.reason_against(asked):
+        if reason := self.templates.reason_against(list(self._asked_for(conditions))):
             self.log.write(f'templates: {reason}; the network alone')
             return task
         if self.guidance is not None:
@@ -396,10 +386,6 @@ class CrystalDiffusion(TemplatesFirst):
         }
 
 
-class UnknownToModel(ValueError):
-    """The network knows neither such elements nor such sizes; templates may."""
-
-
 def _elements(elements) -> list[int]:
     """Return atomic numbers, sorted; raise a ValueError for what is no element."""
     if isinstance(elements, str):
@@ -407,7 +393,7 @@ def _elements(elements) -> list[int]:
     numbers = set()
     for symbol in elements:
         if symbol not in chemical_symbols[1:]:
-            raise ValueError(f'elements is a list of chemical symbols; {symbol!r} is none')
+            raise ValueError(f'elements is a list of chemical symbols; {symbol!r} is none{isotopes(symbol)}')
         numbers.add(chemical_symbols.index(symbol))
     if not numbers:
         raise ValueError('elements is a list of chemical symbols, one or more; got none')

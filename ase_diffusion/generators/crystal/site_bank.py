@@ -14,6 +14,7 @@ from ...representations.cells import CENTERING, centering_of, conventional
 from .bank import SAME_TYPE
 from .prototypes import Prototypes, given_prototypes, shipped_prototypes
 
+FEW = 10  # crystals
 MOST = 52  # atoms of a conventional cell where no number of them is asked for
 
 
@@ -33,6 +34,7 @@ class SiteBank:
         self.groups, self.species, self.orbits = bank.groups, bank.table['species'], bank.orbits  # (n,)
         factors = np.array([0] + [CENTERING[centering_of(number)] for number in range(1, 231)])
         self.sizes = bank.natoms * factors[self.groups]  # (n,)
+        self._pairs: dict[int, list[set[tuple[int, int]]]] = {}
 
     @classmethod
     def coerce(cls, sites: bool | str | Path | Iterable[Atoms]) -> SiteBank | None:
@@ -63,6 +65,17 @@ class SiteBank:
         """Return the crystals of this size and space group; None: of any."""
         fits = self.sizes <= MOST if natoms is None else self.sizes == natoms
         return np.flatnonzero(fits if group is None else fits & (self.groups == group))
+
+    def pairs(self, elements: int) -> list[set[tuple[int, int]]]:
+        """Return sizes and space groups of crystals of so many elements or more, and of those whose sites can have so many.
+
+        Those of fewer than ten crystals are left out: they would be the sites of nearly all samples.
+        """
+        if elements not in self._pairs:
+            fits = [(self.sizes <= MOST) & (have >= elements) for have in (self.species, self.orbits)]
+            fits = [fit for fit in fits if fit.sum() >= FEW]
+            self._pairs[elements] = [set(zip(self.sizes[f].tolist(), self.groups[f].tolist(), strict=True)) for f in fits]
+        return self._pairs[elements]
 
     def holds(self, natoms: int, group: int, elements: int) -> bool:
         """Return whether there is a crystal of this size and space group with at least so many elements."""

@@ -81,6 +81,9 @@ class Templates:
         bank, limit, record = bank_of(templates)
         return cls(bank, list(numbers), bank.find(numbers, limit, space_group=space_group), space_group, record)
 
+    def __len__(self) -> int:
+        return len(self.found)
+
     def reason_against(self, asked: list[str]) -> str | None:
         """Return why there are no templates for a sampling with these conditions, or None."""
         if asked:
@@ -147,6 +150,9 @@ class ElementTemplates:
         self._formulas = [formula_hash(numbers) for numbers in compositions]
         self._taken: dict[tuple[int, Hashable], Templates] = {}
 
+    def __len__(self) -> int:
+        return len(self.every)
+
     def ordered(self, seed: int, asked: Hashable = None, gain: np.ndarray | None = None) -> Templates:
         """Return the templates in rising order of their differences less ``gain`` (m,), one for each of :attr:`every`.
 
@@ -188,6 +194,11 @@ def bank_of(templates: Any) -> tuple[Prototypes, int, Any]:
         return shipped_prototypes(), TAKEN, True
     mine, record = given_prototypes('templates', 'True, False, a number of them, a file or a list of Atoms', templates)
     return shipped_prototypes() + mine, TAKEN, record
+
+
+def asked_templates(templates: Any, default: bool | None) -> Any:
+    """Return what a user asks for, True and False of numpy as those of Python, or the default."""
+    return default if templates is None else bool(templates) if isinstance(templates, np.bool_) else templates
 
 
 def with_elements(bank: Prototypes, elements: list[int], fits: np.ndarray) -> list[Template]:
@@ -239,35 +250,65 @@ class FromTemplates(FromNoise):
         For what comes after them.
     turn : int, optional
         Templates that have been taken; default: as many as the generator has.
+    end : int, optional
+        Place in their order before which the last one is; default: behind all of them.
+    alone : str, optional
+        Why the network makes none.
     """
 
     name: ClassVar[str] = 'templates'
 
-    def __init__(self, templates: Templates, task: FromNoise, turn: int | None = None) -> None:
+    def __init__(
+        self, templates: Templates, task: FromNoise, turn: int | None = None, end: int | None = None, alone: str | None = None
+    ) -> None:
         super().__init__(task.template, task.steps, task.start)
-        self.templates, self.turn = templates, turn
+        self.templates, self.turn, self.end, self.alone = templates, turn, end, alone
 
     def known(self, count: int) -> list[tuple[Atoms, dict]]:
         """Return the next structures from templates, at most ``count``, and what their provenance says."""
-        turn = self._taken()
-        places = range(turn, min(turn + count, len(self.templates.found)))
+        places = range(self._taken(), self._taken() + min(count, self._left()))
         if self.turn is None:
-            self.templates.turn += count
+            self.templates.turn += len(places)
         else:
-            self.turn += count
-        self.spared += len(places)
+            self.turn += len(places)
         return [self.templates.made(place) for place in places]
+
+    def _left(self) -> int:
+        every = len(self.templates)
+        return max(0, (every if self.end is None else min(self.end, every)) - self._taken())
+
+    @property
+    def ended(self) -> str | None:
+        return None if self.alone is None or self._left() else f'no template is left, and {self.alone}'
+
+    def counts(self, outcome: Outcome) -> bool:
+        return isinstance(outcome, Failure) or outcome.info['key_value_pairs']['source'] != 'template'
 
     def _taken(self) -> int:
         return self.templates.turn if self.turn is None else self.turn
 
     def before(self) -> list[str]:
-        left = max(0, len(self.templates.found) - self._taken())
-        return [f'{left} templates first'] if left else []
+        first = f'no network ({self.alone}), {self._left()} templates' if self.alone else f'{self._left()} templates first'
+        return [first] if self._left() else []
 
     def todict(self) -> dict:
         seed = self.templates.seed
-        return {'name': self.name, 'turn': self._taken(), **({} if seed is None else {'order': f's{seed:x}'})}
+        more = {**({} if seed is None else {'order': f's{seed:x}'}), **({} if self.end is None else {'end': self.end})}
+        return {'name': self.name, 'turn': self._taken(), **more}
+
+
+class UnknownToModel(ValueError):
+    """The network knows neither such elements nor such sizes; templates may.
+
+    Parameters
+    ----------
+    reason, way_out : str
+        Joined by a semicolon.
+    """
+
+    def __init__(self, reason: str, way_out: str) -> None:
+        super().__init__(f'{reason}; {way_out}')
+        self.reason = reason
 
 
 class TemplatesFirst(BulkGenerator):
@@ -276,30 +317,76 @@ class TemplatesFirst(BulkGenerator):
     Attributes
     ----------
     templates : Templates, ElementTemplates or None
-    templates_begin : (int, int) or None
-        Seed of their order, where it is drawn, and place in it at which :meth:`sample` begins; None: where the last call ended.
+    templates_begin : (int, int, int) or None
+        Seed of their order, where it is drawn, and places in it at which :meth:`sample` begins and before which the network
+        follows; None: where the last call ended, and all of them.
     """
 
     templates: Any = None
-    templates_begin: tuple[int, int] | None = None
+    templates_begin: tuple[int, int, int] | None = None
     _without_network: str | None = None  # why the network makes none
 
     def _templates_for(self, conditions: dict) -> Templates:
         """Return the templates for what is asked for."""
         return self.templates
 
+    def _asked_for(self, conditions: dict) -> dict:
+        """Return the conditions that are asked for."""
+        return {name: value for name, value in conditions.items() if name != 'guidance_scale' and value is not None}
+
+    def check_conditions(self, conditions: dict) -> dict:
+        """Return all conditions of a call with their defaults, checked; see the base class.
+
+        Raises
+        ------
+        ValueError
+            A condition is asked for where there are templates alone.
+        """
+        merged = super().check_conditions(conditions)
+        if self._without_network and (asked := self._asked_for(merged)):
+            raise ValueError(
+                f'conditions are for what the network knows, and {self._without_network}: leave out {", ".join(asked)}, then '
+                'there are templates'
+            )
+        return merged
+
+    def _check_network(self, check: Callable[[], None]) -> None:
+        """Call a check of what the network knows; where templates suffice, note why they are alone.
+
+        Raises
+        ------
+        ValueError
+            The check raises :class:`UnknownToModel`, and there is no template either.
+        """
+        self._without_network = None
+        try:
+            check()
+        except UnknownToModel as error:
+            if not self.templates:
+                raise ValueError(f'{error}{self._other_sizes()}') from None
+            self._without_network = error.reason
+
+    def _other_sizes(self) -> str:
+        """Return the end of the message where neither the network nor a template can be of use."""
+        return ''
+
+    def _how(self, task: FromNoise) -> list[str]:
+        return [] if isinstance(task, FromTemplates) and task.alone else super()._how(task)
+
     def _task_again(self, values: dict, conditions: dict) -> FromNoise:
         if values['name'] != FromTemplates.name:
             return super()._task_again(values, conditions)
         order = int(values['order'][1:], 16) if 'order' in values else None
-        return self._from_templates(conditions, super()._task(), order, values['turn'])
+        return self._from_templates(conditions, super()._task(), order, values['turn'], values.get('end'))
 
-    def _from_templates(self, conditions: dict, task: FromNoise, order: int | None = None, turn: int | None = None) -> FromNoise:
-        """Return the task that begins with templates, in the order of another seed and at another place where these are given."""
+    def _from_templates(
+        self, conditions: dict, task: FromNoise, order: int | None = None, turn: int | None = None, end: int | None = None
+    ) -> FromNoise:
+        """Return the task that begins with templates, in the order of another seed and at other places where these are given."""
         templates = self._templates_for(conditions)
         if order is not None and templates.redo is not None:
             templates = templates.redo(order)
-        return FromTemplates(templates, task, turn)
+        return FromTemplates(templates, task, turn, end, self._without_network)
 
     def _candidates(self, seeds: list[int], conditions: dict, task: FromNoise) -> list[Outcome]:
         """Return one labelled structure or failure per seed: first those from templates, then those of the network."""
@@ -309,10 +396,10 @@ class TemplatesFirst(BulkGenerator):
             made.append(self._finish(atoms))
             self._label(made[-1], seed, conditions, {**notes, 'model': 'templates'})
         rest = seeds[len(known) :]
-        if rest and self._without_network:
-            return made + [Failure(f'no template is left, and {self._without_network}')] * len(rest)
+        if rest and task.ended:
+            return made + [Failure(task.ended)] * len(rest)
         drawn = super()._candidates(rest, conditions, task) if rest else []
-        for atoms in drawn if isinstance(task, FromTemplates) else ():
+        for atoms in drawn if self.templates is not None and task.chooses else ():
             if not isinstance(atoms, Failure):
                 note(atoms, source='network')
         return made + drawn
@@ -324,7 +411,7 @@ class TemplatesFirst(BulkGenerator):
 
 def check_space_group(number: Any) -> int:
     """Return a space group as an integer from 1 to 230; raise a ValueError for anything else."""
-    number = check_integer('space_group', number, 1)
+    number = check_integer('space_group', number, 1, 'a number of the International Tables')
     if number > 230:
         raise ValueError(f'space_group is a number of the International Tables, 1 to 230; got {number}')
     return number

@@ -186,6 +186,27 @@ def test_a_space_group_that_no_template_has_is_said_at_once(templates, caplog):
     assert 'CrysTensDiffusion().sample(space_group=230)' in caplog.text
 
 
+def test_a_network_that_misses_the_space_group_is_given_up_soon(caplog):
+    """Templates that came before do not buy it more tries than without them."""
+    for templates, left in ((3, 3), (False, 0)):
+        gen = CrystalDiffusion('Ti2O4', space_group=136, templates=templates, steps=2, maxtries=4, batch_size=4, **QUIET)
+        with pytest.raises(GenerationFailed, match='the network finds space group 136 by chance only') as failed:
+            gen.sample(30)
+        assert len(failed.value.images) == left and gen.statistics['rejected'] <= 8
+
+
+def test_structures_of_the_network_say_so_where_no_template_is():
+    gen = CrystalDiffusion('NaCl', space_group=230, steps=3, validate=False, **QUIET)
+    assert gen.sample().info['key_value_pairs']['source'] == 'network'
+    assert 'source' not in gen.perturb(bulk('NaCl', 'rocksalt', a=5.6), 0.3, None).info['key_value_pairs']
+
+
+def test_perturbing_needs_no_template():
+    """Cells that the network does not know come from templates; crystals that it does know are perturbed all the same."""
+    gen = CrystalDiffusion(natoms=40, elements=['Na', 'Cl'], all_elements=True, steps=8, validate=False, **QUIET)
+    assert len(gen.perturb(bulk('NaCl', 'rocksalt', a=5.6), 0.3, None)) == 2
+
+
 def test_own_templates_from_a_list_and_from_a_file(tmp_path):
     own = bulk('NaCl', 'wurtzite', a=4.0)
     own.numbers = [11, 11, 17, 17]
