@@ -25,20 +25,23 @@ class RandomSites:
         ``draw_cell(rng)`` -> edges (3,) in A, number of T sites, (rotations, translations).
     good : float
         A^2 per T site, largest cost of the distance least squares.
+    symmetric : bool
+        O in symmetric places, too, where this does not strain a framework too much.
     """
 
     def __init__(
         self,
         draw_cell: Callable[[np.random.Generator], tuple[np.ndarray, int, tuple[np.ndarray, np.ndarray]]],
         good: float = GOOD,
+        symmetric: bool = False,
     ) -> None:
-        self.draw_cell, self.good = draw_cell, good
+        self.draw_cell, self.good, self.symmetric = draw_cell, good, symmetric
 
     def __call__(self, seed: int, is_near: Callable[[Atoms], bool]) -> Atoms | Failure:
         """Return the first framework that is near the target, or the end of the attempt that came farthest."""
         rng, depth = np.random.default_rng([seed % 2**32, seed >> 32, 1]), 0
         for _ in range(CELLS):
-            found = framework_in_cell(rng, *self.draw_cell(rng), attempts=ATTEMPTS, good=self.good)
+            found = framework_in_cell(rng, *self.draw_cell(rng), attempts=ATTEMPTS, good=self.good, symmetric=self.symmetric)
             if isinstance(found, str):
                 depth = max(depth, REASONS.index(found))
                 continue

@@ -85,7 +85,7 @@ class ZeoliteDiffusion(Generator):
         Edges (3,) or an orthogonal cell (3, 3), A; it is fitted with the atoms, random sites keep each edge within 10 %.
         Default: drawn.
     space_group : int or list of int, optional
-        Numbers to draw from.
+        Numbers to draw from; frameworks have less symmetry where this one strains them too much, or the cell changes its shape.
     max_cost : float
         Largest cost of the distance least squares, A^2 per T: 0.03 is valid, 0.01 good, 0.003 like real zeolites.
     tolerance : dict, optional
@@ -274,7 +274,8 @@ class ZeoliteDiffusion(Generator):
 
     def _search(self, seed: int, conditions: dict) -> Atoms | Failure:
         """Return a framework from random sites, or why there is none."""
-        search = RandomSites(partial(self._draw_cell, self._weights(seed, conditions)), min(self.max_cost, GOOD))
+        draw_cell = partial(self._draw_cell, self._weights(seed, conditions))
+        search = RandomSites(draw_cell, min(self.max_cost, GOOD), symmetric=self.space_group is not None)
         return search(seed, partial(self._is_near, targets_of(self._asked_of(conditions, seed))))
 
     def sample_batches(self, n: int, **conditions: Any) -> Iterator[Batch]:

@@ -32,6 +32,7 @@ OUTCOMES = ('starts', 'disturbed', 'placed badly', 'no four neighbors', 'not con
 FARTHEST = (*STATUS[:3], 'strained')  # ends of attempts, the earlier one first
 LABELS = ('void_fraction', 'henry_coefficient', 'heat_of_adsorption')
 CELL = 65536  # parts of a fractional coordinate
+NEAR = 0.3  # A, from the middle of a bond to its image
 
 Framework = tuple[np.ndarray, np.ndarray, float]  # lengths (3,) in A, scaled (3 n, 3) with the Si first, A^2 per T site
 
@@ -110,6 +111,7 @@ def framework_in_cell(
     *,
     attempts: int = 20,
     good: float = GOOD,
+    symmetric: bool = False,
 ) -> Framework | str:
     """Try random symmetric T sites in a cell until they relax to a framework; the cell relaxes with them.
 
@@ -125,6 +127,8 @@ def framework_in_cell(
     attempts : int
     good : float
         A^2 per T site, largest cost of the distance least squares.
+    symmetric : bool
+        O begins in symmetric places, so that a framework has the space group, unless it is too strained so.
 
     Returns
     -------
@@ -142,7 +146,7 @@ def framework_in_cell(
             number, box, orbits, rotations, translations, np.array(EDGES), STEPS, stamp, attempt * MOST_ORBITS
         )
         if STATUS[status] == 'net':
-            framework = fit_net(box, *net, good)
+            framework = fit_net(box, *net, good, (rotations, translations) if symmetric else None)
             if framework is not None:
                 return framework
         depth = max(depth, status)
@@ -169,9 +173,14 @@ def _entry(lengths, scaled, values, labels):
 
 
 def fit_net(
-    lengths: np.ndarray, sites: np.ndarray, neighbors: np.ndarray, shifts: np.ndarray, good: float = GOOD
+    lengths: np.ndarray,
+    sites: np.ndarray,
+    neighbors: np.ndarray,
+    shifts: np.ndarray,
+    good: float = GOOD,
+    operations: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Framework | None:
-    """Put oxygen on a net and fit it by distance least squares.
+    """Put oxygen on a net and fit it by distance least squares; first in places with the symmetry of ``operations``, if given.
 
     Returns
     -------
@@ -183,6 +192,46 @@ def fit_net(
     cell, scaled, bonds = np.diag(lengths), np.empty((3 * n, 3)), np.empty((2 * n, 5), np.int32)
     if insert_oxygen(sites, cell, np.linalg.inv(cell), neighbors, shifts, scaled, bonds) != 2 * n:
         return None
+    starts = [] if operations is None else symmetric_oxygen(scaled, bonds, lengths, *operations)
+    return next(filter(None, (_fitted(start, cell.copy(), bonds, good) for start in (*starts, scaled))), None)
+
+
+def symmetric_oxygen(
+    scaled: np.ndarray, bonds: np.ndarray, lengths: np.ndarray, rotations: np.ndarray, translations: np.ndarray
+) -> list[np.ndarray]:
+    """Return a framework whose O, displacements from the middles of T-T bonds, are averaged over a space group, in a list.
+
+    It is empty where an operation maps a bond onto none.
+
+    Parameters
+    ----------
+    scaled : numpy.ndarray
+        ``(3 n, 3)`` fractional, T sites first; these have the symmetry.
+    bonds : numpy.ndarray
+        ``(2 n, 5)``: i, j, shift of j.
+    lengths : numpy.ndarray
+        ``(3,)`` A, of an orthogonal cell.
+    rotations, translations : numpy.ndarray
+        ``(G, 3, 3)`` and ``(G, 3)``, fractional.
+    """
+    from scipy.spatial import cKDTree
+
+    n = len(scaled) // 3
+    middles = (scaled[bonds[:, 0]] + scaled[bonds[:, 1]] + bonds[:, 2:]) / 2  # (2 n, 3)
+    aside = scaled[n:] - middles
+    images = np.einsum('gab,mb->gma', rotations, middles) + translations[:, None]
+    tree = cKDTree(middles % 1.0 % 1.0 * lengths, boxsize=lengths)
+    far, where = tree.query(images % 1.0 % 1.0 * lengths, distance_upper_bound=NEAR)  # (G, 2 n)
+    if not np.isfinite(far).all():
+        return []
+    total = np.zeros_like(aside)
+    np.add.at(total, where, np.einsum('gab,mb->gma', rotations, aside))
+    return [np.concatenate([scaled[:n], middles + total / len(rotations)])]
+
+
+def _fitted(scaled: np.ndarray, cell: np.ndarray, bonds: np.ndarray, good: float) -> Framework | None:
+    """Return a framework fitted to its distances, None where it is too strained or fails the check."""
+    n = len(scaled) // 3
     cost = fit_distances(n, scaled, cell, bonds, np.eye(3), ROUNDS, LIMITS, 1e-4)
     if not cost < good:
         return None
