@@ -33,7 +33,7 @@ from .data import (
 from .objectives import DenoisingLoss
 from .recipe import check_new, check_options, condition_forms, condition_scales, header_of, network_to_train, run
 
-SAMPLING = {'sampler': 'dpmpp_2m', 'steps': 15}
+SAMPLING = {'sampler': 'renoised_ancestral', 'steps': 15}
 SIGMA = (0.01, 80.0)
 DENSITY = TimeDensity(0.6, 0.167)  # ln sigma = 0.8 +- 1.5 between these
 GIVEN = ('shift', 'scale', 'absent', 'log_lengths', 'deviation', 'conditions')  # settings that come from the data

@@ -108,7 +108,7 @@ def test_all_elements_have_a_sampler_of_their_own(model):
     assert (gen.sampler, gen.steps) == ('renoised_ancestral', 25)
     assert CrysTensDiffusion(model, all_elements=True, steps=3, sampler='ancestral', logfile=None).sampling['steps'] == 3
     assert CrysTensDiffusion(model, all_elements=True, sampler='ancestral', logfile=None).sampler == 'ancestral'
-    assert CrysTensDiffusion(model, logfile=None).sampler == 'dpmpp_2m'
+    assert CrysTensDiffusion(model, logfile=None).steps == 15
     gen._reason_to_reject = lambda atoms: 'never'
     gen.steps, gen.maxtries = 3, 1
     with pytest.raises(GenerationFailed, match='take CrystalDiffusion'):
