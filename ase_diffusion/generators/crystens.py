@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 SMALL, AUGMENTATION = 0x5DEECE66D, 0xBB40E64DA  # change a seed for the small image of a cascade, and for the noise on it
 FOR_ALL = {'sampler': 'renoised_ancestral', 'steps': 25}  # all elements occur several times as often as with dpmpp_2m
-RATIO = 0.7  # of the sum of covalent radii; medians above the hull (CHGNet, not relaxed): 0.5 eV/atom with it
+RATIO = 0.7  # of the sum of covalent radii; median above the hull (CHGNet, not relaxed): 0.3 eV/atom with it
 MERGED = 'fewer atoms than asked for, since some came to lie on one site'
 
 

@@ -56,8 +56,7 @@ DEFAULT_MODEL = 'zeolite-silica'
 SOURCES = ('random', 'network')
 TRIES = {'random': 20, 'network': 60}  # each some 400 cells, 1 s; a grid: cheap, and most give no framework
 LEAST_VOLUME = 0.9  # share of the drawn cell that a framework with a target keeps: what shrinks loses void fraction
-STRAIN = 0.02  # standard deviation of the relative change of a cell that is drawn
-DRAWS = 50  # until a cell fits grids of a fixed shape
+STRAIN, DRAWS = 0.02, 50  # relative change of a cell that is drawn; draws until one fits grids of a fixed shape
 SYMPREC = 0.05  # A
 NEAR_CELL = 0.1  # of the logarithm of an edge: how far the cell of a framework is from the one asked for, at most
 MOST_COST = 0.03  # A^2 per T: valid; IZA frameworks have 3e-4 (median)
@@ -80,7 +79,7 @@ class ZeoliteDiffusion(Generator):
         only a network has: another model, ``symmetry=False``, ``steps``, ``sampler`` or ``denoising_trajectory``.
     symmetry : bool
         Of the network: average the noise and the predictions over the space group. False: no symmetry, as in the paper; few
-        grids give a framework.
+        grids give a framework. The sampler is then 'renoised_ancestral', unless it is given.
     cell : array_like, optional
         Edges (3,) or an orthogonal cell (3, 3), A; it is fitted with the atoms, random sites keep each edge within 10 %.
         Default: drawn.
@@ -162,6 +161,11 @@ class ZeoliteDiffusion(Generator):
         self.relax = relax_keywords(relax, self.device, numbers=(14, 8), filter='FrechetCellFilter')
         self._load(model)
 
+    def _use(self, networks: dict, header: dict) -> None:
+        super()._use(networks, header)
+        if not (self.symmetry or self._asked['sampler']):  # twice as many valid frameworks as with 'ancestral'
+            self.sampling['sampler'] = 'renoised_ancestral'
+
     def _source_of(self, source: str | None, model: str | Path) -> str:
         """Return where candidates come from; raise a ValueError where that does not fit the other arguments."""
         if source not in (None, *SOURCES):
@@ -178,10 +182,9 @@ class ZeoliteDiffusion(Generator):
         if self.space_group is not None:
             rows &= np.isin(self.cells.group, self.space_group)
         if self.cell is not None and self.symmetry:
-            lengths = self.cells.lengths
             fits = [is_compatible(self.cell, rotations) for rotations, _ in self.cells.sets]
             rows &= np.array(fits)[self.cells.which]
-            near = np.abs(np.log(lengths / self.cell)).max(1)
+            near = np.abs(np.log(self.cells.lengths / self.cell)).max(1)
             rows &= near <= max(0.15, np.sort(near[rows])[:20].max(initial=0.0))
         if not rows.any():
             raise ValueError(f'no known framework has the space group {space_group_text(self.space_group)} in such a cell')
@@ -493,6 +496,4 @@ class ZeoliteDiffusion(Generator):
 
 def _half(device: torch.device):
     """Return bfloat16 autocast where the device has it."""
-    if device.type in ('cpu', 'cuda'):
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if device.type in ('cpu', 'cuda') else contextlib.nullcontext()

@@ -74,6 +74,12 @@ def test_frameworks_have_the_space_group_that_was_asked_for():
         assert sum(atoms.info['key_value_pairs']['space_group'] == group for atoms in images) >= 3
 
 
+def test_the_mode_without_symmetry_has_a_sampler_of_its_own(checkpoint):
+    assert ZeoliteDiffusion(checkpoint, symmetry=False, logfile=None).sampler == 'renoised_ancestral'
+    assert ZeoliteDiffusion(checkpoint, symmetry=False, sampler='heun', logfile=None).sampler == 'heun'
+    assert ZeoliteDiffusion(checkpoint, logfile=None).sampler != 'renoised_ancestral'
+
+
 def test_the_table_of_cells_holds_groups_that_fit():
     cells = shipped_cells()
     assert len(cells) > 4000 and (cells.silicon > 3).all()
