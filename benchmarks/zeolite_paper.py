@@ -27,7 +27,8 @@ ROWS = {
     '20 steps': {'n': 1000, 'steps': 20},
     '40 steps': {'n': 20, 'steps': 40},
     'no symmetry': {'n': 40, 'symmetry': False},
-    'no symmetry, random sites': {'n': 20, 'symmetry': False, 'network': False},
+    'no symmetry, 20 steps': {'n': 200, 'symmetry': False, 'steps': 20},
+    'no symmetry, random sites': {'n': 200, 'symmetry': False, 'network': False},
 }
 BASELINES = {name: {'n': n, 'symmetry': False} for name, n in (('WGAN-GP', 40), ('U-Net', 20))}  # from files alone
 CELLS_OF = {'random sites': 'network', 'no symmetry, random sites': 'no symmetry'}  # the rows whose cells these rows have
