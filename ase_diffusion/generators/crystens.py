@@ -178,10 +178,8 @@ class CrysTensDiffusion(BulkGenerator):
         """Which kind of network this is: 'diffusion', 'cascade', 'wgan' or 'gan'."""
         return kind_of(self.header) if self.networks else self._kind or 'diffusion'
 
-    def _use(self, networks: dict, header: dict) -> None:
-        super()._use(networks, header)
-        if self.all_elements and self.process is not None:
-            self.sampling |= {name: value for name, value in FOR_ALL.items() if self._asked[name] is None}
+    def _sampling_here(self) -> dict:
+        return FOR_ALL if self.all_elements else {}
 
     def _advice(self) -> str:
         if not self.all_elements:

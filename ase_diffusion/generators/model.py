@@ -153,11 +153,16 @@ class GenerativeModel:
             raise ValueError(
                 f'{self.model} generates in one pass, without a diffusion process; leave out {" and ".join(sorted(asked))}'
             )
-        self.sampling = {} if process is None else {**self.default_sampling, **header.get('sampling', {}), **asked}
+        learned = header.get('sampling', {})
+        self.sampling = {} if process is None else {**self.default_sampling, **learned, **self._sampling_here(), **asked}
         self.networks = {name: network.requires_grad_(False) for name, network in networks.items()}
         self.header, self.representation, self.process = header, representation, process
         if self.compile:
             compile_core(self.network)
+
+    def _sampling_here(self) -> dict:
+        """Return what of the sampling other arguments of this generator decide, in place of the model and unless it is given."""
+        return {}
 
     def _adapt(self, representation: Representation, networks: dict, header: dict) -> Representation:
         """Return the representation of a model as this generator uses it; raise a ValueError where the model does not fit."""

@@ -161,10 +161,8 @@ class ZeoliteDiffusion(Generator):
         self.relax = relax_keywords(relax, self.device, numbers=(14, 8), filter='FrechetCellFilter')
         self._load(model)
 
-    def _use(self, networks: dict, header: dict) -> None:
-        super()._use(networks, header)
-        if not (self.symmetry or self._asked['sampler']):  # twice as many valid frameworks as with 'ancestral'
-            self.sampling['sampler'] = 'renoised_ancestral'
+    def _sampling_here(self) -> dict:  # without symmetry twice as many valid frameworks as with 'ancestral'
+        return {} if self.symmetry else {'sampler': 'renoised_ancestral'}
 
     def _source_of(self, source: str | None, model: str | Path) -> str:
         """Return where candidates come from; raise a ValueError where that does not fit the other arguments."""
