@@ -424,11 +424,8 @@ class RowTransformer(nn.Module):
                 cell = sites.project_cell(cell, self.shift[4:10], self.scale[4:10])
             cell = torch.cat([cell, self.groups.mean(groups)[:, None]], 1)
             fields = torch.cat([self.elements.mean(elements)[..., None], places, cell[:, None].expand(-1, here.shape[1], -1)], -1)
-            raw = (places * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
-            d = raw[..., :, None] - raw[..., None, :]
-            length = d.square().sum(1).clamp(min=1e-8).sqrt()
-            length = (length - self.shift[LENGTH]) / self.scale[LENGTH]
-            length = skipped(length, estimate.noise[:, 11, None, None], key @ key.transpose(1, 2), 1.0)
+            d = self.differences(places)
+            length = skipped(self.lengths(d), estimate.noise[:, 11, None, None], key @ key.transpose(1, 2), 1.0)
             return compose_image(fields, length, d / self.scale[DIRECTIONS, None, None], here, self.absent)
 
     def free_output(self, tokens: Tensor, y: Tensor, r: Tensor, estimate: Estimate, share: Tensor, here: Tensor) -> Tensor:
@@ -443,19 +440,26 @@ class RowTransformer(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             out = torch.cat([out[:, :1] + (key @ key.transpose(1, 2))[:, None], out[:, 1:]], 1)
             share, spread = share.float(), self.spread()
-            raw = (estimate.atoms[..., 1:] * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
             fields = torch.cat([estimate.atoms, estimate.cell[:, None].expand(-1, here.shape[1], -1)], -1)
             own, apart = r[:, 0, 0] / math.sqrt(2.0), 2**0.5 * (estimate.noise[:, 1:4] * self.scale[1:4]).mean(1, keepdim=True)
             noise = torch.cat([estimate.noise[:, :11], apart / self.scale[LENGTH], apart / unit.mean()], 1)
-            differences = (raw[..., :, None] - raw[..., None, :]) / unit
+            differences = self.differences(estimate.atoms[..., 1:]) / unit
             copies = compose_image(fields, torch.zeros_like(estimate.length), differences, here)
             clean = y * self.by_field((1 - share) * spread**2 / (spread**2 + own**2), here)
             clean = clean + copies * self.by_field(share * spread**2 / (spread**2 + noise**2), here)
             clean = clean + out * self.by_field(noise * spread * torch.rsqrt(spread**2 + noise**2), here)
             length, directions = pair_block(clean)
-            norm = (directions * unit).square().sum(1).clamp(min=1e-8).sqrt()
-            length = length + share[:, 11, None, None] * (norm - self.shift[LENGTH]) / self.scale[LENGTH]
+            length = length + share[:, 11, None, None] * self.lengths(directions * unit)
             return symmetric_image(strips(clean).mean(2), length, directions, here)
+
+    def differences(self, places: Tensor) -> Tensor:
+        """Return the differences of fractional coordinates (B, 3, N, N) of places in the image (B, N, 3)."""
+        raw = (places * self.scale[1:4]).transpose(1, 2)  # (B, 3, N)
+        return raw[..., :, None] - raw[..., None, :]
+
+    def lengths(self, differences: Tensor) -> Tensor:
+        """Return the lengths of differences (B, 3, N, N) of fractional coordinates in units of the image, (B, N, N)."""
+        return (differences.square().sum(1).clamp(min=1e-8).sqrt() - self.shift[LENGTH]) / self.scale[LENGTH]
 
     def spread(self) -> Tensor:
         """Return the standard deviations (13,) of the fields Z to space_group, length and directions."""
