@@ -19,7 +19,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from ..utils.atoms import isotopes
+from ..utils.atoms import atomic_numbers_of
 
 N_ELEMENTS = 119  # length of a row of an element set; index = atomic number
 RANGES = 3  # with a seed, that of the random numbers from which a structure draws what it is asked for in ranges
@@ -138,15 +138,11 @@ class ElementsCondition:
         """Return the symbols in the order of their atomic numbers, each once; raise a ValueError for what is no set of them."""
         if isinstance(value, str) or not isinstance(value, (Sequence, set, frozenset, np.ndarray)) or not len(value):
             raise ValueError(f"{name} is a list of chemical symbols such as ['Mg', 'O'], or None; got {value!r}")
-        numbers = set()
-        for symbol in value:
-            if symbol not in chemical_symbols[1:]:
-                raise ValueError(f'{name} is a list of chemical symbols; {symbol!r} is none{isotopes(symbol)}')
-            numbers.add(chemical_symbols.index(symbol))
-        if unknown := sorted(numbers - set(self.elements)):
+        numbers = atomic_numbers_of(value, name)
+        if unknown := [z for z in numbers if z not in self.elements]:
             known = ', '.join(chemical_symbols[z] for z in self.elements)
             raise ValueError(f'{name} holds {", ".join(chemical_symbols[z] for z in unknown)}, the model knows {known}')
-        return tuple(chemical_symbols[z] for z in sorted(numbers))
+        return tuple(chemical_symbols[z] for z in numbers)
 
     def outside(self, value: tuple[str, ...]) -> None:
         """Return None: unknown elements are refused by :meth:`check`."""

@@ -322,6 +322,16 @@ def parse_formula(text: str) -> list[int]:
     return numbers
 
 
+def atomic_numbers_of(symbols: Iterable[str], name: str) -> list[int]:
+    """Return the atomic numbers of chemical symbols, sorted and each once; a ValueError with their ``name`` for what is none."""
+    numbers = set()
+    for symbol in symbols:
+        if symbol not in chemical_symbols[1:]:
+            raise ValueError(f'{name} is a list of chemical symbols; {symbol!r} is none{isotopes(symbol)}')
+        numbers.add(chemical_symbols.index(symbol))
+    return sorted(numbers)
+
+
 def isotopes(text: str) -> str:
     """Return the end of a message about a formula or symbol with isotopes of hydrogen, nothing where there are none."""
     found = sorted(set(re.findall(r'[DT](?![a-z])', str(text))))

@@ -20,7 +20,7 @@ from ...representations.cells import space_group_of
 from ...representations.reduction import niggli
 from ...training.crystal import SCHEMES, train_crystal
 from ...training.crystal_data import Crystals, split_crystals
-from ...utils.atoms import composition_text, isotopes, parse_formula
+from ...utils.atoms import atomic_numbers_of, composition_text, parse_formula
 from ...utils.checks import check_integer, check_number
 from ...utils.rng import spawn_seeds
 from ...weights.zoo import list_models
@@ -390,14 +390,9 @@ def _elements(elements) -> list[int]:
     """Return atomic numbers, sorted; raise a ValueError for what is no element."""
     if isinstance(elements, str):
         raise ValueError(f"elements is a list of symbols, such as ['Li', 'O']; got {elements!r}")
-    numbers = set()
-    for symbol in elements:
-        if symbol not in chemical_symbols[1:]:
-            raise ValueError(f'elements is a list of chemical symbols; {symbol!r} is none{isotopes(symbol)}')
-        numbers.add(chemical_symbols.index(symbol))
-    if not numbers:
-        raise ValueError('elements is a list of chemical symbols, one or more; got none')
-    return sorted(numbers)
+    if numbers := atomic_numbers_of(elements, 'elements'):
+        return numbers
+    raise ValueError('elements is a list of chemical symbols, one or more; got none')
 
 
 def _check_agreement(stoich, numbers, natoms, elements) -> None:
