@@ -204,13 +204,13 @@ def draw(rows: dict, picture) -> None:
         ax.set(xlabel=UNITS[name], ylabel='frameworks')
         if values:
             ax.legend(title='asked', fontsize=7)
-    names = {'10 steps': 10, 'network': 20, '40 steps': 40}
-    for kind in ('valid', 'good'):
+    names = {f'{steps} steps': steps for steps in (10, 20, 40)}
+    for color, kind in enumerate(('valid', 'good')):
         known = [(steps, yields(rows[name])) for name, steps in names.items() if name in rows]
-        axes[3].plot([s for s, _ in known], [100 * f[kind] / f['grids'] for _, f in known], 'o-', label=kind)
+        axes[3].plot([s for s, _ in known], [100 * f[kind] / f['grids'] for _, f in known], f'C{color}o-', label=kind)
         if 'random sites' in rows:
             found = yields(rows['random sites'])
-            axes[3].axhline(100 * found[kind] / found['grids'], linestyle=':', label=f'{kind}, random sites')
+            axes[3].axhline(100 * found[kind] / found['grids'], color=f'C{color}', linestyle=':', label=f'{kind}, random sites')
     axes[3].set(xlabel='steps', ylabel='% of grids', ylim=(0, 100))
     if axes[3].lines:
         axes[3].legend(fontsize=7)
@@ -219,10 +219,10 @@ def draw(rows: dict, picture) -> None:
         more = record.get('noise', 2.0) > 2
         axes[4].plot([record['weight']] * len(values), values, '^' if more else 'o', color=f'C{int(more)}', markersize=4)
     axes[4].set(xlabel='weight of the second framework', ylabel='void fraction')
-    for name in ('random nets', 'network', 'random sites'):
+    for name, label in (('random nets', 'random nets'), ('20 steps', 'network, 20 steps'), ('random sites', 'random sites')):
         if name in rows:
             cost = column(rows[name], 'cost').astype(float)
-            axes[5].hist(np.minimum(cost[np.isfinite(cost)], 0.03), np.linspace(0, 0.03, 25), histtype='step', label=name)
+            axes[5].hist(np.minimum(cost[np.isfinite(cost)], 0.03), np.linspace(0, 0.03, 25), histtype='step', label=label)
     axes[5].set(xlabel='cost, A$^2$ per T', ylabel='frameworks')
     if axes[5].patches:
         axes[5].legend(fontsize=7)
