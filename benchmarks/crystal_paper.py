@@ -24,6 +24,8 @@ denovo: n samples without condition: validity, uniqueness, novelty against what 
     sample of the training split.
 sun: n samples without condition, relaxed with CHGNet (cell and positions, at most 200 steps, fmax 0.05): stable, unique, novel
     on the hull of CHGNet energies of all crystals of the data; and the same for crystals of the test split.
+symmetry: the same crystals averaged over the symmetry that spglib finds within 0.1 and 0.2 A (``symmetrize``): energies by CHGNet
+    before and after, not relaxed, and shares without symmetry (P1 at 0.01 A).
 steps: prediction by one sample, for all --step-list and --samplers.
 """
 
@@ -46,10 +48,12 @@ from ase_diffusion import CrystalDiffusion, metrics
 from ase_diffusion.data.crystals import read_crystals
 from ase_diffusion.diffusion import SAMPLERS
 from ase_diffusion.generators.tasks import FromNoise
+from ase_diffusion.representations.cells import space_group_of
+from ase_diffusion.representations.reduction import symmetrize
 from ase_diffusion.utils.rng import spawn_seeds
 from ase_diffusion.weights.zoo import list_models
 
-PARTS = ('prediction', 'target', 'free', 'denovo', 'sun', 'steps')
+PARTS = ('prediction', 'target', 'free', 'denovo', 'sun', 'symmetry', 'steps')
 ENERGIES = ('heat_of_formation', 'formation_energy', 'energy_per_atom')  # properties of the paper
 JUDGES = {'formation_energy': 'chgnet', 'energy_per_atom': 'chgnet-fit'}  # else regressor
 CUTOFFS = {'perov_5': 'perovskite', 'carbon_24': 'carbon'}  # of the coverage; else mp
@@ -198,7 +202,7 @@ class CrystalPaper(Benchmark):
         key = f'{self.data.stem}: {self.label}: {part}, {gen.sampler} {gen.steps}, n {args.n}, seed {seed}'
         if part == 'prediction':
             key += f', samples {args.samples}'
-        if part in ('target', 'free', 'denovo', 'sun') and args.guidance_scale != 1:
+        if part in ('target', 'free', 'denovo', 'sun', 'symmetry') and args.guidance_scale != 1:
             key += f', guidance {args.guidance_scale:g}'
         return key
 
@@ -221,7 +225,13 @@ class CrystalPaper(Benchmark):
         args = self.args
         any_formula = self.all[0].get_chemical_formula() if {*args.parts} <= {'prediction', 'steps'} else None
         return CrystalDiffusion(
-            any_formula, model=args.model, steps=steps or args.steps, sampler=sampler or args.sampler, rng=0, logfile=None
+            any_formula,
+            model=args.model,
+            steps=steps or args.steps,
+            sampler=sampler or args.sampler,
+            symmetrize=None,
+            rng=0,
+            logfile=None,
         )
 
     def path(self, what: str, gen: CrystalDiffusion, seed: int) -> Path:
@@ -361,6 +371,22 @@ class CrystalPaper(Benchmark):
             name: stability(relaxed(images, where), images, self.known, self.all, self.args.processes)
             for name, (images, where) in sets.items()
         }
+
+    def symmetry(self, gen: CrystalDiffusion, seed: int) -> dict:
+        """Average crystals over their symmetry."""
+        images = self.sample(gen, seed)
+        images = [atoms for atoms, sound in zip(images, metrics.structural_validity(images), strict=True) if sound]
+        answer, before = {'n': len(images)}, metrics.chgnet_energies(images)
+        for tolerance in (None, 0.1, 0.2):
+            these = images if tolerance is None else [symmetrize(atoms, tolerance) for atoms in images]
+            change = metrics.chgnet_energies(these) - before
+            answer[f'within {tolerance} A' if tolerance else 'as generated'] = {
+                'p1': round(float(np.mean([space_group_of(atoms, 0.01) == 1 for atoms in these])), 4),
+                'energy_change_mean': round(float(np.nanmean(change)), 5),
+                'energy_change_most': round(float(np.nanmax(change)), 5),
+                'energy_change_least': round(float(np.nanmin(change)), 5),
+            }
+        return {'result': answer}
 
 
 def rates(values, reference) -> dict:

@@ -82,6 +82,13 @@ def tables(data: str, records: list) -> list[tuple[str, str]]:
                 text(('', 'S.U.N. %', 'MSUN %', '<= 0 %', '<= 0.08 %', '<= 0.1 %', 'unique %', 'novel %'), rows),
             )
         )
+    if rows := symmetry_rows(records):
+        answers.append(
+            (
+                'averaged over the symmetry within a tolerance, energies by CHGNet, not relaxed, eV/atom',
+                text(('', 'n', 'P1 %', 'mean change', 'least', 'most'), rows),
+            )
+        )
     if table := step_table(records):
         answers.append(('match rate (%) of one sample / RMSE, by number of steps', table))
     return answers
@@ -142,6 +149,17 @@ def denovo_rows(records: list) -> list[tuple]:
     for key, group in grouped(records, 'denovo').items():
         for kind, name in (('result', named(key)), ('ceiling', 'training split')):
             rows.append((name, *(cell(column, *(r[kind].get(column) for r in group)) for column in COLUMNS)))
+    return rows
+
+
+def symmetry_rows(records: list) -> list[tuple]:
+    """Return the rows of models and tolerances."""
+    rows = []
+    for key, group in grouped(records, 'symmetry').items():
+        for name in [name for name in group[0]['result'] if name != 'n']:
+            of = [r['result'][name] for r in group]
+            change = [numbers([x[f'energy_change_{kind}'] for x in of]) for kind in ('mean', 'least', 'most')]
+            rows.append((f'{named(key)}, {name}', str(key[5]), percent([x['p1'] for x in of]), *change))
     return rows
 
 

@@ -340,7 +340,7 @@ class CrystalPrediction(Benchmark):
         """Predict one of ten compounds as a user does."""
         bank = p.shipped_prototypes()
         decides = {'relax': RELAX} if self.args.relax else {'calculator': 'chgnet', 'guidance': False}
-        gen = CrystalDiffusion(formula, best_of=self.args.samples, symmetrize=0.1, rng=0, logfile=None, **decides)
+        gen = CrystalDiffusion(formula, best_of=self.args.samples, rng=0, logfile=None, **decides)
         with contextlib.redirect_stdout(io.StringIO()):
             atoms = gen.sample()
         first = CrystalDiffusion(formula, rng=0, logfile=None).sample()

@@ -7,19 +7,19 @@ FAST = os.environ.get('ASE_DIFFUSION_FAST') == '1'  # set by the tests
 MODEL = os.environ.get('ASE_DIFFUSION_MODEL', 'perov-5')  # or a file of your own
 N, STEPS = (3, 10) if FAST else (12, None)  # None: what the model says
 
-# %% Cubic perovskites ABX3 with a low heat of formation (eV). `sample` returns ordinary Atoms; `symmetrize` averages each over
-# the symmetry that spglib finds within 0.2 A
+# %% Cubic perovskites ABX3 with a low heat of formation (eV). `sample` returns ordinary Atoms, each averaged over
+# the symmetry that spglib finds within 0.1 A (`symmetrize`)
 from ase_diffusion import CrystalDiffusion
 
-gen = CrystalDiffusion(model=MODEL, steps=STEPS, symmetrize=0.2, rng=0)
+gen = CrystalDiffusion(model=MODEL, steps=STEPS, rng=0)
 images = gen.sample(N, heat_of_formation=-0.2)
 
 # %% The same without a condition, for comparison
-free = CrystalDiffusion(model=MODEL, steps=STEPS, symmetrize=0.2, rng=0, logfile=None).sample(N)
+free = CrystalDiffusion(model=MODEL, steps=STEPS, rng=0, logfile=None).sample(N)
 
 # %% The structure of a given composition. The data hold each perovskite also with A and B exchanged, which costs energy: the
 # condition decides
-gen = CrystalDiffusion('SrTiO3', model=MODEL, steps=STEPS, symmetrize=0.2, rng=0, logfile=None)
+gen = CrystalDiffusion('SrTiO3', model=MODEL, steps=STEPS, rng=0, logfile=None)
 both = [gen.sample(heat_of_formation=value) for value in (-0.2, 2.5)]
 for atoms in both:
     titanium, oxygen = ([k for k in range(5) if atoms.symbols[k] == symbol] for symbol in ('Ti', 'O'))

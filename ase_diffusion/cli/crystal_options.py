@@ -23,7 +23,9 @@ def add_sample(parser: ArgumentParser) -> None:
     parser.add_argument('--conditioning', metavar='KIND', help='cds or cdi: the variant of a shipped model')
     add_templates(parser, 'with --stoich, known crystals')
     parser.add_argument('--space-group', type=int, metavar='N', help='space group of the crystals, 1 to 230')
-    parser.add_argument('--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A')
+    parser.add_argument(
+        '--symmetrize', type=float, metavar='TOL', help='average over the symmetry within this tolerance, A; 0: not (0.1)'
+    )
 
 
 def make(cls: type[CrystalDiffusion], args: Namespace, **options: Any) -> CrystalDiffusion:

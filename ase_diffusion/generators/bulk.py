@@ -74,8 +74,10 @@ class BulkGenerator(Generator):
 
 
 def check_symmetrize(tolerance: float | None) -> float | None:
-    """Return the tolerance; raise a ValueError where it is neither positive nor None."""
-    return None if tolerance is None else check_tolerance('symmetrize', tolerance)
+    """Return the tolerance, None for None and 0; raise a ValueError where it is negative or no number."""
+    if tolerance is None or (tolerance == 0 and not isinstance(tolerance, bool)):
+        return None
+    return check_tolerance('symmetrize', tolerance)
 
 
 def shortest_distance(atoms: Atoms) -> float:

@@ -30,7 +30,7 @@ def surface(rng, **options):
 
 
 def crystal(model, rng=7, **options):
-    return CrystalDiffusion(model=model, rng=rng, steps=12, maxtries=500, **options, **QUIET)
+    return CrystalDiffusion(model=model, rng=rng, steps=12, symmetrize=None, maxtries=500, **options, **QUIET)
 
 
 def edited(name):

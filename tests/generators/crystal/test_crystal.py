@@ -20,6 +20,7 @@ from ase_diffusion.errors import CheckpointError, GenerationFailed
 from ase_diffusion.generators.bulk import shortest_distance
 from ase_diffusion.generators.crystal.guidance import CrystalGuidance
 from ase_diffusion.representations import Crystal
+from ase_diffusion.representations.cells import space_group_of
 
 SMALL = dict(
     features=16,
@@ -71,6 +72,14 @@ def test_structures_are_periodic_reduced_wrapped_and_labelled(model):
         assert pairs['condition_gap'] == 0.5 and pairs['generator'] == 'CrystalDiffusion'
         assert 'condition_energy_per_atom' not in pairs
         assert atoms.info['data']['diffusion']['type'] == 'crystal-diffusion'
+
+
+def test_structures_have_their_symmetry_exactly_unless_it_is_not_wanted():
+    options = dict(model='perov-5', steps=40, rng=0, logfile=None)
+    exact, plain, same = (CrystalDiffusion(**options, **more).sample(3) for more in ({}, {'symmetrize': None}, {'symmetrize': 0}))
+    assert plain == same
+    for a, b in zip(exact, plain, strict=True):
+        assert space_group_of(a, 1e-4) == space_group_of(b, 0.1) and space_group_of(b, 1e-4) == 1
 
 
 def test_sizes_are_those_of_the_data(model):
