@@ -1,26 +1,31 @@
-"""Another round of the data set `metal-oxide`: overlayers of metals and oxygen on their own facets, relaxed with 7net-mf-0.
+"""Another round of the data set `metal-oxide`: overlayers on facets of many metals, relaxed with 7net-mf-0.
 
     python scripts/metal_oxide_round.py run --seed 1 --minutes 60     # any number of these, with different seeds
     python scripts/metal_oxide_round.py starts --seed 2 --minutes 30; the same with `relax --seed 2 --device cuda`
-    python scripts/metal_oxide_round.py run --seed 1 --minutes 60 --adsorbates          # H, C, N and S alone, or with O
+    python scripts/metal_oxide_round.py run --seed 3 --minutes 60 --kind adsorbates --batch 10     # or molecules
     python scripts/metal_oxide_round.py merge metal_oxide.npz FILE ...     # all rounds and the relaxations of FILES, in one file
 
-A start is random (a quarter), or a sample of the model that `SurfaceDiffusion` takes by default. It is relaxed with 7net-mf-0
-(modal PBE; BFGS to 0.05 eV/A, at most 120 steps), and frames along the way are kept, with energies and raw forces. Ni and Rh are
-never used with O alone: they are the test. Rounds of adsorbates have random starts, and a folder of their own: they are in no
-data set yet.
+A batch is a group: many starts of one metal, facet, cell and composition, so that the best of them is a low one. Kinds:
 
-Batch k of a round is seeded by (seed, k); its starts are ``runs/metal-oxide-rounds/SEED/K.starts``, its relaxations K.traj; the
-same command continues after the last. `run` does both, batch by batch; on a GPU `relax` takes many batches at once
-(``--together`` structures in one call of the network), and ``--share i/n`` lets several processes share the batches.
+- ``oxides``: the metal and oxygen, or oxygen alone. A quarter of the starts is random, the others are samples of the model that
+  `SurfaceDiffusion` takes by default there, at three strengths of guidance, and of the other of the two models of many metals.
+  The first 42 groups are M4O2 in p(3x2) and M6O3 in p(3x3) on each metal and facet.
+- ``adsorbates``: H, C, N or S, with O in one group of five; random starts.
+- ``molecules``: one to three of CO, OH, H2O or NH3, whole, near the surface, turned at random (CO stands on C).
+
+Ni and Rh are never used with oxygen: they are the test. Starts are relaxed with 7net-mf-0 (modal PBE; BFGS to 0.05 eV/A, at most
+120 steps), and frames along the way are kept, with energies and raw forces.
+
+Group k of a round is seeded by (seed, k); its starts are ``runs/metal-oxide-rounds/SEED/K.starts``, its relaxations K.traj; the
+same command continues after the last. `run` does both, group by group; on a GPU `relax` takes many at once (``--together``
+structures in one call of the network), and ``--share i/n`` lets several processes share them. When its minutes are over, `relax`
+keeps what relaxations that are not at their end have so far.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import gzip
-import io
 import logging
 import os
 import sys
@@ -34,22 +39,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from ase import Atoms
-from ase.build import fcc100, fcc110, fcc111, fcc211
+from ase.build import fcc100, fcc110, fcc111, fcc211, molecule
 from ase.constraints import FixAtoms
+from ase.data import covalent_radii
+from ase.geometry import get_distances
 from ase.io import read, write
 
 from ase_diffusion import SurfaceDiffusion
-from ase_diffusion.data.frames import write_frames
+from ase_diffusion.data.frames import read_frames, write_frames
 from ase_diffusion.relax import get_calculator, irelax
 from ase_diffusion.search import random_start
-from ase_diffusion.utils.atoms import detached
+from ase_diffusion.utils.atoms import detached, frozen_mask
 
-RUNS = Path(__file__).parent.parent / 'runs'
-STORE, ADSORBATES = RUNS / 'metal-oxide-rounds', RUNS / 'adsorbate-rounds'
+STORE = Path(__file__).parent.parent / 'runs' / 'metal-oxide-rounds'
 KEEP = {0, 1, 2, 4, 8, 16, 32, 64}
+ABOUT = ('run', 'metal', 'facet', 'start')
+UNFINISHED = 16  # steps from which a relaxation that was not finished is kept
 # lattice constants of 7net-mf-0 (modal PBE), A
 METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
-MORE_METALS = {'Ni': 3.5046, 'Rh': 3.849}  # of adsorbates
+TEST_METALS = {'Ni': 3.5046, 'Rh': 3.849}  # without oxygen
+CATALYSTS = ('Cu', 'Pt', 'Pd', 'Ni', 'Rh')  # drawn twice as often for adsorbates
+MOLECULES = {'CO': 'CO', 'OH': 'OH', 'H2O': 'H2O', 'NH3': 'NH3'}  # names in ase.build.molecule
+MODELS = ('metal-oxide-overlayer', 'renamed-silver')
 # facet: (share, builder, sizes)
 FACETS = {
     '111': (0.35, fcc111, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
@@ -68,47 +79,106 @@ def substrate(metal: str, facet: str, size: tuple[int, int, int], a: float) -> A
     return slab
 
 
-def overlayer(metal: str, size: tuple[int, int, int], rng: np.random.Generator) -> str:
-    """Return a formula: oxygen alone once in four, else metal and oxygen, of up to one layer of the metal."""
+def oxide(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
+    """Return metal, facet, size and formula: the well-known ones first, then oxygen alone once in four, else with the metal."""
+    known = [(metal, facet, k) for k in (1, 2) for facet in ('111', '100', '110') for metal in METALS]
+    if number < len(known):
+        metal, facet, k = known[number]
+        return metal, facet, FACETS[facet][2][(1, 2)[k - 1] if facet != '110' else (1, 3)[k - 1]], f'{metal}{2 + 2 * k}O{1 + k}'
+    metal = str(rng.choice(list(METALS)))
+    facet, size = cell(rng)
     sites = size[0] * size[1]
     if rng.random() < 0.25:
-        return f'O{rng.integers(1, max(2, round(0.8 * sites)) + 1)}'
+        return metal, facet, size, f'O{rng.integers(1, max(2, round(0.8 * sites)) + 1)}'
     metals = int(np.clip(round(sites * rng.uniform(0.2, 1.0)), 1, sites))
     oxygens = int(np.clip(round(sites * rng.uniform(0.2, 0.75)), 1, None))
-    return f'{metal}{metals}O{oxygens}'
+    return metal, facet, size, f'{metal}{metals}O{oxygens}'
 
 
-def adsorbates(size: tuple[int, int, int], rng: np.random.Generator) -> str:
-    """Return a formula of H, C, N or S, with O once in five, of up to three quarters of the sites."""
+def cell(rng: np.random.Generator) -> tuple[str, tuple[int, int, int]]:
+    """Return a facet and a size."""
+    facet = str(rng.choice(list(FACETS), p=[share for share, _, _ in FACETS.values()]))
+    return facet, FACETS[facet][2][rng.integers(len(FACETS[facet][2]))]
+
+
+def any_metal(rng: np.random.Generator) -> str:
+    """Return one of all metals, catalysts twice as often."""
+    return str(rng.choice([*METALS, *TEST_METALS, *(m for m in CATALYSTS if m in METALS), *TEST_METALS]))
+
+
+def adsorbates(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
+    """Return metal, facet, size and formula of H, C, N or S, with O once in five, of up to three quarters of the sites."""
+    metal, (facet, size) = any_metal(rng), cell(rng)
+    light = ('H', 'C', 'N', 'S')[number % 4]
     count = int(rng.integers(1, max(1, round(0.75 * size[0] * size[1])) + 1))
-    oxygens = int(rng.integers(1, count)) if count > 1 and rng.random() < 0.2 else 0
-    return f'{rng.choice(["H", "C", "N", "S"])}{count - oxygens}' + (f'O{oxygens}' if oxygens else '')
+    oxygens = int(rng.integers(1, count)) if count > 1 and metal not in TEST_METALS and rng.random() < 0.25 else 0
+    return metal, facet, size, f'{light}{count - oxygens}' + (f'O{oxygens}' if oxygens else '')
 
 
-def starts(metal: str, facet: str, size, formula: str, count: int, rng, always_random: bool = False) -> tuple[list[Atoms], str]:
-    """Return ``count`` structures and where they come from."""
-    slab = substrate(metal, facet, size, (METALS | MORE_METALS)[metal])
-    if always_random or rng.random() < 0.25:
-        return [random_start(slab, formula, rng) for _ in range(count)], 'random'
-    options = dict(steps=50, rng=int(rng.integers(1 << 31)), logfile=None, compile=False)
-    gen = SurfaceDiffusion(slab, stoich=formula, **options)
-    return gen.sample(count, energy=0.0, guidance_scale=float(rng.choice([1.0, 2.0, 4.0]))), 'model'
+def molecules(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
+    """Return metal, facet, size and molecules, such as ``'CO+CO'``."""
+    metal, (facet, size) = any_metal(rng), cell(rng)
+    name = 'NH3' if metal in TEST_METALS else list(MOLECULES)[number % len(MOLECULES)]
+    return metal, facet, size, '+'.join([name] * int(rng.integers(1, 1 + min(3, size[0] * size[1] // 2))))
 
 
-def make(folder: Path, seed: int, number: int, count: int, light: bool = False) -> list[Atoms]:
-    """Return the starts of batch ``number``, made and stored where they are not there yet."""
+def with_molecules(slab: Atoms, names: list[str], rng: np.random.Generator) -> Atoms:
+    """Return molecules at random places near the surface, no atoms closer than 0.7 times the sum of their covalent radii."""
+    atoms, top = slab.copy(), slab.positions[:, 2].max()
+    for name in names:
+        for _ in range(1000):
+            one = molecule(MOLECULES[name])
+            one.positions -= one.positions[one.numbers != 1][-1 if name == 'CO' else 0]  # C of CO, else O or N
+            if name == 'CO':
+                one.rotate(rng.uniform(0, 40), 'x')
+                one.rotate(rng.uniform(0, 360), 'z')
+            else:
+                one.rotate(*random_rotation(rng))
+            a, b = rng.random(2)
+            one.positions += a * slab.cell[0] + b * slab.cell[1] + [0, 0, top + rng.uniform(1.0, 2.4)]
+            d = get_distances(one.positions, atoms.positions, cell=slab.cell, pbc=slab.pbc)[1]
+            radii = covalent_radii[one.numbers][:, None] + covalent_radii[atoms.numbers]
+            if (d > 0.7 * radii).all() and one.positions[:, 2].min() > top + 0.5:
+                atoms += one
+                break
+        else:
+            raise RuntimeError(f'no room for {name}')
+    return atoms
+
+
+def random_rotation(rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """Return an angle and an axis that turn a molecule anyhow."""
+    return float(rng.uniform(0, 360)), rng.normal(size=3)
+
+
+def starts(kind: str, number: int, count: int, rng: np.random.Generator) -> tuple[str, str, list[Atoms], list[str]]:
+    """Return metal, facet, ``count`` structures of a group, and where they come from."""
+    metal, facet, size, formula = {'oxides': oxide, 'adsorbates': adsorbates, 'molecules': molecules}[kind](number, rng)
+    slab = substrate(metal, facet, size, (METALS | TEST_METALS)[metal])
+    if kind == 'molecules':
+        return metal, facet, [with_molecules(slab, formula.split('+'), rng) for _ in range(count)], ['molecules'] * count
+    if kind == 'adsorbates':
+        return metal, facet, [random_start(slab, formula, rng, height=(0.7, 2.8)) for _ in range(count)], ['random'] * count
+    images = [random_start(slab, formula, rng) for _ in range(count // 4)]
+    sources, left = ['random'] * len(images), count - len(images)
+    default = MODELS[facet in ('110', '211')]
+    for part, (model, scale) in enumerate([(default, 1.0), (default, 2.0), (default, 4.0), (MODELS[default == MODELS[0]], 2.0)]):
+        n = left // 4 + (part < left % 4)
+        gen = SurfaceDiffusion(slab, stoich=formula, model=model, steps=30, rng=int(rng.integers(1 << 31)), logfile=None)
+        images += gen.sample(n, energy=0.0, guidance_scale=scale) if n else []
+        sources += ['model'] * n
+    return metal, facet, images, sources
+
+
+def make(folder: Path, kind: str, seed: int, number: int, count: int) -> list[Atoms]:
+    """Return the starts of group ``number``, made and stored where they are not there yet."""
     path = folder / f'{number:05d}.starts'
     if path.exists():
         return read(path, ':', format='traj')
-    rng = np.random.default_rng((seed, number))
-    metal = str(rng.choice(list(METALS | MORE_METALS if light else METALS)))
-    facet = str(rng.choice(list(FACETS), p=[share for share, _, _ in FACETS.values()]))
-    size = FACETS[facet][2][rng.integers(len(FACETS[facet][2]))]
-    formula = adsorbates(size, rng) if light else overlayer(metal, size, rng)
-    images, start = starts(metal, facet, size, formula, count, rng, always_random=light)
-    for k, atoms in enumerate(images):
+    metal, facet, images, sources = starts(kind, number, count, np.random.default_rng((seed, number)))
+    for k, (atoms, source) in enumerate(zip(images, sources, strict=True)):
         atoms.calc = None
-        about = {'run': 1_000_000 * seed + 10 * number + k, 'metal': metal, 'facet': facet, 'start': start}
+        about = {'run': 1_000_000 * seed + 100 * number + k, 'metal': metal, 'facet': facet, 'start': source}
         atoms.info = {'key_value_pairs': about}
     put(path, images)
     return images
@@ -121,69 +191,87 @@ def put(path: Path, images: list[Atoms]) -> None:
     partial.replace(path)
 
 
-def refine(folder: Path, batches: dict[int, list[Atoms]], calculator, device: str | None, together: int) -> None:
-    """Relax the starts of batches and store the frames kept, with energies and raw forces, batch by batch as they are done."""
+def refine(folder: Path, batches: dict[int, list[Atoms]], calculator, device, together: int, until: float = np.inf) -> None:
+    """Relax the starts of groups, in their order, and store the frames kept, with energies and raw forces, as a group is done.
+
+    At the time ``until`` (of time.monotonic) what there is of every relaxation is stored.
+    """
     images = [(number, atoms) for number, some in batches.items() for atoms in some]
     left, kept, paths = {number: len(some) for number, some in batches.items()}, collections.defaultdict(list), []
+
+    def keep(index, about, converged):
+        for step, frame in enumerate(paths[index]):
+            last = step == len(paths[index]) - 1
+            if last or step in KEEP:
+                frame.info['key_value_pairs'] = about | {'step': step, 'last': last, 'converged': converged}
+                kept[images[index][0]].append(frame)
+        paths[index].clear()
+
     options = {'fmax': 0.05, 'steps': 120, 'batch_size': together, 'device': device, 'frames': paths}
     for index, end in irelax([atoms for _, atoms in images], calculator, **options):
         number, pairs = images[index][0], end.info['key_value_pairs']
-        about = {name: pairs[name] for name in ('run', 'metal', 'facet', 'start')}
-        for step, frame in enumerate(paths[index]):
-            last = step == len(paths[index]) - 1
-            if not pairs.get('relax_failed') and (last or step in KEEP):
-                frame.info['key_value_pairs'] = about | {'step': step, 'last': last, 'converged': pairs['relax_converged']}
-                kept[number].append(frame)
+        if not pairs.get('relax_failed'):
+            keep(index, {name: pairs[name] for name in ABOUT}, pairs['relax_converged'])
         paths[index].clear()
         left[number] -= 1
         if not left[number]:
             put(folder / f'{number:05d}.traj', kept.pop(number, []))
-            what = [pairs[name] for name in ('metal', 'facet', 'start')]
-            print(f'{time.process_time() / 60:6.1f} CPU min {number:5d}', *what, end.symbols, flush=True)
+            print(f'{time.process_time() / 60:6.1f} CPU min {number:5d}', *[pairs[x] for x in ABOUT], end.symbols, flush=True)
+        if time.monotonic() > until:
+            break
+    for index, (_, atoms) in enumerate(images):
+        if len(paths[index]) > UNFINISHED:
+            keep(index, {name: atoms.info['key_value_pairs'][name] for name in ABOUT}, False)
+    for number, frames in kept.items():
+        put(folder / f'{number:05d}.traj', frames)
 
 
 def run(args) -> None:
     """Make starts, relax them, or both, until the time is over."""
     logging.getLogger('ase_diffusion').setLevel(logging.ERROR)
-    light = getattr(args, 'adsorbates', False)
-    folder = (ADSORBATES if light else STORE) / str(args.seed)
+    folder = STORE / str(args.seed)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    begun = time.monotonic()
+    until = time.monotonic() + 60 * args.minutes
     made, done = ({int(path.stem) for path in folder.glob(f'*.{kind}')} for kind in ('starts', 'traj'))
     if args.command == 'relax':
         part, parts = map(int, args.share.split('/'))
-        batches = {number: make(folder, args.seed, number, 0) for number in sorted(made - done)[part::parts]}
-        refine(folder, batches, '7net-mf-0', args.device, args.together)
+        batches = {number: make(folder, args.kind, args.seed, number, 0) for number in sorted(made - done)[part::parts]}
+        refine(folder, batches, '7net-mf-0', args.device, args.together, until)
         return
     calculator = get_calculator('7net-mf-0') if args.command == 'run' else None
     number = max(made if calculator is None else done, default=-1) + 1
-    while time.monotonic() - begun < 60 * args.minutes:
-        images = make(folder, args.seed, number, args.batch, light)
+    while time.monotonic() < until and number < args.groups:
+        images = make(folder, args.kind, args.seed, number, args.batch)
         if calculator is not None:
             refine(folder, {number: images}, calculator, None, 1)
         number += 1
 
 
 def merge(args) -> None:
-    """Write all relaxations but those of Ni and Rh, and those whose end lost a molecule, to one file; print their numbers."""
-    frames = []
-    for path in [*args.seeds, *sorted(STORE.glob('*/*.traj'))]:
-        packed = path.suffix == '.gz'  # by file name ASE takes ten times as long
-        source, form = (io.StringIO(gzip.decompress(path.read_bytes()).decode()), 'extxyz') if packed else (path, None)
-        frames += read(source, ':', format=form)
-    for atoms in frames:
-        atoms.info['key_value_pairs'] = atoms.info.get('key_value_pairs') or {
-            k: v for k, v in atoms.info.items() if np.isscalar(v)
-        }
+    """Write all relaxations, but not oxygen on Ni and Rh, nor ends that lost a molecule, to one file; print their numbers."""
+    frames = [atoms for path in [*args.files, *sorted(STORE.glob('*/*.traj'))] for atoms in read_frames(path)]
     pairs = [atoms.info['key_value_pairs'] for atoms in frames]
     left = {x['run'] for x, atoms in zip(pairs, frames, strict=True) if x['last'] and len(detached(atoms))}
-    kept = [k for k, x in enumerate(pairs) if x['metal'] in METALS and x['run'] not in left]
+    kept = [k for k, x in enumerate(pairs) if x['run'] not in left and not is_test(frames[k])]
+    kept = [k for k in kept if pairs[k]['last'] or pairs[k]['step'] in args.steps]
     write_frames([frames[k] for k in kept], args.out)
-    found = collections.Counter((pairs[k]['metal'], str(pairs[k]['facet'])) for k in kept if pairs[k]['last'])
+    found = collections.Counter(what_on_what(frames[k]) for k in kept if pairs[k]['last'])
     for key, n in sorted(found.items()):
         print(*key, n)
     print(f'{sum(found.values())} relaxations, {len(kept)} frames in {args.out}; {len(left)} lost a molecule')
+
+
+def what_on_what(atoms: Atoms) -> tuple[str, str]:
+    """Return the elements of the frozen and of the mobile atoms."""
+    frozen = frozen_mask(atoms)
+    return tuple('-'.join(sorted(set(atoms.symbols[part]))) for part in (frozen, ~frozen))
+
+
+def is_test(atoms: Atoms) -> bool:
+    """Return whether a frame has Ni or Rh with oxygen."""
+    substrate, mobile = what_on_what(atoms)
+    return substrate in TEST_METALS and 'O' in mobile.split('-')
 
 
 def main() -> None:
@@ -194,15 +282,16 @@ def main() -> None:
         one = commands.add_parser(name)
         one.add_argument('--seed', type=int, required=True)
         one.add_argument('--minutes', type=float, default=60)
-        one.add_argument('--batch', type=int, default=3, help='starts of one formula and cell')
-        if name == 'run':
-            one.add_argument('--adsorbates', action='store_true', help='H, C, N, S in place of overlayers of metal and oxygen')
+        one.add_argument('--kind', choices=['oxides', 'adsorbates', 'molecules'], default='oxides')
+        one.add_argument('--batch', type=int, default=16, help='starts of a group')
+        one.add_argument('--groups', type=int, default=1 << 30, help='groups of the round at most')
     one.add_argument('--device')
     one.add_argument('--together', type=int, default=64, help='structures in one call of the network')
     one.add_argument('--share', default='0/1', help='i/n: every n-th batch from the i-th on')
     two = commands.add_parser('merge')
     two.add_argument('out', type=Path)
-    two.add_argument('seeds', type=Path, nargs='*')
+    two.add_argument('files', type=Path, nargs='*')
+    two.add_argument('--steps', type=int, nargs='*', default=sorted(KEEP), help='frames to keep beside the last')
     args = parser.parse_args()
     merge(args) if args.command == 'merge' else run(args)
 
