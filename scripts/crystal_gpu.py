@@ -288,19 +288,20 @@ def main() -> None:
         waited += time.monotonic() - before
         for group in optimizer.param_groups:
             group['lr'] = args.lr * learning_rate_factor(step, 10**9, 500, now / args.seconds)
+        optimizer.zero_grad(set_to_none=True)
         try:
             with autocast():
                 parts_of_loss = losses_of(network, move(x, device), int(x['width']))
+                loss = parts_of_loss['lattice'] + parts_of_loss['fractional'] + 0.3 * parts_of_loss['species']
+            loss.backward()
         except Exception as error:
             if 'core' not in network.__dict__ or step > 100:
                 raise
             print('not compiled:', str(error)[:500], flush=True)
             del network.core
             continue
-        with autocast():
-            loss = parts_of_loss['lattice'] + parts_of_loss['fractional'] + 0.3 * parts_of_loss['species']
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if step in (0, 1, 5, 20):
+            print('step', step, round(time.monotonic() - begun, 1), 's', flush=True)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         average.update(network)
