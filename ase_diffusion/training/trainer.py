@@ -38,7 +38,8 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: torch.nn.Module) -> None:
-        """Move towards the parameters of ``network``; buffers are copied."""
+        """Move towards the parameters of ``network``, and to its device; buffers are copied."""
+        self.network.to(next(network.parameters()).device)  # Lightning moves what it knows after this was made
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         mine, theirs = list(self.network.parameters()), list(network.parameters())
@@ -154,12 +155,12 @@ def _make_task(
 
 
 def evaluate(network: torch.nn.Module, objective: Objective, batches: Sequence[Batch], seed: int = 0) -> dict[str, float]:
-    """Return the objective's numbers averaged over ``batches``, with fixed noise."""
-    generator = torch.Generator().manual_seed(seed)
+    """Return the objective's numbers averaged over ``batches``, with fixed noise, on the device of the network."""
+    generator, device = torch.Generator().manual_seed(seed), next(network.parameters()).device
     totals: dict[str, float] = {}
     with torch.no_grad():
         for batch in batches:
-            for name, value in objective(network, batch, generator).items():
+            for name, value in objective(network, batch.to(device), generator).items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach()) / len(batches)
     return totals
 

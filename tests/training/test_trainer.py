@@ -19,6 +19,7 @@ from ase_diffusion.representations import Slab
 from ase_diffusion.training import OverlayerData, Overlayers, read_header, train
 from ase_diffusion.training.objectives import DenoisingLoss, EnergyAndForces
 from ase_diffusion.training.surface import train_forcefield, train_surface
+from ase_diffusion.training.trainer import EMA, evaluate
 from ase_diffusion.weights.zoo import load_model
 
 TINY = dict(features=8, blocks=1, cutoff=3.5)
@@ -281,6 +282,32 @@ def test_the_denoising_loss_is_that_of_the_process(data):
     assert levels.min() >= schedule.c_noise(torch.tensor(0.0)) and levels.max() <= schedule.c_noise(torch.tensor(1.0))
     t = (torch.exp(4 * levels) / schedule.sigma_min).log() / np.log(schedule.sigma_max / schedule.sigma_min)
     assert torch.histc(t, 8, 0, 1).min() == torch.histc(t, 8, 0, 1).max()  # stratified over each batch
+
+
+def test_averaged_weights_and_validation_are_where_the_network_is(data):
+    network = OverlayerDenoiser(**TINY)
+    average = EMA(network, 0.9)
+    network.to('meta')  # stands for a GPU
+    average.update(network)
+    assert {x.device.type for x in average.network.state_dict().values()} == {'meta'}
+    batch, seen = OverlayerData(data, Slab(), batch_size=2).draw(0), []
+
+    def objective(network, batch, generator):
+        seen.append(batch.fields['positions'].device.type)
+        return {'loss': torch.zeros(())}
+
+    evaluate(network, objective, [batch])
+    assert seen == ['meta']
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs an NVIDIA GPU')
+def test_a_training_on_a_gpu_goes_on_where_it_was(tmp_path, data):
+    source, options = OverlayerData(data, Slab(), batch_size=4), QUIET | {'accelerator': 'gpu', 'every': 2, 'header': HEADER}
+    objective, checks = DenoisingLoss(Slab().process()), [source.draw(99)]
+    network = OverlayerDenoiser(**TINY)
+    for steps in (2, 4):
+        path = train(network, objective, source, tmp_path, steps=steps, validation=checks, **options)
+    assert np.isfinite(read_header(path)['metrics']['val_loss'])
 
 
 def test_where_lightning_is_missing_the_error_says_what_to_install(tmp_path, data, hide):
