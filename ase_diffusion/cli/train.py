@@ -11,7 +11,7 @@ from typing import Any
 from ase_diffusion.cli.methods import METHODS
 
 HELP = 'train a model or a force field'
-SHARED = ('steps', 'minutes', 'batch_size', 'lr', 'seed', 'devices', 'accelerator', 'precision', 'every')
+SHARED = ('steps', 'minutes', 'batch_size', 'lr', 'seed', 'devices', 'accelerator', 'precision', 'workers', 'every')
 
 
 def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
@@ -48,6 +48,7 @@ def _add_common(parser):
     parser.add_argument('--compile', action='store_true', help='compile the network (needs a C++ compiler)')
     parser.add_argument('--accelerator', metavar='NAME', help='auto, cpu, gpu, ...')
     parser.add_argument('--devices', type=int, metavar='N', help='how many of them (1)')
+    parser.add_argument('--workers', type=int, metavar='N', help='processes that draw batches, for GPUs (0: the one that trains)')
     parser.add_argument('--precision', metavar='NAME', help='32-true, bf16-mixed, ... as Lightning names it')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 

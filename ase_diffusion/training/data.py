@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ..data.crystals import NO_PROPERTY
 from ..diffusion import Batch
@@ -143,8 +143,8 @@ def validation_mask(groups: Sequence | np.ndarray, fraction: float = 0.05, seed:
 class EndlessBatches(IterableDataset):
     """Draw random batches without end; batch k depends on ``(seed, k)`` only, so that a resumed run sees the same ones.
 
-    A subclass writes :meth:`batch_of` and, where structures are not drawn evenly, :meth:`pick`. Several processes share the
-    numbers. (There is no ``__len__``: loaders would take it for the number of batches.)
+    A subclass writes :meth:`batch_of` and, where structures are not drawn evenly, :meth:`pick`. Several processes, and
+    several workers of a loader, share the numbers. (There is no ``__len__``: loaders would take it for the number of batches.)
 
     Parameters
     ----------
@@ -198,10 +198,11 @@ class EndlessBatches(IterableDataset):
         rank, world = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        k = self.start
+        worker = get_worker_info()
+        k, step = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)  # loaders take turns
         while True:
             yield self.draw(k * world + rank)
-            k += 1
+            k += step
 
 
 def pick_alike(source: EndlessBatches, k: int) -> np.ndarray:

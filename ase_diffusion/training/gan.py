@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .data import EndlessBatches
 
 log = logging.getLogger(__name__)
-ONLY = {'compile_network': False, 'precision': '32-true', 'devices': 1}  # the one value of options of the other trainer
+# the one value of options of the other trainer
+ONLY = {'compile_network': False, 'precision': '32-true', 'workers': 0, 'devices': 1}
 
 
 class Adversary(Protocol):

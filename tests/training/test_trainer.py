@@ -284,6 +284,20 @@ def test_the_denoising_loss_is_that_of_the_process(data):
     assert torch.histc(t, 8, 0, 1).min() == torch.histc(t, 8, 0, 1).max()  # stratified over each batch
 
 
+def test_batches_that_other_processes_draw_are_the_same(tmp_path, data):
+    source, objective = OverlayerData(data, Slab(), batch_size=4), DenoisingLoss(Slab().process())
+
+    def weights(workers):
+        torch.manual_seed(0)
+        network, options = OverlayerDenoiser(**TINY), QUIET | {'steps': 5, 'header': HEADER, 'workers': workers}
+        return load_model(train(network, objective, source, tmp_path / str(workers), **options))[0].state_dict()
+
+    alone, shared = weights(0), weights(2)
+    assert all(torch.equal(alone[name], shared[name]) for name in alone)
+    with pytest.raises(ValueError, match='workers draw batches for one device'):
+        train(OverlayerDenoiser(**TINY), objective, source, tmp_path, steps=1, header=HEADER, workers=2, devices=2, **QUIET)
+
+
 def test_averaged_weights_and_validation_are_where_the_network_is(data):
     network = OverlayerDenoiser(**TINY)
     average = EMA(network, 0.9)
