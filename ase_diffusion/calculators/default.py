@@ -62,10 +62,15 @@ def default_calculator(images: Iterable[Atoms] = ()) -> str:
 
 def default_for_slab(slab: Atoms, numbers: Sequence[int]) -> str:
     """Return `default_calculator` for overlayers of the elements ``numbers`` on a slab."""
+    return default_calculator([example_structure(slab, numbers)])
+
+
+def example_structure(slab: Atoms, numbers: Sequence[int]) -> Atoms:
+    """Return a slab with an atom of each of these elements, by which calculators are asked what they know."""
     atoms = slab.copy()
     for number in numbers:
         atoms.append(number)
-    return default_calculator([atoms])
+    return atoms
 
 
 def check_installed(calculator: CalculatorLike) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -342,7 +343,7 @@ class Generator(GenerativeModel):
         if self._repeated[0] != key:
             seeds, batch = [int(seed[1:], 16) for seed in record['seeds']], record['batch']
             parts = [seeds[k : k + batch] for k in range(0, len(seeds), batch)]
-            conditions = self.check_conditions(record['conditions'])
+            conditions = self.check_conditions(self._nothing_asked() | record['conditions'])
             before = dict(self.statistics)
             made = list(self._outcomes(parts, conditions, self._task_again(record['task'], conditions), record['tries']))
             self.statistics = before
@@ -403,7 +404,9 @@ class Generator(GenerativeModel):
         if found['calculator'] is not None and found['guidance'] is None:
             found['guidance'] = False
         unheld = [name for name, value in found.items() if isinstance(value, dict) and 'digest' in value]  # crystals of the user
-        return {name: value for name, value in found.items() if value is not None and name not in unheld}
+        mine = inspect.signature(cls.__init__).parameters
+        said = [name for name in cls.recorded if name in told and name in mine and mine[name].default is not None]  # None is one
+        return {name: value for name, value in found.items() if (value is not None or name in said) and name not in unheld}
 
     def get_new_candidate(self, maxiter: int | None = None) -> Atoms | None:
         """Return one structure (the contract of a start generator of ase-ga), or None after ``maxiter`` rejections."""

@@ -9,12 +9,14 @@ import numpy as np
 from ase import Atoms
 
 from ..data.crystals import read_crystals
+from ..relax.relax import irelax
 from ..representations.reduction import symmetrize
 from ..utils.atoms import neighbors
 from ..utils.checks import check_tolerance
 from .base import Generator
 
 SHORTEST, SMALLEST = 0.5, 0.1  # A and A^3: below, a structure is no crystal (CDVAE)
+WIDEST = 1.0  # A, of symmetry
 LARGEST = 5000.0  # A^3 per atom: above it is a gas, in which the search for neighbors takes too long
 FLAT = 0.1  # volume over the product of the lengths; at least 0.7 for a Niggli cell
 
@@ -54,7 +56,16 @@ class BulkGenerator(Generator):
         return atoms
 
     def _after_relaxation(self, atoms: Atoms) -> Atoms:
-        return super()._after_relaxation(self._reduced(atoms if self.symmetrize is None else symmetrize(atoms, self.symmetrize)))
+        return super()._after_relaxation(self._reduced(atoms if self.symmetrize is None else self._averaged(atoms)))
+
+    def _averaged(self, atoms: Atoms) -> Atoms:
+        """Return a relaxed crystal averaged over its symmetry, with the results of where its atoms are then."""
+        new = symmetrize(atoms, self.symmetrize)
+        if atoms.calc is not None and 'forces' in set(atoms.calc.results) - set(new.calc.results):
+            keywords = {name: value for name, value in self.relax.items() if name not in ('frames', 'logfile')}
+            [(_, point)] = irelax([new], **{**keywords, 'steps': 0})
+            new.calc = new.calc if point.calc is None else point.calc
+        return new
 
     def _min_distance_ratio(self, atoms: Atoms) -> float:
         return super()._min_distance_ratio(atoms) if BulkGenerator._reason_to_reject(self, atoms) is None else 0.0
@@ -74,10 +85,12 @@ class BulkGenerator(Generator):
 
 
 def check_symmetrize(tolerance: float | None) -> float | None:
-    """Return the tolerance, None for None and 0; raise a ValueError where it is negative or no number."""
+    """Return the tolerance, None for None and 0; raise a ValueError where it is none up to 1 A, beyond which spglib fails."""
     if tolerance is None or (tolerance == 0 and not isinstance(tolerance, bool)):
         return None
-    return check_tolerance('symmetrize', tolerance)
+    if check_tolerance('symmetrize', tolerance) > WIDEST:
+        raise ValueError(f'symmetrize is a tolerance in A, at most {WIDEST:g}, such as 0.1, or None; got {tolerance!r}')
+    return float(tolerance)
 
 
 def shortest_distance(atoms: Atoms) -> float:

@@ -257,6 +257,10 @@ class GenerativeModel:
         merged['guidance_scale'] = NumberCondition(0, 0).check('guidance_scale', merged['guidance_scale'])
         return merged
 
+    def _nothing_asked(self) -> dict:
+        """Return the conditions that ask for nothing, in place of the defaults."""
+        return dict.fromkeys(conditions_of(self.header)) if self.networks else {}
+
     def _hint(self) -> str:
         """Return the end of the message for unknown conditions."""
         return ''

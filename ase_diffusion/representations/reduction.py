@@ -61,7 +61,9 @@ def _carry_results(atoms: Atoms, new: Atoms, turn: np.ndarray, without: tuple[st
 def symmetrize(atoms: Atoms, tolerance: float = 0.01) -> Atoms:
     """Return the crystal averaged over the symmetry that spglib finds within ``tolerance`` (A); no atom is added or lost.
 
-    The energy that it carries stays; forces and stress where no atom moves by more than 0.01 A.
+    The operations are those that map its own cell on itself: a supercell in a lattice of less symmetry than its crystal, such as
+    an orthorhombic one of hexagonal diamond, gets no more. The energy that it carries stays; forces and stress where no atom
+    moves by more than 0.01 A.
 
     Raises
     ------

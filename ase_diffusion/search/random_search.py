@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from ..calculators.default import check_installed, default_for_slab
+from ..calculators.default import check_installed, default_for_slab, example_structure
+from ..calculators.elements import check_elements
 from ..calculators.factory import check_shared
-from ..calculators.names import CalculatorLike, calculator_name
+from ..calculators.names import CalculatorLike, calculator_name, is_own_force_field
 from ..data.frames import row_atoms
 from ..data.starts import Composition, check_composition, check_start, draw_composition, random_start
 from ..errors import GenerationFailed
@@ -124,9 +125,17 @@ class RandomStructureSearch:
         self.height, self.ratio, self.maxiter = check_start(height, ratio, maxiter), float(ratio), int(maxiter)
         self.calculator = default_for_slab(self.slab, _elements(self.stoich)) if calculator is None else calculator
         check_installed(self.calculator)
+        self._check_known()
         self.directory = directory
         self.database, self.workers, self.logfile = Path(database), int(workers), logfile
         self.seed = self._find_seed(rng)
+
+    def _check_known(self) -> None:
+        """Raise a ValueError where the calculator does not know an element, as far as that can be told."""
+        example = example_structure(self.slab, _elements(self.stoich))
+        check_elements(self.calculator, example.numbers, 'a search')
+        if is_own_force_field(self.calculator):
+            Relaxer(self.calculator, self.settings).check([example])
 
     def run(self, n: int) -> list[Atoms]:
         """Complete the runs 0 to `n` - 1 and return the relaxed structures.

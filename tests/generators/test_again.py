@@ -34,6 +34,7 @@ TASKS = {
     'relaxed': ({'relax': {'calculator': 'ag-o', 'steps': 2}}, lambda gen: gen.sample(2)),
     'guided': ({'guidance': {'finish_steps': 2}}, lambda gen: gen.sample(2)),
     'conditions': ({}, lambda gen: gen.sample(2, energy=0.1, guidance_scale=1.5)),
+    'nothing asked for': ({}, lambda gen: gen.sample(2, energy=None)),
     'rejecting': ({'validate': True, 'steps': 20}, lambda gen: gen.sample(2)),
     'perturb': ({}, lambda gen: gen.perturb(gen.sample(3), 0.2, 5)),
     'complete': ({}, lambda gen: gen.complete(gen.sample(), [9, 10], 2, repeats=2)),
@@ -77,6 +78,12 @@ def test_crystals(tmp_path, task):
     write(tmp_path / 'x.traj', images)
     for atoms, written in zip(images, read(tmp_path / 'x.traj', ':'), strict=True):
         assert same(CrystalDiffusion.from_record(written).again(written), atoms)
+
+
+@pytest.mark.parametrize('symmetrize', [None, 0, 0.1, 0.2])
+def test_what_is_none_and_is_not_the_default_comes_back(symmetrize):
+    atoms = CrystalDiffusion(model='perov-5', steps=20, rng=0, symmetrize=symmetrize, logfile=None, validate=False).sample()
+    assert same(CrystalDiffusion.from_record(atoms).again(atoms), atoms)
 
 
 def test_other_generators_and_structures_are_refused(ag_slab):

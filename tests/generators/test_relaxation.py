@@ -183,3 +183,4 @@ def test_a_relaxed_crystal_is_averaged_over_its_symmetry_and_keeps_its_energy():
     numbers = [space_group_of(atoms, 1e-4) for atoms in (plain, averaged)]
     assert numbers[0] == 1 and numbers[1] > 1
     assert averaged.get_potential_energy() == pytest.approx(plain.get_potential_energy())
+    assert averaged.get_forces().shape == (6, 3) and averaged.get_stress().shape == (6,)  # where the atoms are now

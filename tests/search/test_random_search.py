@@ -149,6 +149,21 @@ def test_bad_slab(slab):
 # the search
 
 
+@pytest.mark.parametrize(
+    ('stoich', 'calculator', 'text'),
+    [
+        ('K2', 'emt', 'emt does not know K'),
+        ({'Pt': (1, 2), 'Cl': (0, 1)}, EMT, 'EMT does not know Cl'),
+        ('Cl2', 'ag-o', 'never saw'),
+        (['Pt', 'Po'], '7net-mf-0', 'does not know Po'),
+    ],
+)
+def test_a_calculator_that_does_not_know_an_element_is_refused_before_any_work(slab, tmp_path, stoich, calculator, text):
+    with pytest.raises(ValueError, match=text):
+        search(slab, tmp_path / 'rss.db', stoich=stoich, calculator=calculator)
+    assert not (tmp_path / 'rss.db').exists()
+
+
 def test_rows_hold_every_frame_with_raw_forces(slab, tmp_path):
     path = tmp_path / 'a.db'
     results = search(slab, path).run(2)
@@ -360,10 +375,14 @@ def test_slabs_that_training_would_refuse(slab, tmp_path):
         search(slab, tmp_path / 'nodir' / 'a.db')
 
 
+class Blind(EMT):
+    """EMT, of which nothing can be told before it computes."""
+
+
 def test_a_call_in_which_all_runs_fail_says_why(slab, tmp_path, caplog):
-    with pytest.raises(GenerationFailed, match='all 2 runs .* emt .* failed attempts: 2 x NotImplementedError'):
-        search(slab, tmp_path / 'a.db', stoich='U').run(2)
-    make = search(slab, tmp_path / 'b.db', stoich=['U', 'Pt'])
+    with pytest.raises(GenerationFailed, match='all 2 runs .* Blind .* failed attempts: 2 x NotImplementedError'):
+        search(slab, tmp_path / 'a.db', stoich='U', calculator=Blind).run(2)
+    make = search(slab, tmp_path / 'b.db', stoich=['U', 'Pt'], calculator=Blind)
     good = sum(78 in make.start(run).numbers[4:] for run in range(10))
     assert len(make.run(10)) == good and 'runs of this call' not in caplog.text
     assert len(make.run(10)) == good  # those that failed are tried again, and all fail

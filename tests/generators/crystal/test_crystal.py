@@ -162,6 +162,7 @@ def test_a_given_composition_is_predicted_by_the_specialist():
         ({'conditioning': 'cds'}, "trained with .*'cdi'"),
         ({'symmetrize': -1}, 'tolerance in A'),
         ({'symmetrize': True}, 'tolerance in A'),
+        ({'symmetrize': 5}, 'tolerance in A, at most 1, .* or None'),
         ({'sampler': 'x'}, 'sampler must be one of'),
         ({'guidance': {'power': 1}}, 'unknown guidance'),
         ({'guidance': {'strength': 1}}, 'needs a calculator'),
