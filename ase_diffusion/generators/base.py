@@ -325,7 +325,7 @@ class Generator(GenerativeModel):
         Parameters
         ----------
         atoms : Atoms
-            From :meth:`sample` or a file of ``.traj``, ``.db`` or ``.json``; other formats lose or round what is needed.
+            From :meth:`sample` or a file of ``.traj`` or ``.db``; other formats of ASE lose or round what is needed.
 
         Raises
         ------

@@ -24,7 +24,7 @@ def record_of(atoms: Atoms) -> tuple[dict, dict]:
     if not isinstance(told, dict) or 'again' not in told:
         raise ValueError(
             "a structure that can be made again carries info['data']['diffusion']['again'], which generators write; "
-            f'{atoms.get_chemical_formula()} carries none. Files of .traj, .db and .json keep it'
+            f'{atoms.get_chemical_formula()} carries none. Files of .traj and .db keep it (and .json of the command line)'
         )
     return {name: value for name, value in told.items() if name != 'again'}, told['again']
 
