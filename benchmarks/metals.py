@@ -46,8 +46,10 @@ ROWS = {
     'trained': [(metal, facet, SMALL) for facet in ('111', '100', '110') for metal in ('Cu', 'Pd', 'Pt', 'Au', 'Ir', 'Al')],
     'silver': [('Ag', '111', (4, 4, 12, 6))],
     'layers': [('Ag', '111x4', LARGE)],
-    'adsorbates': [
-        (metal, facet, (3, 2, what)) for what in ('S2', 'N2', 'H3', 'C2') for facet in ('111', '100') for metal in CATALYSTS
+    'adsorbates': [  # each element on each metal, on (111) and (100) in turn
+        (metal, ('111', '100')[(k + j) % 2], (2, 2, what))
+        for k, what in enumerate(('S2', 'N2', 'H2', 'C2'))
+        for j, metal in enumerate(CATALYSTS)
     ],
 }
 STARTS = ('random', 'renamed', 'model', 'prerelaxed', 'held', 'generated')
