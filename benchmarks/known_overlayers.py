@@ -10,7 +10,9 @@ and energy. ``lower``: ends more than 10 meV per cell below the known one, so th
 O p(2x2) on Pt(111) and on Rh(111) (fcc hollow); Cu(110)-(2x1)O, an added row of Cu and O along [001] (Besenbacher and Norskov,
 Prog. Surf. Sci. 44, 5, 1993); Cu(100)-(2 sqrt2 x sqrt2)R45-2O, with every fourth row missing (Zeng et al., Surf. Sci. 208, L7,
 1989); Pd(100)-(sqrt5 x sqrt5)R27, one layer of PdO(101) (Todorova et al., Surf. Sci. 541, 101, 2003), cut from the crystal and
-put where 7net-mf-0 prefers it. Rh is in no training data. ``--quick``: O on Cu(111) with EMT.
+put where 7net-mf-0 prefers it. Rh with oxygen is in no training data. Single atoms in p(2x2): H on Pt(111) and Ni(111) and S on
+Pt(111) and Rh(111) in the fcc hollow; C, N and S on Ni(100) and S on Cu(100) in the fourfold one.
+``--quick``: O on Cu(111) with EMT.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from ase_diffusion.search import random_start
 
 PDO = 'Pd(100)-(r5xr5)R27-PdO(101)'
 KNOWN = ('Pt(111) p(2x2)-O', 'Rh(111) p(2x2)-O', 'Cu(110)-(2x1)O', 'Cu(100)-(2r2xr2)R45-2O', PDO)
+KNOWN += tuple(f'{on} p(2x2)-{x}' for on, some in {'Pt(111)': 'HS', 'Ni(111)': 'H', 'Rh(111)': 'S'}.items() for x in some)
+KNOWN += tuple(f'{on} p(2x2)-{x}' for on, some in {'Ni(100)': 'CNS', 'Cu(100)': 'S'}.items() for x in some)
 STARTS = ('model', 'random')
 
 
@@ -45,15 +49,17 @@ class KnownOverlayers(StructureBenchmark):
     @staticmethod
     def options(parser) -> None:
         parser.add_argument('-n', type=int, default=32, help='structures of each start (32)')
+        parser.add_argument('--names', nargs='+', choices=KNOWN, default=KNOWN, help='overlayers (all)')
+        parser.add_argument('--starts', nargs='+', choices=STARTS, default=STARTS)
 
     def settings(self) -> dict:
         return {'judge': 'emt' if self.quick else '7net-mf-0', 'models': digest('metal-oxide-overlayer', 'renamed-silver')}
 
     def items(self):
-        for name in ('Cu(111) (1x1)-O',) if self.quick else KNOWN:
+        for name in ('Cu(111) (1x1)-O',) if self.quick else self.args.names:
             yield f'{name}/known.000', (name, 'known', 0)
             for number in range(2 if self.quick else self.args.n):
-                for start in STARTS[1:] if self.quick else STARTS:
+                for start in STARTS[1:] if self.quick else self.args.starts:
                     yield f'{name}/{start}.{number:03d}', (name, start, number)
 
     def run(self, item) -> list:
@@ -102,10 +108,11 @@ class KnownOverlayers(StructureBenchmark):
 def built(name: str) -> tuple[Atoms, int]:
     """Return a known structure, not relaxed, with its frozen atoms first, and their number."""
     metal, a = name[:2], METALS[name[:2]]
-    if '(111)' in name:
-        slab = fcc111(metal, (1, 1, 2) if '(1x1)' in name else (2, 2, 2), a=a, vacuum=10.0)
+    if '(1x1)' in name or 'p(2x2)' in name:
+        build, site = (fcc111, 'fcc') if '(111)' in name else (fcc100, 'hollow')
+        slab = build(metal, (1, 1, 2) if '(1x1)' in name else (2, 2, 2), a=a, vacuum=10.0)
         frozen = len(slab)
-        add_adsorbate(slab, 'O', 1.2, 'fcc')
+        add_adsorbate(slab, name[-1], 1.2, site)
     elif '(110)' in name:  # rows along [001], the first axis of ASE, on every second site of the other
         slab = fcc110(metal, (1, 2, 3), a=a, vacuum=10.0)
         frozen = len(slab)

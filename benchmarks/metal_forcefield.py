@@ -33,6 +33,7 @@ from ase_diffusion.utils.atoms import frozen_mask
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'scripts'))
 from metal_oxide_train import relative, silver_frames  # noqa: E402
 
+EARLIER = 10**8  # relaxations that the force field was trained on or tested with have smaller numbers
 UNSEEN, MAX_FORCE = ('Ni', 'Rh'), 40.0  # eV/A
 
 
@@ -65,7 +66,9 @@ class MetalForceField(Benchmark):
         if unseen:
             text = gzip.decompress(Path(self.args.frames).read_bytes()).decode()
             return read(io.StringIO(text), ':', format='extxyz')
-        frames = read_frames('metal-oxide')
+        frames = [atoms for atoms in read_frames('metal-oxide') if atoms.info['key_value_pairs']['run'] < EARLIER]
+        for atoms in frames:
+            atoms.info['key_value_pairs'].pop('held', None)
         if self.held is None:
             self.held = {
                 item.run for item in usable(Overlayers.from_atoms(frames + silver_frames(15)), MAX_FORCE).split()[1].items

@@ -1,13 +1,14 @@
 """Overlayers of metals and oxygen on their own facets: as generated, relaxed, and steps to relax, by model and metal.
 
-    python benchmarks/metals.py run [--rows held held-large trained silver layers] [-n 8]
+    python benchmarks/metals.py run [--rows held held-large trained silver layers adsorbates] [-n 8]
     python benchmarks/metals.py report
 
 Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on silver,
 scaled by the lattice constants and renamed), `model` (metal-oxide-overlayer), and on request `prerelaxed` (these,
 relaxed with the force field metal-oxide: metals of its data only). On four layers of silver, two of them fixed,
-`held` and `generated` upper layers (ag-o-overlayer). All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150
-steps); energies are eV per cell above ``zero_eV``, the lowest that any of them found. Ends that lost a molecule (O2, mostly) are
+`held` and `generated` upper layers (ag-o-overlayer). Adsorbates, atoms of H, C, N or S alone: random starts and the model.
+All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150 steps); energies are eV per cell above ``zero_eV``, the
+lowest that any of them, or of the shipped data `metal-oxide`, found. Ends that lost a molecule (O2, mostly) are
 counted and left out. "Found": ends within 0.05 eV of the lowest; the inverse of their share is the number of relaxations that a
 search takes. Records whose structures are not in the store stay; ``zero_eV`` ties new ones to them. ``--quick``: Cu with
 EMT, random starts alone. For a GPU: ``--starts-only`` elsewhere, then ``--together 64`` there.
@@ -27,22 +28,29 @@ from ase.constraints import FixAtoms
 from ase.io import read
 
 from ase_diffusion import SurfaceDiffusion
+from ase_diffusion.data import read_frames
 from ase_diffusion.relax import get_calculator, irelax, relax
 from ase_diffusion.search import random_start
-from ase_diffusion.utils.atoms import detached
+from ase_diffusion.utils.atoms import detached, frozen_mask
 
 SILVER = 4.16  # A, of the data of ag-o-overlayer
 # lattice constants of 7net-mf-0 (modal PBE), A
 METALS = {'Ni': 3.5046, 'Rh': 3.849, 'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728}
 METALS |= {'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
 FACETS = {'111': (fcc111, 2), '100': (fcc100, 2), '110': (fcc110, 3), '111x4': (fcc111, 4)}  # layers; of four, two relax
-SMALL, LARGE = (3, 2, 4, 2), (3, 3, 6, 3)  # cell, metal and oxygen atoms
+SMALL, LARGE = (3, 2, 4, 2), (3, 3, 6, 3)  # cell, metal and oxygen atoms (or a formula)
+CATALYSTS = ('Pt', 'Cu', 'Pd', 'Ni', 'Rh')
 ROWS = {
     'held': [(metal, facet, SMALL) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
     'held-large': [(metal, facet, LARGE) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
     'trained': [(metal, facet, SMALL) for facet in ('111', '100', '110') for metal in ('Cu', 'Pd', 'Pt', 'Au', 'Ir', 'Al')],
     'silver': [('Ag', '111', (4, 4, 12, 6))],
     'layers': [('Ag', '111x4', LARGE)],
+    'adsorbates': [  # each element on each metal, on (111) and (100) in turn
+        (metal, ('111', '100')[(k + j) % 2], (2, 2, what))
+        for k, what in enumerate(('S2', 'N2', 'H2', 'C2'))
+        for j, metal in enumerate(CATALYSTS)
+    ],
 }
 STARTS = ('random', 'renamed', 'model', 'prerelaxed', 'held', 'generated')
 FOUND = 0.05  # eV per cell above the lowest of all starts of a row, within which that minimum counts as found
@@ -80,8 +88,9 @@ class Metals(StructureBenchmark):
         rows = [('Cu', '111', (2, 2, 2, 1))] if self.quick else rows
         for number in range(1 if self.quick else self.args.n):
             for metal, facet, what in rows:
-                for start in ('random',) if self.quick else LAYERS if facet == '111x4' else self.args.starts:
-                    yield f'{metal}{facet}-{"-".join(map(str, what))}/{start}.{number:03d}', (metal, facet, what, start, number)
+                starts = LAYERS if facet == '111x4' else self.args.starts
+                for start in ('random',) if self.quick else [x for x in starts if x != 'renamed' or len(what) == 4]:
+                    yield f'{row_name(metal, facet, what)}/{start}.{number:03d}', (metal, facet, what, start, number)
 
     def _run_items(self) -> None:
         """Run item by item, or make all starts and relax them together."""
@@ -123,7 +132,7 @@ class Metals(StructureBenchmark):
         return [atoms, end]
 
     def summarize(self) -> dict:
-        out = dict(self.results)
+        out, known = dict(self.results), {} if self.quick else in_data()
         for folder in sorted(path for path in self.store.iterdir() if path.is_dir()):
             ends = {start: self.images(f'{folder.name}/{start}.*')[1::2] for start in STARTS}
             whole = {start: list(filter(is_whole, found)) for start, found in ends.items()}
@@ -135,7 +144,7 @@ class Metals(StructureBenchmark):
                     continue
                 old = {start: {'zero_eV': round(found[0], 3), **r} for start, r in old.items()}
             zeros = [r['zero_eV'] for r in old.values()] + [a.get_potential_energy() for some in whole.values() for a in some]
-            zero = min(zeros, default=0.0)
+            zero = min([*zeros, *known.get(folder.name, [])], default=0.0)
             for start, found in whole.items():
                 if found and (start not in old or len(ends[start]) >= old[start]['n'] + old[start]['lost']):
                     out[f'{folder.name} {start}'] = row(found, zero, len(ends[start]))
@@ -169,10 +178,26 @@ def substrate(metal: str, facet: str, cell: tuple[int, int], a: float):
     return slab
 
 
+def row_name(metal: str, facet: str, what: tuple) -> str:
+    """Return the name of a row."""
+    return f'{metal}{facet}-{"-".join(map(str, what))}'
+
+
+def stoich(metal: str, what: tuple) -> str:
+    """Return what is put on a slab: a formula, or so many atoms of the metal and of oxygen."""
+    return what[2] if len(what) == 3 else f'{metal}{what[2]}O{what[3]}'
+
+
+def blank(metal: str, facet: str, what: tuple) -> Atoms:
+    """Return a structure of a row, its new atoms anywhere."""
+    slab = substrate(metal, facet, what[:2], METALS[metal])
+    slab.extend(Atoms(stoich(metal, what)))
+    return slab
+
+
 def made(metal: str, facet: str, what: tuple, start: str, number: int):
     """Return one start."""
-    *cell, metals, oxygens = what
-    slab, formula = substrate(metal, facet, cell, METALS[metal]), f'{metal}{metals}O{oxygens}'
+    slab, formula = substrate(metal, facet, what[:2], METALS[metal]), stoich(metal, what)
     if start == 'random':
         return random_start(slab, formula, seeded(number))
     options = {'rng': number, 'logfile': None, 'compile': False}
@@ -184,14 +209,29 @@ def made(metal: str, facet: str, what: tuple, start: str, number: int):
         return atoms
     if start == 'model':
         return SurfaceDiffusion(slab, formula, model='metal-oxide-overlayer', **options).sample()
-    silver = substrate('Ag', facet, cell, SILVER)
-    mobile = SurfaceDiffusion(silver, f'Ag{metals}O{oxygens}', model='ag-o-overlayer', **options).sample()[len(silver) :]
+    silver = substrate('Ag', facet, what[:2], SILVER)
+    mobile = SurfaceDiffusion(silver, stoich('Ag', what), model='ag-o-overlayer', **options).sample()[len(silver) :]
     mobile.symbols[mobile.symbols == 'Ag'] = metal
     heights = [np.array([0, 0, one.positions[:, 2].max()]) for one in (silver, slab)]
     mobile.positions = (mobile.positions - heights[0]) * METALS[metal] / SILVER + heights[1]
     atoms = slab + mobile
     atoms.set_constraint(slab.constraints)
     return atoms
+
+
+def in_data() -> dict[str, list[float]]:
+    """Return the energies of the ends of the shipped data, eV, by the row that has their substrate and composition."""
+    rows = [row for name in ('trained', 'adsorbates') for row in ROWS[name]]
+    names, out = {kind(blank(metal, facet, what)): row_name(metal, facet, what) for metal, facet, what in rows}, {}
+    for atoms in read_frames('metal-oxide'):
+        if atoms.info['key_value_pairs']['last'] and not len(detached(atoms)) and (name := names.get(kind(atoms))):
+            out.setdefault(name, []).append(atoms.get_potential_energy())
+    return out
+
+
+def kind(atoms: Atoms) -> tuple:
+    """Return what structures of one substrate, cell and composition share."""
+    return *atoms.cell[:2].round(3).ravel(), *sorted(atoms.numbers), int(frozen_mask(atoms).sum())
 
 
 def is_whole(atoms) -> bool:

@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument('--minutes', type=float, default=30)
     parser.add_argument('--steps', type=int, default=6000)
     parser.add_argument('--lr', type=float, default=6e-4)
+    parser.add_argument('--max-relative', type=float, default=0.6, help='eV per mobile atom above the best, of the denoiser')
     parser.add_argument('--silver', type=int, default=15, help='every n-th relaxation of ag-o-rss')
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -140,7 +141,7 @@ def main() -> None:
         train_forcefield(data, args.out, network=network, many_metals=True, **options)
         return
     raise_small_groups(data)
-    train_surface(data, args.out, network=network, spacing=SPACING, height=(-0.3, 5.0), max_relative=0.6, **options)
+    train_surface(data, args.out, network=network, spacing=SPACING, height=(-0.3, 5.0), max_relative=args.max_relative, **options)
 
 
 if __name__ == '__main__':

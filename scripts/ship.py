@@ -30,13 +30,14 @@ def measured() -> dict[str, dict[str, list[float]]]:
     out = {'ag-o-overlayer': {}, 'metal-oxide-overlayer': {}, 'renamed-silver': {}}
     for key, row in rows.items():
         what, start = key.split()
-        found = re.fullmatch(r'([A-Z][a-z]?)(\d+)-\d+-\d+-(\d+)-(\d+)', what)
+        found = re.fullmatch(r'([A-Z][a-z]?)(\d+)-\d+-\d+-(\w+)(?:-(\d+))?', what)
         if found and start in ('model', 'renamed'):
-            metal, facet, metals, oxygens = found.groups()
+            metal, facet, formula, oxygens = found.groups()
+            formula = formula if oxygens is None else f'{metal}{formula}O{oxygens}'
             name = 'metal-oxide-overlayer' if start == 'model' else 'ag-o-overlayer' if metal == 'Ag' else 'renamed-silver'
             of = [row] + [rows[x] for x in [f'{what} random'] if x in rows]
             numbers = [round(one[kind][0], 2) for one in of for kind in ('generated_eV', 'relaxed_eV')]
-            out[name][f'{metal}{metals}O{oxygens} on {metal}({facet})'] = numbers
+            out[name][f'{formula} on {metal}({facet})'] = numbers
     return out
 
 

@@ -268,7 +268,9 @@ class SlabTemplate:
             news.append(f'{what} (only {"; ".join(near)})')
         if contacts not in (facets := known.get(what) or set().union(*known.values())):
             only = ', '.join(map(str, sorted(facets)))
-            news.append(f'a top layer whose atoms have {contacts} neighbors in it (only {only}; (111): 6, (100): 4, (110): 2)')
+            here = f'{what} with ' if contacts in set().union(*known.values()) else ''  # else new for all that it knows
+            facet = f'{here}a top layer whose atoms have {contacts} neighbors in it'
+            news.append(f'{facet} (only {only}; (111): 6, (100): 4, (110): 2)')
         return ', nor '.join(news + self._out_of_range(data))
 
     def _out_of_range(self, data: dict) -> list[str]:

@@ -295,6 +295,8 @@ def test_what_a_model_never_saw_is_named():
     facet = 'a top layer whose atoms have 2 neighbors in it (only {}; (111): 6, (100): 4, (110): 2)'
     assert SlabTemplate(nickel).news(data) == 'Ni (only Cu, O, Pt), nor ' + facet.format('4, 6')
     assert SlabTemplate(frozen(fcc110, 'Cu', size)).news(data) == facet.format('4, 6')
+    platinum = SlabTemplate(frozen(fcc100, 'Pt', (2, 2, 2)))  # a facet that it knows of copper
+    assert platinum.news(data) == 'O+Pt on Pt with ' + facet.replace('2 neighbors', '4 neighbors').format('6')
     copper.symbols[-2] = 'Pt'
     assert SlabTemplate(copper).news(data) == 'O+Pt on Cu (only Cu+O on Cu; O+Pt on Pt)'
     assert SlabTemplate(copper).news({}) == ''

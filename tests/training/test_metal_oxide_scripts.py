@@ -95,10 +95,10 @@ def test_unseen_elements_begin_as_oxygen(scripts):
     slab = rounds.substrate('Pt', '111', (2, 2, 2), rounds.METALS['Pt'])
     images = [random_start(slab, 'Pt2O2', 1)]
     images.append(copy_atoms(images[0]))
-    images[1].symbols[images[1].symbols == 'O'] = 'S'
-    assert train.unseen(Overlayers.from_atoms(images), header) == [16]
-    train.begin_as_oxygen(network, [16])
+    images[1].symbols[images[1].symbols == 'O'] = 'Cl'
+    assert train.unseen(Overlayers.from_atoms(images), header) == [17]
+    train.begin_as_oxygen(network, [17])
     batches = [Slab(height=(-0.3, 5.0), spacing=train.SPACING).encode([atoms]) for atoms in images]
     with torch.no_grad():
-        oxide, sulfide = (network(batch, torch.zeros(1), {})['positions'] for batch in batches)
-    assert torch.allclose(oxide, sulfide, atol=1e-4) and oxide.abs().max() > 0.01
+        oxide, chloride = (network(batch, torch.zeros(1), {})['positions'] for batch in batches)
+    assert torch.allclose(oxide, chloride, atol=1e-4) and oxide.abs().max() > 0.01

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from ase.data import atomic_numbers
 
 from ...representations.descriptors import metal_descriptors
 from ...representations.slab import SlabTemplate, top_contacts
+from ...utils.atoms import parse_formula
 from ...utils.header import read_header
 from ...weights.zoo import find_model, list_models
 
@@ -19,30 +21,44 @@ FACETS = {'111': 6, '100': 4, '110': 2}  # neighbors within the topmost layer
 def default_model(overlayer: SlabTemplate) -> str:
     """Return the name of the shipped model for a slab and its overlayer.
 
-    Other metals than silver have the model of many metals, except where the topmost layer consists of rows of atoms, as on (110)
-    and steps: there silver, scaled and renamed, is better (benchmarks/metals.py).
+    What is not silver and oxygen on silver has the model of many metals, except for metals and oxygen where the topmost layer
+    consists of rows of atoms, as on (110) and steps: there silver, scaled and renamed, is better (benchmarks/metals.py).
     """
-    try:
-        overlayer.check_known(read_header(find_model(DEFAULT_MODEL)).get('data', {}), DEFAULT_MODEL)
+    if _knows(DEFAULT_MODEL, overlayer):
         return DEFAULT_MODEL
+    rows = overlayer.of_metal and top_contacts(overlayer.atoms, overlayer.frozen) <= 2
+    return ROWS_OF_ATOMS if rows and _knows(ROWS_OF_ATOMS, overlayer) else OTHER_METALS
+
+
+def _knows(model: str, overlayer: SlabTemplate) -> bool:
+    """Return whether a shipped model knows all elements in their roles."""
+    try:
+        overlayer.check_known(read_header(find_model(model)).get('data', {}), model)
     except ValueError:
-        rows = overlayer.of_metal and top_contacts(overlayer.atoms, overlayer.frozen) <= 2
-        return ROWS_OF_ATOMS if rows else OTHER_METALS
+        return False
+    return True
 
 
 def nearest_measured(model: str, overlayer: SlabTemplate) -> str:
-    """Return what a shipped model reached on the measured substrate that is most similar: facet first, then metal."""
+    """Return what a shipped model reached in the measured case that is most similar: nonmetals, then facet, then metal."""
     rows = next((entry.get('measured') for entry in list_models('surface') if entry['name'] == model), None)
     if not rows:
         return 'what it reaches there was not measured'
     contacts, table = top_contacts(overlayer.atoms, overlayer.frozen), metal_descriptors()
-    metal = table[np.bincount(overlayer.atoms.numbers[overlayer.frozen]).argmax()]
+    numbers = overlayer.atoms.numbers
+    metal = table[np.bincount(numbers[overlayer.frozen]).argmax()]
 
     def unlike(name):
-        symbol, facet = re.fullmatch(r'.* on (\w+)\((\d+)\)', name).groups()
-        return abs(FACETS[facet] - contacts), np.linalg.norm(table[atomic_numbers[symbol]] - metal)
+        formula, symbol, facet = re.fullmatch(r'(\w+) on (\w+)\((\d+)\)', name).groups()
+        others = _nonmetals(parse_formula(formula)) ^ _nonmetals(numbers[~overlayer.frozen])
+        return len(others), abs(FACETS[facet] - contacts), np.linalg.norm(table[atomic_numbers[symbol]] - metal)
 
     name = min(rows, key=unlike)
     text = ['{:.2f} eV per cell above the lowest known as generated, {:.2f} relaxed', ', random starts {:.2f}, {:.2f}']
     numbers = ''.join(text[: len(rows[name]) // 2]).format(*rows[name])
     return f'measured nearest to it: {name}, {numbers}'
+
+
+def _nonmetals(numbers: Iterable[int]) -> set[int]:
+    """Return which of these elements are no metals."""
+    return {int(z) for z in numbers if not metal_descriptors()[z, 0]}

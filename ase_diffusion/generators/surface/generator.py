@@ -74,7 +74,8 @@ class SurfaceDiffusion(Generator):
         overlayer is generated and relax with it afterwards, which costs less and gives lower energies.
     model : str or Path, optional
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'`` for silver
-        and oxygen on silver; for other metals ``'metal-oxide-overlayer'``, on (110) and steps ``'renamed-silver'``.
+        and oxygen on silver; else ``'metal-oxide-overlayer'`` (nine metals with H, C, N, O, S; other metals), but
+        ``'renamed-silver'`` for metals and oxygen on (110) and steps.
     calculator, guidance : optional
         Force guidance: ``guidance=True``, a dict of the parameters of
         :class:`ase_diffusion.generators.surface.guidance.Guidance`, or one of these; forces come from ``calculator`` (name, ASE

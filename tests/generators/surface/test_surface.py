@@ -384,7 +384,9 @@ def test_unknown_elements_are_named_with_what_is_known(slab, caplog):
     with pytest.raises(ValueError, match=r'never saw Pt as mobile.*O, Ag'):
         SurfaceDiffusion(slab, 'Pt2O', model='ag-o-overlayer', **QUICK)
     with pytest.raises(ValueError, match='never saw S as mobile'):
-        SurfaceDiffusion(slab, 'Ag2S', **QUICK)
+        SurfaceDiffusion(slab, 'Ag2S', model='ag-o-overlayer', **QUICK)
+    with pytest.raises(ValueError, match='never saw Cl as mobile atoms; it knows H, C, N, O, '):
+        SurfaceDiffusion(slab, 'Ag2Cl', **QUICK)
     assert SurfaceDiffusion(slab, 'Pt2O', **QUICK).model == 'metal-oxide-overlayer'
     assert 'never saw O+Pt on Ag (only ' in caplog.text
     slab.symbols[0] = 'Cu'
@@ -413,7 +415,7 @@ def test_overlayers_on_other_metals_have_their_distances(metal, caplog):
     slab.set_constraint(FixAtoms(indices=range(len(slab))))
     gen = SurfaceDiffusion(slab, f'{metal}4O2', rng=1, steps=20, logfile=None)
     images = gen.sample(4)
-    assert gen.model == 'metal-oxide-overlayer' and ('never saw Ni' in caplog.text) == (metal == 'Ni')
+    assert gen.model == 'metal-oxide-overlayer' and ('never saw Ni+O on Ni' in caplog.text) == (metal == 'Ni')
     distances = np.array([atoms.get_all_distances(mic=True)[-2:, :-2].min(1) for atoms in images])  # O to its nearest metal
     assert 1.6 < np.median(distances) < 2.3
     assert all(not len(detached(atoms)) for atoms in images)
