@@ -143,6 +143,15 @@ def top_contacts(slab: Atoms, frozen: np.ndarray | None = None) -> int:
     return round(len(neighbors(top, 1.15 * neighbor_distance(slab, frozen))[0]) / len(top))
 
 
+def adatoms(slab: Atoms, frozen: np.ndarray) -> list[int]:
+    """Return the topmost frozen atoms where the layer below has more than twice as many: they lie on the slab."""
+    z, depth = slab.positions[:, 2], 0.2 * neighbor_distance(slab, frozen)
+    top = frozen & (z > z[frozen].max() - depth)
+    rest = frozen & ~top
+    below = rest & (z > z[rest].max(initial=-np.inf) - depth)
+    return np.flatnonzero(top).tolist() if 2 * top.sum() < below.sum() else []
+
+
 def measures(cell: np.ndarray, mobile: int, substrate: np.ndarray, numbers: np.ndarray, spacing: float) -> dict[str, float]:
     """Return ``coverage``, ``thickness`` and ``stretch`` of a system.
 
@@ -266,7 +275,12 @@ class SlabTemplate:
         elif what not in known:
             near = [kind for kind in sorted(known) if set(kind.split(' on ')) & set(what.split(' on '))] or sorted(known)
             news.append(f'{what} (only {"; ".join(near)})')
-        if contacts not in (facets := known.get(what) or set().union(*known.values())):
+        if on_top := adatoms(self.atoms, self.frozen):
+            news.append(
+                f'a substrate with single atoms on it ({on_top[:10]}, and the window is above these: take them off and add them '
+                'to stoich)'
+            )
+        elif contacts not in (facets := known.get(what) or set().union(*known.values())):
             only = ', '.join(map(str, sorted(facets)))
             here = f'{what} with ' if contacts in set().union(*known.values()) else ''  # else new for all that it knows
             facet = f'{here}a top layer whose atoms have {contacts} neighbors in it'

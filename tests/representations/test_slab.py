@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
-from ase.build import add_adsorbate, bulk, fcc100, fcc110, fcc111, molecule
+from ase import Atom, Atoms
+from ase.build import add_adsorbate, bcc111, bulk, fcc100, fcc110, fcc111, fcc211, molecule
 from ase.constraints import FixAtoms, FixBondLength, FixedMode, FixSymmetry
 
 from ase_diffusion import SurfaceDiffusion
@@ -304,6 +304,17 @@ def test_what_a_model_never_saw_is_named():
     copper.symbols[-1] = 'N'
     with pytest.raises(ValueError, match='the model never saw N as mobile atoms; it knows O, Cu, Pt'):
         SlabTemplate(copper).check_known(data, 'the model')
+
+
+def test_a_substrate_that_carries_single_atoms_is_named():
+    data = {'mobile_elements': [8, 29], 'substrate_elements': [29], 'systems': {'Cu+O on Cu, 6': 5}}
+    slab = fcc111('Cu', (3, 3, 2), vacuum=8.0)
+    slab.append(Atom('Cu', slab.positions[-1] + [0, 0, 2.0]))
+    slab.set_constraint(FixAtoms(indices=range(19)))
+    slab.extend(Atoms('CuO', [[0, 0, 16.0], [2, 0, 16.0]]))
+    assert r'single atoms on it ([18], and the window is above these' in SlabTemplate(slab).news(data)
+    for build, metal, size in ((bcc111, 'Fe', (2, 2, 4)), (fcc110, 'Cu', (2, 3, 3)), (fcc211, 'Cu', (3, 3, 2))):
+        assert 'single atoms' not in SlabTemplate(frozen(build, metal, size)).news(data)
 
 
 def test_thin_and_strained_substrates_are_news_and_thick_ones_are_not():

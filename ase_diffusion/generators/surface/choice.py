@@ -47,11 +47,14 @@ def nearest_measured(model: str, overlayer: SlabTemplate) -> str:
     contacts, table = top_contacts(overlayer.atoms, overlayer.frozen), metal_descriptors()
     numbers = overlayer.atoms.numbers
     metal = table[np.bincount(numbers[overlayer.frozen]).argmax()]
+    new = numbers[~overlayer.frozen].tolist()
 
     def unlike(name):
         formula, symbol, facet = re.fullmatch(r'(\w+) on (\w+)\((\d+)\)', name).groups()
-        others = _nonmetals(parse_formula(formula)) ^ _nonmetals(numbers[~overlayer.frozen])
-        return len(others), abs(FACETS[facet] - contacts), np.linalg.norm(table[atomic_numbers[symbol]] - metal)
+        old = parse_formula(formula)
+        one, other = (_nonmetals(each) < set(each) for each in (old, new))  # whether there is a metal
+        near = np.linalg.norm(table[atomic_numbers[symbol]] - metal)
+        return len(_nonmetals(old) ^ _nonmetals(new)), one != other, abs(FACETS[facet] - contacts), near
 
     name = min(rows, key=unlike)
     text = ['{:.2f} eV per cell above the lowest known as generated, {:.2f} relaxed', ', random starts {:.2f}, {:.2f}']

@@ -16,14 +16,15 @@ QUICK = {'steps': 12, 'logfile': None}
     ('build', 'metal', 'nearest'),
     [(fcc111, 'Ni', r'Ni4O2 on Ni\(111\)'), (fcc100, 'Rh', r'Rh4O2 on Rh\(100\)'), (hcp0001, 'Ru', r'Rh\d+O\d+ on Rh\(111\)')],
 )
-def test_the_warning_tells_what_was_measured_nearest_to_it(build, metal, nearest, caplog):
+@pytest.mark.parametrize('new', ['O', 'K'])
+def test_the_warning_tells_what_was_measured_nearest_to_it(build, metal, nearest, new, caplog):
     slab = build(metal, (2, 2, 2), vacuum=10.0)
     slab.set_constraint(FixAtoms(indices=range(len(slab))))
-    SurfaceDiffusion(slab, 'O', **QUICK)
+    SurfaceDiffusion(slab, new, **QUICK)
     [line] = caplog.messages
     number, per_cell = r'\d+\.\d\d', 'eV per cell above the lowest known as generated'
     assert re.fullmatch(
-        f'metal-oxide-overlayer never saw .*{metal} .*; measured nearest to it: {nearest}, {number} {per_cell}, '
+        f'metal-oxide-overlayer never saw .*({metal}|K) .*; measured nearest to it: {nearest}, {number} {per_cell}, '
         f'{number} relaxed, random starts {number}, {number}',
         line,
     )
