@@ -83,7 +83,7 @@ def test_after_a_demo(call, tmp_path):
     [
         'sample surface slab.traj --stoich Ag3O -n 0',
         'sample surface slab.traj --stoich Ag3O --condition color=1',
-        'sample surface copper.traj --stoich Cu2S',
+        'sample surface copper.traj --stoich Cu2Cl',
         'sample crystal --natoms 0',
         'sample crystal --stoich NaCl --condition formation_energy=low',
     ],

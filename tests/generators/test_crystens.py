@@ -261,7 +261,7 @@ def test_conditions_without_meaning_are_refused(model, conditions, error, match)
         (dict(network='unet'), 'network is one of'),
         (dict(network=['gan']), 'network is one of'),
         (dict(natoms=60), 'at most 52'),
-        (dict(symmetrize=0.0), 'tolerance'),
+        (dict(symmetrize=-0.1), 'tolerance'),
         (dict(min_distance_ratio=2.0), '0 to 1.2'),
         (dict(best_of=2), 'stoich'),
         (dict(network='gan', all_elements=True), "network='diffusion'"),
