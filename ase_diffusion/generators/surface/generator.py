@@ -177,6 +177,13 @@ class SurfaceDiffusion(Generator):
         high *= max(1.0, new / header.get('data', {}).get('coverage', (0.0, math.inf))[1])
         height = (low, high + self._thickness) if self._height is None else self._height
         low, high = check_window(height, self.overlayer)
+        if high > (room := self._slab.cell[2, 2] - self.overlayer.surface_z):
+            log.warning(
+                'the window reaches %.1f A above the slab, the cell %.1f A: add vacuum, slab.center(vacuum=%.0f, axis=2)',
+                high,
+                room,
+                high + 5,
+            )
         self._check_slab_atoms(low)
         return replace(representation, height=(low * scale, high * scale))
 

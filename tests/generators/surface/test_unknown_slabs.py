@@ -40,6 +40,15 @@ def test_layers_below_the_third_change_nothing():
     assert overlayers[0] == pytest.approx(overlayers[1], abs=1e-3)
 
 
+def test_a_window_that_leaves_the_cell_is_named(caplog):
+    slab = fcc111('Pt', (2, 2, 2), vacuum=10.0)
+    slab.set_constraint(FixAtoms(indices=range(8)))
+    SurfaceDiffusion(slab, 'H2', **QUICK)
+    assert not caplog.messages
+    SurfaceDiffusion(slab, 'H20', **QUICK)
+    assert 'above the slab, the cell 10.0 A: add vacuum' in caplog.messages[-1]
+
+
 @pytest.mark.parametrize(('metal', 'atoms'), [('Cu', 27), ('Ag', 27)])
 def test_the_window_grows_with_the_number_of_atoms(metal, atoms):
     slab = fcc111(metal, (3, 3, 2), vacuum=10.0)
