@@ -59,7 +59,7 @@ UNFINISHED = 16  # steps from which a relaxation that was not finished is kept
 METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
 TEST_METALS = {'Ni': 3.5046, 'Rh': 3.849}  # without oxygen
 CATALYSTS = ('Cu', 'Pt', 'Pd', 'Ni', 'Rh')  # drawn twice as often for adsorbates
-MOLECULES = {'CO': 'CO', 'OH': 'OH', 'H2O': 'H2O', 'NH3': 'NH3'}  # names in ase.build.molecule
+MOLECULES = ('CO', 'OH', 'H2O', 'NH3')  # names in ase.build.molecule
 MODELS = ('metal-oxide-overlayer', 'renamed-silver')
 # facet: (share, builder, sizes)
 FACETS = {
@@ -84,7 +84,7 @@ def oxide(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, i
     known = [(metal, facet, k) for k in (1, 2) for facet in ('111', '100', '110') for metal in METALS]
     if number < len(known):
         metal, facet, k = known[number]
-        return metal, facet, FACETS[facet][2][(1, 2)[k - 1] if facet != '110' else (1, 3)[k - 1]], f'{metal}{2 + 2 * k}O{1 + k}'
+        return metal, facet, FACETS[facet][2][2 * k - 1 if facet == '110' else k], f'{metal}{2 + 2 * k}O{1 + k}'
     metal = str(rng.choice(list(METALS)))
     facet, size = cell(rng)
     sites = size[0] * size[1]
@@ -103,7 +103,7 @@ def cell(rng: np.random.Generator) -> tuple[str, tuple[int, int, int]]:
 
 def any_metal(rng: np.random.Generator) -> str:
     """Return one of all metals, catalysts twice as often."""
-    return str(rng.choice([*METALS, *TEST_METALS, *(m for m in CATALYSTS if m in METALS), *TEST_METALS]))
+    return str(rng.choice([*METALS, *TEST_METALS, *CATALYSTS]))
 
 
 def adsorbates(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
@@ -118,7 +118,7 @@ def adsorbates(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[i
 def molecules(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
     """Return metal, facet, size and molecules, such as ``'CO+CO'``."""
     metal, (facet, size) = any_metal(rng), cell(rng)
-    name = 'NH3' if metal in TEST_METALS else list(MOLECULES)[number % len(MOLECULES)]
+    name = 'NH3' if metal in TEST_METALS else MOLECULES[number % len(MOLECULES)]
     return metal, facet, size, '+'.join([name] * int(rng.integers(1, 1 + min(3, size[0] * size[1] // 2))))
 
 
@@ -127,7 +127,7 @@ def with_molecules(slab: Atoms, names: list[str], rng: np.random.Generator) -> A
     atoms, top = slab.copy(), slab.positions[:, 2].max()
     for name in names:
         for _ in range(1000):
-            one = molecule(MOLECULES[name])
+            one = molecule(name)
             one.positions -= one.positions[one.numbers != 1][-1 if name == 'CO' else 0]  # C of CO, else O or N
             if name == 'CO':
                 one.rotate(rng.uniform(0, 40), 'x')

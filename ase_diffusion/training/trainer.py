@@ -41,7 +41,9 @@ class EMA:
     @torch.no_grad()
     def update(self, network: torch.nn.Module) -> None:
         """Move towards the parameters of ``network``, and to its device; buffers are copied."""
-        self.network.to(next(network.parameters()).device)  # Lightning moves what it knows after this was made
+        device = next(network.parameters()).device
+        if next(self.network.parameters()).device != device:  # Lightning moves what it knows after this was made
+            self.network.to(device)
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         mine, theirs = list(self.network.parameters()), list(network.parameters())
