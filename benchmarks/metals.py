@@ -1,12 +1,12 @@
 """Overlayers of metals and oxygen on their own facets: as generated, relaxed, and steps to relax, by model and metal.
 
-    python benchmarks/metals.py run [--rows held held-large trained silver layers adsorbates] [-n 8]
+    python benchmarks/metals.py run [--rows held held-large trained others silver layers adsorbates] [-n 8]
     python benchmarks/metals.py report
 
-Ni and Rh are in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on silver,
-scaled by the lattice constants and renamed), `model` (metal-oxide-overlayer), and on request `prerelaxed` (these,
-relaxed with the force field metal-oxide: metals of its data only). On four layers of silver, two of them fixed,
-`held` and `generated` upper layers (ag-o-overlayer). Adsorbates, atoms of H, C, N or S alone: random starts and the model.
+Oxygen on Ni and Rh is in no training data. Starts: `random` (the simplest baseline), `renamed` (samples of ag-o-overlayer on
+silver, scaled by the lattice constants and renamed), `model` (metal-oxide-overlayer), `chosen` (best of eight of these, each
+relaxed with the force field metal-oxide), and `random-chosen` (the same of eight random starts: no network that generates). On
+four layers of silver, two of them fixed, `held` and `generated` upper layers (ag-o-overlayer). Adsorbates are H, C, N or S alone.
 All are relaxed with 7net-mf-0 (modal PBE; BFGS, 0.05 eV/A, at most 150 steps); energies are eV per cell above ``zero_eV``, the
 lowest that any of them, or of the shipped data `metal-oxide`, found. Ends that lost a molecule (O2, mostly) are
 counted and left out. "Found": ends within 0.05 eV of the lowest; the inverse of their share is the number of relaxations that a
@@ -19,11 +19,13 @@ from __future__ import annotations
 from bench import StructureBenchmark, digest, main, mean_error, seeded, table, write_images
 
 # isort: split
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import fcc100, fcc110, fcc111
+from ase.build import bcc100, bcc110, fcc100, fcc110, fcc111, hcp0001
 from ase.constraints import FixAtoms
 from ase.io import read
 
@@ -33,17 +35,26 @@ from ase_diffusion.relax import get_calculator, irelax, relax
 from ase_diffusion.search import random_start
 from ase_diffusion.utils.atoms import detached, frozen_mask
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'scripts'))
+from metal_oxide_round import LATTICES  # noqa: E402
+
 SILVER = 4.16  # A, of the data of ag-o-overlayer
-# lattice constants of 7net-mf-0 (modal PBE), A
-METALS = {'Ni': 3.5046, 'Rh': 3.849, 'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728}
-METALS |= {'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
-FACETS = {'111': (fcc111, 2), '100': (fcc100, 2), '110': (fcc110, 3), '111x4': (fcc111, 4)}  # layers; of four, two relax
+METALS = LATTICES['fcc']  # lattice constants of 7net-mf-0 (modal PBE), A
+EVERY = sorted({metal for metals in LATTICES.values() for metal in metals})
+# facet: structure, builder, layers; of four, two relax
+FACETS = {'111': ('fcc', fcc111, 2), '100': ('fcc', fcc100, 2), '110': ('fcc', fcc110, 3), '111x4': ('fcc', fcc111, 4)}
+FACETS |= {'0001': ('hcp', hcp0001, 2), 'bcc110': ('bcc', bcc110, 2), 'bcc100': ('bcc', bcc100, 3)}
 SMALL, LARGE = (3, 2, 4, 2), (3, 3, 6, 3)  # cell, metal and oxygen atoms (or a formula)
 CATALYSTS = ('Pt', 'Cu', 'Pd', 'Ni', 'Rh')
 ROWS = {
     'held': [(metal, facet, SMALL) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
     'held-large': [(metal, facet, LARGE) for metal in ('Ni', 'Rh') for facet in ('111', '100')],
     'trained': [(metal, facet, SMALL) for facet in ('111', '100', '110') for metal in ('Cu', 'Pd', 'Pt', 'Au', 'Ir', 'Al')],
+    'others': [
+        (metal, facet, SMALL)
+        for facet, metals in {'0001': 'Co Ru Re Ti Mg', 'bcc110': 'Fe W Mo', 'bcc100': 'Fe W Mo'}.items()
+        for metal in metals.split()
+    ],
     'silver': [('Ag', '111', (4, 4, 12, 6))],
     'layers': [('Ag', '111x4', LARGE)],
     'adsorbates': [  # each element on each metal, on (111) and (100) in turn
@@ -52,9 +63,11 @@ ROWS = {
         for j, metal in enumerate(CATALYSTS)
     ],
 }
-STARTS = ('random', 'renamed', 'model', 'prerelaxed', 'held', 'generated')
+STARTS = ('random', 'renamed', 'model', 'chosen', 'random-chosen', 'held', 'generated')
+CANDIDATES = 8  # of which one is chosen
 FOUND = 0.05  # eV per cell above the lowest of all starts of a row, within which that minimum counts as found
 SAME = 0.003  # eV per cell, of structures that were made again and relaxed elsewhere
+FIRST = {'calculator': 'metal-oxide', 'fmax': 0.05, 'steps': 150}  # relaxation of candidates
 LAYERS = {'held': False, 'generated': True}  # start: generate_slab
 
 
@@ -70,7 +83,7 @@ class Metals(StructureBenchmark):
     @staticmethod
     def options(parser) -> None:
         parser.add_argument('--rows', nargs='+', choices=list(ROWS), default=list(ROWS))
-        parser.add_argument('--metals', nargs='+', choices=list(METALS), default=list(METALS), help='of these rows (all)')
+        parser.add_argument('--metals', nargs='+', choices=EVERY, default=EVERY, help='of these rows (all)')
         parser.add_argument('--starts', nargs='+', choices=STARTS, default=STARTS[:3])
         parser.add_argument('-n', type=int, default=8, help='structures of each start (8)')
         parser.add_argument('--starts-only', action='store_true', help='make and keep the starts; a later run relaxes them')
@@ -89,7 +102,8 @@ class Metals(StructureBenchmark):
         for number in range(1 if self.quick else self.args.n):
             for metal, facet, what in rows:
                 starts = LAYERS if facet == '111x4' else self.args.starts
-                for start in ('random',) if self.quick else [x for x in starts if x != 'renamed' or len(what) == 4]:
+                renamed = len(what) == 4 and FACETS[facet][0] == 'fcc'
+                for start in ('random',) if self.quick else [x for x in starts if x != 'renamed' or renamed]:
                     yield f'{row_name(metal, facet, what)}/{start}.{number:03d}', (metal, facet, what, start, number)
 
     def _run_items(self) -> None:
@@ -169,10 +183,11 @@ class Metals(StructureBenchmark):
         print(table(head, shown))
 
 
-def substrate(metal: str, facet: str, cell: tuple[int, int], a: float):
-    """Return frozen layers of a facet."""
-    build, layers = FACETS[facet]
-    slab = build(metal, (*cell, layers), a=a, vacuum=10.0)
+def substrate(metal: str, facet: str, cell: tuple[int, int], a: float | None = None):
+    """Return frozen layers of a facet; the lattice constants are those of 7net-mf-0, or ``a`` in A."""
+    structure, build, layers = FACETS[facet]
+    constants = dict(zip('ac', np.atleast_1d(LATTICES[structure][metal] if a is None else a).tolist(), strict=False))
+    slab = build(metal, (*cell, layers), vacuum=10.0, **constants)
     slab.pbc = (True, True, False)
     slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2 if layers == 4 else slab.get_tags() > 0))
     return slab
@@ -190,23 +205,28 @@ def stoich(metal: str, what: tuple) -> str:
 
 def blank(metal: str, facet: str, what: tuple) -> Atoms:
     """Return a structure of a row, its new atoms anywhere."""
-    slab = substrate(metal, facet, what[:2], METALS[metal])
+    slab = substrate(metal, facet, what[:2])
     slab.extend(Atoms(stoich(metal, what)))
     return slab
 
 
 def made(metal: str, facet: str, what: tuple, start: str, number: int):
     """Return one start."""
-    slab, formula = substrate(metal, facet, what[:2], METALS[metal]), stoich(metal, what)
+    slab, formula = substrate(metal, facet, what[:2]), stoich(metal, what)
     if start == 'random':
         return random_start(slab, formula, seeded(number))
+    if start == 'random-chosen':
+        images = [random_start(slab, formula, seeded(10_000 + CANDIDATES * number + k)) for k in range(CANDIDATES)]
+        ends = relax(images, **FIRST)
+        atoms = min(list(filter(is_whole, ends)) or ends, key=lambda atoms: atoms.get_potential_energy())
+        atoms.calc = None
+        return atoms
     options = {'rng': number, 'logfile': None, 'compile': False}
     if start in LAYERS:
         return SurfaceDiffusion(slab, formula, generate_slab=LAYERS[start], **options).sample()
-    if start == 'prerelaxed':
-        atoms = relax(made(metal, facet, what, 'model', number), 'metal-oxide', fmax=0.05, steps=150)
-        atoms.calc = None
-        return atoms
+    if start == 'chosen':
+        options |= {'model': 'metal-oxide-overlayer', 'best_of': CANDIDATES, 'relax': FIRST}
+        return SurfaceDiffusion(slab, formula, **options).sample()
     if start == 'model':
         return SurfaceDiffusion(slab, formula, model='metal-oxide-overlayer', **options).sample()
     silver = substrate('Ag', facet, what[:2], SILVER)
@@ -221,7 +241,7 @@ def made(metal: str, facet: str, what: tuple, start: str, number: int):
 
 def in_data() -> dict[str, list[float]]:
     """Return the energies of the ends of the shipped data, eV, by the row that has their substrate and composition."""
-    rows = [row for name in ('trained', 'adsorbates') for row in ROWS[name]]
+    rows = [row for name in ('trained', 'others', 'adsorbates') for row in ROWS[name]]
     names, out = {kind(blank(metal, facet, what)): row_name(metal, facet, what) for metal, facet, what in rows}, {}
     for atoms in read_frames('metal-oxide'):
         if atoms.info['key_value_pairs']['last'] and not len(detached(atoms)) and (name := names.get(kind(atoms))):

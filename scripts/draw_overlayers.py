@@ -22,7 +22,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-from metals import METALS, SMALL, substrate
+from metals import SMALL, substrate
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.plot import plot_structure
@@ -42,7 +42,7 @@ def main() -> None:
     for row, facet in zip(axes, ('111', '100', '110'), strict=True):
         for ax, metal in zip(row, COLUMNS, strict=True):
             pick = {} if metal in UNSEEN else {'best_of': args.of, 'calculator': 'metal-oxide', 'guidance': False}
-            slab = substrate(metal, facet, cell, METALS[metal])
+            slab = substrate(metal, facet, cell)
             gen = SurfaceDiffusion(slab, f'{metal}{metals}O{oxygens}', rng=1, logfile=None, compile=False, **pick)
             plot_structure(gen.sample(), ax=ax, repeat=(1, 2), margin=1.0)
             ax.set_title(f'{metal}({facet})', fontsize=8)

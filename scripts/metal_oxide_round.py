@@ -2,14 +2,16 @@
 
     python scripts/metal_oxide_round.py run --seed 1 --minutes 60     # any number of these, with different seeds
     python scripts/metal_oxide_round.py starts --seed 2 --minutes 30; the same with `relax --seed 2 --device cuda`
-    python scripts/metal_oxide_round.py run --seed 3 --minutes 60 --kind adsorbates --batch 10     # or molecules
+    python scripts/metal_oxide_round.py run --seed 3 --minutes 60 --kind compounds     # or another kind
     python scripts/metal_oxide_round.py merge metal_oxide.npz FILE ...     # all rounds and the relaxations of FILES, in one file
 
 A batch is a group: many starts of one metal, facet, cell and composition, so that the best of them is a low one. Kinds:
 
-- ``oxides``: the metal and oxygen, or oxygen alone. A quarter of the starts is random, the others are samples of the model that
-  `SurfaceDiffusion` takes by default there, at three strengths of guidance, and of the other of the two models of many metals.
-  The first 42 groups are M4O2 in p(3x2) and M6O3 in p(3x3) on each metal and facet.
+- ``oxides``: a metal and oxygen, or oxygen alone, on the fcc metals of the first rounds. A quarter of the starts is random, the
+  others are samples of the model that `SurfaceDiffusion` takes by default there, at three strengths of guidance, and of the other
+  of the two models of many metals. The first 42 groups are M4O2 in p(3x2) and M6O3 in p(3x3) on each metal and facet.
+- ``others``: the same on hcp and bcc metals, and on five of these as fcc ones; half of the starts random.
+- ``compounds``: a metal with H, C, N or S, or alone, on any metal; half of the starts random.
 - ``adsorbates``: H, C, N or S, with O in one group of five; random starts.
 - ``molecules``: one to three of CO, OH, H2O or NH3, whole, near the surface, turned at random (CO stands on C).
 
@@ -39,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from ase import Atoms
-from ase.build import fcc100, fcc110, fcc111, fcc211, molecule
+from ase.build import bcc100, bcc110, fcc100, fcc110, fcc111, fcc211, hcp0001, molecule
 from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 from ase.geometry import get_distances
@@ -55,24 +57,45 @@ STORE = Path(__file__).parent.parent / 'runs' / 'metal-oxide-rounds'
 KEEP = {0, 1, 2, 4, 8, 16, 32, 64}
 ABOUT = ('run', 'metal', 'facet', 'start')
 UNFINISHED = 16  # steps from which a relaxation that was not finished is kept
-# lattice constants of 7net-mf-0 (modal PBE), A
+# lattice constants of 7net-mf-0 (modal PBE), A; of hexagonal metals a and c
 METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
 TEST_METALS = {'Ni': 3.5046, 'Rh': 3.849}  # without oxygen
-CATALYSTS = ('Cu', 'Pt', 'Pd', 'Ni', 'Rh')  # drawn twice as often for adsorbates
+OTHERS = {
+    'fcc': {'Co': 3.5156, 'Fe': 3.4843, 'Ru': 3.8265, 'Os': 3.8637, 'Re': 3.9238},
+    'hcp': {'Co': (2.4885, 4.036), 'Ru': (2.7379, 4.2922), 'Os': (2.7666, 4.3376), 'Re': (2.7771, 4.5182), 'Tc': (2.7657, 4.4113)}
+    | {'Ti': (2.9662, 4.5702), 'Zr': (3.2271, 5.2097), 'Mg': (3.1892, 5.2076), 'Zn': (2.6255, 5.1694)},
+    'bcc': {'Fe': 2.8506, 'W': 3.1896, 'Mo': 3.1715, 'Ta': 3.3205, 'Nb': 3.3202, 'V': 2.9989, 'Cr': 2.8541},
+}
+LATTICES = {**OTHERS, 'fcc': METALS | TEST_METALS | OTHERS['fcc']}
+EVERY = [(metal, structure) for structure, metals in LATTICES.items() for metal in metals]
+CATALYSTS = [(metal, 'fcc') for metal in ('Cu', 'Pt', 'Pd', 'Ni', 'Rh')]  # drawn twice as often for adsorbates
+LIGHT = ('H', 'C', 'N', 'S')
 MOLECULES = ('CO', 'OH', 'H2O', 'NH3')  # names in ase.build.molecule
 MODELS = ('metal-oxide-overlayer', 'renamed-silver')
-# facet: (share, builder, sizes)
+# facet: (structure, share, builder, sizes)
 FACETS = {
-    '111': (0.35, fcc111, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
-    '100': (0.30, fcc100, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
-    '110': (0.25, fcc110, [(2, 2, 3), (3, 2, 3), (2, 3, 3), (3, 3, 3)]),
-    '211': (0.10, fcc211, [(3, 2, 2), (3, 3, 2), (6, 2, 2)]),
+    '111': ('fcc', 0.35, fcc111, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
+    '100': ('fcc', 0.30, fcc100, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
+    '110': ('fcc', 0.25, fcc110, [(2, 2, 3), (3, 2, 3), (2, 3, 3), (3, 3, 3)]),
+    '211': ('fcc', 0.10, fcc211, [(3, 2, 2), (3, 3, 2), (6, 2, 2)]),
+    '0001': ('hcp', 1.0, hcp0001, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
+    'bcc110': ('bcc', 0.6, bcc110, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
+    'bcc100': ('bcc', 0.4, bcc100, [(2, 2, 3), (3, 2, 3), (3, 3, 3), (4, 2, 3)]),
 }
+KNOWN = [(metal, facet, k) for k in (1, 2) for facet in ('111', '100', '110') for metal in METALS]
+KNOWN_OTHERS = [
+    (metal, facet, k)
+    for k in (1, 2)
+    for facet, (structure, *_) in FACETS.items()
+    for metal in (OTHERS[structure] if facet not in ('110', '211') else ())
+]
 
 
-def substrate(metal: str, facet: str, size: tuple[int, int, int], a: float) -> Atoms:
+def substrate(metal: str, facet: str, size: tuple[int, int, int]) -> Atoms:
     """Return frozen layers of a facet, 20 A of vacuum in all."""
-    slab = FACETS[facet][1](metal, size, a=a, vacuum=10.0)
+    structure, _, build, _ = FACETS[facet]
+    constants = dict(zip('ac', np.atleast_1d(LATTICES[structure][metal]).tolist(), strict=False))
+    slab = build(metal, size, vacuum=10.0, **constants)
     slab.pbc = (True, True, False)
     slab.wrap()
     slab.set_constraint(FixAtoms(indices=range(len(slab))))
@@ -81,43 +104,58 @@ def substrate(metal: str, facet: str, size: tuple[int, int, int], a: float) -> A
 
 def oxide(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
     """Return metal, facet, size and formula: the well-known ones first, then oxygen alone once in four, else with the metal."""
-    known = [(metal, facet, k) for k in (1, 2) for facet in ('111', '100', '110') for metal in METALS]
+    return _oxide(number, rng, KNOWN, [(metal, 'fcc') for metal in METALS])
+
+
+def other(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
+    """Return the same of the other metals."""
+    return _oxide(number, rng, KNOWN_OTHERS, [(metal, structure) for structure in OTHERS for metal in OTHERS[structure]])
+
+
+def _oxide(number, rng, known, metals):
     if number < len(known):
         metal, facet, k = known[number]
-        return metal, facet, FACETS[facet][2][2 * k - 1 if facet == '110' else k], f'{metal}{2 + 2 * k}O{1 + k}'
-    metal = str(rng.choice(list(METALS)))
-    facet, size = cell(rng)
-    sites = size[0] * size[1]
+        return metal, facet, FACETS[facet][3][2 * k - 1 if facet == '110' else k], f'{metal}{2 + 2 * k}O{1 + k}'
+    metal, facet, size = place(rng, metals)
     if rng.random() < 0.25:
-        return metal, facet, size, f'O{rng.integers(1, max(2, round(0.8 * sites)) + 1)}'
+        return metal, facet, size, f'O{rng.integers(1, max(2, round(0.8 * size[0] * size[1])) + 1)}'
+    return metal, facet, size, mixture(metal, 'O', size, rng)
+
+
+def mixture(metal: str, nonmetal: str, size: tuple[int, int, int], rng: np.random.Generator) -> str:
+    """Return a formula of 0.2 to 1 metals and 0.2 to 0.75 nonmetals for each site."""
+    sites = size[0] * size[1]
     metals = int(np.clip(round(sites * rng.uniform(0.2, 1.0)), 1, sites))
-    oxygens = int(np.clip(round(sites * rng.uniform(0.2, 0.75)), 1, None))
-    return metal, facet, size, f'{metal}{metals}O{oxygens}'
+    return f'{metal}{metals}{nonmetal}{max(1, round(sites * rng.uniform(0.2, 0.75)))}'
 
 
-def cell(rng: np.random.Generator) -> tuple[str, tuple[int, int, int]]:
-    """Return a facet and a size."""
-    facet = str(rng.choice(list(FACETS), p=[share for share, _, _ in FACETS.values()]))
-    return facet, FACETS[facet][2][rng.integers(len(FACETS[facet][2]))]
+def place(rng: np.random.Generator, metals: list[tuple[str, str]]) -> tuple[str, str, tuple[int, int, int]]:
+    """Return one of these metals with their structures, one of its facets and a size."""
+    metal, structure = metals[rng.integers(len(metals))]
+    facets = [facet for facet in FACETS if FACETS[facet][0] == structure]
+    facet = str(rng.choice(facets, p=[FACETS[facet][1] for facet in facets]))
+    return metal, facet, FACETS[facet][3][rng.integers(len(FACETS[facet][3]))]
 
 
-def any_metal(rng: np.random.Generator) -> str:
-    """Return one of all metals, catalysts twice as often."""
-    return str(rng.choice([*METALS, *TEST_METALS, *CATALYSTS]))
+def compound(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
+    """Return metal, facet, size and formula of a metal with H, C, N or S, or alone."""
+    metal, facet, size = place(rng, EVERY + CATALYSTS)
+    if number % 5 == 4:
+        return metal, facet, size, f'{metal}{rng.integers(1, size[0] * size[1])}'
+    return metal, facet, size, mixture(metal, LIGHT[number % 5], size, rng)
 
 
 def adsorbates(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
     """Return metal, facet, size and formula of H, C, N or S, with O once in five, of up to three quarters of the sites."""
-    metal, (facet, size) = any_metal(rng), cell(rng)
-    light = ('H', 'C', 'N', 'S')[number % 4]
+    metal, facet, size = place(rng, EVERY + CATALYSTS)
     count = int(rng.integers(1, max(1, round(0.75 * size[0] * size[1])) + 1))
     oxygens = int(rng.integers(1, count)) if count > 1 and metal not in TEST_METALS and rng.random() < 0.25 else 0
-    return metal, facet, size, f'{light}{count - oxygens}' + (f'O{oxygens}' if oxygens else '')
+    return metal, facet, size, f'{LIGHT[number % 4]}{count - oxygens}' + (f'O{oxygens}' if oxygens else '')
 
 
 def molecules(number: int, rng: np.random.Generator) -> tuple[str, str, tuple[int, int, int], str]:
     """Return metal, facet, size and molecules, such as ``'CO+CO'``."""
-    metal, (facet, size) = any_metal(rng), cell(rng)
+    metal, facet, size = place(rng, EVERY + CATALYSTS)
     name = 'NH3' if metal in TEST_METALS else MOLECULES[number % len(MOLECULES)]
     return metal, facet, size, '+'.join([name] * int(rng.integers(1, 1 + min(3, size[0] * size[1] // 2))))
 
@@ -153,21 +191,25 @@ def random_rotation(rng: np.random.Generator) -> tuple[float, np.ndarray]:
 
 def starts(kind: str, number: int, count: int, rng: np.random.Generator) -> tuple[str, str, list[Atoms], list[str]]:
     """Return metal, facet, ``count`` structures of a group, and where they come from."""
-    metal, facet, size, formula = {'oxides': oxide, 'adsorbates': adsorbates, 'molecules': molecules}[kind](number, rng)
-    slab = substrate(metal, facet, size, (METALS | TEST_METALS)[metal])
+    metal, facet, size, formula = KINDS[kind](number, rng)
+    slab = substrate(metal, facet, size)
     if kind == 'molecules':
         return metal, facet, [with_molecules(slab, formula.split('+'), rng) for _ in range(count)], ['molecules'] * count
     if kind == 'adsorbates':
         return metal, facet, [random_start(slab, formula, rng, height=(0.7, 2.8)) for _ in range(count)], ['random'] * count
-    images = [random_start(slab, formula, rng) for _ in range(count // 4)]
+    images = [random_start(slab, formula, rng) for _ in range(count // (4 if kind == 'oxides' else 2))]
     sources, left = ['random'] * len(images), count - len(images)
-    default = MODELS[facet in ('110', '211')]
-    for part, (model, scale) in enumerate([(default, 1.0), (default, 2.0), (default, 4.0), (MODELS[default == MODELS[0]], 2.0)]):
+    default = MODELS[facet in ('110', '211') and kind == 'oxides']
+    second = MODELS[default == MODELS[0] and kind != 'compounds']
+    for part, (model, scale) in enumerate([(default, 1.0), (default, 2.0), (default, 4.0), (second, 2.0)]):
         n = left // 4 + (part < left % 4)
         gen = SurfaceDiffusion(slab, stoich=formula, model=model, steps=30, rng=int(rng.integers(1 << 31)), logfile=None)
         images += gen.sample(n, energy=0.0, guidance_scale=scale) if n else []
         sources += ['model'] * n
     return metal, facet, images, sources
+
+
+KINDS = {'oxides': oxide, 'others': other, 'compounds': compound, 'adsorbates': adsorbates, 'molecules': molecules}
 
 
 def make(folder: Path, kind: str, seed: int, number: int, count: int) -> list[Atoms]:
@@ -282,7 +324,7 @@ def main() -> None:
         one = commands.add_parser(name)
         one.add_argument('--seed', type=int, required=True)
         one.add_argument('--minutes', type=float, default=60)
-        one.add_argument('--kind', choices=['oxides', 'adsorbates', 'molecules'], default='oxides')
+        one.add_argument('--kind', choices=list(KINDS), default='oxides')
         one.add_argument('--batch', type=int, default=16, help='starts of a group')
         one.add_argument('--groups', type=int, default=1 << 30, help='groups of the round at most')
     one.add_argument('--device')

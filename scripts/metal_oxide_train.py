@@ -111,8 +111,26 @@ def relative(frames: list[Atoms]) -> list[Atoms]:
     return frames
 
 
-def main() -> None:
-    """Run the command line."""
+def fit(args: argparse.Namespace, data: Overlayers) -> None:
+    """Train on data; for the force field their energies are relative to the bare substrates."""
+    options = {'steps': args.steps, 'minutes': args.minutes, 'lr': args.lr, 'compile_network': not args.eager}
+    options |= {'batch_size': args.batch_size, 'workers': args.workers}
+    network = None
+    if args.features is None:
+        network, header = load_model(args.init or ('ag-o-forcefield' if args.forcefield else 'ag-o-overlayer'))
+        network = described(network).requires_grad_(True)
+        begin_as_oxygen(network, unseen(data, header))
+    else:
+        options |= {'features': args.features, 'cutoff': 5.0 if args.forcefield else 6.0}
+    if args.forcefield:
+        train_forcefield(data, args.out, network=network, many_metals=True, **options)
+        return
+    raise_small_groups(data)
+    train_surface(data, args.out, network=network, spacing=SPACING, height=(-0.3, 5.0), max_relative=args.max_relative, **options)
+
+
+def arguments() -> argparse.Namespace:
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--renamed', action='store_true', help='write the model without training')
     parser.add_argument('--data', default='metal-oxide', help='frames (the shipped set metal-oxide)')
@@ -123,25 +141,25 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=6000)
     parser.add_argument('--lr', type=float, default=6e-4)
     parser.add_argument('--max-relative', type=float, default=0.6, help='eV per mobile atom above the best, of the denoiser')
+    parser.add_argument('--features', type=int, help='width of a new network (64, and the weights to start from)')
+    parser.add_argument('--batch-size', type=int, default=16)
+    parser.add_argument('--workers', type=int, default=0, help='processes that draw batches, for a GPU')
+    parser.add_argument('--eager', action='store_true', help='do not compile')
     parser.add_argument('--silver', type=int, default=15, help='every n-th relaxation of ag-o-rss')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command line."""
+    args = arguments()
     torch.set_num_threads(1)
     if args.renamed:
         write_renamed(args.out)
         return
-    metals = read_frames(args.data)
-    print(len(metals), 'frames of many metals', flush=True)
-    silver = silver_frames(args.silver)
-    options = {'steps': args.steps, 'minutes': args.minutes, 'lr': args.lr, 'compile_network': True}
-    network, header = load_model(args.init or ('ag-o-forcefield' if args.forcefield else 'ag-o-overlayer'))
-    network = described(network).requires_grad_(True)
-    data = Overlayers.from_atoms(relative(metals + silver) if args.forcefield else metals + silver)
-    begin_as_oxygen(network, unseen(data, header))
-    if args.forcefield:
-        train_forcefield(data, args.out, network=network, many_metals=True, **options)
-        return
-    raise_small_groups(data)
-    train_surface(data, args.out, network=network, spacing=SPACING, height=(-0.3, 5.0), max_relative=args.max_relative, **options)
+    frames = read_frames(args.data)
+    print(len(frames), 'frames of many metals', flush=True)
+    frames += silver_frames(args.silver)
+    fit(args, Overlayers.from_atoms(relative(frames) if args.forcefield else frames))
 
 
 if __name__ == '__main__':

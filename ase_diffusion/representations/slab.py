@@ -284,7 +284,7 @@ class SlabTemplate:
             only = ', '.join(map(str, sorted(facets)))
             here = f'{what} with ' if contacts in set().union(*known.values()) else ''  # else new for all that it knows
             facet = f'{here}a top layer whose atoms have {contacts} neighbors in it'
-            news.append(f'{facet} (only {only}; (111): 6, (100): 4, (110): 2)')
+            news.append(f'{facet} (only {only}; (111), (0001): 6; (100), bcc (110): 4; (110): 2; bcc (100): 0)')
         return ', nor '.join(news + self._out_of_range(data))
 
     def _out_of_range(self, data: dict) -> list[str]:

@@ -292,7 +292,8 @@ def test_what_a_model_never_saw_is_named():
     news = SlabTemplate(copper).news(data | {'coverage': [0.1, 0.4]})
     assert news == '0.50 mobile atoms for each atom of the top layer (only 0.09 to 0.35)'
     nickel = frozen(fcc110, 'Ni', size)
-    facet = 'a top layer whose atoms have 2 neighbors in it (only {}; (111): 6, (100): 4, (110): 2)'
+    facets = '(111), (0001): 6; (100), bcc (110): 4; (110): 2; bcc (100): 0'
+    facet = f'a top layer whose atoms have 2 neighbors in it (only {{}}; {facets})'
     assert SlabTemplate(nickel).news(data) == 'Ni (only Cu, O, Pt), nor ' + facet.format('4, 6')
     assert SlabTemplate(frozen(fcc110, 'Cu', size)).news(data) == facet.format('4, 6')
     platinum = SlabTemplate(frozen(fcc100, 'Pt', (2, 2, 2)))  # a facet that it knows of copper

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
 from ase_diffusion.representations import Slab
+from ase_diffusion.representations.descriptors import crystal_neighbor_distance
+from ase_diffusion.representations.slab import SlabTemplate, top_contacts
 from ase_diffusion.search import random_start
 from ase_diffusion.training import Overlayers
 from ase_diffusion.utils.atoms import copy_atoms
@@ -31,20 +34,41 @@ def scripts():
 
 def test_test_metals_never_meet_oxygen(scripts):
     rounds, _ = scripts
-    for number in range(300):
-        metal, facet, size, _ = rounds.oxide(number, np.random.default_rng(number))
-        assert metal in rounds.METALS and size in rounds.FACETS[facet][2]
-        for draw in (rounds.adsorbates, rounds.molecules):
-            metal, _, _, formula = draw(number, np.random.default_rng(number))
-            assert metal not in rounds.TEST_METALS or 'O' not in formula
+    for kind, draw in rounds.KINDS.items():
+        for number in range(200):
+            metal, facet, size, formula = draw(number, np.random.default_rng(number))
+            structure, _, _, sizes = rounds.FACETS[facet]
+            assert metal in rounds.LATTICES[structure] and size in sizes
+            assert metal not in rounds.TEST_METALS or (kind not in ('oxides', 'others') and 'O' not in formula)
     known = {rounds.oxide(number, np.random.default_rng(0))[:2] for number in range(21)}
     assert known == {(metal, facet) for metal in rounds.METALS for facet in ('111', '100', '110')}
+    known = {rounds.other(number, np.random.default_rng(0))[:2] for number in range(66)}
+    assert known == {('Co', facet) for facet in ('111', '100', '0001')} | {
+        (metal, facet)
+        for facet, metals in {
+            '111': 'Fe Ru Os Re',
+            '100': 'Fe Ru Os Re',
+            '0001': 'Ru Os Re Tc Ti Zr Mg Zn',
+            'bcc110': 'Fe W Mo Ta Nb V Cr',
+            'bcc100': 'Fe W Mo Ta Nb V Cr',
+        }.items()
+        for metal in metals.split()
+    }
+
+
+@pytest.mark.parametrize(('metal', 'facet', 'neighbors'), [('Ru', '0001', 6), ('Fe', 'bcc110', 4), ('W', 'bcc100', 0)])
+def test_substrates_have_the_distances_of_their_crystal(scripts, metal, facet, neighbors):
+    rounds, _ = scripts
+    slab = rounds.substrate(metal, facet, (3, 3, 3))
+    template = SlabTemplate(slab + Atoms('O', positions=[slab.positions.max(axis=0) + [0, 0, 1]]), np.arange(28) < 27)
+    assert template.spacing == pytest.approx(crystal_neighbor_distance(slab.numbers[0]), rel=0.02)
+    assert top_contacts(slab, np.ones(27, bool)) == neighbors
 
 
 @pytest.mark.parametrize('name', ['CO', 'OH', 'H2O', 'NH3'])
 def test_molecules_stay_whole(scripts, name):
     rounds, _ = scripts
-    slab = rounds.substrate('Pt', '111', (3, 3, 2), rounds.METALS['Pt'])
+    slab = rounds.substrate('Pt', '111', (3, 3, 2))
     atoms = rounds.with_molecules(slab, [name, name], np.random.default_rng(0))
     whole = molecule(name)
     for k in (0, 1):
@@ -56,7 +80,7 @@ def test_molecules_stay_whole(scripts, name):
 def test_what_is_not_finished_is_kept(scripts, tmp_path):
     """When the time is over, what relaxations have is stored as not converged; the first, which is done, as it is."""
     rounds, _ = scripts
-    slab = rounds.substrate('Cu', '111', (2, 2, 2), rounds.METALS['Cu'])
+    slab = rounds.substrate('Cu', '111', (2, 2, 2))
     images = [random_start(slab, 'Cu2O', seed) for seed in range(4)]
     for k, atoms in enumerate(images):
         atoms.info['key_value_pairs'] = {'run': k, 'metal': 'Cu', 'facet': '111', 'start': 'random'}
@@ -70,7 +94,7 @@ def test_what_is_not_finished_is_kept(scripts, tmp_path):
 def test_best_of_few_is_no_low_energy(scripts):
     """Ends of small groups are raised by what the best of so many lies above the best in the large group; that one stays."""
     rounds, train = scripts
-    slab = rounds.substrate('Cu', '111', (2, 2, 2), rounds.METALS['Cu'])
+    slab = rounds.substrate('Cu', '111', (2, 2, 2))
 
     frames = []
     for formula, count, first in (('O2', 12, 0), ('Cu2O', 2, 100), ('O', 1, 200)):
@@ -92,7 +116,7 @@ def test_best_of_few_is_no_low_energy(scripts):
 def test_unseen_elements_begin_as_oxygen(scripts):
     rounds, train = scripts
     network, header = load_model('metal-oxide-overlayer')
-    slab = rounds.substrate('Pt', '111', (2, 2, 2), rounds.METALS['Pt'])
+    slab = rounds.substrate('Pt', '111', (2, 2, 2))
     images = [random_start(slab, 'Pt2O2', 1)]
     images.append(copy_atoms(images[0]))
     images[1].symbols[images[1].symbols == 'O'] = 'Cl'
