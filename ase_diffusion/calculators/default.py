@@ -25,17 +25,19 @@ PACKAGES = {  # name: package on PyPI and of imports, extra of ase_diffusion
 UNIVERSAL = ('7net-mf-0', 'chgnet')  # for nearly all elements, the preferred one first
 
 
-def default_calculator(images: Iterable[Atoms] = ()) -> str:
+def default_calculator(images: Iterable[Atoms] = (), own_first: bool = False) -> str:
     """Return the name of a calculator for structures, without making it.
 
     That is ``'ag-o'`` where it knows all structures (overlayers of Ag and O on two frozen layers of Ag(111)), else the first
     installed one of ``'7net-mf-0'`` and ``'chgnet'``, which know nearly all elements; where neither is, ``'metal-oxide'`` if it
-    knows them (metals and oxygen on frozen metals).
+    knows them (overlayers on frozen metals).
 
     Parameters
     ----------
     images : iterable of Atoms
         Structures to relax; none: any.
+    own_first : bool
+        Prefer ``'metal-oxide'`` where it knows them: to judge many candidates, of which one is kept.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def default_calculator(images: Iterable[Atoms] = ()) -> str:
     """
     images = list(images)
     reasons: dict[str, str] = {}
-    for name in ('ag-o', *UNIVERSAL, 'metal-oxide'):
+    for name in ('ag-o', 'metal-oxide', *UNIVERSAL) if own_first else ('ag-o', *UNIVERSAL, 'metal-oxide'):
         if name in UNIVERSAL:
             if _installed(PACKAGES[name][0]):
                 return name

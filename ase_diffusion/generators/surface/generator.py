@@ -85,9 +85,10 @@ class SurfaceDiffusion(Generator):
         fails is rejected, and another takes its place.
     best_of : int
         Generate this many candidates for each structure and return the one of lowest energy: that of ``relax`` where it is
-        given, else a single point of ``calculator`` (default: 'ag-o' where it knows the elements, else 7net-mf-0 or CHGNet; one
-        that is given guides as well unless ``guidance=False``). It costs as many generations, and saves relaxations with an
-        expensive calculator; the structures are then no fair sample of the model's distribution.
+        given, else a single point of ``calculator`` (default: the first of 'ag-o', 'metal-oxide', 7net-mf-0 and CHGNet that knows
+        the slab; one that is given guides as well unless ``guidance=False``). It costs as many generations, and saves
+        relaxations with an expensive calculator; the structures are then no fair sample of the model's distribution.
+        ``best_of=8, relax={'calculator': 'metal-oxide'}`` finds the lowest energies.
     steps, sampler : optional
         50 steps of ``'renoised_ancestral'`` by default, which finds low energies; 100 of ``'ancestral'`` cost the same and show
         how the training data are spread.
@@ -143,8 +144,10 @@ class SurfaceDiffusion(Generator):
             self._check_slab_atoms(low)
         self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.overlayer, self.device)
         if self.best_of > 1:
-            judge = default_calculator([self.template]) if calculator is None and self.relax is None else calculator
-            self.selection = BestOf(self.best_of, judge if self.relax is None else None, self.device)
+            judge = calculator if self.relax is None else None
+            if calculator is None and self.relax is None:
+                judge = default_calculator([self.template], own_first=True)
+            self.selection = BestOf(self.best_of, judge, self.device)
             self.selection.check(self.overlayer)
         self._tell(slab)
 
