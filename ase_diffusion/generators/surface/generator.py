@@ -50,6 +50,7 @@ from ..text import formula_text
 from .choice import default_model, nearest_measured
 from .guidance import Guidance
 from .inpainting import Inpaint, as_template, check_indices
+from .molecules import Molecules, rigid_process, whole
 from .selftraining import SelfTraining, SelfTrainingSchedule
 
 log = logging.getLogger(__name__)
@@ -116,8 +117,9 @@ class SurfaceDiffusion(Generator):
     def __init__(
         self,
         slab: Atoms,
-        stoich: str | Mapping[str, int],
+        stoich: str | Mapping[str, int] | None = None,
         *,
+        molecules: Sequence[str | Atoms] = (),
         height: tuple[float, float] | None = None,
         generate_slab: bool = False,
         model: str | Path | None = None,
@@ -130,8 +132,13 @@ class SurfaceDiffusion(Generator):
         check_slab(slab)
         check_extendable(slab)
         check_one_piece(slab)
-        self.stoich = composition_text(stoich)
-        self.numbers = parse_formula(self.stoich)
+        self.molecules = Molecules(molecules)
+        if stoich is None and not self.molecules.each:
+            raise ValueError(
+                "an overlayer is atoms, stoich='Ag12O6', or molecules, molecules=['CO', 'H2O'], or both; got neither"
+            )
+        self.stoich = None if stoich is None else composition_text(stoich)
+        self.numbers = ([] if stoich is None else parse_formula(self.stoich)) + self.molecules.numbers
         self.generate_slab, held = bool(generate_slab), np.arange(len(slab) + len(self.numbers)) < len(slab)
         self.overlayer = SlabTemplate(_extended(slab, self.numbers), None if generate_slab else held)
         self.relax = relax_keywords(relax, self.device, self.overlayer)
@@ -194,6 +201,9 @@ class SurfaceDiffusion(Generator):
         else:
             check_right_way_up(self._slab)
 
+    def _as_template(self, atoms: Atoms) -> SlabTemplate:
+        return as_template(atoms, self.overlayer, len(self.molecules.numbers))
+
     @property
     def least_noise(self) -> float:
         """The least noise of :meth:`perturb`, A."""
@@ -225,13 +235,15 @@ class SurfaceDiffusion(Generator):
 
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         batch = self._encode(seeds, conditions, task)
-        if self.guidance is None:
-            return self._denoise(batch, seeds, conditions, task)
         kept = task.rows(batch) if isinstance(task, Inpaint) else None
-        guide = self.guidance.bind(batch, self.representation, kept)
-        final = self.guidance.finish(self._denoise(batch, seeds, conditions, task, guides=(guide,)), guide, self.process)
-        final.extras['labels'] = {'guidance_calls': guide.calls // len(seeds)}
-        return final
+        bodies = self.molecules.bodies(batch, self._scale, kept)
+        guide = None if self.guidance is None else self.guidance.bind(batch, self.representation, kept)
+        guides, process = () if guide is None else (guide,), rigid_process(self.process, bodies)
+        final = self._denoise(batch, seeds, conditions, task, guides=guides, process=process)
+        if guide is not None:
+            final = self.guidance.finish(final, guide, self.process, bodies)
+            final.extras['labels'] = {'guidance_calls': guide.calls // len(seeds)}
+        return whole(final, bodies)
 
     def _finish(self, atoms: Atoms) -> Atoms | Failure:
         if not np.isfinite(atoms.positions[~self.overlayer.frozen]).all():
@@ -242,7 +254,8 @@ class SurfaceDiffusion(Generator):
         return atoms[~self.overlayer.frozen].get_chemical_formula()
 
     def _identity(self) -> dict:
-        return {'stoich': formula_text(self.stoich, self.numbers)}
+        told = {} if self.stoich is None else {'stoich': formula_text(self.stoich, parse_formula(self.stoich))}
+        return told | ({'molecules': '+'.join(self.molecules.names)} if self.molecules.names else {})
 
     @overload
     def perturb(self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int = 8, **conditions: Any) -> list[Atoms]: ...
@@ -275,7 +288,7 @@ class SurfaceDiffusion(Generator):
         count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
         sigma = check_noise(noise, self.least_noise)
         start = min(self.process.schedule.time(sigma * self._scale), self._start())
-        parents = [as_template(one, self.overlayer) for one in given_structures(atoms)]
+        parents = [self._as_template(one) for one in given_structures(atoms)]
         task = FromStructures(parents, sigma, self.steps, start, self._start())
         return collect(self._iterate(count, conditions, task), n)
 
@@ -323,10 +336,10 @@ class SurfaceDiffusion(Generator):
         ``relax`` of the generator is not applied, since it would move them.
         """
         count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
-        template = as_template(atoms, self.overlayer)
-        task = Inpaint(
-            template, check_indices(indices, template), check_integer('repeats', repeats, 1), self._start(), self.steps
-        )
+        template = self._as_template(atoms)
+        indices = check_indices(indices, template)
+        self.molecules.check_whole(indices, len(template.atoms))
+        task = Inpaint(template, indices, check_integer('repeats', repeats, 1), self._start(), self.steps)
         return collect(self._iterate(count, conditions, task), n)
 
     def _task_again(self, values: dict, conditions: dict) -> FromNoise:
@@ -336,11 +349,11 @@ class SurfaceDiffusion(Generator):
         return Inpaint(parent, values['indices'], values['repeats'], self._start(), self.steps)
 
     def _parents_again(self, parents: list[dict]) -> list[SlabTemplate]:
-        return [as_template(parent, self.overlayer) for parent in super()._parents_again(parents)]
+        return [self._as_template(parent) for parent in super()._parents_again(parents)]
 
     def again(self, atoms: Atoms) -> Atoms:
         record_of(atoms)
-        as_template(atoms, self.overlayer)  # raises a ValueError for another slab
+        self._as_template(atoms)  # raises a ValueError for another slab
         return super().again(atoms)
 
     again.__doc__ = Generator.again.__doc__
@@ -348,9 +361,11 @@ class SurfaceDiffusion(Generator):
     @classmethod
     def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
         slab = copy_atoms(atoms)
-        del slab[len(slab) - len(parse_formula(told['stoich'])) :]
+        molecules = Molecules.fromdict(told.get('molecules', []))
+        del slab[len(slab) - len(Molecules(molecules).numbers) - len(parse_formula(told['stoich']) if told['stoich'] else []) :]
         slab.calc = None
-        own = {'stoich': told['stoich'], 'height': told['height'], 'generate_slab': told.get('generate_slab', True)}
+        own = {'stoich': told['stoich'], 'molecules': molecules, 'height': told['height']}
+        own['generate_slab'] = told.get('generate_slab', True)
         return {**super()._arguments(told, record, atoms), 'slab': slab, **own}
 
     def fit(
@@ -444,6 +459,11 @@ class SurfaceDiffusion(Generator):
         TypeError
             A keyword or an option does not exist.
         """
+        if self.molecules.given:
+            raise ValueError(
+                'fit_with_calculator begins with atoms at random, which are no molecules; make a generator with stoich alone, or '
+                'fit on relaxed structures'
+            )
         check_keywords('fit_with_calculator', plan, [each.name for each in fields(SelfTrainingSchedule)])
         work = SelfTraining(self, calculator, out, SelfTrainingSchedule(**plan), options or {})
         work.run()
@@ -453,7 +473,8 @@ class SurfaceDiffusion(Generator):
     def todict(self) -> dict:
         """Return what made the structures, JSON-serialisable."""
         height = [x / self._scale for x in self.representation.height] if self.networks else None
-        return {**super().todict(), 'stoich': self.stoich, 'height': height, 'generate_slab': self.generate_slab}
+        told = {**super().todict(), 'stoich': self.stoich, 'height': height, 'generate_slab': self.generate_slab}
+        return told | ({'molecules': self.molecules.todict()} if self.molecules.given else {})
 
 
 def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
