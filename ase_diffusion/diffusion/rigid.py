@@ -26,7 +26,7 @@ def shortest(d: Tensor, cell: Tensor) -> Tensor:
 
 
 def superposed(shape: Tensor, points: Tensor) -> Tensor:
-    """Return shapes (b, k, 3), rotated and moved, never mirrored, next to points (b, k, 3) (Kabsch, Acta Cryst. A32, 922, 1976)."""
+    """Return shapes (b, k, 3) rotated and moved, never mirrored, onto points (b, k, 3) (Kabsch, Acta Cryst. A32, 922, 1976)."""
     center, mean = points.mean(1, keepdim=True), shape.mean(1, keepdim=True)
     u, _, v = torch.linalg.svd(torch.nan_to_num((shape - mean).mT @ (points - center)))  # (b, 3, 3)
     u[..., -1] *= torch.linalg.det(u @ v).sign()[:, None]

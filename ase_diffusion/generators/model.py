@@ -293,7 +293,9 @@ class GenerativeModel:
         """Return the finished batch of these seeds; a subclass adds masks and guidance."""
         return self._denoise(self._encode(seeds, conditions, task), seeds, conditions, task)
 
-    def _denoise(self, batch: Batch, seeds, conditions: dict, task: FromNoise, *, wrap=None, mask=None, guides=(), process=None) -> Batch:
+    def _denoise(
+        self, batch: Batch, seeds, conditions: dict, task: FromNoise, *, wrap=None, mask=None, guides=(), process=None
+    ) -> Batch:
         """Run the sampler, or the single pass of a model without a process.
 
         Parameters

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self, overload
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
-from ase.data import covalent_radii
 
 from ...calculators.default import default_calculator
 from ...calculators.names import CalculatorLike
@@ -24,6 +23,7 @@ from ...representations.slab import (
     check_mobile_atoms,
     check_right_way_up,
     check_slab,
+    check_window,
     mobile_layer_height,
     surface_height,
 )
@@ -57,15 +57,19 @@ log = logging.getLogger(__name__)
 
 
 class SurfaceDiffusion(Generator):
-    """Generate overlayers of a given composition on a slab.
+    """Generate overlayers of a given composition on a slab: of atoms, of molecules, or of both.
 
     Parameters
     ----------
     slab : Atoms
         Substrate; its atoms stay where they are, bit by bit. Those in ``FixAtoms`` stay there in relaxations, too. Periodic in
         the plane only. Never changed.
-    stoich : str or dict
-        What is put on it, e.g. ``'Ag12O6'`` or ``{'Ag': 12, 'O': 6}``.
+    stoich : str or dict, optional
+        Atoms that are put on it, e.g. ``'Ag12O6'`` or ``{'Ag': 12, 'O': 6}``.
+    molecules : list of str or Atoms, optional
+        Molecules that are put on it: names that :func:`ase.build.molecule` knows, e.g. ``['CO', 'H2O']``, or molecules. They are
+        the last atoms, one after another, each in its own order. All distances within a molecule are kept while overlayers are
+        generated; only ``relax`` changes them.
     height : (low, high), optional
         Window of the generated atoms in A above the topmost atom that is not generated; default: that of the training data,
         higher by as much as generated slab atoms reach above the others, and in proportion where there are more atoms per area
@@ -98,8 +102,8 @@ class SurfaceDiffusion(Generator):
     Raises
     ------
     ValueError
-        The slab cannot carry an overlayer, the composition is no formula or has elements the model never saw, the window is no
-        window or too small.
+        The slab cannot carry an overlayer, the composition is no formula or has elements the model never saw, a molecule is
+        unknown, the window is no window or too small.
     CheckpointError
         The model cannot be loaded.
 
@@ -119,7 +123,7 @@ class SurfaceDiffusion(Generator):
         slab: Atoms,
         stoich: str | Mapping[str, int] | None = None,
         *,
-        molecules: Sequence[str | Atoms] = (),
+        molecules: Sequence[str | Atoms] | None = None,
         height: tuple[float, float] | None = None,
         generate_slab: bool = False,
         model: str | Path | None = None,
@@ -132,7 +136,7 @@ class SurfaceDiffusion(Generator):
         check_slab(slab)
         check_extendable(slab)
         check_one_piece(slab)
-        self.molecules = Molecules(molecules)
+        self.molecules = Molecules(() if molecules is None else molecules)
         if stoich is None and not self.molecules.each:
             raise ValueError(
                 "an overlayer is atoms, stoich='Ag12O6', or molecules, molecules=['CO', 'H2O'], or both; got neither"
@@ -270,7 +274,8 @@ class SurfaceDiffusion(Generator):
         ----------
         atoms : Atoms or list of Atoms
             Overlayers of this composition on this slab, relaxed or not; of several, each has its turn. Never changed. Fixed
-            atoms come back bit by bit; mobile atoms outside the window are put back into it.
+            atoms come back bit by bit; mobile atoms outside the window are put back into it; molecules come back as the generator
+            knows them.
         noise : float
             Standard deviation of the Gaussian noise in A, as in :meth:`ase.Atoms.rattle`; more than the least that the model
             knows (0.02 with the shipped one). 0.1 leaves a relaxed structure in its minimum, 0.3 to 1 moves some atoms to other
@@ -316,7 +321,7 @@ class SurfaceDiffusion(Generator):
         atoms : Atoms
             An overlayer of this composition on this slab. Never changed. Where the atoms to generate are does not matter.
         indices : int or sequence of int
-            Atoms to generate; none of them fixed.
+            Atoms to generate; none of them fixed, and molecules as a whole.
         n : int or None
             Number of structures; None returns one Atoms and not a list.
         repeats : int
@@ -327,7 +332,7 @@ class SurfaceDiffusion(Generator):
         Raises
         ------
         ValueError
-            Indices out of range or of fixed atoms; the structure has another cell, substrate or composition.
+            Indices out of range, of fixed atoms or of a part of a molecule; the structure has another cell, substrate or composition.
 
         Notes
         -----
@@ -486,27 +491,3 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
     template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
     return template
-
-
-def check_window(height: Sequence[float], overlayer: SlabTemplate) -> tuple[float, float]:
-    """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
-    try:
-        low, high = (float(x) for x in height)
-    except (TypeError, ValueError):
-        raise ValueError(f'height is (low, high) in A above the topmost fixed atom, got {height!r}') from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f'height is (low, high) in A with low < high, got {height!r}')
-    if high <= 0:
-        raise ValueError(
-            f'height=({low:g}, {high:g}) ends at or below the topmost fixed atom, where there is no room; both are '
-            'counted from that atom upwards'
-        )
-    radii = VALID_RATIO * covalent_radii[overlayer.atoms.numbers[~overlayer.frozen]]
-    area = float(np.linalg.norm(np.cross(*np.asarray(overlayer.atoms.cell)[:2])))
-    room = 0.74 * area * (high - max(low, 0.0) + 2 * float(radii.mean()))
-    if (4 / 3 * np.pi * radii**3).sum() > room:
-        raise ValueError(
-            f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
-            'widen height=(low, high), enlarge the cell, or use fewer atoms'
-        )
-    return low, high

@@ -58,7 +58,7 @@ class Molecules:
                 )
 
     def bodies(self, batch: Batch, scale: float, kept: torch.Tensor | None = None) -> RigidBodies:
-        """Return the molecules of a batch, lengths times ``scale``, as rigid bodies, but those whose rows are ``kept``, bool (n,)."""
+        """Return the molecules of a batch, lengths times ``scale``, as rigid bodies, without those in rows ``kept``, bool (n,)."""
         count = len(batch.fields['positions']) // batch.size
         begins = torch.arange(batch.size, device=batch.extras['cell'].device) * count
         cell = batch.extras['cell'][:, :2, :2].double()
