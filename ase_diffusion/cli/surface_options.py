@@ -24,7 +24,9 @@ def add_sample(parser: ArgumentParser) -> None:
     add_slab(parser)
     parser._negative_number_matcher = re.compile(r'-\.?\d')  # ranges such as -0.1:0.1 are values, no options
     parser.add_argument('--stoich', metavar='FORMULA', help='new atoms, such as Ag12O6')
-    parser.add_argument('--molecules', nargs='+', metavar='NAME', help='new molecules, such as CO CO H2O; they keep their geometry')
+    parser.add_argument(
+        '--molecules', nargs='+', metavar='NAME', help='new molecules, such as CO CO H2O; they keep their geometry'
+    )
     parser.add_argument(
         '--energy',
         dest='condition',

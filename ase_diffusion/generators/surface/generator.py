@@ -138,9 +138,7 @@ class SurfaceDiffusion(Generator):
         check_one_piece(slab)
         self.molecules = Molecules(() if molecules is None else molecules)
         if stoich is None and not self.molecules.each:
-            raise ValueError(
-                "an overlayer is atoms, stoich='Ag12O6', or molecules, molecules=['CO', 'H2O'], or both; got neither"
-            )
+            raise TypeError("an overlayer is atoms, a formula stoich='Ag12O6', or molecules=['CO', 'H2O'], or both; got neither")
         self.stoich = None if stoich is None else composition_text(stoich)
         self.numbers = ([] if stoich is None else parse_formula(self.stoich)) + self.molecules.numbers
         self.generate_slab, held = bool(generate_slab), np.arange(len(slab) + len(self.numbers)) < len(slab)
@@ -332,7 +330,8 @@ class SurfaceDiffusion(Generator):
         Raises
         ------
         ValueError
-            Indices out of range, of fixed atoms or of a part of a molecule; the structure has another cell, substrate or composition.
+            Indices out of range, of fixed atoms or of a part of a molecule; the structure has another cell, substrate or
+            composition.
 
         Notes
         -----

@@ -17,8 +17,6 @@ from ...diffusion.rigid import RigidBodies, RigidProcess
 from ...utils.atoms import VALID_RATIO, min_distance_ratio
 from ..text import formula_text
 
-NAMES = (*g2.names, *extra)
-
 
 class Molecules:
     """The molecules of an overlayer, its last atoms, one molecule after another.
@@ -58,7 +56,7 @@ class Molecules:
                 )
 
     def bodies(self, batch: Batch, scale: float, kept: torch.Tensor | None = None) -> RigidBodies:
-        """Return the molecules of a batch, lengths times ``scale``, as rigid bodies, without those in rows ``kept``, bool (n,)."""
+        """Return the molecules of a batch, lengths times ``scale``, as rigid bodies; not those in rows ``kept``, bool (n,)."""
         count = len(batch.fields['positions']) // batch.size
         begins = torch.arange(batch.size, device=batch.extras['cell'].device) * count
         cell = batch.extras['cell'][:, :2, :2].double()
@@ -108,8 +106,8 @@ def checked(given: str | Atoms) -> Atoms:
     """
     law = 'a molecule is a name that ase.build.molecule knows, or Atoms'
     if isinstance(given, str):
-        if given not in NAMES:
-            near = difflib.get_close_matches(given, NAMES, 4, 0.5)
+        if given not in (names := [*g2.names, *extra]):
+            near = [name for name in names if sorted(name) == sorted(given)] or difflib.get_close_matches(given, names, 4, 0.5)
             raise ValueError(f'{law}; got {given!r}' + (f' (there are {", ".join(near)})' if near else ''))
         given = molecule(given)
     if not isinstance(given, Atoms):
