@@ -1,10 +1,12 @@
 """Rigid bodies: poses as estimates, for every sampler and without a preferred direction."""
 
+import numpy as np
 import pytest
 import torch
+from ase.geometry import find_mic
 
 from ase_diffusion.diffusion import SAMPLERS, Batch, Gaussian, GeometricVE, JointProcess, NoiseStream, ProductProcess
-from ase_diffusion.diffusion.rigid import RigidBodies, RigidProcess, superposed
+from ase_diffusion.diffusion.rigid import RigidBodies, RigidProcess, shortest, superposed
 
 SHAPE = torch.tensor([[0.0, 0.0, 0.0], [1.1, 0.0, 0.0], [-0.3, 0.9, 0.0], [0.1, 0.2, 0.8]], dtype=torch.float64)
 
@@ -40,6 +42,14 @@ def test_the_nearest_pose_undoes_motion_and_never_mirrors():
     assert torch.allclose(torch.cdist(mirrored, mirrored), torch.cdist(SHAPE, SHAPE), atol=1e-12)
     sides = mirrored[:, 1:] - mirrored[:, :1]
     assert torch.allclose(torch.linalg.det(sides), torch.linalg.det(SHAPE[1:] - SHAPE[:1]))
+
+
+@pytest.mark.parametrize('plane', [[[2.8, 0.0], [1.4, 2.4]], [[2.8, 0.0], [5.6, 9.7]], [[5.0, 0.0], [0.0, 3.0]]])
+def test_the_shortest_difference_is_that_of_ase(plane):
+    d = np.random.default_rng(0).normal(0.0, 6.0, (200, 3))
+    cell = np.block([[np.array(plane), np.zeros((2, 1))], [0.0, 0.0, 20.0]])
+    found = shortest(torch.tensor(d)[None], torch.tensor(plane, dtype=torch.float64)[None])[0]
+    assert np.allclose(np.linalg.norm(found, axis=1), find_mic(d, cell, (True, True, False))[1])
 
 
 @pytest.mark.parametrize('name', SAMPLERS)

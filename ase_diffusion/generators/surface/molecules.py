@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Molecules:
 
     def __init__(self, given: Sequence[str | Atoms] = ()) -> None:
         given = [given] if isinstance(given, (str, Atoms)) else given
-        if not isinstance(given, Iterable):
+        if not isinstance(given, Iterable) or isinstance(given, Mapping):
             raise TypeError(f"molecules is a list of names and Atoms, such as molecules=['CO', 'H2O']; got {given!r}")
         self.given = list(given)
         self.each = [checked(one) for one in self.given]

@@ -157,6 +157,7 @@ def test_carbon_binds_and_oxygen_points_away():
         (['Pt'], ValueError, r"got 'Pt' \(there are "),
         (['CO', 3], TypeError, 'or Atoms; got 3'),
         (3, TypeError, r"molecules=\['CO', 'H2O'\]; got 3"),
+        ({'CO': 2}, TypeError, r"molecules=\['CO', 'H2O'\]; got {'CO': 2}"),
         ([Atoms()], ValueError, 'has atoms of elements at finite positions'),
         ([Atoms('CX', [[0, 0, 0], [0, 0, 2]])], ValueError, 'atoms of elements'),
         ([Atoms('CO', [[0, 0, 0], [0, 0, np.nan]])], ValueError, 'finite positions'),
