@@ -23,7 +23,10 @@ def add_sample(parser: ArgumentParser) -> None:
     """Add what says which overlayers are sampled: slab, formula, window, force guidance, energy."""
     add_slab(parser)
     parser._negative_number_matcher = re.compile(r'-\.?\d')  # ranges such as -0.1:0.1 are values, no options
-    parser.add_argument('--stoich', required=True, metavar='FORMULA', help='the new atoms, such as Ag12O6')
+    parser.add_argument('--stoich', metavar='FORMULA', help='new atoms, such as Ag12O6')
+    parser.add_argument(
+        '--molecules', nargs='+', metavar='NAME', help='new molecules, such as CO CO H2O; they keep their geometry'
+    )
     parser.add_argument(
         '--energy',
         dest='condition',
@@ -50,7 +53,7 @@ def energy(text: str) -> tuple[str, str]:
 
 def make(cls: type[SurfaceDiffusion], args: Namespace, **options: Any) -> SurfaceDiffusion:
     """Return the generator of the arguments."""
-    options |= given(args, 'height')
+    options |= given(args, 'height', 'molecules')
     if args.generate_slab:
         options['generate_slab'] = True
     if args.force_guidance:

@@ -443,8 +443,8 @@ class Generator(GenerativeModel):
         self.close()
 
     def __repr__(self) -> str:
-        told = {**self.todict(), 'device': str(self.device)}
-        names = [name for name in ('model', 'stoich', 'sampler', 'steps', 'device') if told.get(name) is not None]
+        told = {**self.todict(), **self._identity(), 'device': str(self.device)}
+        names = [name for name in ('model', 'stoich', 'molecules', 'sampler', 'steps', 'device') if told.get(name) is not None]
         shown = ', '.join(f'{name}={told[name]!r}' for name in names)
         return f'{type(self).__name__}({shown})'
 

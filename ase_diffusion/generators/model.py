@@ -293,7 +293,9 @@ class GenerativeModel:
         """Return the finished batch of these seeds; a subclass adds masks and guidance."""
         return self._denoise(self._encode(seeds, conditions, task), seeds, conditions, task)
 
-    def _denoise(self, batch: Batch, seeds, conditions: dict, task: FromNoise, *, wrap=None, mask=None, guides=()) -> Batch:
+    def _denoise(
+        self, batch: Batch, seeds, conditions: dict, task: FromNoise, *, wrap=None, mask=None, guides=(), process=None
+    ) -> Batch:
         """Run the sampler, or the single pass of a model without a process.
 
         Parameters
@@ -302,6 +304,8 @@ class GenerativeModel:
             ``wrap(network) -> network``, around classifier-free guidance.
         mask, guides
             ``mask`` and ``guidance`` of the sampler.
+        process : JointProcess, optional
+            In place of that of the model.
         """
         noise = NoisePerStructure(seeds)
         if self.process is None:
@@ -309,7 +313,7 @@ class GenerativeModel:
                 return batch.with_fields(**self.network.generate(batch, noise, batch.conditions))
         network = ClassifierFree(self.network, conditions['guidance_scale'], self.always_known)
         network = network if wrap is None else wrap(network)
-        process, begin = task.begin(self.process, batch, noise, network)
+        process, begin = task.begin(self.process if process is None else process, batch, noise, network)
         with DenoisingTrajectory(self, begin['steps']) as movie, Steps(begin['steps'], movie) as callback:
             return self._sampler()(
                 network, process, batch, generator=noise, mask=mask, guidance=guides, callback=callback, **begin

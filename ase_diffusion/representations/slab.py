@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -13,7 +14,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from ..diffusion import Batch, GeometricVE, Interval, JointProcess, ProductProcess, Torus, TruncatedNormal, WrappedNormal
-from ..utils.atoms import check_one_piece, check_vacuum, copy_atoms, frozen_mask, neighbors, rotation_hint
+from ..utils.atoms import VALID_RATIO, check_one_piece, check_vacuum, copy_atoms, frozen_mask, neighbors, rotation_hint
 from .base import PlainRepresentation, require
 from .descriptors import crystal_neighbor_distance, metal_descriptors
 
@@ -309,6 +310,30 @@ class SlabTemplate:
         new[~self.frozen] = positions
         atoms.set_positions(new, apply_constraint=False)
         return atoms
+
+
+def check_window(height: Sequence[float], overlayer: SlabTemplate) -> tuple[float, float]:
+    """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
+    try:
+        low, high = (float(x) for x in height)
+    except (TypeError, ValueError):
+        raise ValueError(f'height is (low, high) in A above the topmost fixed atom, got {height!r}') from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f'height is (low, high) in A with low < high, got {height!r}')
+    if high <= 0:
+        raise ValueError(
+            f'height=({low:g}, {high:g}) ends at or below the topmost fixed atom, where there is no room; both are '
+            'counted from that atom upwards'
+        )
+    radii = VALID_RATIO * covalent_radii[overlayer.atoms.numbers[~overlayer.frozen]]
+    area = float(np.linalg.norm(np.cross(*np.asarray(overlayer.atoms.cell)[:2])))
+    room = 0.74 * area * (high - max(low, 0.0) + 2 * float(radii.mean()))
+    if (4 / 3 * np.pi * radii**3).sum() > room:
+        raise ValueError(
+            f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
+            'widen height=(low, high), enlarge the cell, or use fewer atoms'
+        )
+    return low, high
 
 
 @dataclass

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self, overload
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
-from ase.data import covalent_radii
 
 from ...calculators.default import default_calculator
 from ...calculators.names import CalculatorLike
@@ -24,6 +23,7 @@ from ...representations.slab import (
     check_mobile_atoms,
     check_right_way_up,
     check_slab,
+    check_window,
     mobile_layer_height,
     surface_height,
 )
@@ -50,21 +50,26 @@ from ..text import formula_text
 from .choice import default_model, nearest_measured
 from .guidance import Guidance
 from .inpainting import Inpaint, as_template, check_indices
+from .molecules import Molecules, rigid_process, whole
 from .selftraining import SelfTraining, SelfTrainingSchedule
 
 log = logging.getLogger(__name__)
 
 
 class SurfaceDiffusion(Generator):
-    """Generate overlayers of a given composition on a slab.
+    """Generate overlayers of a given composition on a slab: of atoms, of molecules, or of both.
 
     Parameters
     ----------
     slab : Atoms
         Substrate; its atoms stay where they are, bit by bit. Those in ``FixAtoms`` stay there in relaxations, too. Periodic in
         the plane only. Never changed.
-    stoich : str or dict
-        What is put on it, e.g. ``'Ag12O6'`` or ``{'Ag': 12, 'O': 6}``.
+    stoich : str or dict, optional
+        Atoms that are put on it, e.g. ``'Ag12O6'`` or ``{'Ag': 12, 'O': 6}``.
+    molecules : list of str or Atoms, optional
+        Molecules that are put on it: names that :func:`ase.build.molecule` knows, e.g. ``['CO', 'H2O']``, or molecules. They are
+        the last atoms, one after another, each in its own order. All distances within a molecule are kept while overlayers are
+        generated; only ``relax`` changes them.
     height : (low, high), optional
         Window of the generated atoms in A above the topmost atom that is not generated; default: that of the training data,
         higher by as much as generated slab atoms reach above the others, and in proportion where there are more atoms per area
@@ -98,8 +103,8 @@ class SurfaceDiffusion(Generator):
     Raises
     ------
     ValueError
-        The slab cannot carry an overlayer, the composition is no formula or has elements the model never saw, the window is no
-        window or too small.
+        The slab cannot carry an overlayer, the composition is no formula or has elements the model never saw, a molecule is
+        unknown, the window is no window or too small.
     CheckpointError
         The model cannot be loaded.
 
@@ -117,8 +122,9 @@ class SurfaceDiffusion(Generator):
     def __init__(
         self,
         slab: Atoms,
-        stoich: str | Mapping[str, int],
+        stoich: str | Mapping[str, int] | None = None,
         *,
+        molecules: Sequence[str | Atoms] | None = None,
         height: tuple[float, float] | None = None,
         generate_slab: bool = False,
         model: str | Path | None = None,
@@ -131,8 +137,11 @@ class SurfaceDiffusion(Generator):
         check_slab(slab)
         check_extendable(slab)
         check_one_piece(slab)
-        self.stoich = composition_text(stoich)
-        self.numbers = parse_formula(self.stoich)
+        self.molecules = Molecules(() if molecules is None else molecules)
+        if stoich is None and not self.molecules.each:
+            raise TypeError("an overlayer is atoms, a formula stoich='Ag12O6', or molecules=['CO', 'H2O'], or both; got neither")
+        self.stoich = None if stoich is None else composition_text(stoich)
+        self.numbers = ([] if stoich is None else parse_formula(self.stoich)) + self.molecules.numbers
         self.generate_slab, held = bool(generate_slab), np.arange(len(slab) + len(self.numbers)) < len(slab)
         self.overlayer = SlabTemplate(_extended(slab, self.numbers), None if generate_slab else held)
         self.relax = relax_keywords(relax, self.device, self.overlayer)
@@ -197,6 +206,9 @@ class SurfaceDiffusion(Generator):
         else:
             check_right_way_up(self._slab)
 
+    def _as_template(self, atoms: Atoms) -> SlabTemplate:
+        return as_template(atoms, self.overlayer, len(self.molecules.numbers))
+
     @property
     def least_noise(self) -> float:
         """The least noise of :meth:`perturb`, A."""
@@ -228,13 +240,15 @@ class SurfaceDiffusion(Generator):
 
     def _sample_batch(self, seeds: list[int], conditions: dict, task: FromNoise) -> Batch:
         batch = self._encode(seeds, conditions, task)
-        if self.guidance is None:
-            return self._denoise(batch, seeds, conditions, task)
         kept = task.rows(batch) if isinstance(task, Inpaint) else None
-        guide = self.guidance.bind(batch, self.representation, kept)
-        final = self.guidance.finish(self._denoise(batch, seeds, conditions, task, guides=(guide,)), guide, self.process)
-        final.extras['labels'] = {'guidance_calls': guide.calls // len(seeds)}
-        return final
+        bodies = self.molecules.bodies(batch, self._scale, kept)
+        guide = None if self.guidance is None else self.guidance.bind(batch, self.representation, kept)
+        guides, process = () if guide is None else (guide,), rigid_process(self.process, bodies)
+        final = self._denoise(batch, seeds, conditions, task, guides=guides, process=process)
+        if guide is not None:
+            final = self.guidance.finish(final, guide, self.process, bodies)
+            final.extras['labels'] = {'guidance_calls': guide.calls // len(seeds)}
+        return whole(final, bodies)
 
     def _finish(self, atoms: Atoms) -> Atoms | Failure:
         if not np.isfinite(atoms.positions[~self.overlayer.frozen]).all():
@@ -245,7 +259,8 @@ class SurfaceDiffusion(Generator):
         return atoms[~self.overlayer.frozen].get_chemical_formula()
 
     def _identity(self) -> dict:
-        return {'stoich': formula_text(self.stoich, self.numbers)}
+        told = {} if self.stoich is None else {'stoich': formula_text(self.stoich, parse_formula(self.stoich))}
+        return told | ({'molecules': '+'.join(self.molecules.names)} if self.molecules.names else {})
 
     @overload
     def perturb(self, atoms: Atoms | Sequence[Atoms], noise: float = 0.3, n: int = 8, **conditions: Any) -> list[Atoms]: ...
@@ -260,7 +275,8 @@ class SurfaceDiffusion(Generator):
         ----------
         atoms : Atoms or list of Atoms
             Overlayers of this composition on this slab, relaxed or not; of several, each has its turn. Never changed. Fixed
-            atoms come back bit by bit; mobile atoms outside the window are put back into it.
+            atoms come back bit by bit; mobile atoms outside the window are put back into it; molecules come back as the generator
+            knows them.
         noise : float
             Standard deviation of the Gaussian noise in A, as in :meth:`ase.Atoms.rattle`; more than the least that the model
             knows (0.02 with the shipped one). 0.1 leaves a relaxed structure in its minimum, 0.3 to 1 moves some atoms to other
@@ -278,7 +294,7 @@ class SurfaceDiffusion(Generator):
         count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
         sigma = check_noise(noise, self.least_noise)
         start = min(self.process.schedule.time(sigma * self._scale), self._start())
-        parents = [as_template(one, self.overlayer) for one in given_structures(atoms)]
+        parents = [self._as_template(one) for one in given_structures(atoms)]
         task = FromStructures(parents, sigma, self.steps, start, self._start())
         return collect(self._iterate(count, conditions, task), n)
 
@@ -306,7 +322,7 @@ class SurfaceDiffusion(Generator):
         atoms : Atoms
             An overlayer of this composition on this slab. Never changed. Where the atoms to generate are does not matter.
         indices : int or sequence of int
-            Atoms to generate; none of them fixed.
+            Atoms to generate; none of them fixed, and molecules as a whole.
         n : int or None
             Number of structures; None returns one Atoms and not a list.
         repeats : int
@@ -317,7 +333,8 @@ class SurfaceDiffusion(Generator):
         Raises
         ------
         ValueError
-            Indices out of range or of fixed atoms; the structure has another cell, substrate or composition.
+            Indices out of range, of fixed atoms or of a part of a molecule; the structure has another cell, substrate or
+            composition.
 
         Notes
         -----
@@ -326,10 +343,10 @@ class SurfaceDiffusion(Generator):
         ``relax`` of the generator is not applied, since it would move them.
         """
         count, conditions = check_integer('n', 1 if n is None else n, 1), self.check_conditions(conditions)
-        template = as_template(atoms, self.overlayer)
-        task = Inpaint(
-            template, check_indices(indices, template), check_integer('repeats', repeats, 1), self._start(), self.steps
-        )
+        template = self._as_template(atoms)
+        indices = check_indices(indices, template)
+        self.molecules.check_whole(indices, len(template.atoms))
+        task = Inpaint(template, indices, check_integer('repeats', repeats, 1), self._start(), self.steps)
         return collect(self._iterate(count, conditions, task), n)
 
     def _task_again(self, values: dict, conditions: dict) -> FromNoise:
@@ -339,11 +356,11 @@ class SurfaceDiffusion(Generator):
         return Inpaint(parent, values['indices'], values['repeats'], self._start(), self.steps)
 
     def _parents_again(self, parents: list[dict]) -> list[SlabTemplate]:
-        return [as_template(parent, self.overlayer) for parent in super()._parents_again(parents)]
+        return [self._as_template(parent) for parent in super()._parents_again(parents)]
 
     def again(self, atoms: Atoms) -> Atoms:
         record_of(atoms)
-        as_template(atoms, self.overlayer)  # raises a ValueError for another slab
+        self._as_template(atoms)  # raises a ValueError for another slab
         return super().again(atoms)
 
     again.__doc__ = Generator.again.__doc__
@@ -351,9 +368,11 @@ class SurfaceDiffusion(Generator):
     @classmethod
     def _arguments(cls, told: dict, record: dict, atoms: Atoms) -> dict:
         slab = copy_atoms(atoms)
-        del slab[len(slab) - len(parse_formula(told['stoich'])) :]
+        molecules = Molecules.fromdict(told.get('molecules', []))
+        del slab[len(slab) - len(Molecules(molecules).numbers) - len(parse_formula(told['stoich']) if told['stoich'] else []) :]
         slab.calc = None
-        own = {'stoich': told['stoich'], 'height': told['height'], 'generate_slab': told.get('generate_slab', True)}
+        own = {'stoich': told['stoich'], 'molecules': molecules, 'height': told['height']}
+        own['generate_slab'] = told.get('generate_slab', True)
         return {**super()._arguments(told, record, atoms), 'slab': slab, **own}
 
     def fit(
@@ -447,6 +466,11 @@ class SurfaceDiffusion(Generator):
         TypeError
             A keyword or an option does not exist.
         """
+        if self.molecules.given:
+            raise ValueError(
+                'fit_with_calculator begins with atoms at random, which are no molecules; make a generator with stoich alone, or '
+                'fit on relaxed structures'
+            )
         check_keywords('fit_with_calculator', plan, [each.name for each in fields(SelfTrainingSchedule)])
         work = SelfTraining(self, calculator, out, SelfTrainingSchedule(**plan), options or {})
         work.run()
@@ -456,7 +480,8 @@ class SurfaceDiffusion(Generator):
     def todict(self) -> dict:
         """Return what made the structures, JSON-serialisable."""
         height = [x / self._scale for x in self.representation.height] if self.networks else None
-        return {**super().todict(), 'stoich': self.stoich, 'height': height, 'generate_slab': self.generate_slab}
+        told = {**super().todict(), 'stoich': self.stoich, 'height': height, 'generate_slab': self.generate_slab}
+        return told | ({'molecules': self.molecules.todict()} if self.molecules.given else {})
 
 
 def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
@@ -468,27 +493,3 @@ def _extended(slab: Atoms, numbers: list[int]) -> Atoms:
     place = [[0.0, 0.0, surface_height(slab) + 2.0]] * len(numbers)
     template.extend(Atoms(numbers, place, tags=[int(slab.get_tags().max()) + 1] * len(numbers)))
     return template
-
-
-def check_window(height: Sequence[float], overlayer: SlabTemplate) -> tuple[float, float]:
-    """Return the window as two floats; raise a ValueError if it is none or cannot hold the mobile atoms at their closest."""
-    try:
-        low, high = (float(x) for x in height)
-    except (TypeError, ValueError):
-        raise ValueError(f'height is (low, high) in A above the topmost fixed atom, got {height!r}') from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f'height is (low, high) in A with low < high, got {height!r}')
-    if high <= 0:
-        raise ValueError(
-            f'height=({low:g}, {high:g}) ends at or below the topmost fixed atom, where there is no room; both are '
-            'counted from that atom upwards'
-        )
-    radii = VALID_RATIO * covalent_radii[overlayer.atoms.numbers[~overlayer.frozen]]
-    area = float(np.linalg.norm(np.cross(*np.asarray(overlayer.atoms.cell)[:2])))
-    room = 0.74 * area * (high - max(low, 0.0) + 2 * float(radii.mean()))
-    if (4 / 3 * np.pi * radii**3).sum() > room:
-        raise ValueError(
-            f'{len(radii)} mobile atoms do not fit into the window {low:g} to {high:g} A over {area:.1f} A^2; '
-            'widen height=(low, high), enlarge the cell, or use fewer atoms'
-        )
-    return low, high

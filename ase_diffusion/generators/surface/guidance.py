@@ -17,6 +17,7 @@ from ...calculators.names import CalculatorLike, calculator_name, is_own_force_f
 from ...calculators.own import OWN
 from ...diffusion import Batch, ForceGuidance, JointProcess
 from ...diffusion.guidance import limited
+from ...diffusion.rigid import RigidBodies
 from ...representations.slab import Slab, SlabTemplate
 from ...utils.checks import check_integer, check_number
 from ..guidance import CallCounter, guidance_options
@@ -149,8 +150,11 @@ class Guidance(CallCounter):
 
         return forces
 
-    def finish(self, batch: Batch, hook: ForceGuidance, process: JointProcess) -> Batch:
-        """Descend along the forces for ``finish_steps`` steps; a structure whose momentum turns against its forces drops it."""
+    def finish(self, batch: Batch, hook: ForceGuidance, process: JointProcess, bodies: RigidBodies | None = None) -> Batch:
+        """Descend along the forces for ``finish_steps`` steps; a structure whose momentum turns against its forces drops it.
+
+        ``bodies`` stay rigid.
+        """
         hook.every, hook.strength = 1, STRIDE
         rows, velocity = batch.rows['positions'], torch.zeros_like(batch.fields['positions'])
         with torch.inference_mode():
@@ -158,7 +162,11 @@ class Guidance(CallCounter):
                 shift = hook(batch, 0.0)['positions']
                 power = shift.new_zeros(batch.size).index_add_(0, rows, (shift * velocity).sum(-1))
                 velocity = limited(shift + MOMENTUM * velocity * (power > 0)[rows, None], rows, batch.size, self.cap)
-                batch = process.confine(batch.with_fields(positions=batch.fields['positions'] + velocity))
+                moved = batch.fields['positions'] + velocity
+                if bodies and bodies.rows:
+                    moved = bodies.poses(moved)
+                    velocity = moved - batch.fields['positions']
+                batch = process.confine(batch.with_fields(positions=moved))
         self.calls, self.failures = self.calls + hook.calls, self.failures + hook.failures
         return batch
 

@@ -70,10 +70,11 @@ class Inpaint(FromNoise):
         return {'name': self.name, **own}
 
 
-def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
+def as_template(atoms: Atoms, slab: SlabTemplate, ordered: int = 0) -> SlabTemplate:
     """Return ``atoms`` as a template: own arrays and info stay, cell, constraints and what it lacks are those of the generator.
 
-    Notes of how ``atoms`` was made are dropped; they are no notes of what is made from it.
+    Notes of how ``atoms`` was made are dropped; they are no notes of what is made from it. The last ``ordered`` atoms, those of
+    molecules, stand in the order of the template.
 
     Raises
     ------
@@ -109,6 +110,12 @@ def as_template(atoms: Atoms, slab: SlabTemplate) -> SlabTemplate:
             'slab atoms come first, in the order of the slab, and the overlayer last; in this structure the fixed '
             f'atoms of the slab, {np.nonzero(frozen)[0][:4].tolist()} ..., are others. Sort it like '
             'gen.template'
+        )
+    last = slice(len(template) - ordered, None)
+    if (atoms.numbers != template.numbers)[last].any():
+        raise ValueError(
+            f'atoms of molecules come last, in the order of the generator, {template.symbols[last]}; here these are '
+            f'{atoms.symbols[last]}. Sort them like gen.template'
         )
     gap = (atoms.positions - template.positions)[frozen] @ np.linalg.inv(np.asarray(template.cell))  # (m, 3)
     gap -= np.where(template.pbc, np.round(gap), 0.0)
