@@ -30,7 +30,7 @@ def measured() -> dict[str, dict[str, list[float]]]:
     out = {'ag-o-overlayer': {}, 'metal-oxide-overlayer': {}, 'renamed-silver': {}}
     for key, row in rows.items():
         what, start = key.split()
-        found = re.fullmatch(r'([A-Z][a-z]?)(\d+)-\d+-\d+-(\w+)(?:-(\d+))?', what)
+        found = re.fullmatch(r'([A-Z][a-z]?)((?:bcc)?\d+)-\d+-\d+-(\w+)(?:-(\d+))?', what)
         if found and start in ('model', 'renamed'):
             metal, facet, formula, oxygens = found.groups()
             formula = formula if oxygens is None else f'{metal}{formula}O{oxygens}'

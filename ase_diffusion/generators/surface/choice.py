@@ -16,7 +16,7 @@ from ...utils.header import read_header
 from ...weights.zoo import find_model, list_models
 
 DEFAULT_MODEL, OTHER_METALS, ROWS_OF_ATOMS = 'ag-o-overlayer', 'metal-oxide-overlayer', 'renamed-silver'
-FACETS = {'111': 6, '100': 4, '110': 2}  # neighbors within the topmost layer
+FACETS = {'111': 6, '0001': 6, '100': 4, 'bcc110': 4, '110': 2}  # neighbors within the topmost layer
 
 
 def default_model(overlayer: SlabTemplate) -> str:
@@ -27,7 +27,7 @@ def default_model(overlayer: SlabTemplate) -> str:
     """
     if _knows(DEFAULT_MODEL, overlayer):
         return DEFAULT_MODEL
-    rows = overlayer.of_metal and top_contacts(overlayer.atoms, overlayer.frozen) <= 2
+    rows = overlayer.of_metal and top_contacts(overlayer.atoms, overlayer.frozen) in (1, 2)
     return ROWS_OF_ATOMS if rows and _knows(ROWS_OF_ATOMS, overlayer) else OTHER_METALS
 
 
@@ -51,7 +51,7 @@ def nearest_measured(model: str, overlayer: SlabTemplate) -> str:
     new = numbers[~overlayer.frozen].tolist()
 
     def unlike(name):
-        formula, symbol, facet = re.fullmatch(r'(\w+) on (\w+)\((\d+)\)', name).groups()
+        formula, symbol, facet = re.fullmatch(r'(\w+) on (\w+)\((\w+)\)', name).groups()
         old = parse_formula(formula)
         one, other = (_nonmetals(each) < set(each) for each in (old, new))  # whether there is a metal
         near = np.linalg.norm(table[atomic_numbers[symbol]] - metal)

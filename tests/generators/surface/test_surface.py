@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import fcc110, fcc111
+from ase.build import bcc100, bcc110, fcc110, fcc111, hcp0001
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian
@@ -407,6 +407,19 @@ def test_on_rows_of_atoms_silver_is_renamed(caplog):
     same = SurfaceDiffusion(silver, 'Ag2O', model='renamed-silver', rng=1, steps=20, logfile=None).sample()
     tops = [one.positions[-3:] - [0, 0, one.positions[:12, 2].max()] for one in (atoms, same)]
     assert tops[0] == pytest.approx(tops[1] * 3.61 / 4.16, abs=0.02)  # the same structure, scaled
+
+
+@pytest.mark.parametrize(
+    ('build', 'metal', 'layers', 'new'), [(hcp0001, 'Ru', 2, False), (bcc110, 'Ta', 2, False), (bcc100, 'W', 3, True)]
+)
+def test_hexagonal_and_body_centred_metals_have_the_model_of_many_metals(build, metal, layers, new, caplog):
+    slab = build(metal, (2, 2, layers), vacuum=10.0)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms(indices=range(len(slab))))
+    gen = SurfaceDiffusion(slab, f'{metal}2O', **QUICK)
+    assert gen.model == 'metal-oxide-overlayer'
+    assert ('never saw' in caplog.text) == new
+    assert ('measured nearest to it: ' in caplog.text) == new
 
 
 @pytest.mark.parametrize('metal', ['Cu', 'Pd', 'Ni'])
