@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependency
+from .elements import mixes_functionals
 from .names import CalculatorLike
 from .own import OWN
 
@@ -29,8 +30,9 @@ def default_calculator(images: Iterable[Atoms] = (), own_first: bool = False) ->
     """Return the name of a calculator for structures, without making it.
 
     That is ``'ag-o'`` where it knows all structures (overlayers of Ag and O on two frozen layers of Ag(111)), else the first
-    installed one of ``'7net-mf-0'`` and ``'chgnet'``, which know nearly all elements; where neither is, ``'metal-oxide'`` if it
-    knows them (overlayers on frozen metals).
+    installed one of ``'7net-mf-0'`` and ``'chgnet'``, which know nearly all elements (the other way round for
+    O or F on metals where :func:`~ase_diffusion.calculators.elements.mixes_functionals`); where neither is, ``'metal-oxide'`` if
+    it knows them (overlayers on frozen metals).
 
     Parameters
     ----------
@@ -46,7 +48,8 @@ def default_calculator(images: Iterable[Atoms] = (), own_first: bool = False) ->
     """
     images = list(images)
     reasons: dict[str, str] = {}
-    for name in ('ag-o', 'metal-oxide', *UNIVERSAL) if own_first else ('ag-o', *UNIVERSAL, 'metal-oxide'):
+    universal = UNIVERSAL[::-1] if any(map(mixes_functionals, images)) else UNIVERSAL
+    for name in ('ag-o', 'metal-oxide', *universal) if own_first else ('ag-o', *universal, 'metal-oxide'):
         if name in UNIVERSAL:
             if _installed(PACKAGES[name][0]):
                 return name

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ase.data import atomic_numbers, chemical_symbols
 
+from ..utils.atoms import frozen_mask
 from .names import CalculatorLike, calculator_name
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ..representations.slab import SlabTemplate
+
+log = logging.getLogger(__name__)
 MPTRJ = frozenset(range(1, 95)) - frozenset(range(84, 89))  # elements of the data of SevenNet (its type_map) and CHGNet
 POTENTIALS = ('7net-mf-0', '7net-0', 'chgnet')
+HUBBARD = frozenset(atomic_numbers[x] for x in ('Co', 'Cr', 'Fe', 'Mn', 'Mo', 'Ni', 'V', 'W'))
+ELECTRONEGATIVE = frozenset({8, 9})
+_told: set[str] = set()  # calculators of which a warning was written
 
 
 def known_elements(calculator: CalculatorLike) -> frozenset[int] | None:
@@ -53,6 +65,30 @@ def check_elements(calculator: CalculatorLike, numbers: Iterable[int], who: str)
         raise ValueError(
             f'{who} needs a calculator that knows all elements; {calculator_name(calculator)} does not know {names[0]}, '
             f'only {short}; pass another one{such}'
+        )
+
+
+def mixes_functionals(atoms: Atoms | SlabTemplate) -> bool:
+    """Return whether SevenNet is wrong by several eV: mobile O or F on a frozen metal of which MPtrj has oxides with PBE+U.
+
+    MPtrj has such a metal alone with PBE. SevenNet learned these energies as they are, CHGNet corrected ones
+    (``benchmarks/oxygen_labels.py``).
+    """
+    atoms = getattr(atoms, 'atoms', atoms)
+    frozen = frozen_mask(atoms)
+    mobile, held = set(atoms.numbers[~frozen].tolist()), set(atoms.numbers[frozen].tolist())
+    return bool(mobile & ELECTRONEGATIVE and held & HUBBARD and not held & ELECTRONEGATIVE)
+
+
+def warn_of_mixed_functionals(calculator: CalculatorLike, images: Iterable[Atoms | SlabTemplate]) -> None:
+    """Log a warning, once for each calculator, where structures are for SevenNet what :func:`mixes_functionals` says."""
+    name = calculator_name(calculator)
+    if name.startswith('7net') and name not in _told and any(map(mixes_functionals, images)):
+        _told.add(name)
+        log.warning(
+            '%s binds oxygen and fluorine several eV too weakly to Co, Cr, Fe, Mn, Mo, Ni, V and W: its data have oxides of '
+            "these with PBE+U, the metals with PBE; take 'chgnet', whose data are corrected for it, or DFT",
+            name,
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..calculators.default import check_installed
+from ..calculators.elements import warn_of_mixed_functionals
 from ..calculators.factory import CalculatorFactory, named
 from ..calculators.names import CalculatorLike, get_calculator, is_own_force_field
 from ..errors import MissingDependency
@@ -42,6 +43,7 @@ class Relaxer:
         device: str | torch.device | None = None,
     ) -> None:
         check_installed(calculator)
+        self.calculator = calculator
         self.settings, self.batch_size, self.process, self.batches = settings, batch_size, None, None
         if timeout is not None:
             from ..calculators.process import CalculatorProcess
@@ -60,7 +62,12 @@ class Relaxer:
                 self.batches = SevenNetBatches(self.factory.shared)
 
     def check(self, images: Iterable[Atoms]) -> None:
-        """Raise the first error if a force field of this package knows none of the structures; then the input is wrong."""
+        """Raise the first error if a force field of this package knows none of the structures; then the input is wrong.
+
+        Warns where SevenNet is known to be wrong.
+        """
+        images = list(images)
+        warn_of_mixed_functionals(self.calculator, images)
         if self.batches is None:
             return
         errors = []

@@ -6,7 +6,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from ase_diffusion import CrystalDiffusion, SurfaceDiffusion
-from ase_diffusion.calculators import default, get_calculator
+from ase_diffusion.calculators import default, elements, get_calculator
 from ase_diffusion.calculators.default import check_installed, default_calculator, default_for_slab
 from ase_diffusion.errors import MissingDependency
 from ase_diffusion.metrics import ag6_model
@@ -41,6 +41,29 @@ def test_the_shipped_force_field_where_it_knows_the_structures(only, copper):
     assert default_calculator() == '7net-mf-0'
     only('chgnet')
     assert default_calculator([copper]) == 'chgnet'
+
+
+@pytest.mark.parametrize(
+    ('metal', 'adsorbate', 'wrong'), [('Ni', 'O', True), ('Fe', 'F', True), ('Ni', 'S', False), ('Pd', 'O', False)]
+)
+def test_oxygen_on_metals_of_which_oxides_have_a_hubbard_u_is_for_chgnet(metal, adsorbate, wrong, only, monkeypatch, caplog):
+    """SevenNet learned PBE+U for oxides and PBE for metals; benchmarks/oxygen_labels.py."""
+    from ase.build import add_adsorbate
+
+    slab = fcc111(metal, (2, 2, 2), a=3.6, vacuum=8.0)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms(range(8)))
+    add_adsorbate(slab, adsorbate, 1.2, 'fcc')
+    only('sevenn', 'chgnet')
+    assert default_calculator([slab]) == ('chgnet' if wrong else '7net-mf-0')
+    monkeypatch.setattr(elements, '_told', set())
+    for calculator in ('chgnet', '7net-mf-0', '7net-mf-0'):
+        elements.warn_of_mixed_functionals(calculator, [slab])
+    assert caplog.text.count('several eV too weakly') == wrong
+    only('sevenn')
+    assert default_calculator([slab]) == '7net-mf-0'
+    slab.set_constraint()  # a crystal or an oxide throughout: one functional
+    assert not elements.mixes_functionals(slab)
 
 
 def test_the_force_field_of_many_metals_where_nothing_better_is_installed(only, copper):
