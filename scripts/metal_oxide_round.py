@@ -301,7 +301,7 @@ def merge(args) -> None:
     pairs = [atoms.info['key_value_pairs'] for atoms in frames]
     left = {x['run'] for x, atoms in zip(pairs, frames, strict=True) if x['last'] and len(detached(atoms))}
     kept = [k for k, x in enumerate(pairs) if x['run'] not in left and not is_left_out(frames[k])]
-    kept = [k for k in kept if pairs[k]['last'] or pairs[k]['step'] in args.steps]
+    kept = [k for k in kept if pairs[k]['last'] or pairs[k].get('held') or pairs[k]['step'] in args.steps]
     write_frames([frames[k] for k in kept], args.out)
     found = collections.Counter(what_on_what(frames[k]) for k in kept if pairs[k]['last'])
     for key, n in sorted(found.items()):
@@ -343,7 +343,9 @@ def main() -> None:
     two = commands.add_parser('merge')
     two.add_argument('out', type=Path)
     two.add_argument('files', type=Path, nargs='*')
-    two.add_argument('--steps', type=int, nargs='*', default=sorted(KEEP), help='frames to keep beside the last')
+    two.add_argument(
+        '--steps', type=int, nargs='*', default=sorted(KEEP), help='frames to keep beside the last, of what is not held'
+    )
     args = parser.parse_args()
     merge(args) if args.command == 'merge' else run(args)
 
