@@ -14,7 +14,11 @@ QUICK = {'steps': 12, 'logfile': None}
 
 @pytest.mark.parametrize(
     ('build', 'metal', 'nearest'),
-    [(fcc111, 'Ni', r'Ni4O2 on Ni\(111\)'), (fcc100, 'Rh', r'Rh4O2 on Rh\(100\)'), (hcp0001, 'Ru', r'Rh\d+O\d+ on Rh\(111\)')],
+    [
+        (fcc111, 'Ni', r'Ni4O2 on Ni\(111\)'),
+        (fcc100, 'Rh', r'Rh4O2 on Rh\(100\)'),
+        (hcp0001, 'Sc', r'\w+4O2 on \w+\((111|0001)\)'),
+    ],
 )
 @pytest.mark.parametrize('new', ['O', 'K'])
 def test_the_warning_tells_what_was_measured_nearest_to_it(build, metal, nearest, new, caplog):
