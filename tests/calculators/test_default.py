@@ -96,6 +96,13 @@ def test_sevennet_for_oxygen_on_nickel_is_warned_of_where_it_is_named(use, nicke
     assert caplog.text.count('several eV too weakly') == 1
 
 
+def test_a_relaxation_by_a_force_field_that_never_saw_such_overlayers_is_warned_of(nickel, copper, caplog):
+    """It ranks the candidates of best_of."""
+    for slab, count in ((copper, 0), (nickel, 1)):
+        SurfaceDiffusion(slab, 'O2', relax={'calculator': 'metal-oxide'}, logfile=None)
+        assert caplog.text.count('the data of metal-oxide have no O on Ni') == count
+
+
 def test_guidance_that_has_no_force_field_does_not_advise_a_wrong_one(nickel, copper):
     with pytest.raises(ValueError, match="pass calculator='chgnet'"):
         SurfaceDiffusion(nickel, 'O', guidance=True, logfile=None)
