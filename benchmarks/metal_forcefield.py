@@ -17,7 +17,6 @@ from bench import Benchmark, digest, main, table
 # isort: split
 import gzip
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,7 @@ from ase_diffusion.calculators.batches import OverlayerBatches
 from ase_diffusion.data.frames import read_frames
 from ase_diffusion.relax import get_calculator
 from ase_diffusion.utils.atoms import frozen_mask
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'scripts'))
-from metal_oxide_train import relative  # noqa: E402
+from scripts.metal_oxide_train import relative
 
 MAX_FORCE = 40.0  # eV/A
 FIRST = {'Cu', 'Ag', 'Au', 'Pd', 'Pt', 'Ir', 'Al'}  # metals of the first rounds

@@ -21,9 +21,7 @@ from __future__ import annotations
 from bench import StructureBenchmark, digest, main, mean_error, seeded, table, write_images
 
 # isort: split
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -37,9 +35,7 @@ from ase_diffusion.data import read_frames
 from ase_diffusion.relax import get_calculator, irelax, relax
 from ase_diffusion.search import random_start
 from ase_diffusion.utils.atoms import detached, frozen_mask
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'scripts'))
-from metal_oxide_round import LATTICES  # noqa: E402
+from scripts.metal_oxide_round import LATTICES
 
 SILVER = 4.16  # A, of the data of ag-o-overlayer
 METALS = LATTICES['fcc']  # lattice constants of 7net-mf-0 (modal PBE), A
@@ -115,11 +111,17 @@ class Metals(StructureBenchmark):
         if self.args.starts_only:
             raise SystemExit(f'{len(todo)} starts wait in {self.store}')
         options = {'fmax': 0.05, 'steps': 150, 'batch_size': self.args.together}
-        for index, end in irelax([atoms for _, atoms in todo], '7net-mf-0', **options):
-            key, atoms = todo[index]
-            write_images(self.path(key), [atoms, end])
-            print(f'{time.strftime("%H:%M:%S")} {key}', flush=True)
+        for judge in sorted({self.judge(atoms) for _, atoms in todo}):
+            some = [(key, atoms) for key, atoms in todo if self.judge(atoms) == judge]
+            for index, end in irelax([atoms for _, atoms in some], judge, **options):
+                key, atoms = some[index]
+                write_images(self.path(key), [atoms, end])
+                print(f'{time.strftime("%H:%M:%S")} {key}', flush=True)
         self._machine()
+
+    def judge(self, atoms: Atoms) -> str:
+        """Return the name of the calculator that relaxes a start."""
+        return 'emt' if self.quick else 'chgnet' if mixes_functionals(atoms) else '7net-mf-0'
 
     def start(self, key: str, item) -> Atoms:
         """Return the start of an item, made and kept where it does not wait in the store."""
@@ -139,7 +141,7 @@ class Metals(StructureBenchmark):
     def run(self, item) -> list:
         key, item = item
         atoms = self.start(key, item)
-        name = 'emt' if self.quick else 'chgnet' if mixes_functionals(atoms) else '7net-mf-0'
+        name = self.judge(atoms)
         self.calculators[name] = calculator = self.calculators.get(name) or get_calculator(name)
         begun = time.process_time()
         end = relax(atoms, calculator, fmax=0.05, steps=150)

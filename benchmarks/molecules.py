@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.data import covalent_radii
-from metals import METALS, substrate
+from metals import substrate
 
 from ase_diffusion import SurfaceDiffusion
 from ase_diffusion.relax import get_calculator, relax
@@ -54,7 +54,7 @@ class MoleculesOnPlatinum(StructureBenchmark):
     def run(self, item) -> list[Atoms]:
         name, size, start, number = item
         self.calculator = self.calculator or get_calculator(self.settings()['judge'])
-        slab, options = substrate('Pt', '111', (size, size), METALS['Pt']), {'rng': number, 'logfile': None, 'compile': False}
+        slab, options = substrate('Pt', '111', (size, size)), {'rng': number, 'logfile': None, 'compile': False}
         if start == 'random':
             atoms = with_molecules(slab, [name], seeded(number))
         elif start == 'atoms':

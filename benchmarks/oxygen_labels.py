@@ -26,11 +26,10 @@ from ase_diffusion.utils.atoms import frozen_mask
 POTENTIALS = {'PBE': '7net-mf-0', 'R2SCAN': '7net-mf-0', 'CHGNet': 'chgnet'}
 FACETS = {'fcc': '111', 'hcp': '0001', 'bcc': 'bcc110'}
 HOLLOW = {'111': (1 / 3, 1 / 3), '0001': (1 / 3, 1 / 3), 'bcc110': (0.5, 0.25)}  # in units of the surface cell
-GAS = 'O2'
 
 
 class OxygenLabels(Benchmark):
-    """An item is a metal on a facet; the first is the molecule."""
+    """An item is a facet of a metal."""
 
     name = 'oxygen_labels'
 
@@ -48,7 +47,7 @@ class OxygenLabels(Benchmark):
         out = {}
         for modal, name in [('EMT', 'emt')] if self.quick else POTENTIALS.items():
             calculator = get_calculator(name, **({'modal': modal} if name == '7net-mf-0' else {}))
-            gas = molecule(GAS, vacuum=6.0, pbc=(True, True, False))
+            gas = molecule('O2', vacuum=6.0, pbc=(True, True, False))
             half = relax(gas, calculator, fmax=0.03, steps=100).get_potential_energy() / 2
             slab = substrate(metal, facet, (2, 2))
             slab.calc = calculator
@@ -63,8 +62,7 @@ class OxygenLabels(Benchmark):
         return out
 
     def report(self, results: dict) -> None:
-        names = list(next(iter(results.values()), {}).keys() - {'machine'})
-        names = [name for name in ('EMT', *POTENTIALS) if name in names]
+        names = [name for name in ('EMT', *POTENTIALS) if name in next(iter(results.values()), {})]
         head = ('surface', *(f'{what}, {name}' for name in names for what in ('adsorption, eV', 'distance, A')))
         rows = [
             (key, *(r[name][what] for name in names for what in ('adsorption_eV', 'distance_A'))) for key, r in results.items()

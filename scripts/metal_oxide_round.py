@@ -10,7 +10,8 @@ A batch is a group: many starts of one metal, facet, cell and composition, so th
 - ``oxides``: a metal and oxygen, or oxygen alone, on the fcc metals of the first rounds. A quarter of the starts is random, the
   others are samples of the model that `SurfaceDiffusion` takes by default there, at three strengths of guidance, and of the other
   of the two models of many metals. The first 42 groups are M4O2 in p(3x2) and M6O3 in p(3x3) on each metal and facet.
-- ``others``: the same on hcp and bcc metals, and on some of these as fcc ones; half of the starts random.
+- ``others``: the same on hcp and bcc metals, and on some of these as fcc ones; half of the starts random, the others of the two
+  models of many metals.
 - ``compounds``: a metal with H, C, N or S, or alone, on any metal; half of the starts random.
 - ``adsorbates``: H, C, N or S, with O in one group of five; random starts.
 - ``molecules``: one to three of CO, OH, H2O or NH3, whole, near the surface, turned at random (CO stands on C).

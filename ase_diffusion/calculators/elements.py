@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ase.data import atomic_numbers, chemical_symbols
 
 from ..utils.atoms import frozen_mask
-from .names import CalculatorLike, calculator_name
+from .names import CalculatorLike, calculator_name, calculator_title
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -81,9 +81,10 @@ def mixes_functionals(atoms: Atoms | SlabTemplate) -> bool:
 
 
 def warn_of_mixed_functionals(calculator: CalculatorLike, images: Iterable[Atoms | SlabTemplate]) -> None:
-    """Log a warning, once for each calculator, where structures are for SevenNet what :func:`mixes_functionals` says."""
-    name = calculator_name(calculator)
-    if name.startswith('7net') and name not in _told and any(map(mixes_functionals, images)):
+    """Log a warning, once for each calculator, where a calculator is SevenNet and :func:`mixes_functionals` of a structure."""
+    names = (calculator_name(calculator), calculator_title(calculator))
+    name = next((name for name in names if name.startswith(('7net', 'sevennet'))), None)
+    if name and name not in _told and any(map(mixes_functionals, images)):
         _told.add(name)
         log.warning(
             '%s binds oxygen and fluorine several eV too weakly to Co, Cr, Fe, Mn, Mo, Ni, V and W: its data have oxides of '

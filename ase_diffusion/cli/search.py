@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser, again: ArgumentParser) -> None:
         '--best-of',
         type=int,
         metavar='K',
-        help='relax only the best of K candidates, by the energy of ag-o, or of --prerelax after that (1)',
+        help='relax only the best of K candidates, by the energy of a shipped force field, or of --prerelax after that (1)',
     )
     parser.add_argument('--prerelax', metavar='CALC', help='relax with a cheap potential first, such as ag-o')
     parser.add_argument('--optimizer', metavar='NAME', help='of ase.optimize (BFGS)')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,19 @@ from ase import Atoms
 
 from ..calculators.default import check_installed, default_calculator
 from ..calculators.elements import check_elements
-from ..calculators.names import check_calculator, is_own_force_field
+from ..calculators.names import calculator_name, check_calculator, is_own_force_field
 from ..relax.relax import irelax
 from ..relax.relaxer import Relaxer
 from ..relax.settings import Settings
+from ..representations.slab import SlabTemplate
 from ..utils.checks import check_limits
 
 if TYPE_CHECKING:
     import torch
 
     from ..representations import Failure
-    from ..representations.slab import SlabTemplate
+
+log = logging.getLogger(__name__)
 
 
 def relax_keywords(
@@ -74,7 +77,10 @@ def relax_keywords(
     if is_own_force_field(calculator):
         options = {'device': device, **options}
         if template is not None:
-            Relaxer(calculator, settings, device=options['device']).check([template])
+            relaxer = Relaxer(calculator, settings, device=options['device'])
+            relaxer.check([template])
+            if news := SlabTemplate.of(template).news(relaxer.batches.header.get('data', {})):
+                log.warning('relax: the data of %s have no %s; its energies are a guess there', calculator_name(calculator), news)
     return options
 
 

@@ -82,8 +82,8 @@ def relax(
     images : Atoms or list of Atoms
         Structures; atoms in FixAtoms have bit-identical positions in the result.
     calculator : str, Path, callable, Calculator or None
-        As `get_calculator` takes it. None: ``'ag-o'`` if it knows all structures, else the first installed one of
-        ``'7net-mf-0'`` and ``'chgnet'``; the log and the key ``relax_calculator`` of the results say which.
+        As `get_calculator` takes it. None: :func:`ase_diffusion.calculators.default.default_calculator`; the log
+        and the key ``relax_calculator`` of the results say which.
     optimizer : str or class
         Name of a class of `ase.optimize`, such as ``'BFGS'``, ``'FIRE'`` or ``'LBFGS'``, or the class.
     fmax : float

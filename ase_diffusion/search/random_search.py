@@ -20,7 +20,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from ..calculators.default import check_installed, default_for_slab, example_structure
-from ..calculators.elements import check_elements
+from ..calculators.elements import check_elements, warn_of_mixed_functionals
 from ..calculators.factory import check_shared
 from ..calculators.names import CalculatorLike, calculator_name, is_own_force_field
 from ..data.frames import row_atoms
@@ -134,6 +134,7 @@ class RandomStructureSearch:
         """Raise a ValueError where the calculator does not know an element, as far as that can be told."""
         example = example_structure(self.slab, _elements(self.stoich))
         check_elements(self.calculator, example.numbers, 'a search')
+        warn_of_mixed_functionals(self.calculator, [example])
         if is_own_force_field(self.calculator):
             Relaxer(self.calculator, self.settings).check([example])
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..calculators.default import default_calculator
+from ..calculators.elements import warn_of_mixed_functionals
 from ..calculators.names import CalculatorLike
 from ..metrics.surface import Distinct
 from ..utils.rng import RandomSource, coerce_rng
@@ -42,8 +43,8 @@ class StructureSearch(Campaign):
     database : str or Path
         ``*.db`` or ``postgresql://...``, see :class:`ase_diffusion.search.campaign.Campaign`.
     calculator : str, Path, callable, Calculator or None
-        As `ase_diffusion.relax.get_calculator` takes it. None: ``'ag-o'`` if it knows the structures, else the first installed
-        one of ``'7net-mf-0'`` and ``'chgnet'``; the log says which.
+        As `ase_diffusion.relax.get_calculator` takes it. None:
+        :func:`ase_diffusion.calculators.default.default_calculator`; the log says which.
     conditions : dict, optional
         Keywords of ``generator.sample``.
     rng : None, int, Generator, RandomState or numpy.random
@@ -79,9 +80,10 @@ class StructureSearch(Campaign):
             )
         self.generator, self.conditions = generator, dict(conditions or {})
         checked = generator.check_conditions(self.conditions)
-        if calculator is None:
-            template = getattr(generator, 'template', None)
-            calculator = default_calculator([] if template is None else [template])
+        template = getattr(generator, 'template', None)
+        images = [] if template is None else [template]
+        calculator = default_calculator(images) if calculator is None else calculator
+        warn_of_mixed_functionals(calculator, images)
         self.seed = _find_seed(rng, database)
         self.seen = Distinct()
         asked = {name: plain(checked[name]) for name in self.conditions}

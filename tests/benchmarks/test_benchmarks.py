@@ -231,6 +231,34 @@ def test_random_sites_have_the_group_the_number_and_the_distance(load):
         assert (np.linalg.norm((d - np.round(d)) * edges, axis=-1).min(1) < 1e-6).all()
 
 
+def test_starts_that_are_relaxed_together_have_the_judge_of_each(load, tmp_path, monkeypatch):
+    """7net-mf-0 is wrong for oxygen on Ni."""
+    module, benchmark = load('metals')
+    judges = {}
+
+    def irelax(images, calculator, **options):
+        judges[calculator] = {str(atoms.symbols[:1]) for atoms in images}
+        return enumerate(images)
+
+    monkeypatch.setattr(module, 'irelax', irelax)
+    monkeypatch.setattr(benchmark, 'summarize', lambda self: {})
+    options = ['--rows', 'trained', 'held', '--metals', 'Cu', 'Ni', '--starts', 'random', '-n', '1', '--together', '2']
+    with pytest.raises(SystemExit, match='too little'):
+        run(load, 'metals', 'run', *options, '--out', tmp_path / 'metals.json')
+    assert judges == {'7net-mf-0': {'Cu'}, 'chgnet': {'Ni'}}
+
+
+def test_every_facet_of_a_measured_row_can_be_compared(load):
+    from ase_diffusion.generators.surface.choice import FACETS as known
+    from ase_diffusion.representations.slab import top_contacts
+
+    module, _ = load('metals')
+    for facet, (structure, *_) in module.FACETS.items():
+        metal = next(iter(module.LATTICES[structure]))
+        slab = module.substrate(metal, facet, (3, 3))
+        assert known[facet.removesuffix('x4')] == top_contacts(slab, np.ones(len(slab), bool)), facet
+
+
 def test_warnings_of_models_tell_the_committed_results(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / 'scripts'))
     ship = importlib.import_module('ship')

@@ -2,6 +2,7 @@
 
 import pytest
 from ase.build import bulk, fcc111
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.io import read, write
 
@@ -66,6 +67,49 @@ def test_oxygen_on_metals_of_which_oxides_have_a_hubbard_u_is_for_chgnet(metal, 
     assert not elements.mixes_functionals(slab)
 
 
+@pytest.fixture
+def nickel():
+    slab = fcc111('Ni', (2, 2, 2), vacuum=8.0)
+    slab.pbc = (True, True, False)
+    slab.set_constraint(FixAtoms(range(8)))
+    return slab
+
+
+class SevenNetCalculator(EMT):
+    name = '7net-mf-0'
+
+
+@pytest.mark.parametrize(
+    'use',
+    [
+        lambda slab, calc, _: SurfaceDiffusion(slab, 'O', guidance=calc, logfile=None),
+        lambda slab, calc, folder: RandomStructureSearch(slab, 'O', calc, database=folder / 'r.db', logfile=None),
+        lambda slab, calc, folder: StructureSearch(
+            SurfaceDiffusion(slab, 'O', logfile=None), folder / 's.db', calc, workers=0, logfile=None
+        ),
+    ],
+)
+def test_sevennet_for_oxygen_on_nickel_is_warned_of_where_it_is_named(use, nickel, monkeypatch, caplog, tmp_path):
+    """Also as an instance; in the workers of a search nobody would see it."""
+    monkeypatch.setattr(elements, '_told', set())
+    use(nickel, SevenNetCalculator(), tmp_path)
+    assert caplog.text.count('several eV too weakly') == 1
+
+
+def test_a_relaxation_by_a_force_field_that_never_saw_such_overlayers_is_warned_of(nickel, copper, caplog):
+    """It ranks the candidates of best_of."""
+    for slab, count in ((copper, 0), (nickel, 1)):
+        SurfaceDiffusion(slab, 'O2', relax={'calculator': 'metal-oxide'}, logfile=None)
+        assert caplog.text.count('the data of metal-oxide have no O on Ni') == count
+
+
+def test_guidance_that_has_no_force_field_does_not_advise_a_wrong_one(nickel, copper):
+    with pytest.raises(ValueError, match="pass calculator='chgnet'"):
+        SurfaceDiffusion(nickel, 'O', guidance=True, logfile=None)
+    with pytest.raises(ValueError, match="pass calculator='7net-mf-0'"):
+        SurfaceDiffusion(copper, 'CuON', guidance=True, logfile=None)
+
+
 def test_the_force_field_of_many_metals_where_nothing_better_is_installed(only, copper):
     from ase.build import add_adsorbate
 
@@ -78,9 +122,9 @@ def test_the_force_field_of_many_metals_where_nothing_better_is_installed(only, 
     assert default_calculator([oxide]) == 'metal-oxide'
     only('sevenn')
     assert default_calculator([oxide]) == '7net-mf-0'
-    oxide.symbols[:] = 'Ni'
+    oxide.symbols[:] = 'Mn'
     oxide.symbols[-1] = 'O'
-    with pytest.raises(ValueError, match='never saw Ni'):
+    with pytest.raises(ValueError, match='never saw Mn'):
         get_calculator('metal-oxide').get_potential_energy(oxide)
 
 

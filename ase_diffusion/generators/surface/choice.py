@@ -16,7 +16,7 @@ from ...utils.header import read_header
 from ...weights.zoo import find_model, list_models
 
 DEFAULT_MODEL, OTHER_METALS, ROWS_OF_ATOMS = 'ag-o-overlayer', 'metal-oxide-overlayer', 'renamed-silver'
-FACETS = {'111': 6, '0001': 6, '100': 4, 'bcc110': 4, '110': 2}  # neighbors within the topmost layer
+FACETS = {'111': 6, '0001': 6, '100': 4, 'bcc110': 4, '110': 2, 'bcc100': 0}  # neighbors within the topmost layer
 
 
 def default_model(overlayer: SlabTemplate) -> str:

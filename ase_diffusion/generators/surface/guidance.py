@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...calculators.default import unknown_to
-from ...calculators.elements import check_elements
+from ...calculators.elements import check_elements, mixes_functionals, warn_of_mixed_functionals
 from ...calculators.forcefield import ForceFieldCalculator, batch_forces, check_known
 from ...calculators.forces import Forces
 from ...calculators.names import CalculatorLike, calculator_name, is_own_force_field
@@ -108,6 +108,7 @@ class Guidance(CallCounter):
             self.calculator = _shipped(template)
         own, self.network = self.calculator, None
         check_elements(own, template.atoms.numbers, 'guidance')
+        warn_of_mixed_functionals(own, [template])
         if self.time_limit is not None:
             self.compute = Forces(own, self.directory, time_limit=self.time_limit)
         elif is_own_force_field(own):
@@ -191,9 +192,9 @@ def _shipped(template: SlabTemplate) -> str:
         if (reason := unknown_to(name, [template])) is None:
             return name
         reasons.append(f'{name}: {reason}')
-    known = '; '.join(reasons)
+    known, other = '; '.join(reasons), 'chgnet' if mixes_functionals(template) else '7net-mf-0'
     raise ValueError(
-        f"guidance needs forces, and no shipped force field knows this slab ({known}); pass calculator='7net-mf-0' or another"
+        f'guidance needs forces, and no shipped force field knows this slab ({known}); pass calculator={other!r} or another'
     )
 
 
