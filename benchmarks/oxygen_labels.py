@@ -3,7 +3,7 @@
     python benchmarks/oxygen_labels.py run
     python benchmarks/oxygen_labels.py report
 
-One O in p(2x2) on two frozen layers of the close-packed facet, in the hollow, relaxed (BFGS, 0.03 eV/A): energy of adsorption,
+One O in p(2x2) on two frozen layers of the close-packed facet, near the hollow, relaxed (BFGS, 0.03 eV/A): energy of adsorption,
 eV, relative to half an O2 molecule, and the shortest metal-oxygen distance, A, by 7net-mf-0 with the modals PBE and R2SCAN and by
 CHGNet. From right to left in a row of the periodic table the binding should become stronger; the data, MPtrj, have oxides of Co,
 Cr, Fe, Mo, Ni, V and W with a Hubbard U and their metals without; those of CHGNet are corrected for it. Baseline: calorimetry on

@@ -205,8 +205,10 @@ def starts(kind: str, number: int, count: int, rng: np.random.Generator) -> tupl
         return metal, facet, [random_start(slab, formula, rng, height=(0.7, 2.8)) for _ in range(count)], ['random'] * count
     images = [random_start(slab, formula, rng) for _ in range(count // (4 if kind == 'oxides' else 2))]
     sources, left = ['random'] * len(images), count - len(images)
-    default = MODELS[facet in ('110', '211') and kind == 'oxides']
-    second = MODELS[default == MODELS[0] and kind != 'compounds']
+    many, silver = MODELS
+    default, second = (silver, many) if facet in ('110', '211') and kind == 'oxides' else (many, silver)
+    if kind == 'compounds':  # of which renamed silver knows nothing
+        second = many
     for part, (model, scale) in enumerate([(default, 1.0), (default, 2.0), (default, 4.0), (second, 2.0)]):
         n = left // 4 + (part < left % 4)
         gen = SurfaceDiffusion(slab, stoich=formula, model=model, steps=30, rng=int(rng.integers(1 << 31)), logfile=None)

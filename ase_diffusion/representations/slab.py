@@ -260,7 +260,7 @@ class SlabTemplate:
         """Return what the data of a model (:meth:`check_known`) do not have, or ''.
 
         Elements, what is on what, facet, coverage, strain and fewer layers; more of these do not matter to networks that look
-        two layers deep.
+        three layers deep.
         """
         if not data.get('systems'):
             return ''
