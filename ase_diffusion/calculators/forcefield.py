@@ -56,8 +56,8 @@ class ForceFieldCalculator(Calculator):
     Parameters
     ----------
     model : str, Path or ForceField
-        'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), 'metal-oxide' (shipped; metals and oxygen on frozen
-        close-packed metals, energies relative to the bare substrate), a checkpoint, or a network, as
+        'ag-o' (shipped; Ag-O overlayers on two frozen layers of Ag(111)), 'metal-oxide' (shipped; the metal, O, H, C,
+        N and S on frozen close-packed metals, energies relative to the bare substrate), a checkpoint, or a network, as
         :func:`ase_diffusion.networks.schnetpack_io.forcefield_from_schnetpack` returns it.
     device : str or torch.device, optional
     dtype : 'float32' or 'float64'

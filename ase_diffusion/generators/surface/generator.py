@@ -79,7 +79,7 @@ class SurfaceDiffusion(Generator):
         overlayer is generated and relax with it afterwards, which costs less and gives lower energies.
     model : str or Path, optional
         A shipped model, a checkpoint, or ``'untrained'`` (then :meth:`fit` comes first). Default: ``'ag-o-overlayer'`` for silver
-        and oxygen on silver; else ``'metal-oxide-overlayer'`` (nine metals with H, C, N, O, S; other metals), but
+        and oxygen on silver; else ``'metal-oxide-overlayer'`` (25 metals with H, C, N, O, S; other metals), but
         ``'renamed-silver'`` for metals and oxygen on (110) and steps.
     calculator, guidance : optional
         Force guidance: ``guidance=True``, a dict of the parameters of
