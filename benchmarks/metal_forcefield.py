@@ -26,10 +26,10 @@ from ase_diffusion.calculators.batches import OverlayerBatches
 from ase_diffusion.data.frames import read_frames
 from ase_diffusion.relax import get_calculator
 from ase_diffusion.utils.atoms import frozen_mask
+from scripts.metal_oxide_round import METALS
 from scripts.metal_oxide_train import relative
 
 MAX_FORCE = 40.0  # eV/A
-FIRST = {'Cu', 'Ag', 'Au', 'Pd', 'Pt', 'Ir', 'Al'}  # metals of the first rounds
 KINDS = ('metal, O', 'metal, O; other metals', 'metal, H C N S', 'H C N O S')
 UNSEEN = 'Rh, O; never seen'
 
@@ -75,7 +75,7 @@ def kind_of(atoms) -> str:
     mobile, [metal] = set(atoms.symbols[~frozen]), set(atoms.symbols[frozen])
     if metal not in mobile:
         return KINDS[3]
-    return KINDS[2] if mobile - {metal, 'O'} or len(mobile) == 1 else KINDS[metal not in FIRST]
+    return KINDS[2] if mobile - {metal, 'O'} or len(mobile) == 1 else KINDS[metal not in METALS]
 
 
 def errors(frames: list, calculator) -> dict:

@@ -25,7 +25,6 @@ import time
 
 import numpy as np
 from ase import Atoms
-from ase.build import bcc100, bcc110, fcc100, fcc110, fcc111, hcp0001
 from ase.constraints import FixAtoms
 from ase.io import read
 
@@ -35,14 +34,14 @@ from ase_diffusion.data import read_frames
 from ase_diffusion.relax import get_calculator, irelax, relax
 from ase_diffusion.search import random_start
 from ase_diffusion.utils.atoms import detached, frozen_mask
-from scripts.metal_oxide_round import LATTICES
+from scripts.metal_oxide_round import LATTICES, layers
 
 SILVER = 4.16  # A, of the data of ag-o-overlayer
 METALS = LATTICES['fcc']  # lattice constants of 7net-mf-0 (modal PBE), A
 EVERY = sorted({metal for metals in LATTICES.values() for metal in metals})
-# facet: structure, builder, layers; of four, two relax
-FACETS = {'111': ('fcc', fcc111, 2), '100': ('fcc', fcc100, 2), '110': ('fcc', fcc110, 3), '111x4': ('fcc', fcc111, 4)}
-FACETS |= {'0001': ('hcp', hcp0001, 2), 'bcc110': ('bcc', bcc110, 2), 'bcc100': ('bcc', bcc100, 3)}
+# facet: what scripts/metal_oxide_round.py calls it, layers; of four, two relax
+FACETS = {facet: (facet, 2) for facet in ('111', '100', '0001', 'bcc110')}
+FACETS |= {'110': ('110', 3), 'bcc100': ('bcc100', 3), '111x4': ('111', 4)}
 SMALL, LARGE = (3, 2, 4, 2), (3, 3, 6, 3)  # cell, metal and oxygen atoms (or a formula)
 CATALYSTS = ('Pt', 'Cu', 'Pd', 'Ni', 'Rh')
 ROWS = {
@@ -98,7 +97,7 @@ class Metals(StructureBenchmark):
         for number in range(1 if self.quick else self.args.n):
             for metal, facet, what in rows:
                 starts = LAYERS if facet == '111x4' else self.args.starts
-                renamed = len(what) == 4 and FACETS[facet][0] == 'fcc'
+                renamed = len(what) == 4 and facet in ('111', '100', '110')
                 for start in ('random',) if self.quick else [x for x in starts if x != 'renamed' or renamed]:
                     yield f'{row_name(metal, facet, what)}/{start}.{number:03d}', (metal, facet, what, start, number)
 
@@ -188,11 +187,9 @@ class Metals(StructureBenchmark):
 
 def substrate(metal: str, facet: str, cell: tuple[int, int], a: float | None = None):
     """Return frozen layers of a facet; the lattice constants are those of 7net-mf-0, or ``a`` in A."""
-    structure, build, layers = FACETS[facet]
-    constants = dict(zip('ac', np.atleast_1d(LATTICES[structure][metal] if a is None else a).tolist(), strict=False))
-    slab = build(metal, (*cell, layers), vacuum=10.0, **constants)
-    slab.pbc = (True, True, False)
-    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2 if layers == 4 else slab.get_tags() > 0))
+    of, depth = FACETS[facet]
+    slab = layers(metal, of, (*cell, depth), a)
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2 if depth == 4 else slab.get_tags() > 0))
     return slab
 
 

@@ -46,11 +46,12 @@ import torch
 from ase import Atoms
 from ase.build import bcc100, bcc110, fcc100, fcc110, fcc111, fcc211, hcp0001, molecule
 from ase.constraints import FixAtoms
-from ase.data import covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from ase.geometry import get_distances
 from ase.io import read, write
 
 from ase_diffusion import SurfaceDiffusion
+from ase_diffusion.calculators.elements import HUBBARD
 from ase_diffusion.data.frames import read_frames, write_frames
 from ase_diffusion.relax import get_calculator, irelax
 from ase_diffusion.search import random_start
@@ -63,7 +64,6 @@ UNFINISHED = 16  # steps from which a relaxation that was not finished is kept
 # lattice constants of 7net-mf-0 (modal PBE), A; of hexagonal metals a and c
 METALS = {'Cu': 3.6137, 'Ag': 4.1682, 'Au': 4.1728, 'Pd': 3.9581, 'Pt': 3.9771, 'Ir': 3.8766, 'Al': 4.0473}
 TEST_METALS = {'Ni': 3.5046, 'Rh': 3.849}  # without oxygen
-MIXED = ('Co', 'Cr', 'Fe', 'Mo', 'Ni', 'V', 'W')  # without oxygen: labels of it are several eV off
 OTHERS = {
     'fcc': {'Co': 3.5156, 'Fe': 3.4843, 'Ru': 3.8265, 'Os': 3.8637, 'Re': 3.9238},
     'hcp': {'Co': (2.4885, 4.036), 'Ru': (2.7379, 4.2922), 'Os': (2.7666, 4.3376), 'Re': (2.7771, 4.5182), 'Tc': (2.7657, 4.4113)}
@@ -86,8 +86,15 @@ FACETS = {
     'bcc110': ('bcc', 0.6, bcc110, [(2, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 2)]),
     'bcc100': ('bcc', 0.4, bcc100, [(2, 2, 3), (3, 2, 3), (3, 3, 3), (4, 2, 3)]),
 }
+
+
+def without_oxygen(metal: str) -> bool:
+    """Return whether a metal is never used with oxygen: one of the test, or one of which labels are several eV off."""
+    return metal in TEST_METALS or atomic_numbers[metal] in HUBBARD
+
+
 KNOWN = [(metal, facet, k) for k in (1, 2) for facet in ('111', '100', '110') for metal in METALS]
-OXIDES = [(metal, structure) for structure, metals in OTHERS.items() for metal in metals if metal not in MIXED]
+OXIDES = [(metal, structure) for structure, metals in OTHERS.items() for metal in metals if not without_oxygen(metal)]
 KNOWN_OTHERS = [
     (metal, facet, k)
     for k in (1, 2)
@@ -97,12 +104,18 @@ KNOWN_OTHERS = [
 ]
 
 
-def substrate(metal: str, facet: str, size: tuple[int, int, int]) -> Atoms:
-    """Return frozen layers of a facet, 20 A of vacuum in all."""
+def layers(metal: str, facet: str, size: tuple[int, int, int], a: float | None = None) -> Atoms:
+    """Return layers of a facet, 20 A of vacuum in all; the lattice constants are those of 7net-mf-0, or ``a`` in A."""
     structure, _, build, _ = FACETS[facet]
-    constants = dict(zip('ac', np.atleast_1d(LATTICES[structure][metal]).tolist(), strict=False))
+    constants = dict(zip('ac', np.atleast_1d(LATTICES[structure][metal] if a is None else a).tolist(), strict=False))
     slab = build(metal, size, vacuum=10.0, **constants)
     slab.pbc = (True, True, False)
+    return slab
+
+
+def substrate(metal: str, facet: str, size: tuple[int, int, int]) -> Atoms:
+    """Return frozen layers of a facet, see :func:`layers`."""
+    slab = layers(metal, facet, size)
     slab.wrap()
     slab.set_constraint(FixAtoms(indices=range(len(slab))))
     return slab
@@ -316,11 +329,6 @@ def what_on_what(atoms: Atoms) -> tuple[str, str]:
     """Return the elements of the frozen and of the mobile atoms."""
     frozen = frozen_mask(atoms)
     return tuple('-'.join(sorted(set(atoms.symbols[part]))) for part in (frozen, ~frozen))
-
-
-def without_oxygen(metal: str) -> bool:
-    """Return whether a metal is never used with oxygen."""
-    return metal in TEST_METALS or metal in MIXED
 
 
 def is_left_out(atoms: Atoms) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii, reference_states
 
@@ -31,12 +33,13 @@ def element_descriptors() -> np.ndarray:
     return table
 
 
+@cache
 def metal_descriptors() -> np.ndarray:
     """Return smooth descriptors (119, 6) of the elements, for networks on overlayers of many metals; row 0 is zero.
 
     Metal or not (1, 0), period (less 5), group (1 to 18, f elements 3; less 10, over 4), covalent radius (A, less 1.3, over 0.2),
     Pauling electronegativity (less 1.9, over 0.5; 0 where there is none), distance of neighbors in the crystal of the element (A,
-    less 2.8, over 0.3; twice the covalent radius where it is neither fcc, bcc nor hcp).
+    less 2.8, over 0.3; twice the covalent radius where it is neither fcc, bcc nor hcp). Read-only: all callers share it.
     """
     full, table = element_descriptors(), np.zeros((len(chemical_symbols), 6))
     for z in range(1, len(table)):
@@ -47,6 +50,7 @@ def metal_descriptors() -> np.ndarray:
         table[z, 3] = (min(covalent_radii[z], 2.6) - 1.3) / 0.2
         table[z, 4] = 0.0 if full[z, 41] == 0 else (0.6 * full[z, 41] - 0.1) / 0.5
         table[z, 5] = (crystal_neighbor_distance(z) - 2.8) / 0.3
+    table.setflags(write=False)
     return table
 
 

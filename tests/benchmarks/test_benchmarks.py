@@ -253,8 +253,10 @@ def test_every_facet_of_a_measured_row_can_be_compared(load):
     from ase_diffusion.representations.slab import top_contacts
 
     module, _ = load('metals')
-    for facet, (structure, *_) in module.FACETS.items():
-        metal = next(iter(module.LATTICES[structure]))
+    from scripts.metal_oxide_round import FACETS
+
+    for facet, (of, _) in module.FACETS.items():
+        metal = next(iter(module.LATTICES[FACETS[of][0]]))
         slab = module.substrate(metal, facet, (3, 3))
         assert known[facet.removesuffix('x4')] == top_contacts(slab, np.ones(len(slab), bool)), facet
 

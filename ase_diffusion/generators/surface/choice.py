@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cache
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -45,7 +44,7 @@ def nearest_measured(model: str, overlayer: SlabTemplate) -> str:
     rows = next((entry.get('measured') for entry in list_models('surface') if entry['name'] == model), None)
     if not rows:
         return 'what it reaches there was not measured'
-    contacts, table = top_contacts(overlayer.atoms, overlayer.frozen), _table()
+    contacts, table = top_contacts(overlayer.atoms, overlayer.frozen), metal_descriptors()
     numbers = overlayer.atoms.numbers
     metal = table[np.bincount(numbers[overlayer.frozen]).argmax()]
     new = numbers[~overlayer.frozen].tolist()
@@ -65,9 +64,4 @@ def nearest_measured(model: str, overlayer: SlabTemplate) -> str:
 
 def _nonmetals(numbers: Iterable[int]) -> set[int]:
     """Return which of these elements are no metals."""
-    return {int(z) for z in numbers if not _table()[z, 0]}
-
-
-@cache
-def _table() -> np.ndarray:
-    return metal_descriptors()
+    return {int(z) for z in numbers if not metal_descriptors()[z, 0]}

@@ -153,9 +153,9 @@ class SurfaceDiffusion(Generator):
             self._check_slab_atoms(low)
         self.guidance = Guidance.coerce(guidance, calculator, self.steps, self.overlayer, self.device)
         if self.best_of > 1:
-            judge = calculator if self.relax is None else None
-            if calculator is None and self.relax is None:
-                judge = default_calculator([self.template], own_first=True)
+            judge = None
+            if self.relax is None:
+                judge = default_calculator([self.template], own_first=True) if calculator is None else calculator
             self.selection = BestOf(self.best_of, judge, self.device)
             self.selection.check(self.overlayer)
         self._tell(slab)
